@@ -1,0 +1,261 @@
+"""Which task is this? Objectives and searches over the superposition of all masks (Section 3.4 of the paper).
+
+All masks are superposed, W ⊙ Σᵢ αᵢ Mᵢ, and the derivative of an objective of the output with respect to α is
+smallest for the mask that fits. One backward pass to the superposed weights gives all derivatives:
+∂L/∂αᵢ = Σ_layers ⟨∂L/∂W̃ ⊙ W, Mᵢ⟩, a product with the bank, so no float mask exists.
+
+Every image of a batch may belong to another task. With `images_per_pick=m`, m images in a row are known to share
+their task: the mean of their objectives is what is derived, and one task is picked for them.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from supsup_jax import masks
+from supsup_jax.masks import Bank
+from supsup_jax.networks import Network, Stats, Weights
+
+Objective = Callable[[Array], Array]
+"""From logits `(batch, outputs)` to one number for each image, `(batch,)`; hashable."""
+
+# The gradients of a batch of images to all weights are held at once, up to so many bytes.
+_GRADIENT_BYTES = {"cpu": 128 * 2**20}
+_GRADIENT_BYTES_ACCELERATOR = 2 * 2**30
+
+
+def entropy(logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
+    """The objective H: the entropy of the softmax of the logits, in nats."""
+    log_p = jax.nn.log_softmax(logits)
+    return -(jnp.exp(log_p) * log_p).sum(-1)
+
+
+@dataclass(frozen=True)
+class superfluous:  # noqa: N801 - used as a function: objective=superfluous(real=10)
+    """The objective G: logsumexp of all logits, to which only superfluous neurons carry gradient (Section 3.7).
+
+    Attributes:
+        real: the number of outputs that stand for classes; they come first.
+    """
+
+    real: int
+
+    def __call__(self, logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
+        """One number for each image."""
+        is_real = jnp.arange(logits.shape[-1]) < self.real
+        return jax.nn.logsumexp(jnp.where(is_real, jax.lax.stop_gradient(logits), logits), axis=-1)
+
+
+@partial(jax.jit, static_argnames=("net", "num_tasks", "objective", "images_per_pick"))
+def alpha_gradient(
+    net: Network,
+    weights: Weights,
+    stats: Stats,
+    bank: Bank,
+    num_tasks: int,
+    images: Float[Array, "batch height width channels"],
+    alphas: Float[Array, " tasks"] | Float[Array, "picks tasks"],
+    objective: Objective = entropy,
+    images_per_pick: int = 1,
+) -> Float[Array, "picks tasks"]:
+    """The derivatives of the objective with respect to every task's α, for each pick.
+
+    Args:
+        net: the network.
+        weights: its frozen weights.
+        stats: its batch-norm statistics, `{}` if it has none; they are used and never changed.
+        bank: the masks of all tasks.
+        num_tasks: how many tasks of the bank to consider, from the first.
+        images: normalised images.
+        alphas: one row for all picks, or one for each.
+        objective: `entropy`, or `superfluous(real=...)`.
+        images_per_pick: how many consecutive images share their task.
+
+    Raises:
+        ValueError: if the images do not divide into picks.
+    """
+    bank = masks.first(bank, num_tasks)
+    groups = _grouped(images, images_per_pick)
+    rows = jnp.broadcast_to(alphas, (len(groups), num_tasks))
+
+    def derivatives(groups: Array, alphas: Array) -> Array:
+        superposed = masks.superpose(bank, alphas)
+        return _derivatives(net, weights, stats, bank, num_tasks, groups, superposed, objective)
+
+    return _in_chunks(derivatives, weights, groups, rows)
+
+
+@partial(jax.jit, static_argnames=("net", "num_tasks", "objective", "images_per_pick"))
+def one_shot(
+    net: Network,
+    weights: Weights,
+    stats: Stats,
+    bank: Bank,
+    num_tasks: int,
+    images: Float[Array, "batch height width channels"],
+    objective: Objective = entropy,
+    images_per_pick: int = 1,
+) -> Int[Array, " picks"]:
+    """The task whose α has the smallest derivative where all α are 1/n: one gradient (Section 3.4).
+
+    Args:
+        net: the network.
+        weights: its frozen weights.
+        stats: its batch-norm statistics, `{}` if it has none; they are used and never changed.
+        bank: the masks of all tasks.
+        num_tasks: how many tasks of the bank to consider, from the first.
+        images: normalised images.
+        objective: `entropy`, or `superfluous(real=...)`.
+        images_per_pick: how many consecutive images share their task.
+
+    Returns:
+        A task for each image, int32; for every `images_per_pick` images if that is more than 1.
+
+    Raises:
+        ValueError: if the images do not divide into picks.
+    """
+    bank = masks.first(bank, num_tasks)
+    everything = masks.count(bank, jnp.ones((1, num_tasks), bool))
+    uniform = jax.tree.map(lambda kept: kept / num_tasks, everything)
+
+    def derivatives(groups: Array) -> Array:
+        return _derivatives(net, weights, stats, bank, num_tasks, groups, uniform, objective)
+
+    groups = _grouped(images, images_per_pick)
+    return _in_chunks(derivatives, weights, groups).argmin(-1).astype(jnp.int32)
+
+
+def binary(
+    net: Network,
+    weights: Weights,
+    stats: Stats,
+    bank: Bank,
+    num_tasks: int,
+    images: Float[Array, "batch height width channels"],
+    objective: Objective = entropy,
+    images_per_pick: int = 1,
+) -> Int[Array, " picks"]:
+    """The task that is left after ⌈log₂ n⌉ rounds, each of which keeps the better half (Section 3.4).
+
+    Args and returns are those of `one_shot`. Exactly ⌈n/2⌉ tasks survive a round, the smallest derivatives, and
+    among equal ones the lowest numbers.
+    """
+    path = binary_path(net, weights, stats, bank, num_tasks, images, objective, images_per_pick)
+    return path[-1].argmax(-1).astype(jnp.int32)
+
+
+@partial(jax.jit, static_argnames=("net", "num_tasks", "objective", "images_per_pick"))
+def binary_path(
+    net: Network,
+    weights: Weights,
+    stats: Stats,
+    bank: Bank,
+    num_tasks: int,
+    images: Float[Array, "batch height width channels"],
+    objective: Objective = entropy,
+    images_per_pick: int = 1,
+) -> Float[Array, "rounds picks tasks"]:
+    """The α of every round of `binary`: first all 1/n, last a 1 for the pick.
+
+    Args are those of `one_shot`.
+    """
+    bank = masks.first(bank, num_tasks)
+    sizes = [num_tasks]
+    while sizes[-1] > 1:
+        sizes.append(-(-sizes[-1] // 2))
+
+    def search(groups: Array) -> Array:
+        def halve(alive: Bool[Array, "picks tasks"], size: Array) -> tuple[Array, Array]:
+            superposed = jax.tree.map(
+                lambda kept: kept / alive.sum(-1).reshape(-1, *[1] * (kept.ndim - 1)),
+                masks.count(bank, alive),
+            )
+            gradient = _derivatives(net, weights, stats, bank, num_tasks, groups, superposed, objective)
+            order = jnp.where(alive, gradient, jnp.inf).argsort(-1, stable=True)
+            rank = order.argsort(-1)
+            alive = rank < size
+            return alive, alive
+
+        everything = jnp.ones((len(groups), num_tasks), bool)
+        _, rounds = jax.lax.scan(halve, everything, jnp.asarray(sizes[1:], jnp.int32))
+        rounds = jnp.concatenate([everything[None], rounds])
+        return (rounds / rounds.sum(-1, keepdims=True)).swapaxes(0, 1)
+
+    return _in_chunks(search, weights, _grouped(images, images_per_pick)).swapaxes(0, 1)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A search with its objective; hashable.
+
+    Attributes:
+        search: `one_shot` or `binary`.
+        objective: `entropy` or `superfluous(real=...)`.
+    """
+
+    search: Callable[..., Int[Array, " picks"]]
+    objective: Objective = entropy
+
+    def __call__(
+        self,
+        net: Network,
+        weights: Weights,
+        stats: Stats,
+        bank: Bank,
+        num_tasks: int,
+        images: Float[Array, "batch height width channels"],
+        images_per_pick: int = 1,
+    ) -> Int[Array, " picks"]:
+        """The tasks picked. Arguments are those of `one_shot`."""
+        return self.search(net, weights, stats, bank, num_tasks, images, self.objective, images_per_pick)
+
+
+def _derivatives(
+    net: Network,
+    weights: Weights,
+    stats: Stats,
+    bank: Bank,
+    num_tasks: int,
+    groups: Float[Array, "picks images height width channels"],
+    superposed: Weights,
+    objective: Objective,
+) -> Float[Array, "picks tasks"]:
+    """∂L/∂α for each group, L being the mean objective of its images at `superposed`: one mask for all, or each."""
+
+    def gradient(mask: Weights, images: Array) -> Weights:
+        def loss(effective: Weights) -> Array:
+            logits, _ = net.apply(effective, stats, images, train=False)
+            return objective(logits).mean()
+
+        at = jax.grad(loss)(jax.tree.map(jnp.multiply, weights, mask))
+        return jax.tree.map(jnp.multiply, at, weights)
+
+    shared = len(jax.tree.leaves(superposed)[0]) == 1 < len(groups)
+    if shared:
+        superposed = jax.tree.map(lambda mask: mask[0], superposed)
+    gradients = jax.vmap(gradient, in_axes=(None if shared else 0, 0))(superposed, groups)
+    return masks.project(bank, gradients, num_tasks)
+
+
+def _grouped(images: Array, images_per_pick: int) -> Array:
+    if len(images) % images_per_pick:
+        raise ValueError(f"{len(images)} images do not divide into picks of {images_per_pick} images each")
+    return images.reshape(-1, images_per_pick, *images.shape[1:])
+
+
+def _in_chunks(function: Callable[..., Array], weights: Weights, *batches: Array) -> Array:
+    """Applies a function of batches to as many rows at a time as the memory for their gradients allows."""
+    budget = _GRADIENT_BYTES.get(jax.default_backend(), _GRADIENT_BYTES_ACCELERATOR)
+    rows = len(batches[0])
+    size = max(1, budget // sum(leaf.nbytes for leaf in jax.tree.leaves(weights)))
+    size = math.ceil(rows / math.ceil(rows / size))  # chunks of nearly equal size waste least
+    chunks = -(-rows // size)
+    padded = [jnp.resize(batch, (chunks * size, *batch.shape[1:])) for batch in batches]
+    split = [batch.reshape(chunks, size, *batch.shape[1:]) for batch in padded]
+    parts = jax.lax.map(lambda chunk: function(*chunk), split)
+    return parts.reshape(chunks * size, *parts.shape[2:])[:rows]

@@ -1,0 +1,247 @@
+"""Scores to masks, masks to bits, and the two products with a bank of masks that inference needs.
+
+A *mask* is a pytree of {0, 1} with the structure of the weights. A *bank* holds the masks of many tasks, one bit
+each: every leaf is uint8 of shape `weight.shape + (ceil(tasks / 8),)`, task i being bit `i % 8` of byte `i // 8`.
+Bits beyond the last task are 0.
+
+Seen as a matrix of weights × tasks, a bank is multiplied from either side without ever being unpacked whole:
+`superpose` is `Σᵢ αᵢ Mᵢ`, `project` is `⟨g, Mᵢ⟩` for every i, and `count` is `superpose` for α of zeros and ones.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt8
+
+Bank = PyTree[UInt8[Array | np.ndarray, "..."]]
+
+# A slice of a bank is unpacked to floats before it is multiplied. On a CPU it should stay in the cache; on an
+# accelerator a scan of many small steps is bound by launches.
+_SLICE_BYTES = {"cpu": 4 * 2**20}
+_SLICE_BYTES_ACCELERATOR = 256 * 2**20
+
+# Up to so many images XLA's CPU backend sums each one's bits faster than it multiplies matrices, and counts bits
+# faster than it superposes.
+_FEW = 2
+
+
+@jax.custom_jvp
+def _non_negative(scores: Array) -> Array:
+    return (scores >= 0).astype(scores.dtype)
+
+
+@_non_negative.defjvp
+def _straight_through(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _non_negative(primals[0]), tangents[0]
+
+
+def threshold(scores: PyTree[Float[Array | np.ndarray, "..."]]) -> PyTree[Float[Array, "..."]]:
+    """The mask that keeps the weights whose score is at least 0; an exact 0 is kept.
+
+    The gradient passes straight through to the scores, unchanged (Section 3.1 of the paper).
+
+    Args:
+        scores: a pytree of scores of any shapes.
+
+    Returns:
+        A pytree of the same shapes and types with entries 0 and 1.
+    """
+    return jax.tree.map(_non_negative, scores)
+
+
+def pack(masks: PyTree[Array | np.ndarray]) -> Bank:
+    """Packs masks into a bank, one bit a mask entry.
+
+    Args:
+        masks: a pytree whose leaves have a leading task axis, `(tasks, *weight.shape)`; what is not 0 is a 1.
+
+    Returns:
+        The bank: leaves uint8 of shape `(*weight.shape, ceil(tasks / 8))`.
+    """
+    return jax.tree.map(
+        lambda leaf: jnp.packbits(jnp.moveaxis(leaf, 0, -1).astype(bool), axis=-1, bitorder="little"), masks
+    )
+
+
+def unpack(bank: Bank, task: int | Int[Array, ""]) -> PyTree[Float[Array, "..."]]:
+    """The mask of one task, exactly as it was packed.
+
+    Args:
+        bank: leaves uint8 of shape `(*weight.shape, bytes)`.
+        task: the number of the task; may be traced.
+
+    Returns:
+        A pytree of float32 leaves of shape `weight.shape`.
+
+    Raises:
+        IndexError: if a Python integer lies outside the bank.
+    """
+    capacity = 8 * num_bytes(bank)
+    if isinstance(task, int) and not 0 <= task < capacity:
+        raise IndexError(f"task {task} is not in a bank of at most {capacity} tasks")
+    return jax.tree.map(lambda leaf: ((leaf[..., task // 8] >> (task % 8)) & 1).astype(jnp.float32), bank)
+
+
+def append(bank: Bank, num_tasks: int, more: Bank, num_more: int) -> Bank:
+    """One bank of the tasks of `bank` followed by those of `more`. See `concatenate`."""
+    return concatenate([bank, more], [num_tasks, num_more])
+
+
+def concatenate(banks: Sequence[Bank], num_tasks: Sequence[int]) -> Bank:
+    """One bank of all tasks, in order, whatever the number of tasks in each.
+
+    Args:
+        banks: banks over the same weights; what is given as NumPy arrays stays on the host.
+        num_tasks: how many tasks each of them holds.
+
+    Raises:
+        ValueError: if a bank holds fewer bytes than its number of tasks needs, or the lengths differ.
+    """
+    for bank, tasks in zip(banks, num_tasks, strict=True):
+        if tasks > 8 * num_bytes(bank):
+            raise ValueError(f"a bank of {num_bytes(bank)} bytes a weight cannot hold {tasks} tasks")
+
+    def join(*leaves: Any) -> Any:
+        xp = leaves[0].__array_namespace__()
+        none = xp.zeros((*leaves[0].shape[:-1], 1), xp.uint8)
+        pieces: list[Any] = []
+        total = 0
+        for leaf, tasks in zip(leaves, num_tasks, strict=True):
+            if shift := total % 8:
+                # The first bits go to the byte that the tasks before them have left unfinished.
+                leaf = (xp.concat([leaf, none], axis=-1) << shift) | (xp.concat([none, leaf], axis=-1) >> (8 - shift))
+                unfinished = pieces[-1]
+                pieces[-1] = xp.concat([unfinished[..., :-1], unfinished[..., -1:] | leaf[..., :1]], axis=-1)
+                leaf = leaf[..., 1:]
+            if new := -(-(total + tasks) // 8) - -(-total // 8):
+                pieces.append(leaf[..., :new])
+            total += tasks
+        return xp.concat(pieces, axis=-1)
+
+    return jax.tree.map(join, *(first(bank, tasks) for bank, tasks in zip(banks, num_tasks, strict=True)))
+
+
+def first(bank: Bank, num_tasks: int) -> Bank:
+    """The bank of the first `num_tasks` tasks: fewer bytes, and zeros beyond the last task."""
+    size = -(-num_tasks // 8)
+    keep = np.full(size, 0xFF, np.uint8)
+    keep[-1:] >>= 8 * size - num_tasks
+    return jax.tree.map(lambda leaf: leaf[..., :size] & keep, bank)
+
+
+def num_bytes(bank: Bank) -> int:
+    """How many bytes a bank holds for each weight."""
+    return jax.tree.leaves(bank)[0].shape[-1]
+
+
+def count(bank: Bank, chosen: Bool[Array, "batch tasks"]) -> PyTree[Float[Array, "batch ..."]]:
+    """How many of the chosen tasks keep each weight: the superposition at uniform α, times their number.
+
+    Exact, since it counts: a sum of floats over thousands of masks is not.
+
+    Args:
+        bank: leaves uint8 of shape `(*weight.shape, bytes)`.
+        chosen: which tasks take part, for each of a batch of superpositions.
+
+    Returns:
+        A pytree of float32 leaves of shape `(batch, *weight.shape)` with whole numbers.
+    """
+    if len(chosen) > _FEW:
+        return superpose(bank, chosen.astype(jnp.float32))
+    spare = -num_bytes(bank) % 4
+    picked = jnp.packbits(chosen, axis=-1, bitorder="little")
+    picked = _words(jnp.pad(picked, [(0, 0), (0, num_bytes(bank) - picked.shape[-1] + spare)]))
+
+    def leaf_count(leaf: Array) -> Array:
+        words = _words(jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, spare)]))
+        bits = jax.lax.map(lambda one: jax.lax.population_count(words & one).sum(-1, dtype=jnp.uint32), picked)
+        return bits.astype(jnp.float32)
+
+    return jax.tree.map(leaf_count, bank)
+
+
+def _words(bytes_: Array) -> Array:
+    """Four bytes each as one uint32: counting their bits is more than twice as fast."""
+    return jax.lax.bitcast_convert_type(bytes_.reshape(*bytes_.shape[:-1], -1, 4), jnp.uint32)
+
+
+def superpose(bank: Bank, alphas: Float[Array, "batch tasks"]) -> PyTree[Float[Array, "batch ..."]]:
+    """The superpositions `Σᵢ αᵢ Mᵢ` of all masks, for a batch of α (Section 3.4 of the paper).
+
+    Args:
+        bank: leaves uint8 of shape `(*weight.shape, bytes)`.
+        alphas: the coefficients, one row a superposition.
+
+    Returns:
+        A pytree of float32 leaves of shape `(batch, *weight.shape)`.
+    """
+    columns = _to_planes(alphas, num_bytes(bank)).T
+
+    def leaf_superposition(leaf: Array) -> Array:
+        def multiply(row: Array) -> Array:
+            return jnp.matmul(_bit_planes(row), columns, precision="highest")
+
+        rows = leaf.reshape(-1, leaf.shape[-1])
+        mixed = jax.lax.map(multiply, rows, batch_size=_slice_size(bank))
+        return mixed.T.reshape(len(alphas), *leaf.shape[:-1])
+
+    return jax.tree.map(leaf_superposition, bank)
+
+
+def project(
+    bank: Bank, gradients: PyTree[Float[Array | np.ndarray, "batch ..."]], num_tasks: int
+) -> Float[Array, "batch {num_tasks}"]:
+    """The inner products `⟨g, Mᵢ⟩` of a batch of gradients with every mask.
+
+    With g = ∂L/∂W̃ ⊙ W this is ∂L/∂αᵢ for every task i, from one backward pass.
+
+    Args:
+        bank: leaves uint8 of shape `(*weight.shape, bytes)`.
+        gradients: leaves of shape `(batch, *weight.shape)`.
+        num_tasks: how many tasks the bank holds.
+    """
+    batch = len(jax.tree.leaves(gradients)[0])
+    size = _slice_size(bank)
+    total = jnp.zeros((batch, 8 * num_bytes(bank)), jnp.float32)
+    for leaf, gradient in zip(jax.tree.leaves(bank), jax.tree.leaves(gradients), strict=True):
+        rows, columns = leaf.reshape(-1, leaf.shape[-1]), gradient.reshape(batch, -1)
+        whole = len(rows) // size
+
+        def add(total: Array, slice_: tuple[Array, Array]) -> tuple[Array, None]:
+            return total + _multiply(*slice_), None
+
+        slices = (
+            rows[: whole * size].reshape(whole, size, rows.shape[1]),
+            columns[:, : whole * size].reshape(batch, whole, size).swapaxes(0, 1),
+        )
+        total, _ = jax.lax.scan(add, total, slices)
+        total += _multiply(rows[whole * size :], columns[:, whole * size :])
+    return total.reshape(batch, 8, -1).swapaxes(1, 2).reshape(batch, -1)[:, :num_tasks]
+
+
+def _multiply(rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]) -> Float[Array, "batch tasks"]:
+    if len(columns) > _FEW:
+        return jnp.matmul(columns, _bit_planes(rows), precision="highest")
+    kept = [jnp.where(rows & (1 << bit) != 0, columns[..., None], 0).sum(1) for bit in range(8)]
+    return jnp.concatenate(kept, -1)
+
+
+def _slice_size(bank: Bank) -> int:
+    """How many weights of a bank to unpack at once."""
+    budget = _SLICE_BYTES.get(jax.default_backend(), _SLICE_BYTES_ACCELERATOR)
+    return max(1, budget // (32 * num_bytes(bank)))
+
+
+def _bit_planes(rows: UInt8[Array, "*rows bytes"]) -> Float[Array, "*rows tasks"]:
+    """Bytes to floats, all first bits before all second bits: the order in which unpacking is vectorised."""
+    planes = (rows[..., None, :] >> jnp.arange(8, dtype=jnp.uint8)[:, None]) & 1
+    return planes.reshape(*rows.shape[:-1], 8 * rows.shape[-1]).astype(jnp.float32)
+
+
+def _to_planes(values: Float[Array, "batch tasks"], size: int) -> Float[Array, "batch bits"]:
+    """Reorders values of tasks as `_bit_planes` orders its bits."""
+    values = jnp.pad(values, [(0, 0), (0, 8 * size - values.shape[-1])])
+    return values.reshape(len(values), size, 8).swapaxes(1, 2).reshape(len(values), -1)

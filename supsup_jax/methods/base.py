@@ -1,0 +1,68 @@
+"""What a method is: what a task owns, and how that becomes the weights that the network runs with."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import jax
+import numpy as np
+from jaxtyping import Array, Int, Key, PyTree
+
+from supsup_jax.networks import Weights
+
+Owned = PyTree[Array | np.ndarray]
+"""What a task owns while it is learned: what the optimiser changes."""
+
+Kept = PyTree[Array | np.ndarray]
+"""What remains of a task once it is learned, for instance a mask."""
+
+Store = PyTree[Array | np.ndarray]
+"""What is kept of many tasks, in the form in which it lies in memory and in checkpoints."""
+
+
+class Method(ABC):
+    """A way of learning many tasks in one network. Instances are frozen dataclasses of their settings.
+
+    A new method says what a task owns (`init_task`), what is kept of it (`keep`), and how that becomes effective
+    weights (`combine`). How many tasks are stored may be overridden where there is a better form than stacking.
+
+    Attributes:
+        independent: whether tasks can be learned in any order and side by side; else they are learned one by one.
+    """
+
+    independent: ClassVar[bool]
+
+    @abstractmethod
+    def init_task(self, key: Key[Array, ""], weights: Weights) -> Owned:
+        """What a new task owns.
+
+        Args:
+            key: a random key, a function of (seed, task).
+            weights: the shared weights.
+        """
+
+    @abstractmethod
+    def keep(self, task: Owned) -> Kept:
+        """What remains of a task once it is learned; differentiable, since training runs through it."""
+
+    @abstractmethod
+    def combine(self, weights: Weights, kept: Kept) -> Weights:
+        """The weights that the network runs with, from the shared ones and what is kept of a task."""
+
+    def effective(self, weights: Weights, task: Owned) -> Weights:
+        """The weights that the network runs with while the task is learned."""
+        return self.combine(weights, self.keep(task))
+
+    def pack(self, kept: Kept) -> Store:
+        """Stores what is kept of several tasks, stacked along a leading task axis."""
+        return kept
+
+    def unpack(self, store: Store, task: int | Int[Array, ""]) -> Kept:
+        """What is kept of one task."""
+        return jax.tree.map(lambda leaf: leaf[task], store)
+
+    def concatenate(self, stores: Sequence[Store], num_tasks: Sequence[int]) -> Store:
+        """One store of all tasks of several, of which each holds so many."""
+        return jax.tree.map(
+            lambda *leaves: np.concatenate([x[:n] for x, n in zip(leaves, num_tasks, strict=True)]), *stores
+        )

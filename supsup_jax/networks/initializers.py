@@ -1,0 +1,52 @@
+"""How weights and scores are drawn.
+
+Each has the signature of `jax.nn.initializers`: `(key, shape, dtype) -> array`. The fan-in of a kernel `(in, out)`
+is its inputs, that of a convolution `(height, width, in, out)` its inputs times the size of its window.
+"""
+
+import math
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+Initializer = Callable[..., Array]
+
+kaiming_normal: Initializer = jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+"""Normal with standard deviation √(2 / fan_in)."""
+
+kaiming_uniform: Initializer = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""Uniform in ±1/√fan_in: PyTorch's default, Kaiming with a = √5. Scores start so."""
+
+xavier_normal: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
+"""Normal with standard deviation √(2 / (fan_in + fan_out))."""
+
+
+def signed_constant(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "..."]:
+    """A random sign times √(2 / fan_in): all weights of a layer have one magnitude (Section 3.1 of the paper).
+
+    Args:
+        key: a random key.
+        shape: `(in, out)` or `(height, width, in, out)`.
+        dtype: the type of the weights.
+    """
+    return jax.random.rademacher(key, shape, dtype) * jnp.asarray(math.sqrt(2 / math.prod(shape[:-1])), dtype)
+
+
+def draw(key: Key[Array, ""], shapes: PyTree[Any], initializer: Initializer) -> PyTree[Float[Array, "..."]]:
+    """Draws every leaf from the key and the leaf's own path, so that no leaf depends on another.
+
+    Args:
+        key: a random key.
+        shapes: a pytree of arrays, or of anything with a shape and a dtype.
+        initializer: how a leaf is drawn.
+    """
+
+    def leaf(path: tuple[Any, ...], like: Any) -> Array:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return initializer(jax.random.fold_in(key, zlib.crc32(name.encode())), like.shape, like.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)

@@ -1,0 +1,63 @@
+"""The fully connected networks of the MNIST experiments. They have no biases."""
+
+from collections.abc import Sequence
+
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from supsup_jax.networks.initializers import Initializer, signed_constant
+from supsup_jax.networks.network import Network
+
+
+class MLP(nn.Module):
+    """Dense layers with ReLU between them.
+
+    Attributes:
+        widths: outputs of each layer, the last one's being the logits.
+    """
+
+    widths: Sequence[int]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch ..."], train: bool) -> Float[Array, "batch outputs"]:
+        """Logits of a batch of images of any shape."""
+        x = x.reshape(len(x), -1)
+        for index, width in enumerate(self.widths):
+            x = nn.Dense(width, use_bias=False, name=f"dense{index}")(x)
+            if index < len(self.widths) - 1:
+                x = nn.relu(x)
+        return x
+
+
+def LeNet(
+    features: int,
+    width: float = 1.0,
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    initializer: Initializer = signed_constant,
+) -> Network:
+    """LeNet 300-100, as in "MNISTPerm, LeNet" of the paper: inputs-300-100-features.
+
+    Args:
+        features: outputs, the superfluous ones included.
+        width: multiplies the hidden layers' sizes.
+        input_shape: `(height, width, channels)` of an image.
+        initializer: how kernels are drawn.
+    """
+    return Network(MLP((int(300 * width), int(100 * width), features)), input_shape, initializer)
+
+
+def FC1024(
+    features: int,
+    width: float = 1.0,
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    initializer: Initializer = signed_constant,
+) -> Network:
+    """The network of the paper's larger MNIST experiments: inputs-1024-1024-features.
+
+    Args:
+        features: outputs, the superfluous ones included.
+        width: multiplies the hidden layers' sizes.
+        input_shape: `(height, width, channels)` of an image.
+        initializer: how kernels are drawn.
+    """
+    return Network(MLP((int(1024 * width), int(1024 * width), features)), input_shape, initializer)

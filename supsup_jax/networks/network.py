@@ -1,0 +1,84 @@
+"""A network as a pure function of its weights.
+
+Networks know nothing of masks, tasks or methods: a method hands in the weights that the network runs with.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Key, PyTree
+
+from supsup_jax.networks.initializers import Initializer, draw, signed_constant
+
+Weights = PyTree[Float[Array | np.ndarray, "..."]]
+Stats = PyTree[Float[Array | np.ndarray, "..."]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A Linen module with the shape of its input and the way in which its weights are drawn.
+
+    Attributes:
+        module: called as `module(x, train)`; its parameters are the weights, its `batch_stats` the statistics.
+        input_shape: shape of one image, `(height, width, channels)`.
+        initializer: draws the kernels.
+    """
+
+    module: nn.Module
+    input_shape: tuple[int, ...] = (28, 28, 1)
+    initializer: Initializer = signed_constant
+
+    def init(self, key: Key[Array, ""]) -> tuple[Weights, Stats]:
+        """Draws the weights, and gives the statistics their initial values.
+
+        Kernels come from `initializer`, a function of the key and the kernel's path; parameters of one dimension
+        and the statistics are the module's own. No forward pass is run.
+
+        Args:
+            key: a random key; the same key gives the same weights.
+
+        Returns:
+            The weights, and the batch-norm statistics: an empty dictionary for a network that has none.
+        """
+
+        def own(key: Key[Array, ""]) -> dict[str, Any]:
+            return dict(self.module.init(key, jnp.zeros((1, *self.input_shape)), train=False))
+
+        def kernels_only(leaf: Any) -> Any:
+            return leaf if leaf.ndim >= 2 else None
+
+        shapes = jax.eval_shape(own, key)
+        kernels = draw(key, jax.tree.map(kernels_only, shapes["params"]), self.initializer)
+        # Under jit what is not returned is not computed: the kernels' own values and the forward pass.
+        rest = jax.jit(lambda key: jax.tree.map(lambda leaf: leaf if leaf.ndim < 2 else None, own(key)))(key)
+        weights = jax.tree.map(
+            lambda leaf, kernel: kernel if leaf is None else leaf,
+            rest["params"],
+            kernels,
+            is_leaf=lambda leaf: leaf is None,
+        )
+        return weights, rest.get("batch_stats", {})
+
+    def apply(
+        self, weights: Weights, stats: Stats, x: Float[Array, "batch ..."], train: bool
+    ) -> tuple[Float[Array, "batch outputs"], Stats]:
+        """Runs the network.
+
+        Args:
+            weights: as `init` gives them, or effective weights of the same structure.
+            stats: the batch-norm statistics of the task.
+            x: normalised images, `(batch, height, width, channels)`.
+            train: whether batch norm uses the statistics of this batch, and updates the running ones.
+
+        Returns:
+            The logits and the statistics: updated in training, else the ones handed in.
+        """
+        variables = {"params": weights, "batch_stats": stats} if stats else {"params": weights}
+        if train and stats:
+            logits, updated = self.module.apply(variables, x, train=True, mutable=["batch_stats"])
+            return cast(Array, logits), updated["batch_stats"]
+        return cast(Array, self.module.apply(variables, x, train=train)), stats

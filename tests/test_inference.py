@@ -1,0 +1,232 @@
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import conv_net, random_masks
+
+from supsup_jax import inference, masks, networks
+
+OBJECTIVES = {"H": inference.entropy, "G": inference.superfluous(real=2)}
+
+
+def setting(tasks=11, batch=6, net=None):
+    net = net or networks.LeNet(features=7, width=0.05, input_shape=(5, 5, 1))
+    weights, stats = net.init(jax.random.key(0))
+    everything = random_masks(weights, tasks)
+    images = jax.random.normal(jax.random.key(2), (batch, 5, 5, 1))
+    return net, weights, stats, everything, images
+
+
+def textbook(net, weights, stats, everything, image, alphas, objective):
+    """The definition: superpose float masks, differentiate with respect to α."""
+
+    def loss(alphas):
+        mixed = jax.tree.map(lambda w, m: w * jnp.tensordot(alphas, m, 1), weights, everything)
+        return objective(net.apply(mixed, stats, image, train=False)[0]).mean()
+
+    return loss, jax.grad(loss)(alphas)
+
+
+@pytest.mark.parametrize("net", [None, conv_net()], ids=["dense", "convolutions with batch norm"])
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("per_image_alphas", [False, True])
+def test_alpha_gradient_is_the_textbook_derivative_for_every_image(net, objective, per_image_alphas):
+    net, weights, stats, everything, images = setting(net=net)
+    alphas = jax.random.uniform(jax.random.key(3), (6, 11) if per_image_alphas else (11,))
+    actual = inference.alpha_gradient(net, weights, stats, masks.pack(everything), 11, images, alphas, objective)
+    for image, alpha, derivatives in zip(images, jnp.broadcast_to(alphas, (6, 11)), actual, strict=True):
+        _, expected = textbook(net, weights, stats, everything, image[None], alpha, objective)
+        np.testing.assert_allclose(derivatives, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_alpha_gradient_of_the_entropy_equals_finite_differences():
+    net, weights, stats, everything, images = setting(tasks=4, batch=1)
+    alphas = np.array([0.4, 0.1, 0.2, 0.3])
+    actual = inference.alpha_gradient(net, weights, stats, masks.pack(everything), 4, images, jnp.float32(alphas))
+    step = 1e-6
+    with jax.enable_x64(True):  # in single precision a step small enough to miss the ReLUs' kinks drowns in rounding
+        exact = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (weights, stats, everything, images))
+        loss, _ = textbook(net, *exact, jnp.asarray(alphas), inference.entropy)
+        steps = step * np.eye(4)
+        expected = [float(loss(alphas + one) - loss(alphas - one)) / (2 * step) for one in steps]
+    np.testing.assert_allclose(actual[0], expected, rtol=1e-4)
+
+
+def test_images_of_one_pick_are_derived_together():
+    net, weights, stats, everything, images = setting()
+    alphas = jnp.full(11, 1 / 11)
+    bank = masks.pack(everything)
+    args = (net, weights, stats, bank, 11, images, alphas, inference.entropy)
+    single = inference.alpha_gradient(*args)
+    grouped = inference.alpha_gradient(*args, images_per_pick=3)
+    np.testing.assert_allclose(grouped, single.reshape(2, 3, 11).mean(1), rtol=1e-4, atol=1e-6)
+
+
+def test_images_that_do_not_divide_into_picks_are_refused():
+    net, weights, stats, everything, images = setting()
+    with pytest.raises(ValueError, match="6 images do not divide into picks of 4"):
+        inference.one_shot(net, weights, stats, masks.pack(everything), 11, images, images_per_pick=4)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("search", [inference.one_shot, inference.binary])
+def test_permuting_tasks_permutes_picks(search, objective):
+    net, weights, stats, everything, images = setting()
+    order = np.random.default_rng(0).permutation(11)
+    permuted = jax.tree.map(lambda leaf: leaf[order], everything)
+    picks = search(net, weights, stats, masks.pack(everything), 11, images, objective)
+    again = search(net, weights, stats, masks.pack(permuted), 11, images, objective)
+    np.testing.assert_array_equal(order[again], picks)
+
+
+@pytest.mark.parametrize("search", [inference.one_shot, inference.binary])
+def test_an_image_is_inferred_alone_as_in_a_batch_and_in_chunks(search, monkeypatch):
+    net, weights, stats, everything, images = setting()
+    bank = masks.pack(everything)
+    together = search(net, weights, stats, bank, 11, images)
+    alone = [search(net, weights, stats, bank, 11, image[None])[0] for image in images]
+    np.testing.assert_array_equal(together, alone)
+    chunk = 4 * sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
+    monkeypatch.setitem(inference._GRADIENT_BYTES, "cpu", chunk)
+    jax.clear_caches()
+    np.testing.assert_array_equal(search(net, weights, stats, bank, 11, images), together)
+
+
+@pytest.mark.parametrize("search", [inference.one_shot, inference.binary])
+def test_only_learned_tasks_are_picked(search):
+    net, weights, stats, everything, images = setting()
+    bank = masks.pack(everything)
+    few = masks.pack(jax.tree.map(lambda leaf: leaf[:3], everything))
+    picks = search(net, weights, stats, bank, 3, images, inference.superfluous(real=2))
+    np.testing.assert_array_equal(picks, search(net, weights, stats, few, 3, images, inference.superfluous(real=2)))
+    assert search(net, weights, stats, bank, 1, images).tolist() == [0] * 6
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3, 5, 8, 11])
+def test_every_round_of_binary_keeps_the_better_half(tasks):
+    net, weights, stats, everything, images = setting(tasks)
+    bank = masks.pack(everything)
+    path = inference.binary_path(net, weights, stats, bank, tasks, images)
+    assert len(path) == math.ceil(math.log2(tasks)) + 1
+    for before, after in itertools.pairwise(path):
+        gradient = inference.alpha_gradient(net, weights, stats, bank, tasks, images, before)
+        for image in range(len(images)):
+            alive = np.flatnonzero(before[image])
+            kept = np.flatnonzero(after[image])
+            assert len(kept) == math.ceil(len(alive) / 2)
+            best = alive[np.argsort(gradient[image][alive], kind="stable")][: len(kept)]
+            assert set(kept) == set(best)
+            np.testing.assert_allclose(after[image][kept], 1 / len(kept))
+
+
+def test_ties_of_binary_go_to_the_lowest_numbers():
+    net, weights, stats, everything, images = setting(5)
+    same = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), everything)
+    path = inference.binary_path(net, weights, stats, masks.pack(same), 5, images)
+    assert [np.flatnonzero(alphas[0]).tolist() for alphas in path] == [
+        [0, 1, 2, 3, 4],
+        [0, 1, 2],
+        [0, 1],
+        [0],
+    ]
+
+
+def test_entropy_of_even_and_of_certain_outputs():
+    logits = jnp.array([[0.0, 0.0, 0.0, 0.0], [1000.0, 0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(inference.entropy(logits), [math.log(4), 0], atol=1e-6)
+
+
+def test_superfluous_carries_gradient_to_superfluous_neurons_alone():
+    logits = jnp.array([[1.0, 2.0, 3.0, 4.0]])
+    objective = inference.superfluous(real=2)
+    np.testing.assert_allclose(objective(logits), jax.nn.logsumexp(logits))
+    gradient = jax.grad(lambda logits: objective(logits).sum())(logits)
+    np.testing.assert_allclose(gradient[0], [0, 0, *jax.nn.softmax(logits[0])[2:]], rtol=1e-6)
+
+
+# Parity with the original implementation. Logits reach 10 in size, so single precision sums of 784 terms differ in the
+# sixth digit: NumPy's are 2e-5 from the exact ones, the original's 4e-6.
+
+
+@pytest.fixture(scope="module")
+def original(golden):
+    arrays = golden("supermask_threshold.npz")
+    net = networks.LeNet(features=20, width=0.1)
+    weights, everything = (
+        {
+            f"dense{j}": {"kernel": jnp.asarray(arrays[f"{name}{j}"][..., 0, 0].swapaxes(-1, -2), jnp.float32)}
+            for j in range(3)
+        }
+        for name in ("weight", "scores")
+    )
+    flat = arrays["x"].reshape(16, 784)
+    images = jnp.stack([jnp.asarray(flat[:, perm]).reshape(16, 28, 28, 1) for perm in arrays["perms"]])
+    return arrays, net, weights, everything, images
+
+
+def test_original_masks_and_logits(original):
+    arrays, net, weights, scores, images = original
+    found = masks.threshold(scores)
+    for j in range(3):
+        expected = arrays[f"masks{j}"][..., 0, 0].swapaxes(-1, -2)
+        np.testing.assert_array_equal(found[f"dense{j}"]["kernel"], expected)
+    for task in range(6):
+        effective = jax.tree.map(lambda w, m, task=task: w * m[task], weights, found)
+        logits, _ = net.apply(effective, {}, images[task], train=False)
+        np.testing.assert_allclose(logits, arrays["logits_given_task"][task], rtol=1e-5, atol=1e-5)
+    for learned, name in ((6, "superposed_logits"), (5, "superposed_logits_learned5")):
+        bank = masks.first(masks.pack(found), learned)
+        mixed = jax.tree.map(
+            lambda w, m, learned=learned: w * m[0] / learned,
+            weights,
+            masks.count(bank, jnp.ones((1, learned), bool)),
+        )
+        for task in range(learned):
+            logits, _ = net.apply(mixed, {}, images[task], train=False)
+            np.testing.assert_allclose(logits, arrays[name][task], rtol=1e-5, atol=1e-5)
+
+
+def test_original_score_gradients(original):
+    from supsup_jax.methods import SupSup
+
+    arrays, net, weights, scores, images = original
+    labels = jnp.asarray(arrays["labels"])
+
+    def loss(scores):
+        logits, _ = net.apply(SupSup().effective(weights, scores), {}, images[2], train=True)
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1).mean()
+
+    value, gradient = jax.value_and_grad(loss)(jax.tree.map(lambda leaf: leaf[2], scores))
+    np.testing.assert_allclose(value, arrays["ce_task2"], atol=1e-5)
+    for j in range(3):
+        expected = arrays[f"grad_ce_scores{j}_task2"][..., 0, 0].T
+        np.testing.assert_allclose(gradient[f"dense{j}"]["kernel"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("learned", [6, 5])
+@pytest.mark.parametrize("images_per_pick", [1, 16])
+@pytest.mark.parametrize("letter", ["H", "G"])
+def test_original_alpha_gradients_and_picks(original, letter, images_per_pick, learned):
+    arrays, net, weights, scores, images = original
+    objective = inference.entropy if letter == "H" else inference.superfluous(real=10)
+    bank = masks.pack(masks.threshold(scores))
+    known = images[:learned, :images_per_pick].reshape(-1, 28, 28, 1)
+    args = (net, weights, {}, bank, learned, known)
+    some = "" if learned == 6 else "_learned5"
+    several = "" if images_per_pick == 1 else "_all16"
+
+    gradient = inference.alpha_gradient(*args, jnp.full(learned, 1 / learned), objective, images_per_pick)
+    expected = arrays[f"grad_alpha_{letter}_{'first' if images_per_pick == 1 else 'all16'}{some}"]
+    np.testing.assert_allclose(gradient, expected[:, :learned], atol=1e-4)
+
+    for search, name in ((inference.one_shot, "oneshot"), (inference.binary, "binary")):
+        picks = search(*args, objective, images_per_pick)
+        np.testing.assert_array_equal(picks, arrays[f"pick_{name}_{letter}{some}{several}"])
+
+    path = inference.binary_path(*args, objective, images_per_pick).swapaxes(0, 1)
+    np.testing.assert_allclose(
+        path, arrays[f"alphas_binary_{letter}{some}{several}"][:, : path.shape[1], :learned], atol=1e-6
+    )

@@ -1,0 +1,87 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import conv_net
+
+from supsup_jax import networks
+
+
+def size(weights):
+    return sum(leaf.size for leaf in jax.tree.leaves(weights))
+
+
+@pytest.mark.parametrize(
+    ("net", "shapes"),
+    [
+        (networks.LeNet(features=100), [(784, 300), (300, 100), (100, 100)]),
+        (networks.LeNet(features=20, width=0.1), [(784, 30), (30, 10), (10, 20)]),
+        (networks.FC1024(features=500), [(784, 1024), (1024, 1024), (1024, 500)]),
+        (networks.LeNet(features=10, input_shape=(8, 8, 1)), [(64, 300), (300, 100), (100, 10)]),
+    ],
+)
+def test_networks_have_the_papers_layers_without_biases(net, shapes):
+    weights, stats = net.init(jax.random.key(0))
+    assert [leaf.shape for leaf in jax.tree.leaves(weights)] == shapes
+    assert stats == {}
+    logits, _ = net.apply(weights, stats, jnp.ones((2, *net.input_shape)), train=False)
+    assert logits.shape == (2, shapes[-1][-1])
+
+
+def test_parameter_counts():
+    for net, count in (
+        (networks.LeNet(100), 275_200),
+        (networks.LeNet(500), 315_200),
+        (networks.FC1024(500), 2_363_392),
+    ):
+        assert size(jax.eval_shape(net.init, jax.random.key(0))[0]) == count
+
+
+@pytest.mark.parametrize("shape", [(784, 300), (3, 3, 20, 40)])
+def test_initialisers_have_the_spread_that_their_fans_ask_for(shape):
+    fan_in, fan_out = math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
+    key = jax.random.key(0)
+    constant = np.asarray(networks.signed_constant(key, shape, jnp.float32))
+    np.testing.assert_allclose(np.abs(constant), math.sqrt(2 / fan_in), rtol=1e-6)
+    assert abs((constant > 0).mean() - 0.5) < 0.02
+    uniform = np.asarray(networks.kaiming_uniform(key, shape, jnp.float32))
+    assert 0.99 / math.sqrt(fan_in) < np.abs(uniform).max() <= 1 / math.sqrt(fan_in)
+    normal = np.asarray(networks.kaiming_normal(key, shape, jnp.float32))
+    np.testing.assert_allclose(normal.std(), math.sqrt(2 / fan_in), rtol=0.05)
+    xavier = np.asarray(networks.xavier_normal(key, shape, jnp.float32))
+    np.testing.assert_allclose(xavier.std(), math.sqrt(2 / (fan_in + fan_out)), rtol=0.05)
+
+
+def test_initialisers_agree_with_the_original(golden):
+    for name, facts in golden("inits.json").items():
+        out, fan_in, height, width = (int(number) for number in name.strip("()").split(","))
+        shape = (height, width, fan_in, out) if height > 1 else (fan_in, out)
+        key = jax.random.key(0)
+        constant = networks.signed_constant(key, shape, jnp.float32)
+        np.testing.assert_allclose(np.abs(constant), facts["signed_constant_abs"], rtol=1e-6)
+        scores = np.abs(networks.kaiming_uniform(key, shape, jnp.float32))
+        assert scores.max() <= facts["score_init_bound_1_over_sqrt_fan_in"] * (1 + 1e-6)
+        np.testing.assert_allclose(scores.max(), facts["score_init_observed_max"], rtol=0.05)
+
+
+def test_a_weight_depends_on_the_seed_and_its_own_path_alone():
+    narrow, _ = networks.LeNet(features=10).init(jax.random.key(1))
+    wide, _ = networks.LeNet(features=500).init(jax.random.key(1))
+    other, _ = networks.LeNet(features=10).init(jax.random.key(2))
+    np.testing.assert_array_equal(narrow["dense0"]["kernel"], wide["dense0"]["kernel"])
+    assert (narrow["dense0"]["kernel"] != other["dense0"]["kernel"]).any()
+    assert (narrow["dense0"]["kernel"][:100, :100] != narrow["dense1"]["kernel"][:100]).any()
+
+
+def test_statistics_start_fresh_change_in_training_and_stay_in_evaluation():
+    net = conv_net()
+    weights, stats = net.init(jax.random.key(0))
+    np.testing.assert_array_equal(stats["BatchNorm_0"]["mean"], np.zeros(3))
+    np.testing.assert_array_equal(stats["BatchNorm_0"]["var"], np.ones(3))
+    images = jax.random.normal(jax.random.key(1), (8, 5, 5, 1)) + 3
+    _, trained = net.apply(weights, stats, images, train=True)
+    assert (trained["BatchNorm_0"]["mean"] != 0).all()
+    _, evaluated = net.apply(weights, trained, images, train=False)
+    jax.tree.map(np.testing.assert_array_equal, evaluated, trained)

@@ -1,0 +1,41 @@
+"""Small things that several tests use."""
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from supsup_jax.data import Dataset, Split
+from supsup_jax.networks import Network
+
+
+class ConvNet(nn.Module):
+    """A convolution, batch norm with statistics and without parameters, and a dense layer."""
+
+    features: int = 4
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Conv(3, (2, 2), use_bias=False)(x)
+        x = nn.BatchNorm(use_running_average=not train, use_scale=False, use_bias=False)(x)
+        return nn.Dense(self.features, use_bias=False)(nn.relu(x).reshape(len(x), -1))
+
+
+def conv_net() -> Network:
+    return Network(ConvNet(), input_shape=(5, 5, 1))
+
+
+def random_masks(weights, tasks, seed=0):
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: rng.integers(0, 2, (tasks, *leaf.shape)).astype(np.float32), weights)
+
+
+def small_dataset(samples=96, seed=0) -> Dataset:
+    """Images of 4 × 4 in which the brightest quarter says the class."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, 2 * samples).astype(np.int32)
+    images = rng.integers(0, 80, (2 * samples, 4, 4, 1))
+    for row, label in zip(images, labels, strict=True):
+        row[2 * (label // 2) : 2 * (label // 2) + 2, 2 * (label % 2) : 2 * (label % 2) + 2] += 150
+    images = images.astype(np.uint8)
+    train, test = Split(images[:samples], labels[:samples]), Split(images[samples:], labels[samples:])
+    return Dataset(train, test, (0.3,), (0.3,))
