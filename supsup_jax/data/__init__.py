@@ -1,0 +1,6 @@
+"""Where the arrays come from, and what a task is."""
+
+from supsup_jax.data.arrays import Dataset, Split, load, load_digits, load_mnist
+from supsup_jax.data.tasks import Benchmark, PermutedMNIST, Tasks
+
+__all__ = ["Benchmark", "Dataset", "PermutedMNIST", "Split", "Tasks", "load", "load_digits", "load_mnist"]

@@ -1,0 +1,98 @@
+"""Data sets as arrays in memory, and where they come from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from supsup_jax.data import mnist
+from supsup_jax.errors import UserError
+
+
+class Split(NamedTuple):
+    """The samples of a training or test set; a pytree.
+
+    Attributes:
+        images: uint8, `(samples, height, width, channels)`.
+        labels: int32, `(samples,)`.
+    """
+
+    images: UInt8[np.ndarray, "samples height width channels"]
+    labels: Int32[np.ndarray, " samples"]
+
+
+class Dataset(NamedTuple):
+    """A data set in memory.
+
+    Attributes:
+        train: the training samples.
+        test: the test samples.
+        mean: subtracted from images scaled to [0, 1], for each channel.
+        std: what they are then divided by, for each channel.
+    """
+
+    train: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """`(height, width, channels)` of an image."""
+        return self.train.images.shape[1:]
+
+    @property
+    def num_classes(self) -> int:
+        """How many different labels there are, counted from 0."""
+        return int(self.train.labels.max()) + 1
+
+
+def load_mnist(folder: Path) -> Dataset:
+    """MNIST: 60,000 training and 10,000 test images of 28 × 28.
+
+    Args:
+        folder: holds MNIST in one of the layouts that `supsup_jax.data.mnist` reads; else it is downloaded there.
+
+    Raises:
+        UserError: if a file is missing and cannot be downloaded, or is not what it should be.
+    """
+    train, test = (Split(images[..., None], labels.astype(np.int32)) for images, labels in mnist.read(folder))
+    return Dataset(train, test, mean=(0.1307,), std=(0.3081,))
+
+
+def load_digits(folder: Path | None = None) -> Dataset:
+    """The handwritten digits that come with scikit-learn: 1,797 images of 8 × 8, every fifth one for testing.
+
+    Args:
+        folder: ignored; nothing is read from disk and nothing downloaded.
+    """
+    from sklearn.datasets import load_digits as load
+
+    images, labels = load(return_X_y=True)
+    # The published values are 0 to 16.
+    images = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    labels = labels.astype(np.int32)
+    test = np.arange(len(labels)) % 5 == 4
+    train = Split(images[~test], labels[~test])
+    scaled = train.images / 255
+    return Dataset(train, Split(images[test], labels[test]), mean=(float(scaled.mean()),), std=(float(scaled.std()),))
+
+
+_LOADERS: dict[str, Callable[[Path], Dataset]] = {"mnist": load_mnist, "digits": load_digits}
+
+
+def load(name: str, folder: str | Path) -> Dataset:
+    """A data set by its name.
+
+    Args:
+        name: `"mnist"` or `"digits"`.
+        folder: where the user keeps data; `~` is expanded.
+
+    Raises:
+        UserError: if there is no such data set, or its files cannot be used.
+    """
+    if name not in _LOADERS:
+        raise UserError(f"there is no data set '{name}'; there are {', '.join(_LOADERS)}")
+    return _LOADERS[name](Path(folder).expanduser())

@@ -1,0 +1,70 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_training import BENCHMARK, CONV, DATASET, DENSE, learn
+
+from supsup_jax import evaluation, inference, methods, networks, training
+from supsup_jax.data import PermutedMNIST
+
+
+def evaluate(net, learned, num_tasks, images_per_pick=1, **protocol):
+    method = methods.SupSup()
+    weights, _ = net.init(training.weights_key(1))
+    total = len(learned.loss)
+    store, stats = jax.device_get((method.pack(learned.kept), learned.stats))
+    how = evaluation.Protocol(inference.Inference(inference.one_shot), 40, images_per_pick, **protocol)
+    tasks = BENCHMARK.tasks(1, range(total))
+    return evaluation.evaluate(net, method, BENCHMARK, how, 1, weights, stats, store, num_tasks, DATASET.test, tasks)
+
+
+@pytest.mark.parametrize("net", [DENSE, CONV], ids=["dense", "convolutions with batch norm"])
+def test_accuracy_with_the_task_given_is_that_of_training(net):
+    learned = learn(range(3), net=net)
+    measured = evaluate(net, learned, 3)
+    np.testing.assert_allclose(measured.given, learned.accuracy[:, -1], atol=1e-6)
+
+
+def test_figures_over_tasks_agree_with_each_other():
+    measured = evaluate(DENSE, learn(range(5)), 4, images_per_task=96)
+    assert measured.given.shape == (4,)
+    assert measured.confusion.sum() == 4 * 3  # three batches: 40, 40 and 16 images
+    np.testing.assert_allclose(measured.picked, np.diag(measured.confusion) / 3)
+    assert (measured.inferred <= measured.given + 1e-9).all()
+    assert (measured.inferred_per_image <= measured.picked_per_image + 1e-9).all()
+
+
+def test_a_single_task_is_always_inferred():
+    measured = evaluate(DENSE, learn([0]), 1)
+    assert measured.picked.tolist() == [1.0]
+    np.testing.assert_array_equal(measured.inferred, measured.given)
+
+
+def test_a_pick_from_more_images_than_the_last_batch_has_is_possible():
+    measured = evaluate(DENSE, learn(range(3)), 3, images_per_pick=40)
+    assert measured.confusion.sum() == 3 * 3
+
+
+def test_a_wrong_pick_counts_the_whole_batch_as_wrong():
+    is_right = np.array([[1, 1, 0, 1, 1], [1, 0, 1, 1, 1]], bool)
+    picks = np.array([[0, 1, 0], [1, 1, 0]])  # batches of 2, 2 and 1 images
+    image_picks = np.array([[0, 0, 0], [1, 0, 0]])
+    measured = evaluation._summary(is_right, picks, image_picks, batch_size=2)
+    np.testing.assert_allclose(measured.given, [4 / 5, 4 / 5])
+    np.testing.assert_allclose(measured.inferred, [3 / 5, 3 / 5])
+    np.testing.assert_allclose(measured.inferred_per_image, [2 / 3, 1 / 3])
+    np.testing.assert_allclose(measured.picked, [2 / 3, 2 / 3])
+    np.testing.assert_allclose(measured.picked_per_image, [1, 1 / 3])
+    np.testing.assert_array_equal(measured.confusion, [[2, 1], [1, 2]])
+
+
+def test_correct_covers_every_sample_once(monkeypatch):
+    monkeypatch.setattr(evaluation, "_IMAGES_AT_ONCE", 7)
+    benchmark = PermutedMNIST(1, 96, (4, 4, 1), (0.0,), (1.0,))
+    net = networks.LeNet(features=8, width=0.1, input_shape=(4, 4, 1))
+    weights, stats = net.init(jax.random.key(0))
+    (task,) = benchmark.tasks(0, [0])
+    images, labels = benchmark.samples(DATASET.test, task, jnp.arange(96))
+    expected = net.apply(weights, stats, images, train=False)[0].argmax(-1) == labels
+    actual = evaluation.correct(net, benchmark, DATASET.test, weights, stats, task)
+    np.testing.assert_array_equal(actual, expected)

@@ -1,0 +1,96 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from toys import ConvNet, small_dataset
+
+from supsup_jax import evaluation, methods, networks, parallel, training
+from supsup_jax.data import PermutedMNIST
+
+DATASET = small_dataset()
+BENCHMARK = PermutedMNIST.of(DATASET)
+DENSE = networks.LeNet(features=8, width=0.1, input_shape=(4, 4, 1))
+CONV = networks.Network(ConvNet(), input_shape=(4, 4, 1))
+
+
+def learn(numbers, net=DENSE, steps=60, seed=1, method=None, capacity=None):
+    method = method or methods.SupSup()
+
+    def one(shared, one):
+        weights, stats, train, test = shared
+        validate = partial(evaluation.accuracy, net, BENCHMARK, test)
+        settings = (net, method, BENCHMARK, training.RMSprop(1e-2), steps, 16, validate)
+        return training.train_task(*settings, weights, stats, train, *one)
+
+    weights, stats = net.init(training.weights_key(seed))
+    keys = jax.vmap(lambda task: training.task_key(seed, task))(np.asarray(numbers))
+    shared = parallel.replicate((weights, stats, DATASET.train, DATASET.test))
+    return parallel.over_tasks(one)(shared, (BENCHMARK.tasks(seed, numbers), keys), capacity)
+
+
+def test_rmsprop_takes_the_originals_steps(golden):
+    arrays = golden("optim.npz")
+    transformation = training.RMSprop(1e-4).transformation()
+    parameter = jnp.asarray(arrays["p0"])
+    state = transformation.init(parameter)
+    for gradient, expected in zip(arrays["grads"], arrays["rmsprop"], strict=True):
+        update, state = transformation.update(jnp.asarray(gradient), state)
+        parameter = optax.apply_updates(parameter, update)
+        np.testing.assert_allclose(parameter, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_the_first_step_of_rmsprop_by_hand():
+    transformation = training.RMSprop(0.1).transformation()
+    update, _ = transformation.update(jnp.array(2.0), transformation.init(jnp.array(0.0)))
+    np.testing.assert_allclose(update, -0.1 * 2 / (np.sqrt(0.01 * 4) + 1e-8), rtol=1e-6)
+
+
+def test_tasks_are_learned():
+    learned = learn([0, 1])
+    assert (learned.accuracy[:, -1] > 0.9).all()
+    assert (learned.loss[:, -1] < learned.loss[:, 0]).all()
+    assert learned.accuracy.shape == (2, len(training.epoch_ends(96, 60, 16)))
+
+
+def test_a_task_is_the_same_alone_and_among_others_whatever_the_chunks():
+    together = learn(range(5)).kept
+    for numbers, place, capacity in (([3], 0, None), ([3, 4], 0, 5), ([2, 3], 1, None)):
+        chunk = learn(numbers, capacity=capacity).kept
+        jax.tree.map(lambda a, b, i=place: np.testing.assert_array_equal(a[3], b[i]), together, chunk)
+
+
+def test_tasks_and_seeds_differ():
+    kept = learn([0, 1]).kept["dense0"]["kernel"]
+    assert (kept[0] != kept[1]).any()
+    assert (kept[0] != learn([0], seed=2).kept["dense0"]["kernel"][0]).any()
+
+
+def test_statistics_belong_to_the_task_and_flow_through_training():
+    learned = learn(range(3), net=CONV)
+    means = learned.stats["BatchNorm_0"]["mean"]
+    assert means.shape == (3, 3)
+    assert (means[0] != means[1]).any()
+    np.testing.assert_array_equal(learn([1], net=CONV).stats["BatchNorm_0"]["mean"][0], means[1])
+
+
+def test_an_epoch_draws_every_sample_once_and_batches_run_across_its_end():
+    rows = training._batches(jax.random.key(0), samples=10, steps=5, batch_size=4).reshape(-1)
+    assert sorted(rows[:10].tolist()) == list(range(10))
+    assert sorted(rows[10:].tolist()) == list(range(10))
+    assert rows[:10].tolist() != rows[10:].tolist()
+
+
+def test_epochs_end_as_the_originals_do():
+    assert training.epoch_ends(60000, 1000, 128) == [469, 938, 1000]
+    assert training.epoch_ends(100, 2, 10) == [2]
+    assert training.epoch_ends(100, 20, 10) == [10, 20]
+
+
+def test_over_tasks_gives_results_in_order_for_any_number_of_tasks():
+    run = parallel.over_tasks(lambda shared, task: shared + 10 * task)
+    assert jax.device_count() == 2
+    for count, capacity in ((1, None), (2, None), (3, None), (3, 8), (5, 7), (8, 8)):
+        tasks = jnp.arange(count, dtype=jnp.float32)
+        np.testing.assert_array_equal(run(jnp.float32(1), tasks, capacity), 1 + 10 * np.arange(count))
