@@ -1,0 +1,27 @@
+"""MNISTPerm, 250 tasks, FC 1024-1024 with 500 outputs: SupSup with the task inferred from the entropy H.
+
+Reproduces: the SupSup (GNu) H curve of Figure 4, right (Figure 3 of the camera-ready).
+Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/supsup_h.py --data ~/data
+Expect:     @@
+"""
+
+from supsup_jax import launch
+from supsup_jax.experiment import Experiment
+
+if __name__ == "__main__":
+    launch.main(
+        Experiment(
+            name="GNu/MNISTPerm/FC-250-tasks/supsup_h",
+            dataset="mnist",
+            network="FC1024",
+            features=500,
+            num_tasks=250,
+            steps=1000,
+            batch_size=128,
+            learning_rate=1e-4,
+            objective="entropy",
+            search="one_shot",
+            eval_at=(10, 50, 100, 150, 200, 250),
+        ),
+        description=__doc__,
+    )

@@ -1,0 +1,27 @@
+"""MNISTPerm, 250 tasks, LeNet 300-100 with 100 outputs: SupSup with the task inferred from the superfluous neurons G.
+
+Reproduces: the SupSup (GNu) G curve of Figure 4, left (Figure 3 of the camera-ready).
+Command:    python experiments/GNu/MNISTPerm/LeNet-250-tasks/supsup_g.py --data ~/data
+Expect:     @@
+"""
+
+from supsup_jax import launch
+from supsup_jax.experiment import Experiment
+
+if __name__ == "__main__":
+    launch.main(
+        Experiment(
+            name="GNu/MNISTPerm/LeNet-250-tasks/supsup_g",
+            dataset="mnist",
+            network="LeNet",
+            features=100,
+            num_tasks=250,
+            steps=1000,
+            batch_size=128,
+            learning_rate=1e-4,
+            objective="superfluous",
+            search="one_shot",
+            eval_at=(10, 50, 100, 150, 200, 250),
+        ),
+        description=__doc__,
+    )

@@ -1,0 +1,136 @@
+"""The command line of every experiment script."""
+
+import contextlib
+import dataclasses
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from supsup_jax import data, parallel, results
+from supsup_jax.errors import UserError
+from supsup_jax.experiment import Experiment
+from supsup_jax.scenarios import Outcome, learn_given_tasks
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where a run reads and writes, and how: nothing that changes what it computes."""
+
+    data: Path = Path("~/data")
+    """Folder with data sets in the layouts that you have; what is missing is downloaded into it."""
+
+    log_dir: Path = Path("runs")
+    """Folder for results."""
+
+    seeds: int | None = None
+    """Run with seeds 0 to N-1, one after another, in place of --seed."""
+
+    tasks_at_once: int | None = None
+    """Tasks to learn between two checkpoints; by default as many as fit in memory. Results do not depend on it."""
+
+    resume: bool = False
+    """Go on with the latest run of these settings, if there is one."""
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "tasks_at_once"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} {value} is out of range; give a number from 1")
+
+
+def main(experiment: Experiment, description: str | None) -> list[Outcome]:
+    """Runs an experiment as the command line says; a script's only call.
+
+    Args:
+        experiment: the settings that the script stands for; the command line may change any.
+        description: shown by `--help`.
+
+    Returns:
+        The finished run of every seed.
+
+    Raises:
+        SystemExit: with status 2 after an error of the user's, 130 if interrupted.
+    """
+    parallel.use_all_cores()
+    folder = None
+    try:
+        experiment, options = parse(experiment, description)
+        dataset = data.load(experiment.dataset, options.data)
+        from supsup_jax.console import Reporter, show_outcome
+
+        outcomes = []
+        for seed in [experiment.seed] if options.seeds is None else range(options.seeds):
+            seeded = dataclasses.replace(experiment, seed=seed)
+            folder = _folder(seeded, options)
+            with Reporter(folder.name) as reporter:
+                outcomes.append(learn_given_tasks(seeded, dataset, folder, options.tasks_at_once, reporter))
+            show_outcome(outcomes[-1])
+        return outcomes
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        saved = f"; what {folder} has saved is gone on with by --resume" if folder else ""
+        print(f"interrupted{saved}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def parse(experiment: Experiment, description: str | None) -> tuple[Experiment, Options]:
+    """The experiment with what the command line changes, and the options.
+
+    Raises:
+        SystemExit: for `--help`, and with status 2 for a flag that does not exist or takes another type.
+        UserError: if a value is out of its range.
+    """
+    import tyro
+
+    def arguments(
+        experiment: tyro.conf.OmitArgPrefixes[Experiment] = experiment,
+        run: tyro.conf.OmitArgPrefixes[Options] = Options(),
+    ) -> tuple[Experiment, Options]:
+        return experiment, run
+
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(arguments, description=description)
+    except SystemExit:
+        if not complaint.getvalue():
+            raise
+        raise UserError(_one_line(complaint.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """What a box of tyro's says, without its frame, the help of other options, and where to find more help."""
+    lines = [line.strip("│ ") for line in box.splitlines()[1:-1]]
+    words = " ".join(line for line in lines if not set(line) <= {"─"})
+    words = words.split(" For full helptext")[0].split(" Argument helptext:")[0]
+    return f"{words} (--help explains every option)"
+
+
+def _folder(experiment: Experiment, options: Options) -> Path:
+    """The folder of the run to go on with, or else of a new one."""
+    parent = options.log_dir.expanduser() / experiment.name
+    name = f"seed={experiment.seed}"
+    earlier = results.existing_folders(parent, name) if options.resume else []
+    for folder in earlier:
+        settings = results.read_settings(folder).get("experiment", {})
+        if not experiment.differs_from(settings):
+            return folder
+    if earlier:
+        settings = results.read_settings(earlier[0]).get("experiment", {})
+        raise UserError(
+            f"{earlier[0]} has other settings ({'; '.join(experiment.differs_from(settings))}); "
+            "use its settings, or start without --resume"
+        )
+    folder = results.new_folder(parent, name)
+    plain = dataclasses.asdict(experiment) | {"eval_at": list(experiment.eval_at)}
+    where = {field: str(value) if isinstance(value, Path) else value for field, value in vars(options).items()}
+    results.write_settings(folder, {"experiment": plain, "options": where})
+    return folder

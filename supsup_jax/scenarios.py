@@ -1,0 +1,248 @@
+"""The loop of a run: tasks arrive one after another, are learned, saved and evaluated."""
+
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from filelock import FileLock, Timeout
+
+from supsup_jax import evaluation, parallel, results
+from supsup_jax.checkpoints import Checkpoints, Chunk, num_bytes
+from supsup_jax.data import Dataset
+from supsup_jax.errors import UserError
+from supsup_jax.experiment import Experiment, Parts
+from supsup_jax.methods import Store
+from supsup_jax.networks import Stats, Weights
+from supsup_jax.results import EvaluationResult, Record, TaskResult
+from supsup_jax.training import task_key, train_task, weights_key
+
+
+class Outcome(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        folder: where it lies.
+        parts: network, method, benchmark, optimiser and protocol.
+        weights: the shared weights.
+        stats: statistics of every task, stacked.
+        store: what is kept of every task.
+        record: what was measured.
+    """
+
+    folder: Path
+    parts: Parts
+    weights: Weights
+    stats: Stats
+    store: Store
+    record: Record
+
+
+class Progress(NamedTuple):
+    """How far a run is.
+
+    Attributes:
+        tasks: tasks learned.
+        of: tasks to learn.
+        steps_per_second: updates a second, of all tasks of the last chunk together; nothing learned yet: 0.
+        message: what has just been done or is to come, in a few words.
+    """
+
+    tasks: int
+    of: int
+    steps_per_second: float
+    message: str
+
+
+Report = Callable[[Progress], None]
+
+
+def learn_given_tasks(
+    experiment: Experiment,
+    dataset: Dataset,
+    folder: Path,
+    tasks_at_once: int | None = None,
+    report: Report = lambda progress: None,
+) -> Outcome:
+    """Scenarios GG and GNu: learns tasks whose boundaries are given, and evaluates with the task given and inferred.
+
+    A folder that holds an earlier part of the same run is gone on with.
+
+    Args:
+        experiment: the settings.
+        dataset: the data set that they name.
+        folder: the run's folder; it must exist.
+        tasks_at_once: tasks to learn between two checkpoints; by default as many as fit in memory.
+        report: called as the run goes on.
+
+    Raises:
+        UserError: if the folder's checkpoints cannot be read, or another process is using it.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"{folder} is in use by another process; wait for it, or start without --resume") from error
+    with lock, Checkpoints(folder) as checkpoints, results.EventWriter(folder) as events:
+        return _Run(experiment, dataset, folder, tasks_at_once, report, checkpoints, events).go()
+
+
+class _Run:
+    """The state of a run between two tasks."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        folder: Path,
+        tasks_at_once: int | None,
+        report: Report,
+        checkpoints: Checkpoints,
+        events: results.EventWriter,
+    ):
+        self.experiment, self.dataset, self.folder = experiment, dataset, folder
+        self.report, self.checkpoints, self.events = report, checkpoints, events
+        self.parts = experiment.build(dataset)
+        self.weights, self.fresh_stats = self.parts.net.init(weights_key(experiment.seed))
+        self.tasks = self.parts.benchmark.tasks(experiment.seed, range(experiment.num_tasks))
+        self.tasks_at_once = self._tasks_at_once(tasks_at_once)
+        self.record = Record()
+        self.chunks: list[Chunk] = []
+
+    def _tasks_at_once(self, asked: int | None) -> int:
+        if not self.parts.method.independent:
+            return 1
+        if asked:
+            return asked
+        # What the task owns, its gradient, two moments, effective weights and their gradient; the batches' rows.
+        experiment = self.experiment
+        return parallel.tasks_at_once(6 * num_bytes(self.weights) + 8 * experiment.steps * experiment.batch_size)
+
+    def go(self) -> Outcome:
+        """Learns the tasks that are not learned yet, and evaluates where it is due."""
+        if restored := self.checkpoints.restore(self._template):
+            self.chunks, plain = restored
+            self.record = Record.from_json(plain)
+        self._evaluate_where_due()
+        while self.num_learned < self.experiment.num_tasks:
+            self._learn_chunk()
+            self._evaluate_where_due()
+        self._write()
+        return Outcome(self.folder, self.parts, self.weights, self._stats(), self._store(), self.record)
+
+    @property
+    def num_learned(self) -> int:
+        return len(self.record.tasks)
+
+    def _learn_chunk(self) -> None:
+        """Learns the next tasks side by side, and saves them."""
+        experiment, parts = self.experiment, self.parts
+        first = self.num_learned
+        numbers = np.arange(first, min(first + self.tasks_at_once, experiment.num_tasks))
+        self._report(f"learning tasks {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"learning task {first}")
+        started = time.perf_counter()
+        shared = parallel.replicate((self.weights, self.fresh_stats, self.dataset.train, self.dataset.test))
+        keys = jax.vmap(lambda task: task_key(experiment.seed, task))(numbers)
+        train = _trainer(parts, experiment.steps, experiment.batch_size)
+        learned = jax.block_until_ready(train(shared, (self.tasks[numbers], keys), self.tasks_at_once))
+        seconds = time.perf_counter() - started
+
+        store, stats, loss, accuracy = jax.device_get(
+            (parts.method.pack(learned.kept), learned.stats, learned.loss, learned.accuracy)
+        )
+        self.chunks.append(Chunk(len(numbers), store, stats))
+        for number, losses, accuracies in zip(numbers, loss, accuracy, strict=True):
+            self.record.tasks.append(
+                TaskResult(
+                    task=int(number),
+                    finished=results.now(),
+                    loss=float(losses[-1]),
+                    accuracy=float(accuracies[-1]),
+                    best=float(accuracies.max()),
+                    seconds=seconds / len(numbers),
+                )
+            )
+        self.checkpoints.save(self.chunks[-1], self.record.to_json())
+        self._write()
+        self._report(
+            f"accuracy {100 * accuracy[:, -1].mean():.2f} % with the task given",
+            len(numbers) * experiment.steps / seconds,
+        )
+
+    def _evaluate_where_due(self) -> None:
+        """Evaluates at every number of tasks that has been reached and not been evaluated."""
+        done = {result.num_tasks for result in self.record.evaluations}
+        for num_tasks in self.experiment.evaluations:
+            if num_tasks > self.num_learned or num_tasks in done:
+                continue
+            self._report(f"evaluating {num_tasks} tasks")
+            started = time.perf_counter()
+            store = self._store()
+            measured = evaluation.evaluate(
+                *(self.parts.net, self.parts.method, self.parts.benchmark, self.parts.protocol),
+                *(self.experiment.seed, self.weights, self._stats(), store, num_tasks),
+                *(self.dataset.test, self.tasks),
+            )
+            result = EvaluationResult.of(
+                measured,
+                seconds=time.perf_counter() - started,
+                training_seconds=sum(task.seconds for task in self.record.tasks[:num_tasks]),
+                mask_bytes=num_bytes(self.parts.method.concatenate([store], [num_tasks])),
+            )
+            self.record.evaluations.append(result)
+            self.checkpoints.save(None, self.record.to_json())
+            self._write()
+            self._report(
+                f"{num_tasks} tasks: accuracy {100 * np.mean(result.inferred):.2f} % with the task inferred, "
+                f"which was right for {100 * np.mean(result.picked):.2f} % of the batches"
+            )
+
+    def _store(self) -> Store:
+        """What is kept of all tasks learned so far."""
+        chunks = self.chunks
+        return self.parts.method.concatenate([chunk.store for chunk in chunks], [chunk.num_tasks for chunk in chunks])
+
+    def _stats(self) -> Stats:
+        """Statistics of all tasks learned so far, stacked."""
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *(chunk.stats for chunk in self.chunks))
+
+    def _template(self, num_tasks: int) -> tuple[Any, Any]:
+        """The shapes and types of what a checkpoint of so many tasks holds."""
+        method = self.parts.method
+
+        def stacked(weights: Weights, stats: Stats) -> tuple[Store, Stats]:
+            kept = method.keep(method.init_task(jax.random.key(0), weights))
+            kept, stats = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_tasks), (kept, stats))
+            return method.pack(kept), stats
+
+        return jax.eval_shape(stacked, self.weights, self.fresh_stats)
+
+    def _write(self) -> None:
+        """Brings every file of the run up to the record."""
+        name = self.folder.name
+        results.append_results(self.folder.parent / "results.csv", self.folder, name, self.record.tasks)
+        results.write_files(self.folder, name, self.record)
+        self.events.write(self.record)
+
+    def _report(self, message: str, steps_per_second: float = 0.0) -> None:
+        self.report(Progress(self.num_learned, self.experiment.num_tasks, steps_per_second, message))
+
+
+@cache
+def _trainer(parts: Parts, steps: int, batch_size: int) -> Callable[..., Any]:
+    """The jitted function that learns a chunk of tasks; the same one for the same settings."""
+
+    def learn(shared: Any, one: Any) -> Any:
+        weights, stats, train, test = shared
+        task, key = one
+        validate = partial(evaluation.accuracy, parts.net, parts.benchmark, test)
+        return train_task(
+            *(parts.net, parts.method, parts.benchmark, parts.optimizer, steps, batch_size, validate),
+            *(weights, stats, train, task, key),
+        )
+
+    return parallel.over_tasks(learn)

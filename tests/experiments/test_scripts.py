@@ -1,0 +1,174 @@
+import ast
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted((ROOT / "experiments").rglob("*.py"))
+QUICK = ["--num-tasks", "3", "--steps", "20", "--eval-at", "2", "3", "--width", "0.1"]
+
+
+def call(script, *arguments, cwd=None, **environment):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "experiments" / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT / "experiments")))
+def test_every_script_opens_with_what_it_reproduces_and_writes_where_it_lies(script):
+    tree = ast.parse(script.read_text())
+    header = ast.get_docstring(tree)
+    name = str(script.relative_to(ROOT / "experiments").with_suffix(""))
+    assert all(word in header for word in ("Reproduces:", f"python experiments/{name}.py", "Expect:"))
+    names = [
+        ast.literal_eval(word.value) for word in ast.walk(tree) if isinstance(word, ast.keyword) and word.arg == "name"
+    ]
+    assert names == [name]
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quickstart")
+    return folder, call("quickstart.py", *QUICK, cwd=folder)
+
+
+def test_quickstart_runs_from_any_folder_and_names_what_it_wrote(quickstart):
+    folder, result = quickstart
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    paths = [folder / line for line in result.stdout.splitlines() if line.startswith("runs/") and ":" not in line]
+    assert {path.name for path in paths} == {
+        "results.csv",
+        "adapt_results.csv",
+        "confusion.csv",
+        "metrics.jsonl",
+        "settings.yaml",
+        "checkpoints",
+        "quickstart.png",
+    }
+    assert all(path.exists() for path in paths)
+    assert "3/3 tasks" in result.stdout
+    settings = yaml.safe_load((folder / "runs/quickstart/seed=1/settings.yaml").read_text())
+    assert settings["experiment"]["num_tasks"] == 3
+    assert settings["options"]["log_dir"] == "runs"
+
+
+def test_a_second_run_gets_a_folder_of_its_own_and_resume_does_not(quickstart):
+    folder, _ = quickstart
+    assert call("quickstart.py", *QUICK, "--resume", cwd=folder).returncode == 0
+    assert not (folder / "runs/quickstart/seed=1~try=1").exists()
+    assert call("quickstart.py", *QUICK, cwd=folder).returncode == 0
+    assert (folder / "runs/quickstart/seed=1~try=1").is_dir()
+    with (folder / "runs/quickstart/results.csv").open() as file:
+        assert len(list(csv.reader(file))) == 1 + 2 * 3
+
+
+def test_resuming_with_other_settings_says_which(quickstart):
+    folder, _ = quickstart
+    result = call("quickstart.py", *QUICK[:-4], "--resume", "--steps", "21", cwd=folder)
+    assert_one_line_error(result, "has other settings", "steps: 20 before, 21 now")
+
+
+def test_seeds_run_one_after_another(tmp_path):
+    result = call("quickstart.py", *QUICK, "--seeds", 2, "--log-dir", tmp_path / "logs", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "logs/quickstart").glob("seed=*")) == ["seed=0", "seed=1"]
+
+
+def assert_one_line_error(result, *words):
+    assert result.returncode == 2, result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stderr.startswith("error: ")
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--num-taks", "3"], ["--num-taks", "--num-tasks"]),
+        (["--num-tasks", "three"], ["--num-tasks", "three"]),
+        (["--network", "Lenet"], ["--network", "LeNet", "FC1024"]),
+        (["--num-tasks", "-1"], ["--num-tasks -1 is out of range"]),
+        (["--seeds", "0"], ["--seeds 0 is out of range"]),
+        (["--data", "nowhere", "--dataset", "mnist"], ["nowhere", "--data", "https://"]),
+        (["--log-dir", "a-file"], ["a-file"]),
+    ],
+)
+def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(tmp_path, arguments, words):
+    (tmp_path / "a-file").write_text("")
+    assert_one_line_error(call("quickstart.py", *arguments, cwd=tmp_path), *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
+
+
+def test_help_explains_every_option():
+    result = call("quickstart.py", "--help", COLUMNS="200")
+    assert result.returncode == 0
+    for option in [
+        "--data",
+        "--log-dir",
+        "--seed",
+        "--seeds",
+        "--num-tasks",
+        "--steps",
+        "--eval-at",
+        "--tasks-at-once",
+        "--resume",
+        "--objective",
+        "--width",
+    ]:
+        assert f"{option} " in result.stdout or f"{option}," in result.stdout
+    assert "Reproduces:" in result.stdout
+
+
+def test_an_interrupted_script_says_how_to_go_on_and_goes_on(tmp_path):
+    settings = [
+        "--num-tasks",
+        "40",
+        "--steps",
+        "20",
+        "--tasks-at-once",
+        "2",
+        "--width",
+        "0.1",
+        "--eval-at",
+        "40",
+    ]
+    command = [sys.executable, str(ROOT / "experiments/quickstart.py"), *settings]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "runs/quickstart/results.csv").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert complaint.strip().splitlines()[-1].startswith("interrupted; ")
+    assert "--resume" in complaint
+    assert call("quickstart.py", *settings, "--resume", cwd=tmp_path).returncode == 0
+    lines = (tmp_path / "runs/quickstart/seed=1/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["task"] for line in lines[:-1]] == list(range(40))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [path for path in SCRIPTS if path.name != "quickstart.py"],
+    ids=lambda path: "/".join(path.parts[-2:]),
+)
+def test_every_mnist_script_runs_on_real_data(script, data_folder, tmp_path):
+    result = call(script, *QUICK, "--num-tasks", 2, "--data", data_folder, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (
+        tmp_path / "runs" / script.relative_to(ROOT / "experiments").with_suffix("") / "seed=1/settings.yaml"
+    ).exists()

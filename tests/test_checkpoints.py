@@ -1,0 +1,109 @@
+import gc
+
+import jax
+import numpy as np
+import pytest
+
+from supsup_jax import UserError
+from supsup_jax.checkpoints import Checkpoints, Chunk, num_bytes
+
+
+def chunk(tasks, seed):
+    rng = np.random.default_rng(seed)
+    store = {"dense": rng.integers(0, 256, (6, 4, -(-tasks // 8)), dtype=np.uint8)}
+    return Chunk(tasks, store, {"bn": {"mean": rng.normal(size=(tasks, 3)).astype(np.float32)}})
+
+
+def template(tasks):
+    struct = jax.ShapeDtypeStruct
+    return {"dense": struct((6, 4, -(-tasks // 8)), np.uint8)}, {"bn": {"mean": struct((tasks, 3), np.float32)}}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    chunks = [chunk(8, 0), chunk(3, 1)]
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(chunks[0], {"tasks": 8})
+        checkpoints.save(None, {"tasks": 8, "evaluated": True})
+        checkpoints.save(chunks[1], {"tasks": 11})
+    return tmp_path, chunks
+
+
+def test_what_was_saved_is_restored(saved):
+    folder, chunks = saved
+    with Checkpoints(folder) as checkpoints:
+        restored, record = checkpoints.restore(template)
+    assert record == {"tasks": 11}
+    assert [one.num_tasks for one in restored] == [8, 3]
+    jax.tree.map(np.testing.assert_array_equal, [tuple(one) for one in restored], [tuple(one) for one in chunks])
+
+
+def test_saving_goes_on_after_restoring(saved):
+    folder, _ = saved
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(chunk(2, 2), {"tasks": 13})
+    with Checkpoints(folder) as checkpoints:
+        restored, record = checkpoints.restore(template)
+    assert record == {"tasks": 13}
+    assert [one.num_tasks for one in restored] == [8, 3, 2]
+
+
+def test_nothing_is_restored_from_an_empty_folder(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(template) is None
+
+
+def test_tasks_without_statistics_are_saved_and_restored(tmp_path):
+    one = chunk(8, 0)._replace(stats={})
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(one, {})
+        restored, _ = checkpoints.restore(lambda tasks: (template(tasks)[0], {}))
+    assert restored[0].stats == {}
+
+
+def test_an_unfinished_checkpoint_is_ignored(saved):
+    folder, _ = saved
+    (folder / "checkpoints/3.orbax-checkpoint-tmp").mkdir()
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.restore(template)[1] == {"tasks": 11}
+
+
+@pytest.fixture
+def orbax_leaves_coroutines():
+    """Where an array cannot be read, Orbax abandons coroutines, which Python complains of when it collects them."""
+    yield
+    gc.collect()
+
+
+unclean = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::RuntimeWarning")
+
+
+@unclean
+@pytest.mark.usefixtures("orbax_leaves_coroutines")
+@pytest.mark.parametrize("victim", ["record/metadata", "arrays/manifest.ocdbt", "arrays/_METADATA"])
+def test_a_damaged_checkpoint_is_one_clear_error(saved, victim):
+    folder, _ = saved
+    path = folder / "checkpoints/0" / victim
+    path.write_bytes(path.read_bytes()[:10])
+    with (
+        Checkpoints(folder) as checkpoints,
+        pytest.raises(UserError, match=r"checkpoints/0 cannot be read") as error,
+    ):
+        checkpoints.restore(template)
+    assert "\n" not in str(error.value)
+
+
+@unclean
+@pytest.mark.usefixtures("orbax_leaves_coroutines")
+def test_a_checkpoint_of_other_shapes_is_refused(saved):
+    folder, _ = saved
+
+    def other(tasks):
+        return {"dense": jax.ShapeDtypeStruct((6, 5, 1), np.uint8)}, template(tasks)[1]
+
+    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="cannot be read"):
+        checkpoints.restore(other)
+
+
+def test_bytes_are_those_of_the_arrays():
+    assert num_bytes({"a": np.zeros((3, 2), np.float32), "b": jax.ShapeDtypeStruct((5,), np.uint8)}) == 29

@@ -1,0 +1,59 @@
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from toys import small_dataset
+
+from supsup_jax import UserError
+from supsup_jax.experiment import Experiment
+
+
+def test_evaluations_end_with_the_last_task():
+    assert Experiment("x", num_tasks=60, eval_at=(50, 10, 100)).evaluations == [10, 50, 60]
+    assert Experiment("x", num_tasks=5).evaluations == [5]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"num_tasks": 0}, "--num-tasks 0 is out of range"),
+        ({"steps": -1}, "--steps -1 is out of range"),
+        ({"learning_rate": 0.0}, "--learning-rate 0.0 is out of range"),
+        ({"learning_rate": float("nan")}, "--learning-rate nan is out of range"),
+        ({"width": -1.0}, "--width -1.0 is out of range"),
+        ({"seed": -1}, "--seed -1 is out of range"),
+        ({"eval_at": (0, 3)}, "--eval-at takes numbers of tasks"),
+        ({"images_per_pick": 129}, "--images-per-pick 129 is more than a batch has"),
+    ],
+)
+def test_a_setting_out_of_range_is_named(setting, message):
+    with pytest.raises(UserError, match=message):
+        Experiment("x", **setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"features": 3}, "--features 3 is less than the 4 classes"),
+        ({"features": 4, "objective": "superfluous"}, "--objective superfluous needs --features above the 4"),
+        ({"width": 0.001}, "--width 0.001 leaves a layer"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_refused(setting, message):
+    with pytest.raises(UserError, match=message):
+        Experiment("x", **setting).build(small_dataset())
+
+
+def test_a_longer_run_is_the_same_run_and_other_settings_are_another():
+    experiment = Experiment("x", num_tasks=10, eval_at=(5,))
+    settings = dataclasses.asdict(experiment) | {"eval_at": [5]}
+    assert dataclasses.replace(experiment, num_tasks=20, eval_at=(7,)).differs_from(settings) == []
+    assert dataclasses.replace(experiment, steps=7).differs_from(settings) == ["steps: 1000 before, 7 now"]
+
+
+def test_importing_the_package_loads_nothing_that_is_needed_only_later():
+    later = ["tensorflow_datasets", "sklearn", "matplotlib", "tyro", "orbax.checkpoint", "tensorboardX", "pooch"]
+    code = f"import sys, supsup_jax; print([name for name in {later} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"

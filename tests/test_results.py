@@ -1,0 +1,118 @@
+import csv
+import json
+import multiprocessing
+
+import numpy as np
+import pytest
+import yaml
+
+from supsup_jax import results
+from supsup_jax.evaluation import Evaluation
+
+
+def task(number):
+    return results.TaskResult(number, "2020-12-06 12:00:00", 0.25, 0.9371, 0.94, 2.5)
+
+
+def evaluation(tasks):
+    confusion = np.diag([3] * tasks)
+    confusion[0, 1] = 1
+    values = np.linspace(0.5, 1, tasks)
+    return results.EvaluationResult.of(Evaluation(values, values / 2, values, values, values, confusion), 1.5, 5.0, 8)
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_results_csv_has_the_originals_columns_and_a_row_a_task(tmp_path):
+    path = tmp_path / "results.csv"
+    results.append_results(path, tmp_path / "seed=1", "seed=1", [task(0), task(1)])
+    header, *rows = rows_of(path)
+    assert ",".join(header) == "Date Finished,Name,Current Val,Best Val,Save Directory"
+    assert rows[1] == ["2020-12-06 12:00:00", "seed=1~task=1", "0.9371", "0.9400", str(tmp_path / "seed=1")]
+
+
+def test_rows_that_are_there_already_are_not_written_again(tmp_path):
+    path = tmp_path / "results.csv"
+    results.append_results(path, tmp_path / "seed=1", "seed=1", [task(0)])
+    results.append_results(path, tmp_path / "seed=1", "seed=1", [task(0), task(1)])
+    results.append_results(path, tmp_path / "seed=1~try=1", "seed=1~try=1", [task(0)])
+    assert len(rows_of(path)) == 4
+
+
+def test_a_row_that_was_left_unfinished_is_not_mixed_with_the_next(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text(",".join(results.RESULTS_HEADER) + "\n2020-12-06,some")
+    results.append_results(path, tmp_path, "seed=1", [task(0)])
+    assert rows_of(path)[1] == ["2020-12-06", "some"]
+    assert len(rows_of(path)[2]) == 5
+
+
+def _append(path, name):
+    for number in range(50):
+        results.append_results(path, path.parent / name, name, [task(number)])
+
+
+def test_processes_append_to_one_file_at_once_without_losing_a_row(tmp_path):
+    path = tmp_path / "results.csv"
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_append, args=(path, f"seed={seed}")) for seed in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    header, *rows = rows_of(path)
+    assert header == results.RESULTS_HEADER
+    assert all(len(row) == 5 for row in rows)
+    assert {row[1] for row in rows} == {f"seed={seed}~task={number}" for seed in range(2) for number in range(50)}
+
+
+def test_a_second_run_of_a_name_gets_a_folder_of_its_own(tmp_path):
+    names = [results.new_folder(tmp_path / "a/b", "seed=1").name for _ in range(3)]
+    assert names == ["seed=1", "seed=1~try=1", "seed=1~try=2"]
+    results.new_folder(tmp_path / "a/b", "seed=10")
+    assert [folder.name for folder in results.existing_folders(tmp_path / "a/b", "seed=1")] == names[::-1]
+
+
+def test_a_record_survives_as_json():
+    record = results.Record([task(0), task(1)], [evaluation(2)])
+    assert results.Record.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+def test_files_of_a_run_are_written_from_its_record(tmp_path):
+    results.write_files(tmp_path, "seed=1", results.Record([task(0), task(1)], [evaluation(2)]))
+    header, *rows = rows_of(tmp_path / "adapt_results.csv")
+    assert ",".join(header) == "Date Finished,Name,Task,Num Tasks Learned,Current Val,Adapt Val"
+    assert [row[1:] for row in rows] == [
+        ["seed=1", "0", "2", "0.5000", "0.2500"],
+        ["seed=1", "1", "2", "1.0000", "0.5000"],
+    ]
+    assert rows_of(tmp_path / "confusion.csv")[1:] == [
+        ["2", "0", "0", "3"],
+        ["2", "0", "1", "1"],
+        ["2", "1", "1", "3"],
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["task", "task", "evaluation"]
+    assert lines[2]["given"] == pytest.approx(0.75)
+
+
+def test_settings_say_what_is_needed_to_run_again(tmp_path):
+    results.write_settings(tmp_path, {"experiment": {"steps": 3}})
+    assert results.read_settings(tmp_path)["experiment"] == {"steps": 3}
+    settings = yaml.safe_load((tmp_path / "settings.yaml").read_text())
+    assert {"jax", "flax", "orbax-checkpoint"} <= settings["versions"].keys()
+    assert {"devices", "git_commit", "command", "python"} <= settings.keys()
+    assert results.read_settings(tmp_path / "nowhere") == {}
+
+
+def test_tensorboard_reads_the_events(tmp_path):
+    with results.EventWriter(tmp_path) as writer:
+        writer.write(results.Record([task(0)]))
+        writer.write(results.Record([task(0), task(1)], [evaluation(2)]))
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    assert path.read_bytes().count(b"task/accuracy") == 2
+    assert path.read_bytes().count(b"tasks_learned/inferred_per_image") == 1
