@@ -1,0 +1,20 @@
+import re
+from pathlib import Path
+
+import numpy as np
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_library_example_of_the_readme_runs_and_infers_the_tasks():
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert (names["learned"].accuracy[:, -1] > 0.9).all()
+    assert (np.asarray(names["inferred"]) == np.repeat(np.arange(5), 20)).mean() > 0.9
+
+
+def test_every_path_that_the_readme_names_exists():
+    root = Path(__file__).parents[1]
+    for path in re.findall(r"\]\((?!http)([^)]+)\)|python (\S+\.py)", README):
+        assert (root / (path[0] or path[1])).exists(), path
