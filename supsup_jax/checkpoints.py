@@ -1,8 +1,8 @@
 """A run on disk: saved after every chunk of tasks, resumed, restored for use.
 
-A step holds what has come since the one before it: what is kept of the new tasks and their statistics, and the
-record of the whole run so far. Weights that are never trained are not stored: the seed gives them again. Saving is
-synchronous and a step appears whole or not at all.
+A step holds what has come since the one before it: what is kept of new tasks, their statistics, and what was measured;
+so a run's checkpoints grow with its tasks and no faster. With it goes the experiment, whose seed gives the weights that
+are never trained. Saving is synchronous, and a step appears whole or not at all.
 """
 
 import math
@@ -39,9 +39,11 @@ class Checkpoints:
 
     Args:
         folder: the run's folder.
+        experiment: the settings of the run, as plain data.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, experiment: dict[str, Any]):
+        self._experiment = experiment
         self._folder = (folder / "checkpoints").absolute()  # Orbax refuses a relative path, and not always aloud
         self._manager = ocp.CheckpointManager(
             self._folder,
@@ -59,7 +61,7 @@ class Checkpoints:
         self._manager.close()
 
     def save(self, chunk: Chunk | None, record: dict[str, Any]) -> None:
-        """Saves newly learned tasks, if there are any, and the record of the run so far.
+        """Saves newly learned tasks, if there are any, and what was measured since the last step, as plain data.
 
         Raises:
             OSError: if Orbax wrote nothing.
@@ -67,7 +69,8 @@ class Checkpoints:
         latest = self._manager.latest_step()
         step = 0 if latest is None else latest + 1
         tasks = chunk.num_tasks if chunk else 0
-        items: dict[str, Any] = {"record": ocp.args.JsonSave({"format": FORMAT, "new_tasks": tasks, "record": record})}
+        plain = {"format": FORMAT, "experiment": self._experiment, "new_tasks": tasks, "record": record}
+        items: dict[str, Any] = {"record": ocp.args.JsonSave(plain)}
         if chunk:
             items["arrays"] = ocp.args.StandardSave(_named(chunk.store, chunk.stats))
         if not self._manager.save(step, args=ocp.args.Composite(**items)):
@@ -75,8 +78,8 @@ class Checkpoints:
 
     def restore(
         self, template: Callable[[int], tuple[PyTree[Any], PyTree[Any]]]
-    ) -> tuple[list[Chunk], dict[str, Any]] | None:
-        """All chunks saved so far and the latest record, or nothing if none was saved.
+    ) -> tuple[list[Chunk], list[dict[str, Any]]]:
+        """All chunks saved so far, and what was measured at every step; nothing if nothing was saved.
 
         Args:
             template: gives the shapes and types of store and statistics for a number of tasks.
@@ -84,7 +87,7 @@ class Checkpoints:
         Raises:
             UserError: if a checkpoint cannot be read.
         """
-        chunks, record = [], None
+        chunks, records = [], []
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         for step in sorted(self._manager.all_steps()):
             saved = self._read(step, "record", ocp.args.JsonRestore())
@@ -93,7 +96,7 @@ class Checkpoints:
                     f"{self._folder / str(step)} has format {saved['format']}, but this version of supsup_jax reads "
                     f"{FORMAT}; use the version that wrote it, or start the run again without --resume"
                 )
-            record = saved["record"]
+            records.append(saved["record"])
             if tasks := saved["new_tasks"]:
                 target = jax.tree.map(
                     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
@@ -101,7 +104,7 @@ class Checkpoints:
                 )
                 arrays = jax.device_get(self._read(step, "arrays", ocp.args.StandardRestore(target)))
                 chunks.append(Chunk(tasks, arrays["store"], arrays.get("stats", {})))
-        return None if record is None else (chunks, record)
+        return chunks, records
 
     def _read(self, step: int, item: str, args: ocp.args.CheckpointArgs) -> Any:
         try:

@@ -129,11 +129,14 @@ class Experiment:
         )
         return Parts(net, methods.SupSup(), benchmark, RMSprop(self.learning_rate), protocol)
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+
     def differs_from(self, settings: dict[str, Any]) -> list[str]:
         """The settings that make another run of it, given an earlier run's; a longer run is the same run."""
-        mine = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
         return [
             f"{name}: {settings.get(name)} before, {value} now"
-            for name, value in mine.items()
+            for name, value in self.to_json().items()
             if name not in ("num_tasks", "eval_at") and settings.get(name) != value
         ]

@@ -57,6 +57,7 @@ def main(experiment: Experiment, description: str | None) -> list[Outcome]:
     try:
         experiment, options = parse(experiment, description)
         dataset = data.load(experiment.dataset, options.data)
+        experiment.build(dataset)  # what does not fit is said before anything is written
         from supsup_jax.console import Reporter, show_outcome
 
         outcomes = []
@@ -119,18 +120,17 @@ def _folder(experiment: Experiment, options: Options) -> Path:
     parent = options.log_dir.expanduser() / experiment.name
     name = f"seed={experiment.seed}"
     earlier = results.existing_folders(parent, name) if options.resume else []
-    for folder in earlier:
-        settings = results.read_settings(folder).get("experiment", {})
-        if not experiment.differs_from(settings):
+    settings = {folder: results.read_settings(folder).get("experiment", {}) for folder in earlier}
+    settings = {folder: before for folder, before in settings.items() if before}  # others ended before they began
+    for folder, before in settings.items():
+        if not experiment.differs_from(before):
             return folder
-    if earlier:
-        settings = results.read_settings(earlier[0]).get("experiment", {})
+    for folder, before in settings.items():
         raise UserError(
-            f"{earlier[0]} has other settings ({'; '.join(experiment.differs_from(settings))}); "
+            f"{folder} has other settings ({'; '.join(experiment.differs_from(before))}); "
             "use its settings, or start without --resume"
         )
     folder = results.new_folder(parent, name)
-    plain = dataclasses.asdict(experiment) | {"eval_at": list(experiment.eval_at)}
     where = {field: str(value) if isinstance(value, Path) else value for field, value in vars(options).items()}
-    results.write_settings(folder, {"experiment": plain, "options": where})
+    results.write_settings(folder, {"experiment": experiment.to_json(), "options": where})
     return folder

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,9 @@ from jaxtyping import Array, PyTree
 # More tasks side by side than this leave no accelerator faster, and put more work at risk between checkpoints.
 _MOST_TASKS_AT_ONCE = 256
 
+# Every device has a copy of the data set, so cores without end would fill the memory.
+_MOST_CPU_DEVICES = 32
+
 # The share of a device's memory that a chunk of tasks may take.
 _MEMORY_SHARE = 0.5
 
@@ -23,7 +27,8 @@ def use_all_cores() -> None:
 
     Each task then trains on a core of its own, which is faster than all cores sharing the products of one task.
     """
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", min(cores, _MOST_CPU_DEVICES))
 
 
 def tasks_at_once(bytes_per_task: int) -> int:
@@ -36,10 +41,14 @@ def tasks_at_once(bytes_per_task: int) -> int:
         bytes_per_task: what training one task takes on the device.
     """
     devices = jax.devices()
-    if jax.default_backend() == "cpu":
+    if not _is_accelerator():
         return 8 * -(-len(devices) // 8)
     fits = sum(int(_MEMORY_SHARE * _memory(device)) // bytes_per_task for device in devices)
     return max(len(devices), min(_MOST_TASKS_AT_ONCE, fits) // 8 * 8)
+
+
+def _is_accelerator() -> bool:
+    return jax.default_backend() != "cpu"
 
 
 def _memory(device: Any) -> int:
@@ -67,13 +76,11 @@ def over_tasks(function: Callable[[Any, Any], Any], bytes_per_task: int | None =
     """
 
     def on_device(shared: Any, tasks: Any, count: Array) -> Any:
+        if not _is_accelerator():
+            return _one_after_another(partial(function, shared), tasks, count)
         capacity = len(jax.tree.leaves(tasks)[0])
-        if jax.default_backend() == "cpu":
-            return _one_after_another(lambda task: function(shared, task), tasks, count)
-        side_by_side = capacity
-        if bytes_per_task is not None:
-            side_by_side = min(capacity, max(1, int(_MEMORY_SHARE * _memory(jax.devices()[0])) // bytes_per_task))
-        return jax.lax.map(lambda task: function(shared, task), tasks, batch_size=side_by_side)
+        fit = int(_MEMORY_SHARE * _memory(jax.devices()[0])) // bytes_per_task if bytes_per_task else capacity
+        return jax.lax.map(partial(function, shared), tasks, batch_size=max(1, min(capacity, fit)))
 
     @jax.jit
     def mapped(shared: Any, tasks: Any, count: Array) -> Any:

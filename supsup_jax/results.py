@@ -25,6 +25,7 @@ import numpy as np
 import yaml
 from filelock import FileLock
 
+from supsup_jax.errors import UserError
 from supsup_jax.evaluation import Evaluation
 
 RESULTS_HEADER = ["Date Finished", "Name", "Current Val", "Best Val", "Save Directory"]
@@ -102,6 +103,11 @@ class Record:
     tasks: list[TaskResult] = field(default_factory=list)
     evaluations: list[EvaluationResult] = field(default_factory=list)
 
+    def add(self, more: "Record") -> None:
+        """Adds what was measured since."""
+        self.tasks += more.tasks
+        self.evaluations += more.evaluations
+
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return dataclasses.asdict(self)
@@ -159,9 +165,16 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Reads `settings.yaml`; empty if there is none."""
+    """Reads `settings.yaml`; empty if there is none.
+
+    Raises:
+        UserError: if it is not YAML.
+    """
     path = folder / "settings.yaml"
-    return yaml.safe_load(path.read_text()) or {} if path.is_file() else {}
+    try:
+        return yaml.safe_load(path.read_text()) or {} if path.is_file() else {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not readable YAML; restore it, or start without --resume") from error
 
 
 def _git_commit() -> str | None:

@@ -87,7 +87,7 @@ def learn_given_tasks(
         lock.acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"{folder} is in use by another process; wait for it, or start without --resume") from error
-    with lock, Checkpoints(folder) as checkpoints, results.EventWriter(folder) as events:
+    with lock, Checkpoints(folder, experiment.to_json()) as checkpoints, results.EventWriter(folder) as events:
         return _Run(experiment, dataset, folder, tasks_at_once, report, checkpoints, events).go()
 
 
@@ -109,6 +109,7 @@ class _Run:
         self.parts = experiment.build(dataset)
         self.weights, self.fresh_stats = self.parts.net.init(weights_key(experiment.seed))
         self.tasks = self.parts.benchmark.tasks(experiment.seed, range(experiment.num_tasks))
+        self.on_devices = parallel.replicate((self.weights, self.fresh_stats, dataset.train, dataset.test))
         self.tasks_at_once = self._tasks_at_once(tasks_at_once)
         self.record = Record()
         self.chunks: list[Chunk] = []
@@ -124,9 +125,9 @@ class _Run:
 
     def go(self) -> Outcome:
         """Learns the tasks that are not learned yet, and evaluates where it is due."""
-        if restored := self.checkpoints.restore(self._template):
-            self.chunks, plain = restored
-            self.record = Record.from_json(plain)
+        self.chunks, records = self.checkpoints.restore(self._template)
+        for plain in records:
+            self.record.add(Record.from_json(plain))
         self._evaluate_where_due()
         while self.num_learned < self.experiment.num_tasks:
             self._learn_chunk()
@@ -145,29 +146,27 @@ class _Run:
         numbers = np.arange(first, min(first + self.tasks_at_once, experiment.num_tasks))
         self._report(f"learning tasks {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"learning task {first}")
         started = time.perf_counter()
-        shared = parallel.replicate((self.weights, self.fresh_stats, self.dataset.train, self.dataset.test))
         keys = jax.vmap(lambda task: task_key(experiment.seed, task))(numbers)
+        tasks = jax.tree.map(lambda leaf: leaf[numbers], self.tasks)
         train = _trainer(parts, experiment.steps, experiment.batch_size)
-        learned = jax.block_until_ready(train(shared, (self.tasks[numbers], keys), self.tasks_at_once))
+        learned = jax.block_until_ready(train(self.on_devices, (tasks, keys), self.tasks_at_once))
         seconds = time.perf_counter() - started
 
         store, stats, loss, accuracy = jax.device_get(
             (parts.method.pack(learned.kept), learned.stats, learned.loss, learned.accuracy)
         )
-        self.chunks.append(Chunk(len(numbers), store, stats))
-        for number, losses, accuracies in zip(numbers, loss, accuracy, strict=True):
-            self.record.tasks.append(
-                TaskResult(
-                    task=int(number),
-                    finished=results.now(),
-                    loss=float(losses[-1]),
-                    accuracy=float(accuracies[-1]),
-                    best=float(accuracies.max()),
-                    seconds=seconds / len(numbers),
-                )
+        learned_tasks = [
+            TaskResult(
+                task=int(number),
+                finished=results.now(),
+                loss=float(losses[-1]),
+                accuracy=float(accuracies[-1]),
+                best=float(accuracies.max()),
+                seconds=seconds / len(numbers),
             )
-        self.checkpoints.save(self.chunks[-1], self.record.to_json())
-        self._write()
+            for number, losses, accuracies in zip(numbers, loss, accuracy, strict=True)
+        ]
+        self._save(Chunk(len(numbers), store, stats), Record(tasks=learned_tasks))
         self._report(
             f"accuracy {100 * accuracy[:, -1].mean():.2f} % with the task given",
             len(numbers) * experiment.steps / seconds,
@@ -182,10 +181,19 @@ class _Run:
             self._report(f"evaluating {num_tasks} tasks")
             started = time.perf_counter()
             store = self._store()
+            weights, _, _, test = self.on_devices
             measured = evaluation.evaluate(
-                *(self.parts.net, self.parts.method, self.parts.benchmark, self.parts.protocol),
-                *(self.experiment.seed, self.weights, self._stats(), store, num_tasks),
-                *(self.dataset.test, self.tasks),
+                net=self.parts.net,
+                method=self.parts.method,
+                benchmark=self.parts.benchmark,
+                protocol=self.parts.protocol,
+                seed=self.experiment.seed,
+                weights=weights,
+                stats=self._stats(),
+                store=store,
+                num_tasks=num_tasks,
+                test=test,
+                tasks=self.tasks,
             )
             result = EvaluationResult.of(
                 measured,
@@ -193,13 +201,19 @@ class _Run:
                 training_seconds=sum(task.seconds for task in self.record.tasks[:num_tasks]),
                 mask_bytes=num_bytes(self.parts.method.concatenate([store], [num_tasks])),
             )
-            self.record.evaluations.append(result)
-            self.checkpoints.save(None, self.record.to_json())
-            self._write()
+            self._save(None, Record(evaluations=[result]))
             self._report(
                 f"{num_tasks} tasks: accuracy {100 * np.mean(result.inferred):.2f} % with the task inferred, "
                 f"which was right for {100 * np.mean(result.picked):.2f} % of the batches"
             )
+
+    def _save(self, chunk: Chunk | None, news: Record) -> None:
+        """Takes in what is new, saves it, and brings the run's files up to it."""
+        self.checkpoints.save(chunk, news.to_json())
+        if chunk:
+            self.chunks.append(chunk)
+        self.record.add(news)
+        self._write()
 
     def _store(self) -> Store:
         """What is kept of all tasks learned so far."""
@@ -241,8 +255,18 @@ def _trainer(parts: Parts, steps: int, batch_size: int) -> Callable[..., Any]:
         task, key = one
         validate = partial(evaluation.accuracy, parts.net, parts.benchmark, test)
         return train_task(
-            *(parts.net, parts.method, parts.benchmark, parts.optimizer, steps, batch_size, validate),
-            *(weights, stats, train, task, key),
+            net=parts.net,
+            method=parts.method,
+            benchmark=parts.benchmark,
+            optimizer=parts.optimizer,
+            steps=steps,
+            batch_size=batch_size,
+            validate=validate,
+            weights=weights,
+            stats=stats,
+            train=train,
+            task=task,
+            key=key,
         )
 
     return parallel.over_tasks(learn)

@@ -22,40 +22,40 @@ def template(tasks):
 @pytest.fixture
 def saved(tmp_path):
     chunks = [chunk(8, 0), chunk(3, 1)]
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, {}) as checkpoints:
         checkpoints.save(chunks[0], {"tasks": 8})
-        checkpoints.save(None, {"tasks": 8, "evaluated": True})
-        checkpoints.save(chunks[1], {"tasks": 11})
+        checkpoints.save(None, {"evaluated": True})
+        checkpoints.save(chunks[1], {"tasks": 3})
     return tmp_path, chunks
 
 
 def test_what_was_saved_is_restored(saved):
     folder, chunks = saved
-    with Checkpoints(folder) as checkpoints:
-        restored, record = checkpoints.restore(template)
-    assert record == {"tasks": 11}
+    with Checkpoints(folder, {}) as checkpoints:
+        restored, records = checkpoints.restore(template)
+    assert records == [{"tasks": 8}, {"evaluated": True}, {"tasks": 3}]
     assert [one.num_tasks for one in restored] == [8, 3]
     jax.tree.map(np.testing.assert_array_equal, [tuple(one) for one in restored], [tuple(one) for one in chunks])
 
 
 def test_saving_goes_on_after_restoring(saved):
     folder, _ = saved
-    with Checkpoints(folder) as checkpoints:
-        checkpoints.save(chunk(2, 2), {"tasks": 13})
-    with Checkpoints(folder) as checkpoints:
-        restored, record = checkpoints.restore(template)
-    assert record == {"tasks": 13}
+    with Checkpoints(folder, {}) as checkpoints:
+        checkpoints.save(chunk(2, 2), {"tasks": 2})
+    with Checkpoints(folder, {}) as checkpoints:
+        restored, records = checkpoints.restore(template)
+    assert len(records) == 4
     assert [one.num_tasks for one in restored] == [8, 3, 2]
 
 
 def test_nothing_is_restored_from_an_empty_folder(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.restore(template) is None
+    with Checkpoints(tmp_path, {}) as checkpoints:
+        assert checkpoints.restore(template) == ([], [])
 
 
 def test_tasks_without_statistics_are_saved_and_restored(tmp_path):
     one = chunk(8, 0)._replace(stats={})
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path, {}) as checkpoints:
         checkpoints.save(one, {})
         restored, _ = checkpoints.restore(lambda tasks: (template(tasks)[0], {}))
     assert restored[0].stats == {}
@@ -64,8 +64,8 @@ def test_tasks_without_statistics_are_saved_and_restored(tmp_path):
 def test_an_unfinished_checkpoint_is_ignored(saved):
     folder, _ = saved
     (folder / "checkpoints/3.orbax-checkpoint-tmp").mkdir()
-    with Checkpoints(folder) as checkpoints:
-        assert checkpoints.restore(template)[1] == {"tasks": 11}
+    with Checkpoints(folder, {}) as checkpoints:
+        assert len(checkpoints.restore(template)[1]) == 3
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_is_one_clear_error(saved, victim):
     path = folder / "checkpoints/0" / victim
     path.write_bytes(path.read_bytes()[:10])
     with (
-        Checkpoints(folder) as checkpoints,
+        Checkpoints(folder, {}) as checkpoints,
         pytest.raises(UserError, match=r"checkpoints/0 cannot be read") as error,
     ):
         checkpoints.restore(template)
@@ -101,7 +101,7 @@ def test_a_checkpoint_of_other_shapes_is_refused(saved):
     def other(tasks):
         return {"dense": jax.ShapeDtypeStruct((6, 5, 1), np.uint8)}, template(tasks)[1]
 
-    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="cannot be read"):
+    with Checkpoints(folder, {}) as checkpoints, pytest.raises(UserError, match="cannot be read"):
         checkpoints.restore(other)
 
 

@@ -94,3 +94,11 @@ def test_over_tasks_gives_results_in_order_for_any_number_of_tasks():
     for count, capacity in ((1, None), (2, None), (3, None), (3, 8), (5, 7), (8, 8)):
         tasks = jnp.arange(count, dtype=jnp.float32)
         np.testing.assert_array_equal(run(jnp.float32(1), tasks, capacity), 1 + 10 * np.arange(count))
+
+
+def test_tasks_side_by_side_as_on_an_accelerator_learn_the_same(monkeypatch):
+    alone = learn(range(3))
+    monkeypatch.setattr(parallel, "_is_accelerator", lambda: True)
+    side_by_side = learn(range(3))
+    np.testing.assert_allclose(side_by_side.loss, alone.loss, rtol=1e-3)
+    np.testing.assert_allclose(side_by_side.accuracy, alone.accuracy, atol=0.03)

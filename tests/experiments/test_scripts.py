@@ -102,6 +102,7 @@ def assert_one_line_error(result, *words):
         (["--num-tasks", "three"], ["--num-tasks", "three"]),
         (["--network", "Lenet"], ["--network", "LeNet", "FC1024"]),
         (["--num-tasks", "-1"], ["--num-tasks -1 is out of range"]),
+        (["--features", "3"], ["--features 3 is less than the 10 classes"]),
         (["--seeds", "0"], ["--seeds 0 is out of range"]),
         (["--data", "nowhere", "--dataset", "mnist"], ["nowhere", "--data", "https://"]),
         (["--log-dir", "a-file"], ["a-file"]),
