@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from math import nan
 
 from rich.console import Console
 from rich.table import Table
@@ -29,7 +30,7 @@ def measure(prepare: Formulation, seconds: float = 3.0) -> dict[str, float]:
         started = time.perf_counter()
         call()
         times.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {"seconds": statistics.median(times), "first": first, "memory": float(peak)}
 
 
@@ -47,14 +48,14 @@ def main(title: str, formulations: dict[str, Formulation], work: float, unit: st
         if sys.argv[2] in formulations:
             print(json.dumps(measure(formulations[sys.argv[2]])))
         return
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in formulations}
-    for _ in range(rounds):
+    results: dict[str, dict[int, dict[str, float]]] = {name: {} for name in formulations}
+    for number in range(rounds):
         for name in formulations:
             child = subprocess.run([sys.executable, sys.argv[0], "--only", name], capture_output=True, text=True)
             if child.returncode:
                 print(f"{name}: left out ({child.stderr.strip().splitlines()[-1]})", file=sys.stderr)
             else:
-                results[name].append(json.loads(child.stdout.splitlines()[-1]))
+                results[name][number] = json.loads(child.stdout.splitlines()[-1])
     table = Table(
         "formulation", f"{unit}/s", "seconds", "first call", "times the first row", "peak memory", title=title
     )
@@ -62,8 +63,8 @@ def main(title: str, formulations: dict[str, Formulation], work: float, unit: st
     for name, runs in results.items():
         if not runs:
             continue
-        ratios = [mine["seconds"] / first["seconds"] for mine, first in zip(runs, base, strict=True)]
-        middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        ratios = [run["seconds"] / base[number]["seconds"] for number, run in runs.items() if number in base] or [nan]
+        middle = {key: statistics.median(run[key] for run in runs.values()) for key in ("seconds", "first", "memory")}
         table.add_row(
             name,
             f"{work / middle['seconds']:,.1f}",

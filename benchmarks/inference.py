@@ -71,4 +71,5 @@ if __name__ == "__main__":
             },
             work=images,
             unit="images",
+            rounds=3 if images == 1 else 1,
         )

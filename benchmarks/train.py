@@ -32,7 +32,7 @@ def ours(all_cores: bool) -> compare.Formulation:
 
         images, labels = data()
         split = Split(images.reshape(-1, 28, 28, 1), labels.astype(np.int32))
-        benchmark = PermutedMNIST(60000, 10000, (28, 28, 1), (0.1307,), (0.3081,))
+        benchmark = PermutedMNIST(60000, 10000, 10, (28, 28, 1), (0.1307,), (0.3081,))
         net, method = networks.LeNet(features=SIZES[-1]), methods.SupSup()
         weights, stats = net.init(training.weights_key(0))
 

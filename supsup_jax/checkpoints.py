@@ -6,11 +6,13 @@ are never trained. Saving is synchronous, and a step appears whole or not at all
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
@@ -32,6 +34,20 @@ class Chunk(NamedTuple):
     num_tasks: int
     store: PyTree[Any]
     stats: PyTree[Any]
+
+
+class Step(NamedTuple):
+    """What one step of a checkpoint holds.
+
+    Attributes:
+        chunk: the tasks learned since the step before, if any.
+        experiment: the settings of the run, as plain data.
+        record: what was measured since the step before, as plain data.
+    """
+
+    chunk: Chunk | None
+    experiment: dict[str, Any]
+    record: dict[str, Any]
 
 
 class Checkpoints:
@@ -76,51 +92,66 @@ class Checkpoints:
         if not self._manager.save(step, args=ocp.args.Composite(**items)):
             raise OSError(f"checkpoint {step} was not written to {self._folder}")
 
-    def restore(
-        self, template: Callable[[int], tuple[PyTree[Any], PyTree[Any]]]
-    ) -> tuple[list[Chunk], list[dict[str, Any]]]:
-        """All chunks saved so far, and what was measured at every step; nothing if nothing was saved.
+    def restore(self, template: Callable[[int], tuple[PyTree[Any], PyTree[Any]]]) -> list[Step]:
+        """Every step saved so far, in order.
 
         Args:
             template: gives the shapes and types of store and statistics for a number of tasks.
 
         Raises:
-            UserError: if a checkpoint cannot be read.
+            UserError: if a step is missing, cannot be read, or was written by another version.
         """
-        chunks, records = [], []
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        for step in sorted(self._manager.all_steps()):
-            saved = self._read(step, "record", ocp.args.JsonRestore())
-            if saved["format"] != FORMAT:
-                raise UserError(
-                    f"{self._folder / str(step)} has format {saved['format']}, but this version of supsup_jax reads "
-                    f"{FORMAT}; use the version that wrote it, or start the run again without --resume"
-                )
-            records.append(saved["record"])
-            if tasks := saved["new_tasks"]:
-                target = jax.tree.map(
-                    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-                    _named(*template(tasks)),
-                )
-                arrays = jax.device_get(self._read(step, "arrays", ocp.args.StandardRestore(target)))
-                chunks.append(Chunk(tasks, arrays["store"], arrays.get("stats", {})))
-        return chunks, records
+        saved = []
+        for expected, number in enumerate(sorted(self._manager.all_steps())):
+            if number != expected:
+                raise self._unusable(expected, "it is missing")
+            plain = self._read(number, "record", ocp.args.JsonRestore())
+            if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+                raise self._unusable(number, f"it is not of format {FORMAT}, which this version of supsup_jax reads")
+            chunk = None
+            if tasks := plain["new_tasks"]:
+                arrays = self._read_arrays(number, _named(*template(tasks)))
+                chunk = Chunk(tasks, arrays["store"], arrays.get("stats", {}))
+            saved.append(Step(chunk, plain["experiment"], plain["record"]))
+        return saved
 
-    def _read(self, step: int, item: str, args: ocp.args.CheckpointArgs) -> Any:
+    def _read_arrays(self, number: int, shapes: dict[str, Any]) -> dict[str, Any]:
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+        # Orbax casts to the target's types without a word, so compare first.
+        with self._readable(number):
+            stored = self._manager.item_metadata(number)["arrays"].tree
+        if _shapes_and_types(stored) != _shapes_and_types(target):
+            raise self._unusable(number, "its arrays have other shapes or types than this run's")
+        return jax.device_get(self._read(number, "arrays", ocp.args.StandardRestore(target)))
+
+    def _read(self, number: int, item: str, args: ocp.args.CheckpointArgs) -> Any:
+        with self._readable(number):
+            return self._manager.restore(number, args=ocp.args.Composite(**{item: args}))[item]
+
+    @contextmanager
+    def _readable(self, number: int) -> Iterator[None]:
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**{item: args}))[item]
+            yield
         except Exception as error:  # Orbax and the libraries below it raise many kinds for a damaged file
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{self._folder / str(step)} cannot be read ({reason}); restore the folder from a copy, "
-                "or start the run again without --resume"
-            ) from error
+            raise self._unusable(number, " ".join(str(error).split())[:200]) from error
+
+    def _unusable(self, number: int, reason: str) -> UserError:
+        return UserError(
+            f"{self._folder / str(number)} cannot be read ({reason}); restore the folder from a copy, "
+            "or start the run again without --resume"
+        )
 
 
 def _named(store: PyTree[Any], stats: PyTree[Any]) -> dict[str, Any]:
     """The arrays under their names; Orbax takes no empty tree."""
     named = {"store": store, "stats": stats}
     return {name: tree for name, tree in named.items() if jax.tree.leaves(tree)}
+
+
+def _shapes_and_types(tree: PyTree[Any]) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): (tuple(leaf.shape), np.dtype(leaf.dtype)) for path, leaf in leaves}
 
 
 def num_bytes(tree: PyTree[Any]) -> int:

@@ -108,9 +108,11 @@ def show_outcome(outcome: Outcome) -> None:
     console = Console()
     console.width = max(console.width, 110)  # a table cut off in a log file is of no use
     console.print(table)
+    print(f"per image: one task inferred for each of {outcome.parts.protocol.images_per_task} test images a task")
     for path in (
         outcome.folder.parent / "results.csv",
         *(outcome.folder / name for name in ("adapt_results.csv", "confusion.csv", "metrics.jsonl", "settings.yaml")),
+        *sorted(outcome.folder.glob("events.out.tfevents.*")),
         outcome.folder / "checkpoints",
     ):
         print(path)

@@ -15,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from supsup_jax import parallel
+from supsup_jax import inference, parallel
 from supsup_jax.data import Benchmark, Split, Tasks
 from supsup_jax.inference import Inference
 from supsup_jax.methods import Method, Store
 from supsup_jax.networks import Network, Stats, Weights
 
-_IMAGES_AT_ONCE = 1000
+IMAGES_AT_ONCE = 1000
+"""Test images of a task that go through the network together."""
 
 
 def correct(
@@ -44,7 +45,7 @@ def correct(
         return logits.argmax(-1) == labels
 
     size = benchmark.test_size
-    batches = -(-size // _IMAGES_AT_ONCE)
+    batches = -(-size // IMAGES_AT_ONCE)
     batch = -(-size // batches)
     rows = jnp.minimum(jnp.arange(batches * batch), size - 1).reshape(batches, batch)
     return jax.lax.map(one_batch, rows).reshape(-1)[:size]
@@ -124,8 +125,8 @@ def evaluate(
     """
     stats, tasks = jax.tree.map(lambda leaf: leaf[:num_tasks], (stats, tasks))
     orders = jax.vmap(lambda task: order_key(seed, task))(np.arange(num_tasks))
-    weight_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
-    run = _over_tasks(net, method, benchmark, protocol, num_tasks, weight_bytes)
+    picks = -(-benchmark.test_size // protocol.batch_size) + protocol.images_per_task
+    run = _over_tasks(net, method, benchmark, protocol, num_tasks, inference.memory(weights, picks))
     shared = parallel.replicate((weights, stats, store, test))
     is_right, picks, image_picks = jax.device_get(run(shared, (np.arange(num_tasks), stats, tasks, orders)))
     return _summary(is_right, picks, image_picks, protocol.batch_size)
@@ -138,7 +139,7 @@ def order_key(seed: int, task: int | Int[Array, ""]) -> Key[Array, ""]:
 
 @cache
 def _over_tasks(
-    net: Network, method: Method, benchmark: Benchmark, protocol: Protocol, num_tasks: int, weight_bytes: int
+    net: Network, method: Method, benchmark: Benchmark, protocol: Protocol, num_tasks: int, bytes_per_task: int
 ) -> Callable[..., Any]:
     """The jitted function that evaluates tasks; the same one for the same settings."""
     size = benchmark.test_size
@@ -169,7 +170,7 @@ def _over_tasks(
             return is_right, picks[: len(starts)], picks[len(starts) :]
         return is_right, infer(order[pick_rows], protocol.images_per_pick), infer(image_rows, 1)
 
-    return parallel.over_tasks(one_task, bytes_per_task=4 * len(starts) * weight_bytes)
+    return parallel.over_tasks(one_task, bytes_per_task)
 
 
 def _summary(is_right: np.ndarray, picks: np.ndarray, image_picks: np.ndarray, batch_size: int) -> Evaluation:

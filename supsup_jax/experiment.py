@@ -1,6 +1,7 @@
 """Everything that decides what a run computes, in one frozen dataclass."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -92,7 +93,7 @@ class Experiment:
             if field.name == "seed":
                 if not 0 <= value < 2**31:
                     raise UserError(f"{option} {value} is out of range; give a number from 0 to 2147483647")
-            elif isinstance(value, int | float) and not value > 0:
+            elif isinstance(value, int | float) and not 0 < value < math.inf:
                 raise UserError(f"{option} {value} is out of range; give a number above 0")
         if any(count < 1 for count in self.eval_at):
             raise UserError("--eval-at takes numbers of tasks, from 1")
@@ -112,15 +113,15 @@ class Experiment:
         Raises:
             UserError: if the network does not fit the data set.
         """
-        if self.features < dataset.num_classes:
-            raise UserError(f"--features {self.features} is less than the {dataset.num_classes} classes")
-        if self.objective == "superfluous" and self.features == dataset.num_classes:
-            raise UserError(f"--objective superfluous needs --features above the {dataset.num_classes} classes")
+        benchmark = PermutedMNIST.of(dataset)
+        if self.features < benchmark.num_classes:
+            raise UserError(f"--features {self.features} is less than the {benchmark.num_classes} classes")
+        if self.objective == "superfluous" and self.features == benchmark.num_classes:
+            raise UserError(f"--objective superfluous needs --features above the {benchmark.num_classes} classes")
         if int(self.width * 100) < 1:
             raise UserError(f"--width {self.width} leaves a layer without units; give at least 0.01")
-        benchmark = PermutedMNIST.of(dataset)
         net = _NETWORKS[self.network](self.features, self.width, dataset.image_shape, _INITIALIZERS[self.initializer])
-        objective = inference.entropy if self.objective == "entropy" else inference.superfluous(dataset.num_classes)
+        objective = inference.entropy if self.objective == "entropy" else inference.superfluous(benchmark.num_classes)
         protocol = Protocol(
             inference.Inference(_SEARCHES[self.search], objective),
             self.batch_size,

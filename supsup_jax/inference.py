@@ -17,16 +17,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from supsup_jax import masks
+from supsup_jax import backend, masks
 from supsup_jax.masks import Bank
 from supsup_jax.networks import Network, Stats, Weights
 
 Objective = Callable[[Array], Array]
 """From logits `(batch, outputs)` to one number for each image, `(batch,)`; hashable."""
-
-# The gradients of a batch of images to all weights are held at once, up to so many bytes.
-_GRADIENT_BYTES = {"cpu": 128 * 2**20}
-_GRADIENT_BYTES_ACCELERATOR = 2 * 2**30
 
 
 def entropy(logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
@@ -232,7 +228,9 @@ def _derivatives(
             logits, _ = net.apply(effective, stats, images, train=False)
             return objective(logits).mean()
 
-        at = jax.grad(loss)(jax.tree.map(jnp.multiply, weights, mask))
+        # An accelerator's faster, rounded products would blur the small differences between derivatives.
+        with jax.default_matmul_precision("highest"):
+            at = jax.grad(loss)(jax.tree.map(jnp.multiply, weights, mask))
         return jax.tree.map(jnp.multiply, at, weights)
 
     shared = len(jax.tree.leaves(superposed)[0]) == 1 < len(groups)
@@ -240,6 +238,15 @@ def _derivatives(
         superposed = jax.tree.map(lambda mask: mask[0], superposed)
     gradients = jax.vmap(gradient, in_axes=(None if shared else 0, 0))(superposed, groups)
     return masks.project(bank, gradients, num_tasks)
+
+
+def memory(weights: Weights, picks: int) -> int:
+    """About how many bytes a search takes besides the bank: gradients, superpositions and copies of both."""
+    return 5 * min(picks * _num_bytes(weights), max(backend.gradient_bytes(), _num_bytes(weights)))
+
+
+def _num_bytes(weights: Weights) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
 
 
 def _grouped(images: Array, images_per_pick: int) -> Array:
@@ -250,9 +257,8 @@ def _grouped(images: Array, images_per_pick: int) -> Array:
 
 def _in_chunks(function: Callable[..., Array], weights: Weights, *batches: Array) -> Array:
     """Applies a function of batches to as many rows at a time as the memory for their gradients allows."""
-    budget = _GRADIENT_BYTES.get(jax.default_backend(), _GRADIENT_BYTES_ACCELERATOR)
     rows = len(batches[0])
-    size = max(1, budget // sum(leaf.nbytes for leaf in jax.tree.leaves(weights)))
+    size = max(1, backend.gradient_bytes() // _num_bytes(weights))
     size = math.ceil(rows / math.ceil(rows / size))  # chunks of nearly equal size waste least
     chunks = -(-rows // size)
     padded = [jnp.resize(batch, (chunks * size, *batch.shape[1:])) for batch in batches]

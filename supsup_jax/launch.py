@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ class Options:
     """Run with seeds 0 to N-1, one after another, in place of --seed."""
 
     tasks_at_once: int | None = None
-    """Tasks to learn between two checkpoints; by default as many as fit in memory. Results do not depend on it."""
+    """Tasks to learn between two checkpoints; by default 8 or one a core on a CPU, and up to
+    128 a GPU as memory allows. Results do not depend on it."""
 
     resume: bool = False
     """Go on with the latest run of these settings, if there is one."""
@@ -72,9 +74,7 @@ def main(experiment: Experiment, description: str | None) -> list[Outcome]:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"error: {f'{error.filename}: {error.strerror}' if error.filename else error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         saved = f"; what {folder} has saved is gone on with by --resume" if folder else ""
@@ -116,21 +116,30 @@ def _one_line(box: str) -> str:
 
 
 def _folder(experiment: Experiment, options: Options) -> Path:
-    """The folder of the run to go on with, or else of a new one."""
-    parent = options.log_dir.expanduser() / experiment.name
+    """The folder of the run to go on with, or else of a new one, with its settings."""
+    parent = Path(os.path.expanduser(options.log_dir)) / experiment.name
     name = f"seed={experiment.seed}"
-    earlier = results.existing_folders(parent, name) if options.resume else []
-    settings = {folder: results.read_settings(folder).get("experiment", {}) for folder in earlier}
-    settings = {folder: before for folder, before in settings.items() if before}  # others ended before they began
-    for folder, before in settings.items():
-        if not experiment.differs_from(before):
-            return folder
-    for folder, before in settings.items():
-        raise UserError(
-            f"{folder} has other settings ({'; '.join(experiment.differs_from(before))}); "
-            "use its settings, or start without --resume"
-        )
-    folder = results.new_folder(parent, name)
+    folder = _earlier_folder(experiment, parent, name) if options.resume else None
+    folder = folder or results.new_folder(parent, name)
     where = {field: str(value) if isinstance(value, Path) else value for field, value in vars(options).items()}
     results.write_settings(folder, {"experiment": experiment.to_json(), "options": where})
     return folder
+
+
+def _earlier_folder(experiment: Experiment, parent: Path, name: str) -> Path | None:
+    """The newest run of the same settings; nothing if there is no run yet.
+
+    Raises:
+        UserError: if there are runs, but of other settings.
+    """
+    earlier = {}
+    for folder in results.existing_folders(parent, name):
+        if settings := results.read_settings(folder):  # a run without any ended before it began
+            earlier[folder] = experiment.differs_from(settings["experiment"])
+            if not earlier[folder]:
+                return folder
+    for folder, differences in earlier.items():
+        raise UserError(
+            f"{folder} has other settings ({'; '.join(differences)}); use its settings, or start without --resume"
+        )
+    return None

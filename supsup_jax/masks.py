@@ -16,12 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt8
 
-Bank = PyTree[UInt8[Array | np.ndarray, "..."]]
+from supsup_jax import backend
 
-# A slice of a bank is unpacked to floats before it is multiplied. On a CPU it should stay in the cache; on an
-# accelerator a scan of many small steps is bound by launches.
-_SLICE_BYTES = {"cpu": 4 * 2**20}
-_SLICE_BYTES_ACCELERATOR = 256 * 2**20
+Bank = PyTree[UInt8[Array | np.ndarray, "..."]]
 
 # Up to so many images XLA's CPU backend sums each one's bits faster than it multiplies matrices, and counts bits
 # faster than it superposes.
@@ -66,21 +63,21 @@ def pack(masks: PyTree[Array | np.ndarray]) -> Bank:
     )
 
 
-def unpack(bank: Bank, task: int | Int[Array, ""]) -> PyTree[Float[Array, "..."]]:
+def unpack(bank: Bank, task: int | Int[Array | np.ndarray, ""] | np.integer) -> PyTree[Float[Array, "..."]]:
     """The mask of one task, exactly as it was packed.
 
     Args:
         bank: leaves uint8 of shape `(*weight.shape, bytes)`.
-        task: the number of the task; may be traced.
+        task: the number of the task. One in a JAX array, which may be traced, is not checked.
 
     Returns:
         A pytree of float32 leaves of shape `weight.shape`.
 
     Raises:
-        IndexError: if a Python integer lies outside the bank.
+        IndexError: if the task lies outside the bank.
     """
-    capacity = 8 * num_bytes(bank)
-    if isinstance(task, int) and not 0 <= task < capacity:
+    capacity = 8 * bytes_per_weight(bank)
+    if not isinstance(task, jax.Array) and not 0 <= task < capacity:
         raise IndexError(f"task {task} is not in a bank of at most {capacity} tasks")
     return jax.tree.map(lambda leaf: ((leaf[..., task // 8] >> (task % 8)) & 1).astype(jnp.float32), bank)
 
@@ -100,9 +97,6 @@ def concatenate(banks: Sequence[Bank], num_tasks: Sequence[int]) -> Bank:
     Raises:
         ValueError: if a bank holds fewer bytes than its number of tasks needs, or the lengths differ.
     """
-    for bank, tasks in zip(banks, num_tasks, strict=True):
-        if tasks > 8 * num_bytes(bank):
-            raise ValueError(f"a bank of {num_bytes(bank)} bytes a weight cannot hold {tasks} tasks")
 
     def join(*leaves: Any) -> Any:
         xp = leaves[0].__array_namespace__()
@@ -125,14 +119,20 @@ def concatenate(banks: Sequence[Bank], num_tasks: Sequence[int]) -> Bank:
 
 
 def first(bank: Bank, num_tasks: int) -> Bank:
-    """The bank of the first `num_tasks` tasks: fewer bytes, and zeros beyond the last task."""
+    """The bank of the first `num_tasks` tasks: fewer bytes, and zeros beyond the last task.
+
+    Raises:
+        ValueError: if the bank cannot hold so many, or none are asked for.
+    """
+    if not 1 <= num_tasks <= 8 * bytes_per_weight(bank):
+        raise ValueError(f"a bank of {bytes_per_weight(bank)} bytes a weight does not hold {num_tasks} tasks")
     size = -(-num_tasks // 8)
     keep = np.full(size, 0xFF, np.uint8)
     keep[-1:] >>= 8 * size - num_tasks
     return jax.tree.map(lambda leaf: leaf[..., :size] & keep, bank)
 
 
-def num_bytes(bank: Bank) -> int:
+def bytes_per_weight(bank: Bank) -> int:
     """How many bytes a bank holds for each weight."""
     return jax.tree.leaves(bank)[0].shape[-1]
 
@@ -151,9 +151,9 @@ def count(bank: Bank, chosen: Bool[Array, "batch tasks"]) -> PyTree[Float[Array,
     """
     if len(chosen) > _FEW:
         return superpose(bank, chosen.astype(jnp.float32))
-    spare = -num_bytes(bank) % 4
+    spare = -bytes_per_weight(bank) % 4
     picked = jnp.packbits(chosen, axis=-1, bitorder="little")
-    picked = _words(jnp.pad(picked, [(0, 0), (0, num_bytes(bank) - picked.shape[-1] + spare)]))
+    picked = _words(jnp.pad(picked, [(0, 0), (0, bytes_per_weight(bank) - picked.shape[-1] + spare)]))
 
     def leaf_count(leaf: Array) -> Array:
         words = _words(jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, spare)]))
@@ -178,7 +178,7 @@ def superpose(bank: Bank, alphas: Float[Array, "batch tasks"]) -> PyTree[Float[A
     Returns:
         A pytree of float32 leaves of shape `(batch, *weight.shape)`.
     """
-    columns = _to_planes(alphas, num_bytes(bank)).T
+    columns = _to_planes(alphas, bytes_per_weight(bank)).T
 
     def leaf_superposition(leaf: Array) -> Array:
         def multiply(row: Array) -> Array:
@@ -205,7 +205,7 @@ def project(
     """
     batch = len(jax.tree.leaves(gradients)[0])
     size = _slice_size(bank)
-    total = jnp.zeros((batch, 8 * num_bytes(bank)), jnp.float32)
+    total = jnp.zeros((batch, 8 * bytes_per_weight(bank)), jnp.float32)
     for leaf, gradient in zip(jax.tree.leaves(bank), jax.tree.leaves(gradients), strict=True):
         rows, columns = leaf.reshape(-1, leaf.shape[-1]), gradient.reshape(batch, -1)
         whole = len(rows) // size
@@ -231,8 +231,7 @@ def _multiply(rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch row
 
 def _slice_size(bank: Bank) -> int:
     """How many weights of a bank to unpack at once."""
-    budget = _SLICE_BYTES.get(jax.default_backend(), _SLICE_BYTES_ACCELERATOR)
-    return max(1, budget // (32 * num_bytes(bank)))
+    return max(1, backend.slice_bytes() // (32 * bytes_per_weight(bank)))
 
 
 def _bit_planes(rows: UInt8[Array, "*rows bytes"]) -> Float[Array, "*rows tasks"]:

@@ -1,4 +1,4 @@
-"""Independent tasks over all devices. No other file knows how many there are, or of what kind."""
+"""Independent tasks over all devices. No other file knows how many there are."""
 
 import os
 from collections.abc import Callable
@@ -12,8 +12,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, PyTree
 
-# More tasks side by side than this leave no accelerator faster, and put more work at risk between checkpoints.
-_MOST_TASKS_AT_ONCE = 256
+from supsup_jax import backend
+
+# More tasks side by side than this on a device put too much work at risk between checkpoints.
+_MOST_TASKS_AT_ONCE = 128
 
 # Every device has a copy of the data set, so cores without end would fill the memory.
 _MOST_CPU_DEVICES = 32
@@ -34,25 +36,21 @@ def use_all_cores() -> None:
 def tasks_at_once(bytes_per_task: int) -> int:
     """How many tasks to learn at a time, so that they fit in memory and every device has some.
 
-    On a CPU tasks run one after another on each device, so memory sets no limit, and a small chunk is saved soon.
-    Multiples of 8 fill whole bytes of a bank.
+    On a CPU tasks run one after another on each device, so memory sets no limit, and a small chunk is saved soon:
+    8 tasks, which fill a byte of a bank, or one for each device.
 
     Args:
         bytes_per_task: what training one task takes on the device.
     """
     devices = jax.devices()
-    if not _is_accelerator():
-        return 8 * -(-len(devices) // 8)
-    fits = sum(int(_MEMORY_SHARE * _memory(device)) // bytes_per_task for device in devices)
-    return max(len(devices), min(_MOST_TASKS_AT_ONCE, fits) // 8 * 8)
+    if not backend.is_accelerator():
+        return len(devices) * -(-8 // len(devices))
+    return len(devices) * max(1, min(_MOST_TASKS_AT_ONCE, _fitting(bytes_per_task)))
 
 
-def _is_accelerator() -> bool:
-    return jax.default_backend() != "cpu"
-
-
-def _memory(device: Any) -> int:
-    return (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
+def _fitting(bytes_per_task: int) -> int:
+    """How many tasks fit side by side in the memory of an accelerator."""
+    return int(_MEMORY_SHARE * backend.memory(jax.devices()[0])) // bytes_per_task
 
 
 def replicate(tree: PyTree[Any]) -> PyTree[Any]:
@@ -76,11 +74,11 @@ def over_tasks(function: Callable[[Any, Any], Any], bytes_per_task: int | None =
     """
 
     def on_device(shared: Any, tasks: Any, count: Array) -> Any:
-        if not _is_accelerator():
+        if not backend.is_accelerator():
             return _one_after_another(partial(function, shared), tasks, count)
         capacity = len(jax.tree.leaves(tasks)[0])
-        fit = int(_MEMORY_SHARE * _memory(jax.devices()[0])) // bytes_per_task if bytes_per_task else capacity
-        return jax.lax.map(partial(function, shared), tasks, batch_size=max(1, min(capacity, fit)))
+        side_by_side = max(1, min(capacity, _fitting(bytes_per_task) if bytes_per_task else capacity))
+        return jax.lax.map(partial(function, shared), tasks, batch_size=side_by_side)
 
     @jax.jit
     def mapped(shared: Any, tasks: Any, count: Array) -> Any:

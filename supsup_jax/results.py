@@ -142,9 +142,11 @@ def new_folder(parent: Path, name: str) -> Path:
 
 def existing_folders(parent: Path, name: str) -> list[Path]:
     """The folders of runs of a name, the newest first."""
-    tries = {0: parent / name} | {
-        int(folder.name.rpartition("=")[2]): folder for folder in parent.glob(f"{name}~try=[0-9]*")
-    }
+    tries = {0: parent / name}
+    for folder in parent.glob(f"{name}~try=*"):
+        attempt = folder.name.removeprefix(f"{name}~try=")
+        if attempt.isdecimal():
+            tries[int(attempt)] = folder
     return [tries[attempt] for attempt in sorted(tries, reverse=True) if tries[attempt].is_dir()]
 
 
@@ -168,13 +170,18 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """Reads `settings.yaml`; empty if there is none.
 
     Raises:
-        UserError: if it is not YAML.
+        UserError: if it does not hold what `write_settings` writes.
     """
     path = folder / "settings.yaml"
+    if not path.is_file():
+        return {}
     try:
-        return yaml.safe_load(path.read_text()) or {} if path.is_file() else {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not readable YAML; restore it, or start without --resume") from error
+        settings = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        settings = None
+    if not isinstance(settings, dict) or not isinstance(settings.get("experiment"), dict):
+        raise UserError(f"{path} does not hold the settings of a run; restore it, or start without --resume")
+    return settings
 
 
 def _git_commit() -> str | None:
@@ -193,12 +200,13 @@ def append_results(path: Path, save_directory: Path, name: str, tasks: Iterable[
 
     Any number of processes may do so at once: a lock lets one write at a time, and rows are written whole.
     """
+    save_directory = save_directory.resolve()
     with FileLock(path.with_name(f".{path.name}.lock")):
-        known: set[tuple[str, str]] = set()
+        known: set[tuple[str, ...]] = set()
         text = ""
         if path.is_file() and path.stat().st_size:
             with path.open(newline="") as file:
-                known = {(row[1], row[4]) for row in csv.reader(file) if len(row) == len(RESULTS_HEADER)}
+                known = {tuple(row) for row in csv.reader(file)}
             with path.open("rb") as file:
                 file.seek(-1, os.SEEK_END)
                 text = "" if file.read() == b"\n" else "\n"  # a row that another program left unfinished
@@ -215,7 +223,7 @@ def append_results(path: Path, save_directory: Path, name: str, tasks: Iterable[
             for task in tasks
         ]
         with path.open("a", newline="") as file:
-            file.write(text + _csv([row for row in rows if (row[1], row[4]) not in known]))
+            file.write(text + _csv([row for row in rows if tuple(row) not in known]))
             file.flush()
             os.fsync(file.fileno())
 

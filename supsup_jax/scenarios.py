@@ -1,5 +1,6 @@
 """The loop of a run: tasks arrive one after another, are learned, saved and evaluated."""
 
+import math
 import time
 from collections.abc import Callable
 from functools import cache, partial
@@ -26,6 +27,8 @@ class Outcome(NamedTuple):
     """A finished run.
 
     Attributes:
+        experiment: its settings.
+        dataset: the data set that they name.
         folder: where it lies.
         parts: network, method, benchmark, optimiser and protocol.
         weights: the shared weights.
@@ -34,6 +37,8 @@ class Outcome(NamedTuple):
         record: what was measured.
     """
 
+    experiment: Experiment
+    dataset: Dataset
     folder: Path
     parts: Parts
     weights: Weights
@@ -82,13 +87,11 @@ def learn_given_tasks(
     Raises:
         UserError: if the folder's checkpoints cannot be read, or another process is using it.
     """
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        with FileLock(folder / ".lock", timeout=0), Checkpoints(folder, experiment.to_json()) as checkpoints:
+            return _Run(experiment, dataset, folder, tasks_at_once, report, checkpoints).go()
     except Timeout as error:
         raise UserError(f"{folder} is in use by another process; wait for it, or start without --resume") from error
-    with lock, Checkpoints(folder, experiment.to_json()) as checkpoints, results.EventWriter(folder) as events:
-        return _Run(experiment, dataset, folder, tasks_at_once, report, checkpoints, events).go()
 
 
 class _Run:
@@ -102,10 +105,9 @@ class _Run:
         tasks_at_once: int | None,
         report: Report,
         checkpoints: Checkpoints,
-        events: results.EventWriter,
     ):
         self.experiment, self.dataset, self.folder = experiment, dataset, folder
-        self.report, self.checkpoints, self.events = report, checkpoints, events
+        self.report, self.checkpoints = report, checkpoints
         self.parts = experiment.build(dataset)
         self.weights, self.fresh_stats = self.parts.net.init(weights_key(experiment.seed))
         self.tasks = self.parts.benchmark.tasks(experiment.seed, range(experiment.num_tasks))
@@ -119,21 +121,49 @@ class _Run:
             return 1
         if asked:
             return asked
-        # What the task owns, its gradient, two moments, effective weights and their gradient; the batches' rows.
-        experiment = self.experiment
-        return parallel.tasks_at_once(6 * num_bytes(self.weights) + 8 * experiment.steps * experiment.batch_size)
+        # What the task owns, its gradient, two moments, effective weights and their gradient; the rows of all batches;
+        # the images of a batch of the validation on their way through the network.
+        rows = self.experiment.steps * self.experiment.batch_size
+        pixels = math.prod(self.dataset.image_shape)
+        return parallel.tasks_at_once(6 * num_bytes(self.weights) + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels)
 
     def go(self) -> Outcome:
         """Learns the tasks that are not learned yet, and evaluates where it is due."""
-        self.chunks, records = self.checkpoints.restore(self._template)
-        for plain in records:
-            self.record.add(Record.from_json(plain))
-        self._evaluate_where_due()
-        while self.num_learned < self.experiment.num_tasks:
-            self._learn_chunk()
+        self._restore()
+        with results.EventWriter(self.folder) as self.events:
+            self._write()
             self._evaluate_where_due()
-        self._write()
-        return Outcome(self.folder, self.parts, self.weights, self._stats(), self._store(), self.record)
+            while self.num_learned < self.experiment.num_tasks:
+                self._learn_chunk()
+                self._evaluate_where_due()
+        return Outcome(
+            self.experiment,
+            self.dataset,
+            self.folder,
+            self.parts,
+            self.weights,
+            self._stats(),
+            self._store(),
+            self.record,
+        )
+
+    def _restore(self) -> None:
+        """Takes in what was saved, if it is of the same run and whole."""
+        for step in self.checkpoints.restore(self._template):
+            if differences := self.experiment.differs_from(step.experiment):
+                raise UserError(
+                    f"{self.folder} holds a run of other settings ({'; '.join(differences)}); use its settings, "
+                    "or start without --resume"
+                )
+            if step.chunk:
+                self.chunks.append(step.chunk)
+            self.record.add(Record.from_json(step.record))
+        kept = sum(chunk.num_tasks for chunk in self.chunks)
+        if [task.task for task in self.record.tasks] != list(range(kept)):
+            raise UserError(
+                f"{self.folder} holds masks of {kept} tasks, but results of others; restore it from a copy, "
+                "or start without --resume"
+            )
 
     @property
     def num_learned(self) -> int:
@@ -199,7 +229,7 @@ class _Run:
                 measured,
                 seconds=time.perf_counter() - started,
                 training_seconds=sum(task.seconds for task in self.record.tasks[:num_tasks]),
-                mask_bytes=num_bytes(self.parts.method.concatenate([store], [num_tasks])),
+                mask_bytes=self._kept_bytes(num_tasks),
             )
             self._save(None, Record(evaluations=[result]))
             self._report(
@@ -219,6 +249,10 @@ class _Run:
         """What is kept of all tasks learned so far."""
         chunks = self.chunks
         return self.parts.method.concatenate([chunk.store for chunk in chunks], [chunk.num_tasks for chunk in chunks])
+
+    def _kept_bytes(self, num_tasks: int) -> int:
+        """The bytes of what is kept of so many tasks."""
+        return num_bytes(self._template(num_tasks)[0])
 
     def _stats(self) -> Stats:
         """Statistics of all tasks learned so far, stacked."""

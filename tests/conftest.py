@@ -1,4 +1,4 @@
-"""Two CPU devices, as the scripts have on two cores, and the real data where it is at hand.
+"""Two CPU devices, as the scripts have on two cores, also where there is a GPU; the real data where it is at hand.
 
 SUPSUP_DATA names a folder with data sets as `--data` takes it, SUPSUP_GOLDEN one with arrays that the original
 implementation computed. Tests that need them are skipped where they are not set.
@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 
 

@@ -1,4 +1,4 @@
-import gc
+import shutil
 
 import jax
 import numpy as np
@@ -6,6 +6,8 @@ import pytest
 
 from supsup_jax import UserError
 from supsup_jax.checkpoints import Checkpoints, Chunk, num_bytes
+
+EXPERIMENT = {"seed": 1}
 
 
 def chunk(tasks, seed):
@@ -22,7 +24,7 @@ def template(tasks):
 @pytest.fixture
 def saved(tmp_path):
     chunks = [chunk(8, 0), chunk(3, 1)]
-    with Checkpoints(tmp_path, {}) as checkpoints:
+    with Checkpoints(tmp_path, EXPERIMENT) as checkpoints:
         checkpoints.save(chunks[0], {"tasks": 8})
         checkpoints.save(None, {"evaluated": True})
         checkpoints.save(chunks[1], {"tasks": 3})
@@ -31,79 +33,80 @@ def saved(tmp_path):
 
 def test_what_was_saved_is_restored(saved):
     folder, chunks = saved
-    with Checkpoints(folder, {}) as checkpoints:
-        restored, records = checkpoints.restore(template)
-    assert records == [{"tasks": 8}, {"evaluated": True}, {"tasks": 3}]
-    assert [one.num_tasks for one in restored] == [8, 3]
-    jax.tree.map(np.testing.assert_array_equal, [tuple(one) for one in restored], [tuple(one) for one in chunks])
+    with Checkpoints(folder, EXPERIMENT) as checkpoints:
+        steps = checkpoints.restore(template)
+    assert [step.record for step in steps] == [{"tasks": 8}, {"evaluated": True}, {"tasks": 3}]
+    assert [step.experiment for step in steps] == [{"seed": 1}] * 3
+    assert steps[1].chunk is None
+    jax.tree.map(np.testing.assert_array_equal, [tuple(steps[0].chunk), tuple(steps[2].chunk)], [*map(tuple, chunks)])
 
 
 def test_saving_goes_on_after_restoring(saved):
     folder, _ = saved
-    with Checkpoints(folder, {}) as checkpoints:
+    with Checkpoints(folder, EXPERIMENT) as checkpoints:
         checkpoints.save(chunk(2, 2), {"tasks": 2})
-    with Checkpoints(folder, {}) as checkpoints:
-        restored, records = checkpoints.restore(template)
-    assert len(records) == 4
-    assert [one.num_tasks for one in restored] == [8, 3, 2]
+    with Checkpoints(folder, EXPERIMENT) as checkpoints:
+        steps = checkpoints.restore(template)
+    assert [step.chunk.num_tasks for step in steps if step.chunk] == [8, 3, 2]
 
 
 def test_nothing_is_restored_from_an_empty_folder(tmp_path):
-    with Checkpoints(tmp_path, {}) as checkpoints:
-        assert checkpoints.restore(template) == ([], [])
+    with Checkpoints(tmp_path, EXPERIMENT) as checkpoints:
+        assert checkpoints.restore(template) == []
 
 
 def test_tasks_without_statistics_are_saved_and_restored(tmp_path):
     one = chunk(8, 0)._replace(stats={})
-    with Checkpoints(tmp_path, {}) as checkpoints:
+    with Checkpoints(tmp_path, EXPERIMENT) as checkpoints:
         checkpoints.save(one, {})
-        restored, _ = checkpoints.restore(lambda tasks: (template(tasks)[0], {}))
-    assert restored[0].stats == {}
+        (step,) = checkpoints.restore(lambda tasks: (template(tasks)[0], {}))
+    assert step.chunk.stats == {}
 
 
 def test_an_unfinished_checkpoint_is_ignored(saved):
     folder, _ = saved
     (folder / "checkpoints/3.orbax-checkpoint-tmp").mkdir()
-    with Checkpoints(folder, {}) as checkpoints:
-        assert len(checkpoints.restore(template)[1]) == 3
+    with Checkpoints(folder, EXPERIMENT) as checkpoints:
+        assert len(checkpoints.restore(template)) == 3
 
 
-@pytest.fixture
-def orbax_leaves_coroutines():
-    """Where an array cannot be read, Orbax abandons coroutines, which Python complains of when it collects them."""
-    yield
-    gc.collect()
-
-
-unclean = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::RuntimeWarning")
-
-
-@unclean
-@pytest.mark.usefixtures("orbax_leaves_coroutines")
 @pytest.mark.parametrize("victim", ["record/metadata", "arrays/manifest.ocdbt", "arrays/_METADATA"])
 def test_a_damaged_checkpoint_is_one_clear_error(saved, victim):
     folder, _ = saved
     path = folder / "checkpoints/0" / victim
     path.write_bytes(path.read_bytes()[:10])
     with (
-        Checkpoints(folder, {}) as checkpoints,
+        Checkpoints(folder, EXPERIMENT) as checkpoints,
         pytest.raises(UserError, match=r"checkpoints/0 cannot be read") as error,
     ):
         checkpoints.restore(template)
     assert "\n" not in str(error.value)
 
 
-@unclean
-@pytest.mark.usefixtures("orbax_leaves_coroutines")
-def test_a_checkpoint_of_other_shapes_is_refused(saved):
+@pytest.mark.parametrize(("shape", "dtype"), [((6, 5, 1), np.uint8), ((6, 4, 1), np.float32)])
+def test_a_checkpoint_of_other_shapes_or_types_is_refused(saved, shape, dtype):
     folder, _ = saved
 
     def other(tasks):
-        return {"dense": jax.ShapeDtypeStruct((6, 5, 1), np.uint8)}, template(tasks)[1]
+        return {"dense": jax.ShapeDtypeStruct(shape, dtype)}, template(tasks)[1]
 
-    with Checkpoints(folder, {}) as checkpoints, pytest.raises(UserError, match="cannot be read"):
+    with Checkpoints(folder, EXPERIMENT) as checkpoints, pytest.raises(UserError, match="other shapes or types"):
         checkpoints.restore(other)
 
 
 def test_bytes_are_those_of_the_arrays():
     assert num_bytes({"a": np.zeros((3, 2), np.float32), "b": jax.ShapeDtypeStruct((5,), np.uint8)}) == 29
+
+
+def test_a_missing_checkpoint_is_noticed(saved):
+    folder, _ = saved
+    shutil.rmtree(folder / "checkpoints/1")
+    with Checkpoints(folder, EXPERIMENT) as checkpoints, pytest.raises(UserError, match=r"checkpoints/1 .* is missing"):
+        checkpoints.restore(template)
+
+
+def test_a_checkpoint_of_another_format_is_refused(saved):
+    folder, _ = saved
+    (folder / "checkpoints/0/record/metadata").write_text('{"format": 0}')
+    with Checkpoints(folder, EXPERIMENT) as checkpoints, pytest.raises(UserError, match="is not of format 1"):
+        checkpoints.restore(template)

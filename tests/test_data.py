@@ -1,7 +1,10 @@
 import gzip
 import hashlib
+import http.server
 import shutil
+import threading
 import time
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -81,15 +84,23 @@ def test_a_file_of_another_kind_is_named(raw, tmp_path):
     assert_one_line(error, str(raw / "train-images-idx3-ubyte.gz"), "with another header")
 
 
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setattr(mnist, "_HOST", "host.invalid")
+    monkeypatch.setattr(mnist.urllib.request, "getproxies", dict)
+
+
+@pytest.mark.usefixtures("offline")
 def test_a_missing_file_is_named(raw, tmp_path):
     (raw / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(UserError) as error:
         data.load("mnist", tmp_path)
-    assert_one_line(error, str(raw / "t10k-labels-idx1-ubyte"), "is missing", "https://")
+    assert_one_line(error, str(raw), "lacks t10k-labels-idx1-ubyte.gz and", "https://")
+    assert "t10k-images" not in str(error.value)
 
 
-def test_without_files_and_network_the_answer_comes_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(mnist, "_HOST", "host.invalid")
+@pytest.mark.usefixtures("offline")
+def test_without_files_and_network_the_answer_comes_at_once(tmp_path):
     started = time.monotonic()
     with pytest.raises(UserError) as error:
         data.load("mnist", tmp_path)
@@ -98,18 +109,61 @@ def test_without_files_and_network_the_answer_comes_at_once(tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A server that has MNIST's files; what it serves can be changed."""
+    folder = tmp_path / "published"
+    fake_mnist(folder, monkeypatch)
+    checked = {
+        name: (shape, hashlib.sha256((folder / f"{name}.gz").read_bytes()).hexdigest())
+        for name, (shape, _) in mnist._FILES.items()
+    }
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(mnist, "_FILES", checked)
+        monkeypatch.setattr(mnist, "_URL", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setattr(mnist, "_reachable", lambda host: True)
+        yield folder
+        server.shutdown()
+
+
+def test_what_is_missing_is_downloaded_and_what_is_there_is_kept(published, tmp_path):
+    folder = tmp_path / "data"
+    raw = folder / "mnist/MNIST/raw"
+    raw.mkdir(parents=True)
+    shutil.copy(published / "train-labels-idx1-ubyte.gz", raw)
+    kept = (raw / "train-labels-idx1-ubyte.gz").stat().st_mtime_ns
+    dataset = data.load("mnist", folder)
+    assert dataset.train.images.shape == (20, 28, 28, 1)
+    assert (raw / "train-labels-idx1-ubyte.gz").stat().st_mtime_ns == kept
+    shutil.rmtree(published)
+    assert len(data.load("mnist", folder).test.labels) == 10
+
+
+def test_a_download_of_something_else_is_refused_and_leaves_nothing(published, tmp_path):
+    (published / "t10k-labels-idx1-ubyte.gz").write_bytes(b"something else")
+    with pytest.raises(UserError) as error:
+        data.load("mnist", tmp_path / "data")
+    assert_one_line(error, "cannot be downloaded", "t10k-labels-idx1-ubyte.gz")
+    assert not (tmp_path / "data/mnist/MNIST/raw/t10k-labels-idx1-ubyte.gz").exists()
+
+
 def test_an_unknown_data_set_is_answered_with_the_known_ones():
     with pytest.raises(UserError, match="there are mnist, digits"):
         data.load("cifar", ".")
 
 
-def prepare_with_tfds(folder, file_format):
+def prepare_with_tfds(folder, monkeypatch, file_format="array_record"):
     """MNIST as TFDS prepares it, with a few images."""
     import io
 
     import tensorflow_datasets as tfds
     from PIL import Image
 
+    for name, size in (("train-labels-idx1-ubyte", 4), ("t10k-labels-idx1-ubyte", 2)):
+        monkeypatch.setitem(mnist._FILES, name, ((size,), ""))
     images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
 
     class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -137,8 +191,8 @@ def prepare_with_tfds(folder, file_format):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mnist_prepared_by_tfds_is_read(tmp_path):
-    images = prepare_with_tfds(tmp_path, "array_record")
+def test_mnist_prepared_by_tfds_is_read(tmp_path, monkeypatch):
+    images = prepare_with_tfds(tmp_path, monkeypatch)
     dataset = data.load("mnist", tmp_path)
     assert dataset.train.images.shape == (4, 28, 28, 1)
     order = np.argsort(dataset.train.labels)  # TFDS shuffles
@@ -147,14 +201,21 @@ def test_mnist_prepared_by_tfds_is_read(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_tfds_folder_of_another_format_is_named(tmp_path):
-    prepare_with_tfds(tmp_path, "array_record")
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [("array_record", "parquet", "its format is parquet"), ("{", "", "cannot be read as MNIST"), ("", "", "not 5")],
+    ids=["another format", "damaged", "too few samples"],
+)
+def test_a_tfds_folder_that_cannot_be_used_is_named(tmp_path, monkeypatch, before, after, words):
+    prepare_with_tfds(tmp_path, monkeypatch)
+    if not before:
+        monkeypatch.setitem(mnist._FILES, "train-labels-idx1-ubyte", ((5,), ""))
     (prepared,) = (tmp_path / "mnist").iterdir()
     info = prepared / "dataset_info.json"
-    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    info.write_text(info.read_text().replace(before, after))
     with pytest.raises(UserError) as error:
         data.load("mnist", tmp_path)
-    assert_one_line(error, str(prepared), "array_record")
+    assert_one_line(error, str(prepared), "array_record", words)
 
 
 def test_real_mnist_has_its_published_sizes(data_folder):
@@ -174,7 +235,7 @@ def test_digits_need_no_files():
 
 def test_permutations_are_the_originals(golden):
     dataset = data.load("digits", "")
-    benchmark = data.PermutedMNIST(1, 1, (28, 28, 1), dataset.mean, dataset.std)
+    benchmark = data.PermutedMNIST(1, 1, 10, (28, 28, 1), dataset.mean, dataset.std)
     for number, facts in golden("splits.json")["MNISTPerm_seed1"].items():
         (pixels,) = benchmark.tasks(1, [int(number)])
         assert pixels[:20].tolist() == facts["first20"]
@@ -188,7 +249,7 @@ def test_task_1_of_seed_1_is_task_0_of_seed_2():
 
 def test_samples_are_permuted_and_normalised_and_beyond_the_image_is_black():
     split = data.Split(np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1) * 10, np.array([3, 4], np.int32))
-    benchmark = data.PermutedMNIST(2, 2, (2, 2, 1), (0.1,), (0.5,))
+    benchmark = data.PermutedMNIST(2, 2, 5, (2, 2, 1), (0.1,), (0.5,))
     images, labels = benchmark.samples(split, jnp.array([3, 0, 4, 1]), jnp.array([1, 0]))
     raw = np.array([[70, 40, 0, 50], [30, 0, 0, 10]])
     np.testing.assert_allclose(images.reshape(2, 4), (raw / 255 - 0.1) / 0.5, rtol=1e-5, atol=1e-7)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_training import BENCHMARK, CONV, DATASET, DENSE, learn
 
-from supsup_jax import evaluation, inference, methods, networks, training
+from supsup_jax import backend, evaluation, inference, methods, networks, training
 from supsup_jax.data import PermutedMNIST
 
 
@@ -59,8 +59,8 @@ def test_a_wrong_pick_counts_the_whole_batch_as_wrong():
 
 
 def test_correct_covers_every_sample_once(monkeypatch):
-    monkeypatch.setattr(evaluation, "_IMAGES_AT_ONCE", 7)
-    benchmark = PermutedMNIST(1, 96, (4, 4, 1), (0.0,), (1.0,))
+    monkeypatch.setattr(evaluation, "IMAGES_AT_ONCE", 7)
+    benchmark = PermutedMNIST(1, 96, 4, (4, 4, 1), (0.0,), (1.0,))
     net = networks.LeNet(features=8, width=0.1, input_shape=(4, 4, 1))
     weights, stats = net.init(jax.random.key(0))
     (task,) = benchmark.tasks(0, [0])
@@ -68,3 +68,39 @@ def test_correct_covers_every_sample_once(monkeypatch):
     expected = net.apply(weights, stats, images, train=False)[0].argmax(-1) == labels
     actual = evaluation.correct(net, benchmark, DATASET.test, weights, stats, task)
     np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("search", [inference.one_shot, inference.binary])
+@pytest.mark.parametrize("objective", [inference.entropy, inference.superfluous(real=4)], ids=["H", "G"])
+@pytest.mark.parametrize("images_per_pick", [1, 5])
+def test_picks_are_those_of_the_first_images_of_each_batch_in_the_fixed_order(search, objective, images_per_pick):
+    learned = learn(range(5), steps=20)
+    method = methods.SupSup()
+    weights, _ = DENSE.init(training.weights_key(1))
+    bank = jax.device_get(method.pack(learned.kept))
+    tasks = BENCHMARK.tasks(1, range(5))
+    how = evaluation.Protocol(inference.Inference(search, objective), 40, images_per_pick, images_per_task=30)
+    measured = evaluation.evaluate(DENSE, method, BENCHMARK, how, 1, weights, {}, bank, 5, DATASET.test, tasks)
+    confusion = np.zeros((5, 5), int)
+    per_image = np.zeros(5)
+    for task in range(5):
+        order = jax.random.permutation(evaluation.order_key(1, jnp.int32(task)), 96)
+        images, _ = BENCHMARK.samples(DATASET.test, tasks[task], order)
+        for start in (0, 40, 80):
+            first = images[start : start + images_per_pick]
+            (pick,) = search(DENSE, weights, {}, bank, 5, first, objective, images_per_pick)
+            confusion[task, pick] += 1
+        per_image[task] = (search(DENSE, weights, {}, bank, 5, images[:30], objective) == task).mean()
+    np.testing.assert_array_equal(measured.confusion, confusion)
+    np.testing.assert_allclose(measured.picked_per_image, per_image, atol=1e-6)
+
+
+def test_evaluating_tasks_side_by_side_as_on_an_accelerator_gives_the_same(monkeypatch):
+    learned = learn(range(3))
+    alone = evaluate(DENSE, learned, 3, images_per_task=7)
+    monkeypatch.setattr(backend, "is_accelerator", lambda: True)
+    evaluation._over_tasks.cache_clear()
+    side_by_side = evaluate(DENSE, learned, 3, images_per_task=7)
+    evaluation._over_tasks.cache_clear()
+    for one, other in zip(alone, side_by_side, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)

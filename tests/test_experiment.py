@@ -21,6 +21,7 @@ def test_evaluations_end_with_the_last_task():
         ({"steps": -1}, "--steps -1 is out of range"),
         ({"learning_rate": 0.0}, "--learning-rate 0.0 is out of range"),
         ({"learning_rate": float("nan")}, "--learning-rate nan is out of range"),
+        ({"width": float("inf")}, "--width inf is out of range"),
         ({"width": -1.0}, "--width -1.0 is out of range"),
         ({"seed": -1}, "--seed -1 is out of range"),
         ({"eval_at": (0, 3)}, "--eval-at takes numbers of tasks"),

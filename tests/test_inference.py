@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toys import conv_net, random_masks
 
-from supsup_jax import inference, masks, networks
+from supsup_jax import backend, inference, masks, networks
 
 OBJECTIVES = {"H": inference.entropy, "G": inference.superfluous(real=2)}
 
@@ -90,7 +90,7 @@ def test_an_image_is_inferred_alone_as_in_a_batch_and_in_chunks(search, monkeypa
     alone = [search(net, weights, stats, bank, 11, image[None])[0] for image in images]
     np.testing.assert_array_equal(together, alone)
     chunk = 4 * sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
-    monkeypatch.setitem(inference._GRADIENT_BYTES, "cpu", chunk)
+    monkeypatch.setattr(backend, "gradient_bytes", lambda: chunk)
     jax.clear_caches()
     np.testing.assert_array_equal(search(net, weights, stats, bank, 11, images), together)
 

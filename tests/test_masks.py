@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import random_masks
 
-from supsup_jax import masks, networks
+from supsup_jax import backend, masks, networks
 
 WEIGHTS = {
     "gain": np.zeros(5),
@@ -52,8 +52,9 @@ def test_unpack_gives_back_what_was_packed_for_layers_of_any_rank(tasks):
 
 
 def test_unpack_refuses_a_task_beyond_the_bank():
-    with pytest.raises(IndexError, match="task 8 is not in a bank of at most 8"):
-        masks.unpack(masks.pack(some_masks(3)), 8)
+    for task in (8, np.int64(8), -1):
+        with pytest.raises(IndexError, match=f"task {task} is not in a bank of at most 8"):
+            masks.unpack(masks.pack(some_masks(3)), task)
 
 
 def test_a_bank_is_bytes_of_eight_tasks():
@@ -93,8 +94,14 @@ def test_appending_one_task_sets_one_bit_column():
 
 
 def test_concatenate_refuses_more_tasks_than_the_bytes_hold():
-    with pytest.raises(ValueError, match="cannot hold 9 tasks"):
+    with pytest.raises(ValueError, match="does not hold 9 tasks"):
         masks.concatenate([masks.pack(some_masks(8))], [9])
+
+
+@pytest.mark.parametrize("count", [0, 9])
+def test_first_refuses_more_tasks_than_the_bank_holds_and_none(count):
+    with pytest.raises(ValueError, match=f"does not hold {count} tasks"):
+        masks.first(masks.pack(some_masks(8)), count)
 
 
 def test_first_drops_later_tasks_whole():
@@ -117,7 +124,7 @@ def test_count_is_the_number_of_chosen_tasks_that_keep_a_weight(tasks, batch):
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("tasks", [1, 13, 40])
 def test_products_with_a_bank_equal_those_with_its_masks(tasks, batch, slice_bytes, monkeypatch):
-    monkeypatch.setitem(masks._SLICE_BYTES, "cpu", slice_bytes)
+    monkeypatch.setattr(backend, "slice_bytes", lambda: slice_bytes)
     everything = some_masks(tasks)
     bank = masks.pack(everything)
     alphas = jax.random.normal(jax.random.key(2), (batch, tasks))

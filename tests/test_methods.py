@@ -12,12 +12,12 @@ def test_supsup_runs_the_network_with_the_weights_whose_score_is_not_negative():
     np.testing.assert_array_equal(SupSup().effective(weights, scores)["a"], [[1, 0], [3, 0]])
 
 
-def test_supsup_scores_start_uniform_below_one_over_root_fan_in():
-    weights, _ = conv_net().init(jax.random.key(0))
-    kernels = {name: layer for name, layer in weights.items() if "kernel" in layer}
-    scores = SupSup().init_task(jax.random.key(1), kernels)
-    for name, fan_in in (("Conv_0", 4), ("Dense_0", 75)):
-        assert 0.8 / np.sqrt(fan_in) < np.abs(scores[name]["kernel"]).max() <= 1 / np.sqrt(fan_in)
+def test_supsup_scores_start_uniform_below_one_over_root_fan_in_for_layers_of_any_rank():
+    weights = {"conv": np.zeros((2, 2, 30, 40)), "dense": np.zeros((75, 50)), "gain": np.zeros(100)}
+    scores = SupSup().init_task(jax.random.key(1), jax.tree.map(jnp.asarray, weights))
+    for name, fan_in in (("conv", 120), ("dense", 75), ("gain", 100)):
+        assert scores[name].shape == weights[name].shape
+        assert 0.9 / np.sqrt(fan_in) < np.abs(scores[name]).max() <= 1 / np.sqrt(fan_in)
 
 
 def test_the_gradient_of_a_score_is_that_of_the_masked_weight_times_the_weight():

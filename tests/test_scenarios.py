@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 from functools import partial
 from typing import ClassVar
 
@@ -94,6 +95,30 @@ def test_a_finished_run_is_extended(uninterrupted, tmp_path):
 def test_a_folder_in_use_is_left_alone(tmp_path):
     with FileLock(tmp_path / ".lock"), pytest.raises(UserError, match="is in use by another process"):
         run(tmp_path)
+
+
+def test_a_folder_is_free_again_after_an_error(tmp_path):
+    folder = tmp_path / "seed=1"
+    with pytest.raises(InterruptedForTestError) as kept:
+        run(folder, dataclasses.replace(EXPERIMENT, num_tasks=3), report=partial(interrupt, after=0))
+    run(folder, dataclasses.replace(EXPERIMENT, num_tasks=3))
+    assert kept
+
+
+def test_a_run_of_other_settings_is_not_gone_on_with(uninterrupted):
+    with pytest.raises(UserError, match=r"holds a run of other settings .*steps: 30 before, 31 now"):
+        run(uninterrupted.folder, dataclasses.replace(EXPERIMENT, steps=31))
+
+
+def test_a_damaged_checkpoint_loses_nothing_else(uninterrupted, tmp_path):
+    folder = tmp_path / "seed=1"
+    shutil.copytree(uninterrupted.folder, folder)
+    damaged = folder / "checkpoints/1/record/metadata"
+    damaged.write_bytes(damaged.read_bytes()[:20])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="checkpoints/1 cannot be read"):
+        run(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_tasks_that_depend_on_each_other_are_learned_one_by_one(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 from toys import ConvNet, small_dataset
 
-from supsup_jax import evaluation, methods, networks, parallel, training
+from supsup_jax import backend, evaluation, methods, networks, parallel, training
 from supsup_jax.data import PermutedMNIST
 
 DATASET = small_dataset()
@@ -98,7 +98,7 @@ def test_over_tasks_gives_results_in_order_for_any_number_of_tasks():
 
 def test_tasks_side_by_side_as_on_an_accelerator_learn_the_same(monkeypatch):
     alone = learn(range(3))
-    monkeypatch.setattr(parallel, "_is_accelerator", lambda: True)
+    monkeypatch.setattr(backend, "is_accelerator", lambda: True)
     side_by_side = learn(range(3))
     np.testing.assert_allclose(side_by_side.loss, alone.loss, rtol=1e-3)
     np.testing.assert_allclose(side_by_side.accuracy, alone.accuracy, atol=0.03)

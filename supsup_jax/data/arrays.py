@@ -1,11 +1,12 @@
 """Data sets as arrays in memory, and where they come from."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import Array, Int32, UInt8
 
 from supsup_jax.data import mnist
 from supsup_jax.errors import UserError
@@ -19,8 +20,8 @@ class Split(NamedTuple):
         labels: int32, `(samples,)`.
     """
 
-    images: UInt8[np.ndarray, "samples height width channels"]
-    labels: Int32[np.ndarray, " samples"]
+    images: UInt8[Array | np.ndarray, "samples height width channels"]
+    labels: Int32[Array | np.ndarray, " samples"]
 
 
 class Dataset(NamedTuple):
@@ -95,4 +96,4 @@ def load(name: str, folder: str | Path) -> Dataset:
     """
     if name not in _LOADERS:
         raise UserError(f"there is no data set '{name}'; there are {', '.join(_LOADERS)}")
-    return _LOADERS[name](Path(folder).expanduser())
+    return _LOADERS[name](Path(os.path.expanduser(folder)))

@@ -25,6 +25,7 @@ class Benchmark(ABC):
     Attributes:
         train_size: training samples of a task.
         test_size: test samples of a task.
+        num_classes: classes of a task; labels are 0 to `num_classes - 1`.
         image_shape: `(height, width, channels)`.
         mean: for each channel, subtracted from images scaled to [0, 1].
         std: for each channel, what they are then divided by.
@@ -32,6 +33,7 @@ class Benchmark(ABC):
 
     train_size: int
     test_size: int
+    num_classes: int
     image_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -79,7 +81,7 @@ class PermutedMNIST(Benchmark):
     @classmethod
     def of(cls, dataset: Dataset) -> "PermutedMNIST":
         """The benchmark over a data set."""
-        sizes = len(dataset.train.labels), len(dataset.test.labels)
+        sizes = len(dataset.train.labels), len(dataset.test.labels), dataset.num_classes
         return cls(*sizes, dataset.image_shape, dataset.mean, dataset.std)
 
     def tasks(self, seed: int, numbers: Sequence[int]) -> Int32[np.ndarray, "tasks pixels"]:

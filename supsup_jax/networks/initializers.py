@@ -39,6 +39,8 @@ def signed_constant(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jn
 def draw(key: Key[Array, ""], shapes: PyTree[Any], initializer: Initializer) -> PyTree[Float[Array, "..."]]:
     """Draws every leaf from the key and the leaf's own path, so that no leaf depends on another.
 
+    A vector, which has no fan-in of its own, is drawn as a kernel with one output: its fan-in is its length.
+
     Args:
         key: a random key.
         shapes: a pytree of arrays, or of anything with a shape and a dtype.
@@ -47,6 +49,8 @@ def draw(key: Key[Array, ""], shapes: PyTree[Any], initializer: Initializer) -> 
 
     def leaf(path: tuple[Any, ...], like: Any) -> Array:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return initializer(jax.random.fold_in(key, zlib.crc32(name.encode())), like.shape, like.dtype)
+        shape = like.shape if len(like.shape) > 1 else (*like.shape, 1)
+        drawn = initializer(jax.random.fold_in(key, zlib.crc32(name.encode())), shape, like.dtype)
+        return drawn.reshape(like.shape)
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)

@@ -1,5 +1,6 @@
 import ast
 import csv
+import importlib.util
 import json
 import os
 import signal
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from supsup_jax import data, figures, scenarios
+from supsup_jax.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "experiments").rglob("*.py"))
@@ -32,6 +36,7 @@ def test_every_script_opens_with_what_it_reproduces_and_writes_where_it_lies(scr
     header = ast.get_docstring(tree)
     name = str(script.relative_to(ROOT / "experiments").with_suffix(""))
     assert all(word in header for word in ("Reproduces:", f"python experiments/{name}.py", "Expect:"))
+    assert "%" in header.partition("Expect:")[2]
     names = [
         ast.literal_eval(word.value) for word in ast.walk(tree) if isinstance(word, ast.keyword) and word.arg == "name"
     ]
@@ -57,7 +62,9 @@ def test_quickstart_runs_from_any_folder_and_names_what_it_wrote(quickstart):
         "settings.yaml",
         "checkpoints",
         "quickstart.png",
+        *(path.name for path in paths if path.name.startswith("events.out.tfevents.")),
     }
+    assert len(paths) == 8
     assert all(path.exists() for path in paths)
     assert "3/3 tasks" in result.stdout
     settings = yaml.safe_load((folder / "runs/quickstart/seed=1/settings.yaml").read_text())
@@ -69,6 +76,8 @@ def test_a_second_run_gets_a_folder_of_its_own_and_resume_does_not(quickstart):
     folder, _ = quickstart
     assert call("quickstart.py", *QUICK, "--resume", cwd=folder).returncode == 0
     assert not (folder / "runs/quickstart/seed=1~try=1").exists()
+    settings = yaml.safe_load((folder / "runs/quickstart/seed=1/settings.yaml").read_text())
+    assert settings["options"]["resume"] is True
     assert call("quickstart.py", *QUICK, cwd=folder).returncode == 0
     assert (folder / "runs/quickstart/seed=1~try=1").is_dir()
     with (folder / "runs/quickstart/results.csv").open() as file:
@@ -79,6 +88,20 @@ def test_resuming_with_other_settings_says_which(quickstart):
     folder, _ = quickstart
     result = call("quickstart.py", *QUICK[:-4], "--resume", "--steps", "21", cwd=folder)
     assert_one_line_error(result, "has other settings", "steps: 20 before, 21 now")
+
+
+def test_the_picture_shows_images_of_the_run_that_was_made(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "experiments/quickstart.py")
+    quickstart = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(quickstart)
+    experiment = Experiment("q", "digits", num_tasks=12, steps=300, batch_size=32, learning_rate=1e-3, seed=5)
+    outcome = scenarios.learn_given_tasks(experiment, data.load_digits(), tmp_path)
+    drawn = {}
+    monkeypatch.setattr(figures, "draw_run", lambda *arguments: drawn.update(arguments=arguments))
+    quickstart.draw(outcome)
+    _, title, _, gradients, tasks = drawn["arguments"]
+    assert title == "12 tasks, one random network"
+    assert gradients.argmin(-1).tolist() == list(tasks) == [0, 11]
 
 
 def test_seeds_run_one_after_another(tmp_path):

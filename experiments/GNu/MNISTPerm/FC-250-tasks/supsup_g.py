@@ -1,7 +1,9 @@
 """MNISTPerm, 250 tasks, FC 1024-1024 with 500 outputs: SupSup with the task inferred from the superfluous neurons G.
 
 Reproduces: the SupSup (GNu) G curve of Figure 4, right (Figure 3 of the camera-ready).
+
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/supsup_g.py --data ~/data
+
 Expect:     @@
 """
 

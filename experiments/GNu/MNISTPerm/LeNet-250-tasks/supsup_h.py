@@ -1,7 +1,9 @@
 """MNISTPerm, 250 tasks, LeNet 300-100 with 100 outputs: SupSup with the task inferred from the entropy H.
 
 Reproduces: the SupSup (GNu) H curve of Figure 4, left (Figure 3 of the camera-ready).
+
 Command:    python experiments/GNu/MNISTPerm/LeNet-250-tasks/supsup_h.py --data ~/data
+
 Expect:     @@
 """
 
