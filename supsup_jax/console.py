@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from supsup_jax.scenarios import Outcome
-from supsup_jax.scenarios import Progress as Step
+from supsup_jax.scenarios import Outcome, Report
 
 
 class Reporter:
@@ -45,7 +44,7 @@ class Reporter:
         if self._console.is_terminal:
             self._bar.stop()
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: Report) -> None:
         """Takes a report of the run."""
         if self._first is None:  # a resumed run starts with tasks that took no time
             self._first, self._started = step.tasks, time.monotonic()
@@ -58,7 +57,7 @@ class Reporter:
             print(f"{self._title} {step.tasks}/{step.of} tasks: {step.message}" + (f" ({rate})" if rate else ""))
             sys.stdout.flush()
 
-    def _remaining(self, step: Step) -> str:
+    def _remaining(self, step: Report) -> str:
         learned = step.tasks - (self._first or 0)
         if not learned or step.tasks == step.of:
             return ""
@@ -114,5 +113,6 @@ def show_outcome(outcome: Outcome) -> None:
         *(outcome.folder / name for name in ("adapt_results.csv", "confusion.csv", "metrics.jsonl", "settings.yaml")),
         *sorted(outcome.folder.glob("events.out.tfevents.*")),
         outcome.folder / "checkpoints",
+        outcome.folder / "accuracy.png",
     ):
         print(path)

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from supsup_jax import data, parallel, results
+from supsup_jax import data, figures, parallel, results
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.scenarios import Outcome, learn_given_tasks
@@ -68,6 +68,10 @@ def main(experiment: Experiment, description: str | None) -> list[Outcome]:
             folder = _folder(seeded, options)
             with Reporter(folder.name) as reporter:
                 outcomes.append(learn_given_tasks(seeded, dataset, folder, options.tasks_at_once, reporter))
+            published = figures.PUBLISHED.get(seeded.name)
+            figures.draw_accuracy(
+                folder / "accuracy.png", f"{seeded.name}, seed {seed}", outcomes[-1].record, published
+            )
             show_outcome(outcomes[-1])
         return outcomes
     except UserError as error:

@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
     record: Record
 
 
-class Progress(NamedTuple):
+class Report(NamedTuple):
     """How far a run is.
 
     Attributes:
@@ -63,15 +63,12 @@ class Progress(NamedTuple):
     message: str
 
 
-Report = Callable[[Progress], None]
-
-
 def learn_given_tasks(
     experiment: Experiment,
     dataset: Dataset,
     folder: Path,
     tasks_at_once: int | None = None,
-    report: Report = lambda progress: None,
+    report: Callable[[Report], None] = lambda report: None,
 ) -> Outcome:
     """Scenarios GG and GNu: learns tasks whose boundaries are given, and evaluates with the task given and inferred.
 
@@ -89,68 +86,30 @@ def learn_given_tasks(
     """
     try:
         with FileLock(folder / ".lock", timeout=0), Checkpoints(folder, experiment.to_json()) as checkpoints:
-            return _Run(experiment, dataset, folder, tasks_at_once, report, checkpoints).go()
+            run = _Run(experiment, dataset, _Progress(experiment, dataset, folder, checkpoints), tasks_at_once, report)
+            with results.EventWriter(folder) as run.progress.events:
+                return run.go()
     except Timeout as error:
         raise UserError(f"{folder} is in use by another process; wait for it, or start without --resume") from error
 
 
-class _Run:
-    """The state of a run between two tasks."""
+class _Progress:
+    """What is learned and measured so far, in memory and on disk alike."""
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        dataset: Dataset,
-        folder: Path,
-        tasks_at_once: int | None,
-        report: Report,
-        checkpoints: Checkpoints,
-    ):
-        self.experiment, self.dataset, self.folder = experiment, dataset, folder
-        self.report, self.checkpoints = report, checkpoints
+    events: results.EventWriter
+
+    def __init__(self, experiment: Experiment, dataset: Dataset, folder: Path, checkpoints: Checkpoints):
+        self.folder, self.checkpoints = folder, checkpoints
         self.parts = experiment.build(dataset)
         self.weights, self.fresh_stats = self.parts.net.init(weights_key(experiment.seed))
-        self.tasks = self.parts.benchmark.tasks(experiment.seed, range(experiment.num_tasks))
-        self.on_devices = parallel.replicate((self.weights, self.fresh_stats, dataset.train, dataset.test))
-        self.tasks_at_once = self._tasks_at_once(tasks_at_once)
-        self.record = Record()
         self.chunks: list[Chunk] = []
+        self.record = Record()
+        self._restore(experiment)
 
-    def _tasks_at_once(self, asked: int | None) -> int:
-        if not self.parts.method.independent:
-            return 1
-        if asked:
-            return asked
-        # What the task owns, its gradient, two moments, effective weights and their gradient; the rows of all batches;
-        # the images of a batch of the validation on their way through the network.
-        rows = self.experiment.steps * self.experiment.batch_size
-        pixels = math.prod(self.dataset.image_shape)
-        return parallel.tasks_at_once(6 * num_bytes(self.weights) + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels)
-
-    def go(self) -> Outcome:
-        """Learns the tasks that are not learned yet, and evaluates where it is due."""
-        self._restore()
-        with results.EventWriter(self.folder) as self.events:
-            self._write()
-            self._evaluate_where_due()
-            while self.num_learned < self.experiment.num_tasks:
-                self._learn_chunk()
-                self._evaluate_where_due()
-        return Outcome(
-            self.experiment,
-            self.dataset,
-            self.folder,
-            self.parts,
-            self.weights,
-            self._stats(),
-            self._store(),
-            self.record,
-        )
-
-    def _restore(self) -> None:
+    def _restore(self, experiment: Experiment) -> None:
         """Takes in what was saved, if it is of the same run and whole."""
-        for step in self.checkpoints.restore(self._template):
-            if differences := self.experiment.differs_from(step.experiment):
+        for step in self.checkpoints.restore(self._shapes):
+            if differences := experiment.differs_from(step.experiment):
                 raise UserError(
                     f"{self.folder} holds a run of other settings ({'; '.join(differences)}); use its settings, "
                     "or start without --resume"
@@ -169,10 +128,97 @@ class _Run:
     def num_learned(self) -> int:
         return len(self.record.tasks)
 
+    def save(self, chunk: Chunk | None, news: Record) -> None:
+        """Takes in what is new, saves it, and brings the run's files up to it."""
+        self.checkpoints.save(chunk, news.to_json())
+        if chunk:
+            self.chunks.append(chunk)
+        self.record.add(news)
+        self.write()
+
+    def write(self) -> None:
+        """Brings the run's files up to the record."""
+        name = self.folder.name
+        results.append_results(self.folder.parent / "results.csv", self.folder, name, self.record.tasks)
+        results.write_files(self.folder, name, self.record)
+        self.events.write(self.record)
+
+    def store(self) -> Store:
+        """What is kept of all tasks learned so far."""
+        counts = [chunk.num_tasks for chunk in self.chunks]
+        return self.parts.method.concatenate([chunk.store for chunk in self.chunks], counts)
+
+    def stats(self) -> Stats:
+        """Statistics of all tasks learned so far, stacked."""
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *(chunk.stats for chunk in self.chunks))
+
+    def kept_bytes(self, num_tasks: int) -> int:
+        """The bytes of what is kept of so many tasks."""
+        return num_bytes(self._shapes(num_tasks)[0])
+
+    def _shapes(self, num_tasks: int) -> tuple[Any, Any]:
+        """The shapes and types of what is kept of so many tasks, and of their statistics."""
+        method = self.parts.method
+
+        def stacked(weights: Weights, stats: Stats) -> tuple[Store, Stats]:
+            kept = method.keep(method.init_task(jax.random.key(0), weights))
+            kept, stats = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_tasks), (kept, stats))
+            return method.pack(kept), stats
+
+        return jax.eval_shape(stacked, self.weights, self.fresh_stats)
+
+
+class _Run:
+    """The loop over tasks."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        progress: _Progress,
+        tasks_at_once: int | None,
+        report: Callable[[Report], None],
+    ):
+        self.experiment, self.dataset, self.progress, self.report = experiment, dataset, progress, report
+        self.parts = progress.parts
+        self.tasks = self.parts.benchmark.tasks(experiment.seed, range(experiment.num_tasks))
+        self.on_devices = parallel.replicate((progress.weights, progress.fresh_stats, dataset.train, dataset.test))
+        self.tasks_at_once = self._tasks_at_once(tasks_at_once)
+
+    def _tasks_at_once(self, asked: int | None) -> int:
+        if not self.parts.method.independent:
+            return 1
+        if asked:
+            return asked
+        # What the task owns, its gradient, two moments, effective weights and their gradient; the rows of all batches;
+        # the images of a batch of the validation on their way through the network.
+        weights = num_bytes(self.progress.weights)
+        rows = self.experiment.steps * self.experiment.batch_size
+        pixels = math.prod(self.dataset.image_shape)
+        return parallel.tasks_at_once(6 * weights + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels)
+
+    def go(self) -> Outcome:
+        """Learns the tasks that are not learned yet, and evaluates where it is due."""
+        self.progress.write()
+        self._evaluate_where_due()
+        while self.progress.num_learned < self.experiment.num_tasks:
+            self._learn_chunk()
+            self._evaluate_where_due()
+        return Outcome(
+            experiment=self.experiment,
+            dataset=self.dataset,
+            folder=self.progress.folder,
+            parts=self.parts,
+            weights=self.progress.weights,
+            stats=self.progress.stats(),
+            store=self.progress.store(),
+            record=self.progress.record,
+        )
+
     def _learn_chunk(self) -> None:
         """Learns the next tasks side by side, and saves them."""
         experiment, parts = self.experiment, self.parts
-        first = self.num_learned
+        first = self.progress.num_learned
         numbers = np.arange(first, min(first + self.tasks_at_once, experiment.num_tasks))
         self._report(f"learning tasks {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f"learning task {first}")
         started = time.perf_counter()
@@ -196,7 +242,7 @@ class _Run:
             )
             for number, losses, accuracies in zip(numbers, loss, accuracy, strict=True)
         ]
-        self._save(Chunk(len(numbers), store, stats), Record(tasks=learned_tasks))
+        self.progress.save(Chunk(len(numbers), store, stats), Record(tasks=learned_tasks))
         self._report(
             f"accuracy {100 * accuracy[:, -1].mean():.2f} % with the task given",
             len(numbers) * experiment.steps / seconds,
@@ -204,13 +250,13 @@ class _Run:
 
     def _evaluate_where_due(self) -> None:
         """Evaluates at every number of tasks that has been reached and not been evaluated."""
-        done = {result.num_tasks for result in self.record.evaluations}
+        record = self.progress.record
+        done = {result.num_tasks for result in record.evaluations}
         for num_tasks in self.experiment.evaluations:
-            if num_tasks > self.num_learned or num_tasks in done:
+            if num_tasks > self.progress.num_learned or num_tasks in done:
                 continue
             self._report(f"evaluating {num_tasks} tasks")
             started = time.perf_counter()
-            store = self._store()
             weights, _, _, test = self.on_devices
             measured = evaluation.evaluate(
                 net=self.parts.net,
@@ -219,8 +265,8 @@ class _Run:
                 protocol=self.parts.protocol,
                 seed=self.experiment.seed,
                 weights=weights,
-                stats=self._stats(),
-                store=store,
+                stats=self.progress.stats(),
+                store=self.progress.store(),
                 num_tasks=num_tasks,
                 test=test,
                 tasks=self.tasks,
@@ -228,56 +274,18 @@ class _Run:
             result = EvaluationResult.of(
                 measured,
                 seconds=time.perf_counter() - started,
-                training_seconds=sum(task.seconds for task in self.record.tasks[:num_tasks]),
-                mask_bytes=self._kept_bytes(num_tasks),
+                training_seconds=sum(task.seconds for task in record.tasks[:num_tasks]),
+                mask_bytes=self.progress.kept_bytes(num_tasks),
             )
-            self._save(None, Record(evaluations=[result]))
+            self.progress.save(None, Record(evaluations=[result]))
             self._report(
                 f"{num_tasks} tasks: accuracy {100 * np.mean(result.inferred):.2f} % with the task inferred, "
                 f"which was right for {100 * np.mean(result.picked):.2f} % of the batches"
             )
 
-    def _save(self, chunk: Chunk | None, news: Record) -> None:
-        """Takes in what is new, saves it, and brings the run's files up to it."""
-        self.checkpoints.save(chunk, news.to_json())
-        if chunk:
-            self.chunks.append(chunk)
-        self.record.add(news)
-        self._write()
-
-    def _store(self) -> Store:
-        """What is kept of all tasks learned so far."""
-        chunks = self.chunks
-        return self.parts.method.concatenate([chunk.store for chunk in chunks], [chunk.num_tasks for chunk in chunks])
-
-    def _kept_bytes(self, num_tasks: int) -> int:
-        """The bytes of what is kept of so many tasks."""
-        return num_bytes(self._template(num_tasks)[0])
-
-    def _stats(self) -> Stats:
-        """Statistics of all tasks learned so far, stacked."""
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *(chunk.stats for chunk in self.chunks))
-
-    def _template(self, num_tasks: int) -> tuple[Any, Any]:
-        """The shapes and types of what a checkpoint of so many tasks holds."""
-        method = self.parts.method
-
-        def stacked(weights: Weights, stats: Stats) -> tuple[Store, Stats]:
-            kept = method.keep(method.init_task(jax.random.key(0), weights))
-            kept, stats = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_tasks), (kept, stats))
-            return method.pack(kept), stats
-
-        return jax.eval_shape(stacked, self.weights, self.fresh_stats)
-
-    def _write(self) -> None:
-        """Brings every file of the run up to the record."""
-        name = self.folder.name
-        results.append_results(self.folder.parent / "results.csv", self.folder, name, self.record.tasks)
-        results.write_files(self.folder, name, self.record)
-        self.events.write(self.record)
-
     def _report(self, message: str, steps_per_second: float = 0.0) -> None:
-        self.report(Progress(self.num_learned, self.experiment.num_tasks, steps_per_second, message))
+        learned, of = self.progress.num_learned, self.experiment.num_tasks
+        self.report(Report(learned, of, steps_per_second, message))
 
 
 @cache

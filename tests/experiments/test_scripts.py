@@ -61,10 +61,11 @@ def test_quickstart_runs_from_any_folder_and_names_what_it_wrote(quickstart):
         "metrics.jsonl",
         "settings.yaml",
         "checkpoints",
+        "accuracy.png",
         "quickstart.png",
         *(path.name for path in paths if path.name.startswith("events.out.tfevents.")),
     }
-    assert len(paths) == 8
+    assert len(paths) == 9
     assert all(path.exists() for path in paths)
     assert "3/3 tasks" in result.stdout
     settings = yaml.safe_load((folder / "runs/quickstart/seed=1/settings.yaml").read_text())
