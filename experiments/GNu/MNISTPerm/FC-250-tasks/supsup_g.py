@@ -4,7 +4,8 @@ Reproduces: the SupSup (GNu) G curve of Figure 4, right (Figure 3 of the camera-
 
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/supsup_g.py --data ~/data
 
-Expect:     @@
+Expect:     1.5 hours on two CPU cores, estimated from 10 tasks, which take 2.6 minutes. Task inferred: 96.2 % after
+            10 tasks (paper: 96.28 %).
 """
 
 from supsup_jax import launch

@@ -4,7 +4,8 @@ Reproduces: the SupSup (GNu) H curve of Figure 5 (Figure 4 of the camera-ready).
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-2500-tasks/supsup_h.py --data ~/data
 
-Expect:     @@
+Expect:     6 hours on two CPU cores, estimated from 10 tasks, which take 38 seconds; most of it is the evaluation.
+            Task inferred: 93.6 % after 10 tasks (paper: 93.5 %).
 """
 
 from supsup_jax import launch
