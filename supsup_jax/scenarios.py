@@ -183,7 +183,7 @@ class _Run:
         self.parts = progress.parts
         self.tasks = self.parts.benchmark.tasks(experiment.seed, range(experiment.num_tasks))
         self.on_devices = parallel.replicate((progress.weights, progress.fresh_stats, dataset.train, dataset.test))
-        self.tasks_at_once = self._tasks_at_once(tasks_at_once)
+        self.tasks_at_once = min(self._tasks_at_once(tasks_at_once), experiment.num_tasks)
 
     def _tasks_at_once(self, asked: int | None) -> int:
         if not self.parts.method.independent:

@@ -1,3 +1,4 @@
+import gc
 import shutil
 
 import jax
@@ -8,6 +9,18 @@ from supsup_jax import UserError
 from supsup_jax.checkpoints import Checkpoints, Chunk, num_bytes
 
 EXPERIMENT = {"seed": 1}
+
+# Where an array cannot be read, Orbax abandons coroutines, of which Python complains when it collects them.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine .* was never awaited:RuntimeWarning"
+)
+
+
+@pytest.fixture(autouse=True)
+def collect_abandoned_coroutines():
+    gc.collect()
+    yield
+    gc.collect()
 
 
 def chunk(tasks, seed):
