@@ -197,3 +197,12 @@ def test_every_mnist_script_runs_on_real_data(script, data_folder, tmp_path):
     assert (
         tmp_path / "runs" / script.relative_to(ROOT / "experiments").with_suffix("") / "seed=1/settings.yaml"
     ).exists()
+
+
+def test_ten_tasks_of_real_mnist_reach_the_accuracy_of_the_original(data_folder, tmp_path):
+    result = call("GNu/MNISTPerm/LeNet-250-tasks/supsup_h.py", "--num-tasks", 10, "--data", data_folder, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "runs/GNu/MNISTPerm/LeNet-250-tasks/supsup_h/seed=1"
+    evaluation = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert evaluation["inferred"] >= 0.934
+    assert evaluation["picked"] == 1
