@@ -1,5 +1,6 @@
-"""What kind of machine this is, and how much of its memory one step of a computation may take."""
+"""What kind of machine this is, how much of its memory a step of a computation may take, and what arrays take."""
 
+import math
 from typing import Any
 
 import jax
@@ -23,3 +24,8 @@ def gradient_bytes() -> int:
 def memory(device: Any) -> int:
     """The memory of an accelerator, in bytes; a cautious guess where it does not say."""
     return (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
+
+
+def num_bytes(tree: Any) -> int:
+    """The bytes that a pytree of arrays, or of what has their shape and dtype, takes."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -5,7 +5,6 @@ so a run's checkpoints grow with its tasks and no faster. With it goes the exper
 are never trained. Saving is synchronous, and a step appears whole or not at all.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,8 +151,3 @@ def _named(store: PyTree[Any], stats: PyTree[Any]) -> dict[str, Any]:
 def _shapes_and_types(tree: PyTree[Any]) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): (tuple(leaf.shape), np.dtype(leaf.dtype)) for path, leaf in leaves}
-
-
-def num_bytes(tree: PyTree[Any]) -> int:
-    """The bytes that arrays, or what has their shape and dtype, take in memory."""
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -1,6 +1,5 @@
 """What the user sees: progress while a run goes on, and a table at its end."""
 
-import sys
 import time
 
 import numpy as np
@@ -54,8 +53,8 @@ class Reporter:
             description = f"{self._title}: {step.message}"
             self._bar.update(self._id, completed=step.tasks, total=step.of, description=description, rate=rate)
         else:
-            print(f"{self._title} {step.tasks}/{step.of} tasks: {step.message}" + (f" ({rate})" if rate else ""))
-            sys.stdout.flush()
+            line = f"{self._title} {step.tasks}/{step.of} tasks: {step.message}"
+            print(line + (f" ({rate})" if rate else ""), flush=True)
 
     def _remaining(self, step: Report) -> str:
         learned = step.tasks - (self._first or 0)

@@ -125,8 +125,8 @@ def evaluate(
     """
     stats, tasks = jax.tree.map(lambda leaf: leaf[:num_tasks], (stats, tasks))
     orders = jax.vmap(lambda task: order_key(seed, task))(np.arange(num_tasks))
-    picks = -(-benchmark.test_size // protocol.batch_size) + protocol.images_per_task
-    run = _over_tasks(net, method, benchmark, protocol, num_tasks, inference.memory(weights, picks))
+    picks_per_task = -(-benchmark.test_size // protocol.batch_size) + protocol.images_per_task
+    run = _over_tasks(net, method, benchmark, protocol, num_tasks, inference.memory(weights, picks_per_task))
     shared = parallel.replicate((weights, stats, store, test))
     is_right, picks, image_picks = jax.device_get(run(shared, (np.arange(num_tasks), stats, tasks, orders)))
     return _summary(is_right, picks, image_picks, protocol.batch_size)

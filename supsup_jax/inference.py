@@ -242,11 +242,7 @@ def _derivatives(
 
 def memory(weights: Weights, picks: int) -> int:
     """About how many bytes a search takes besides the bank: gradients, superpositions and copies of both."""
-    return 5 * min(picks * _num_bytes(weights), max(backend.gradient_bytes(), _num_bytes(weights)))
-
-
-def _num_bytes(weights: Weights) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
+    return 5 * min(picks * backend.num_bytes(weights), max(backend.gradient_bytes(), backend.num_bytes(weights)))
 
 
 def _grouped(images: Array, images_per_pick: int) -> Array:
@@ -258,7 +254,7 @@ def _grouped(images: Array, images_per_pick: int) -> Array:
 def _in_chunks(function: Callable[..., Array], weights: Weights, *batches: Array) -> Array:
     """Applies a function of batches to as many rows at a time as the memory for their gradients allows."""
     rows = len(batches[0])
-    size = max(1, backend.gradient_bytes() // _num_bytes(weights))
+    size = max(1, backend.gradient_bytes() // backend.num_bytes(weights))
     size = math.ceil(rows / math.ceil(rows / size))  # chunks of nearly equal size waste least
     chunks = -(-rows // size)
     padded = [jnp.resize(batch, (chunks * size, *batch.shape[1:])) for batch in batches]

@@ -142,7 +142,8 @@ def _earlier_folder(experiment: Experiment, parent: Path, name: str) -> Path | N
             earlier[folder] = experiment.differs_from(settings["experiment"])
             if not earlier[folder]:
                 return folder
-    for folder, differences in earlier.items():
+    if earlier:
+        folder, differences = next(iter(earlier.items()))
         raise UserError(
             f"{folder} has other settings ({'; '.join(differences)}); use its settings, or start without --resume"
         )

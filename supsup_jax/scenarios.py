@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from filelock import FileLock, Timeout
 
-from supsup_jax import evaluation, parallel, results
-from supsup_jax.checkpoints import Checkpoints, Chunk, num_bytes
+from supsup_jax import backend, evaluation, parallel, results
+from supsup_jax.checkpoints import Checkpoints, Chunk
 from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment, Parts
@@ -134,12 +134,13 @@ class _Progress:
         if chunk:
             self.chunks.append(chunk)
         self.record.add(news)
-        self.write()
+        self.write(news.tasks)
 
-    def write(self) -> None:
-        """Brings the run's files up to the record."""
+    def write(self, tasks: list[TaskResult]) -> None:
+        """Brings the run's files up to the record, of which `results.csv` may lack these tasks."""
         name = self.folder.name
-        results.append_results(self.folder.parent / "results.csv", self.folder, name, self.record.tasks)
+        if tasks:
+            results.append_results(self.folder.parent / "results.csv", self.folder, name, tasks)
         results.write_files(self.folder, name, self.record)
         self.events.write(self.record)
 
@@ -154,7 +155,7 @@ class _Progress:
 
     def kept_bytes(self, num_tasks: int) -> int:
         """The bytes of what is kept of so many tasks."""
-        return num_bytes(self._shapes(num_tasks)[0])
+        return backend.num_bytes(self._shapes(num_tasks)[0])
 
     def _shapes(self, num_tasks: int) -> tuple[Any, Any]:
         """The shapes and types of what is kept of so many tasks, and of their statistics."""
@@ -192,14 +193,14 @@ class _Run:
             return asked
         # What the task owns, its gradient, two moments, effective weights and their gradient; the rows of all batches;
         # the images of a batch of the validation on their way through the network.
-        weights = num_bytes(self.progress.weights)
+        weights = backend.num_bytes(self.progress.weights)
         rows = self.experiment.steps * self.experiment.batch_size
         pixels = math.prod(self.dataset.image_shape)
         return parallel.tasks_at_once(6 * weights + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels)
 
     def go(self) -> Outcome:
         """Learns the tasks that are not learned yet, and evaluates where it is due."""
-        self.progress.write()
+        self.progress.write(self.progress.record.tasks)
         self._evaluate_where_due()
         while self.progress.num_learned < self.experiment.num_tasks:
             self._learn_chunk()

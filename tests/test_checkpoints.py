@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from supsup_jax import UserError
-from supsup_jax.checkpoints import Checkpoints, Chunk, num_bytes
+from supsup_jax.checkpoints import Checkpoints, Chunk
 
 EXPERIMENT = {"seed": 1}
 
@@ -105,10 +105,6 @@ def test_a_checkpoint_of_other_shapes_or_types_is_refused(saved, shape, dtype):
 
     with Checkpoints(folder, EXPERIMENT) as checkpoints, pytest.raises(UserError, match="other shapes or types"):
         checkpoints.restore(other)
-
-
-def test_bytes_are_those_of_the_arrays():
-    assert num_bytes({"a": np.zeros((3, 2), np.float32), "b": jax.ShapeDtypeStruct((5,), np.uint8)}) == 29
 
 
 def test_a_missing_checkpoint_is_noticed(saved):
