@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from toys import conv_net
 
 from supsup_jax import networks
@@ -85,3 +86,42 @@ def test_statistics_start_fresh_change_in_training_and_stay_in_evaluation():
     assert (trained["BatchNorm_0"]["mean"] != 0).all()
     _, evaluated = net.apply(weights, trained, images, train=False)
     jax.tree.map(np.testing.assert_array_equal, evaluated, trained)
+
+
+def test_a_rotated_kernel_gives_what_the_product_gives_for_values_and_gradients():
+    net = conv_net()
+    weights, stats = net.init(jax.random.key(0))
+    kernel = weights["Dense_0"]["kernel"]
+    rotation = jax.random.orthogonal(jax.random.key(1), len(kernel))
+    images = jax.random.normal(jax.random.key(2), (3, 5, 5, 1))
+
+    def run(kernel, rotated):
+        own = networks.Rotated(rotation, kernel) if rotated else rotation @ kernel
+        logits, _ = net.apply(weights | {"Dense_0": {"kernel": own}}, stats, images, train=True)
+        return (logits**2).sum()
+
+    for actual, expected in zip(*(jax.value_and_grad(run)(kernel, rotated) for rotated in (True, False)), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_rotated_kernel_of_another_layer_is_refused():
+    class Other(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return x @ self.param("kernel", nn.initializers.ones, (4, 3))
+
+    net = networks.Network(Other(), input_shape=(4,))
+    own = networks.Rotated(jnp.eye(4), jnp.ones((4, 3)))
+    with pytest.raises(ValueError, match=r"only layers of the class flax\.linen\.Dense"):
+        net.apply({"kernel": own}, {}, jnp.ones((1, 4)), train=False)
+
+
+def test_batch_norm_of_the_hopfield_network_uses_the_batch_in_training_and_test_alike():
+    net = networks.BNNet(10, width=0.02)
+    weights, stats = net.init(jax.random.key(0))
+    assert stats == {}
+    assert sorted(weights) == ["dense0", "dense1", "dense2", "gain0", "gain1"]
+    images = jax.random.normal(jax.random.key(1), (8, 28, 28, 1))
+    logits = [net.apply(weights, stats, batch, train)[0] for batch in (images, images[:4]) for train in (True, False)]
+    np.testing.assert_array_equal(logits[0], logits[1])
+    assert abs(logits[0][:4] - logits[2]).max() > 1e-3

@@ -8,14 +8,16 @@ from supsup_jax.networks.initializers import (
     signed_constant,
     xavier_normal,
 )
-from supsup_jax.networks.mlp import FC1024, LeNet
-from supsup_jax.networks.network import Network, Stats, Weights
+from supsup_jax.networks.mlp import FC1024, BNNet, LeNet
+from supsup_jax.networks.network import Network, Rotated, Stats, Weights
 
 __all__ = [
     "FC1024",
+    "BNNet",
     "Initializer",
     "LeNet",
     "Network",
+    "Rotated",
     "Stats",
     "Weights",
     "draw",

@@ -29,6 +29,30 @@ class MLP(nn.Module):
         return x
 
 
+class BNMLP(nn.Module):
+    """Dense layers with batch norm and Swish between them; of the batch norm only gains are learned.
+
+    Attributes:
+        widths: outputs of each layer, the last one's being the logits.
+    """
+
+    widths: Sequence[int]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch ..."], train: bool) -> Float[Array, "batch outputs"]:
+        """Logits of a batch of images of any shape; a batch's own statistics are used in training and test alike."""
+        x = x.reshape(len(x), -1)
+        for index, width in enumerate(self.widths):
+            x = nn.Dense(width, use_bias=False, name=f"dense{index}")(x)
+            if index < len(self.widths) - 1:
+                # Over the batch instead of the features: a batch norm that keeps no running statistics.
+                x = nn.LayerNorm(
+                    epsilon=1e-5, use_bias=False, reduction_axes=0, use_fast_variance=False, name=f"gain{index}"
+                )(x)
+                x = nn.swish(x)
+        return x
+
+
 def LeNet(
     features: int,
     width: float = 1.0,
@@ -61,3 +85,20 @@ def FC1024(
         initializer: how kernels are drawn.
     """
     return Network(MLP((int(1024 * width), int(1024 * width), features)), input_shape, initializer)
+
+
+def BNNet(
+    features: int,
+    width: float = 1.0,
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    initializer: Initializer = signed_constant,
+) -> Network:
+    """The network of HopSupSup: inputs-2048-2048-features with gains of batch norm, and Swish.
+
+    Args:
+        features: outputs.
+        width: multiplies the hidden layers' sizes.
+        input_shape: `(height, width, channels)` of an image.
+        initializer: how kernels are drawn.
+    """
+    return Network(BNMLP((int(2048 * width), int(2048 * width), features)), input_shape, initializer)

@@ -4,7 +4,7 @@ Networks know nothing of masks, tasks or methods: a method hands in the weights 
 """
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,19 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key, PyTree
 
 from supsup_jax.networks.initializers import Initializer, draw, signed_constant
+
+
+class Rotated(NamedTuple):
+    """The kernel of a dense layer as the product `rotation @ kernel`, to be multiplied by a batch from the left.
+
+    Attributes:
+        rotation: `(in, in)`.
+        kernel: `(in, out)`.
+    """
+
+    rotation: Float[Array | np.ndarray, "in in"]
+    kernel: Float[Array | np.ndarray, "in out"]
+
 
 Weights = PyTree[Float[Array | np.ndarray, "..."]]
 Stats = PyTree[Float[Array | np.ndarray, "..."]]
@@ -69,16 +82,59 @@ class Network:
         """Runs the network.
 
         Args:
-            weights: as `init` gives them, or effective weights of the same structure.
+            weights: as `init` gives them, or effective weights of the same structure; the kernel of a dense layer
+                may be `Rotated`.
             stats: the batch-norm statistics of the task.
             x: normalised images, `(batch, height, width, channels)`.
             train: whether batch norm uses the statistics of this batch, and updates the running ones.
 
         Returns:
             The logits and the statistics: updated in training, else the ones handed in.
+
+        Raises:
+            ValueError: if the kernel of another layer is `Rotated`.
         """
-        variables = {"params": weights, "batch_stats": stats} if stats else {"params": weights}
-        if train and stats:
-            logits, updated = self.module.apply(variables, x, train=True, mutable=["batch_stats"])
-            return cast(Array, logits), updated["batch_stats"]
-        return cast(Array, self.module.apply(variables, x, train=train)), stats
+        kernels, rotations = _taken_apart(weights)
+        with nn.intercept_methods(rotations):
+            variables = {"params": kernels, "batch_stats": stats} if stats else {"params": kernels}
+            if train and stats:
+                logits, updated = self.module.apply(variables, x, train=True, mutable=["batch_stats"])
+                stats = updated["batch_stats"]
+            else:
+                logits = self.module.apply(variables, x, train=train)
+        rotations.check()
+        return cast(Array, logits), stats
+
+
+class _Rotations:
+    """Turns the inputs of dense layers.
+
+    Args:
+        of: rotations by the path of the layer's kernel.
+    """
+
+    def __init__(self, of: dict[tuple[str, ...], Array]):
+        self._of, self._missed = of, set(of)
+
+    def __call__(self, layer: Any, arguments: tuple[Any, ...], options: dict[str, Any], context: Any) -> Any:
+        path = (*context.module.path, "kernel")
+        if isinstance(context.module, nn.Dense) and path in self._of:
+            self._missed.discard(path)
+            arguments = (arguments[0] @ self._of[path], *arguments[1:])
+        return layer(*arguments, **options)
+
+    def check(self) -> None:
+        if self._missed:
+            raise ValueError(f"only layers of the class flax.linen.Dense can be rotated, not {sorted(self._missed)}")
+
+
+def _taken_apart(weights: Weights) -> tuple[Weights, _Rotations]:
+    """The weights with `Rotated` ones' kernels in their place, and the rotations."""
+
+    def is_rotated(leaf: Any) -> bool:
+        return isinstance(leaf, Rotated)
+
+    leaves = jax.tree_util.tree_leaves_with_path(weights, is_leaf=is_rotated)
+    of = {tuple(entry.key for entry in path): leaf.rotation for path, leaf in leaves if is_rotated(leaf)}
+    kernels = jax.tree.map(lambda leaf: leaf.kernel if is_rotated(leaf) else leaf, weights, is_leaf=is_rotated)
+    return kernels, _Rotations(of)
