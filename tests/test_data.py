@@ -6,6 +6,7 @@ import threading
 import time
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -237,20 +238,83 @@ def test_permutations_are_the_originals(golden):
     dataset = data.load("digits", "")
     benchmark = data.PermutedMNIST(1, 1, 10, (28, 28, 1), dataset.mean, dataset.std)
     for number, facts in golden("splits.json")["MNISTPerm_seed1"].items():
-        (pixels,) = benchmark.tasks(1, [int(number)])
+        (pixels,) = benchmark.tasks(dataset, 1, [int(number)])
         assert pixels[:20].tolist() == facts["first20"]
         assert hashlib.sha256(pixels.astype("<i8").tobytes()).hexdigest() == facts["sha256_int64_le"]
 
 
 def test_task_1_of_seed_1_is_task_0_of_seed_2():
-    benchmark = data.PermutedMNIST.of(data.load("digits", ""))
-    np.testing.assert_array_equal(benchmark.tasks(1, [1]), benchmark.tasks(2, [0]))
+    dataset = data.load("digits", "")
+    benchmark = data.PermutedMNIST.of(dataset)
+    np.testing.assert_array_equal(benchmark.tasks(dataset, 1, [1]), benchmark.tasks(dataset, 2, [0]))
 
 
 def test_samples_are_permuted_and_normalised_and_beyond_the_image_is_black():
     split = data.Split(np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1) * 10, np.array([3, 4], np.int32))
     benchmark = data.PermutedMNIST(2, 2, 5, (2, 2, 1), (0.1,), (0.5,))
-    images, labels = benchmark.samples(split, jnp.array([3, 0, 4, 1]), jnp.array([1, 0]))
+    images, labels = benchmark.samples(split, jnp.array([3, 0, 4, 1]), jnp.array([1, 0]), train=True)
     raw = np.array([[70, 40, 0, 50], [30, 0, 0, 10]])
     np.testing.assert_allclose(images.reshape(2, 4), (raw / 255 - 0.1) / 0.5, rtol=1e-5, atol=1e-7)
     np.testing.assert_array_equal(labels, [4, 3])
+
+
+def test_rotations_are_the_originals_to_the_pixel(golden):
+    arrays = golden("rotate.npz")
+    split = data.Split(arrays["images"][..., None], arrays["labels"].astype(np.int32))
+    dataset = data.Dataset(split, split, (0.1307,), (0.3081,))
+    benchmark = data.RotatedMNIST.of(dataset)
+    numbers = [0, 3, 7, 9, 18, 27]
+    for number, task in zip(numbers, benchmark.tasks(dataset, 1, numbers), strict=True):
+        images, labels = benchmark.samples(split, task, jnp.arange(8), train=False)
+        degrees = 10 * number
+        np.testing.assert_allclose(images[0, ..., 0], arrays[f"norm{degrees}_first"][0], atol=1e-5)
+        raw = np.rint((np.asarray(images[..., 0]) * 0.3081 + 0.1307) * 255)
+        np.testing.assert_array_equal(raw, arrays[f"rot{degrees}"])
+        np.testing.assert_array_equal(labels, arrays["labels"])
+
+
+def test_the_angle_of_a_rotation_is_a_whole_part_of_the_circle(golden):
+    digits = data.load_digits()
+    benchmark = data.RotatedMNIST.of(digits, num_tasks=4)
+    upright, quarter, half = benchmark.tasks(digits, 0, range(3)).reshape(3, 8, 8)
+    np.testing.assert_array_equal(upright, np.arange(64).reshape(8, 8))
+    np.testing.assert_array_equal(quarter, np.rot90(upright))
+    np.testing.assert_array_equal(half, np.rot90(upright, 2))
+    assert benchmark.max_tasks == 4
+    assert golden("splits.json")["RotatingMNIST_angles_36"] == [10 * task for task in range(36)]
+
+
+def test_split_tasks_have_two_classes_with_their_labels_and_no_sample_twice():
+    digits = data.load_digits()
+    benchmark = data.SplitMNIST.of(digits)
+    tasks = benchmark.tasks(digits, 0, range(5))
+    assert benchmark.max_tasks == 5
+    for split, train in ((digits.train, True), (digits.test, False)):
+        seen = []
+        for number in range(5):
+            task = jax.tree.map(lambda leaf, number=number: leaf[number], tasks)
+            size = int(benchmark.size(task, train))
+            images, labels = benchmark.samples(split, task, jnp.arange(size), train)
+            assert set(np.asarray(labels)) == {2 * number, 2 * number + 1}
+            assert images.shape == (size, 8, 8, 1)
+            seen += (task.train if train else task.test)[:size].tolist()
+        assert sorted(seen) == list(range(len(split.labels)))
+
+
+def test_a_pixel_keeps_its_channels_together():
+    rng = np.random.default_rng(0)
+    split = data.Split(rng.integers(0, 256, (6, 4, 4, 3), dtype=np.uint8), np.arange(6, dtype=np.int32))
+    dataset = data.Dataset(split, split, (0.0,) * 3, (1.0,) * 3)
+    for benchmark in (data.PermutedMNIST.of(dataset), data.RotatedMNIST.of(dataset, num_tasks=4)):
+        (pixels,) = benchmark.tasks(dataset, 1, [1])
+        images, _ = benchmark.samples(split, pixels, jnp.arange(6), train=True)
+        expected = split.images.reshape(6, 16, 3)[:, pixels].reshape(6, 4, 4, 3) / 255
+        np.testing.assert_allclose(images, expected, atol=1e-6)
+
+
+def test_tasks_that_do_not_exist_are_refused():
+    digits = data.load_digits()
+    with pytest.raises(IndexError, match="there are 5 tasks, and no task 5"):
+        data.SplitMNIST.of(digits).tasks(digits, 0, [5])
+    with pytest.raises(ValueError, match="400 tasks cannot be a whole number of degrees apart"):
+        data.RotatedMNIST.of(digits, num_tasks=400)

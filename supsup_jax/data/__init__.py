@@ -1,6 +1,17 @@
 """Where the arrays come from, and what a task is."""
 
 from supsup_jax.data.arrays import Dataset, Split, load, load_digits, load_mnist
-from supsup_jax.data.tasks import Benchmark, PermutedMNIST, Tasks
+from supsup_jax.data.tasks import Benchmark, PermutedMNIST, RotatedMNIST, SplitMNIST, Tasks
 
-__all__ = ["Benchmark", "Dataset", "PermutedMNIST", "Split", "Tasks", "load", "load_digits", "load_mnist"]
+__all__ = [
+    "Benchmark",
+    "Dataset",
+    "PermutedMNIST",
+    "RotatedMNIST",
+    "Split",
+    "SplitMNIST",
+    "Tasks",
+    "load",
+    "load_digits",
+    "load_mnist",
+]
