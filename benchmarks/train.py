@@ -27,23 +27,24 @@ def ours(all_cores: bool) -> compare.Formulation:
             parallel.use_all_cores()
         import jax
 
-        from supsup_jax import methods, networks, training
-        from supsup_jax.data import PermutedMNIST, Split
+        from supsup_jax import methods, networks, optimizers, training
+        from supsup_jax.data import Dataset, PermutedMNIST, Split
 
         images, labels = data()
         split = Split(images.reshape(-1, 28, 28, 1), labels.astype(np.int32))
-        benchmark = PermutedMNIST(60000, 10000, 10, (28, 28, 1), (0.1307,), (0.3081,))
+        dataset = Dataset(split, split, (0.1307,), (0.3081,))
+        benchmark = PermutedMNIST.of(dataset)
         net, method = networks.LeNet(features=SIZES[-1]), methods.SupSup()
         weights, stats = net.init(training.weights_key(0))
 
         def learn(shared, one):
-            settings = (net, method, benchmark, training.RMSprop(), STEPS, 128, lambda *_: np.float32(0))
+            settings = (net, method, benchmark, optimizers.RMSprop(), STEPS, 128, lambda *_: np.float32(0))
             return training.train_task(*settings, *shared, *one)
 
         keys = jax.vmap(lambda task: training.task_key(0, task))(np.arange(TASKS))
         run = parallel.over_tasks(learn)
         shared = parallel.replicate((weights, stats, split))
-        tasks = (benchmark.tasks(0, range(TASKS)), keys)
+        tasks = (benchmark.tasks(dataset, 0, range(TASKS)), keys)
         return lambda: jax.block_until_ready(run(shared, tasks))
 
     return prepare

@@ -5,39 +5,20 @@ Randomness is a function of (seed, task) alone, so task 7 is the same alone or a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key
 
 from supsup_jax.data import Benchmark, Split, Tasks
-from supsup_jax.methods import Kept, Method
+from supsup_jax.methods import Kept, Method, Owned
 from supsup_jax.networks import Network, Stats, Weights
+from supsup_jax.optimizers import Optimizer
 
 Validate = Callable[[Weights, Stats, Tasks], Float[Array, ""]]
 """From effective weights, statistics and the task's description to an accuracy on held-out data."""
-
-
-@dataclass(frozen=True)
-class RMSprop:
-    """RMSprop as PyTorch defines it: no momentum, epsilon outside the root, and no bias correction.
-
-    Attributes:
-        learning_rate: step size; 1e-4 in the MNIST experiments.
-        decay: of the running mean of squared gradients (PyTorch's alpha).
-        epsilon: added to its root.
-    """
-
-    learning_rate: float = 1e-4
-    decay: float = 0.99
-    epsilon: float = 1e-8
-
-    def transformation(self) -> optax.GradientTransformation:
-        """The optimiser as optax has it."""
-        return optax.rmsprop(self.learning_rate, decay=self.decay, eps=self.epsilon, eps_in_sqrt=False)
 
 
 class Learned(NamedTuple):
@@ -45,12 +26,14 @@ class Learned(NamedTuple):
 
     Attributes:
         kept: what the method keeps of the task.
+        weights: the shared weights as the task leaves them; nothing if it does not train them.
         stats: its batch-norm statistics.
         loss: mean cross-entropy of each epoch's batches, in nats.
         accuracy: accuracy on the test set after each epoch, a fraction.
     """
 
     kept: Kept
+    weights: Weights | None
     stats: Stats
     loss: Float[Array, "*tasks epochs"]
     accuracy: Float[Array, "*tasks epochs"]
@@ -70,7 +53,7 @@ def train_task(
     net: Network,
     method: Method,
     benchmark: Benchmark,
-    optimizer: RMSprop,
+    optimizer: Optimizer,
     steps: int,
     batch_size: int,
     validate: Validate,
@@ -79,6 +62,7 @@ def train_task(
     train: Split,
     task: Tasks,
     key: Key[Array, ""],
+    trains_weights: bool = False,
 ) -> Learned:
     """Learns one task; to be jitted, and mapped over tasks.
 
@@ -88,7 +72,7 @@ def train_task(
         net: the network.
         method: what the task owns, and how it becomes effective weights.
         benchmark: shows samples as the task shows them.
-        optimizer: changes what the task owns.
+        optimizer: changes what is learned.
         steps: updates.
         batch_size: samples an update.
         validate: called after each epoch.
@@ -97,33 +81,42 @@ def train_task(
         train: the training samples of the data set.
         task: describes the task.
         key: the task's key.
+        trains_weights: whether the shared weights are learned, beside what the task owns.
     """
-    init_key, order_key = jax.random.split(key)
+    init_key, order_key = jax.random.split(key)  # for what the task owns, and for its batches
     owned = method.init_task(init_key, weights)
+    learned: Any = {"weights": weights if trains_weights else None, "owned": owned if method.learns_owned else None}
     transformation = optimizer.transformation()
-    batches = _batches(order_key, benchmark.train_size, steps, batch_size)
+    size = benchmark.size(task, train=True)
+    batches = draw_batches(order_key, benchmark.train_size, size, steps, batch_size)
 
-    def loss(owned: PyTree[Array], stats: Stats, images: Array, labels: Array) -> tuple[Array, Stats]:
-        logits, stats = net.apply(method.effective(weights, owned), stats, images, train=True)
+    def all_of(learned: Any) -> tuple[Weights, Owned]:
+        parts = (learned["weights"], weights), (learned["owned"], owned)
+        own_weights, own = (fixed if changed is None else changed for changed, fixed in parts)
+        return own_weights, own
+
+    def loss(learned: Any, stats: Stats, images: Array, labels: Array) -> tuple[Array, Stats]:
+        logits, stats = net.apply(method.effective(*all_of(learned)), stats, images, train=True)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
 
     def step(index: Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        owned, state, stats, total = carry
-        images, labels = benchmark.samples(train, task, batches[index])
-        (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(owned, stats, images, labels)
-        update, state = transformation.update(gradient, state, owned)
-        return optax.apply_updates(owned, update), state, stats, total + value
+        learned, state, stats, total = carry
+        images, labels = benchmark.samples(train, task, batches[index], train=True)
+        (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(learned, stats, images, labels)
+        update, state = transformation.update(gradient, state, learned)
+        return optax.apply_updates(learned, update), state, stats, total + value
 
     def epoch(carry: tuple[Any, ...], bounds: tuple[Array, Array]) -> tuple[tuple[Any, ...], tuple[Array, Array]]:
         start, stop = bounds
-        owned, state, stats, total = jax.lax.fori_loop(start, stop, step, (*carry, jnp.float32(0)))
-        accuracy = validate(method.effective(weights, owned), stats, task)
-        return (owned, state, stats), (total / (stop - start), accuracy)
+        learned, state, stats, total = jax.lax.fori_loop(start, stop, step, (*carry, jnp.float32(0)))
+        accuracy = validate(method.effective(*all_of(learned)), stats, task)
+        return (learned, state, stats), (total / (stop - start), accuracy)
 
     ends = epoch_ends(benchmark.train_size, steps, batch_size)
     bounds = jnp.asarray([0, *ends[:-1]], jnp.int32), jnp.asarray(ends, jnp.int32)
-    (owned, _, stats), (losses, accuracies) = jax.lax.scan(epoch, (owned, transformation.init(owned), stats), bounds)
-    return Learned(method.keep(owned), stats, losses, accuracies)
+    start = learned, transformation.init(learned), stats
+    (learned, _, stats), (losses, accuracies) = jax.lax.scan(epoch, start, bounds)
+    return Learned(method.keep(all_of(learned)[1]), learned["weights"], stats, losses, accuracies)
 
 
 def epoch_ends(samples: int, steps: int, batch_size: int) -> list[int]:
@@ -132,8 +125,30 @@ def epoch_ends(samples: int, steps: int, batch_size: int) -> list[int]:
     return [*range(per_epoch, steps, per_epoch), steps]
 
 
-def _batches(key: Key[Array, ""], samples: int, steps: int, batch_size: int) -> Int[Array, "steps batch"]:
-    """The rows of every batch: a fresh shuffle for each epoch, one after another."""
-    epochs = jnp.arange(-(-steps * batch_size // samples))
-    shuffles = jax.lax.map(lambda epoch: jax.random.permutation(jax.random.fold_in(key, epoch), samples), epochs)
-    return shuffles.reshape(-1)[: steps * batch_size].reshape(steps, batch_size)
+def shuffle(key: Key[Array, ""], places: int, size: int | Int[Array, ""]) -> Int[Array, " places"]:
+    """The first `size` of so many rows in random order, then the rest; `size` need not be known when it is compiled."""
+    if isinstance(size, int):
+        return jax.random.permutation(key, places)
+    return jnp.where(jnp.arange(places) < size, jax.random.uniform(key, (places,)), jnp.inf).argsort()
+
+
+def draw_batches(
+    key: Key[Array, ""], places: int, size: int | Int[Array, ""], steps: int, batch_size: int
+) -> Int[Array, "steps batch"]:
+    """The rows of every batch of a task: a fresh shuffle for each epoch, one after another.
+
+    Args:
+        key: a random key.
+        places: the samples of the task, or of the largest.
+        size: the samples of the task.
+        steps: batches.
+        batch_size: samples a batch.
+    """
+    # Where the size is not known, one task may have half the samples of another before its last shuffle comes again.
+    fewest = size if isinstance(size, int) else places // 2
+    epochs = jnp.arange(-(-steps * batch_size // fewest))
+    shuffles = jax.lax.map(lambda epoch: shuffle(jax.random.fold_in(key, epoch), places, size), epochs)
+    if isinstance(size, int):
+        return shuffles.reshape(-1)[: steps * batch_size].reshape(steps, batch_size)
+    positions = jnp.arange(steps * batch_size)
+    return shuffles[positions // size, positions % size].reshape(steps, batch_size)

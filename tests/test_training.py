@@ -3,10 +3,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from toys import ConvNet, small_dataset
 
-from supsup_jax import backend, evaluation, methods, networks, parallel, training
+from supsup_jax import backend, evaluation, methods, networks, optimizers, parallel, training
 from supsup_jax.data import PermutedMNIST
 
 DATASET = small_dataset()
@@ -21,30 +20,13 @@ def learn(numbers, net=DENSE, steps=60, seed=1, method=None, capacity=None):
     def one(shared, one):
         weights, stats, train, test = shared
         validate = partial(evaluation.accuracy, net, BENCHMARK, test)
-        settings = (net, method, BENCHMARK, training.RMSprop(1e-2), steps, 16, validate)
+        settings = (net, method, BENCHMARK, optimizers.RMSprop(1e-2), steps, 16, validate)
         return training.train_task(*settings, weights, stats, train, *one)
 
     weights, stats = net.init(training.weights_key(seed))
     keys = jax.vmap(lambda task: training.task_key(seed, task))(np.asarray(numbers))
     shared = parallel.replicate((weights, stats, DATASET.train, DATASET.test))
-    return parallel.over_tasks(one)(shared, (BENCHMARK.tasks(seed, numbers), keys), capacity)
-
-
-def test_rmsprop_takes_the_originals_steps(golden):
-    arrays = golden("optim.npz")
-    transformation = training.RMSprop(1e-4).transformation()
-    parameter = jnp.asarray(arrays["p0"])
-    state = transformation.init(parameter)
-    for gradient, expected in zip(arrays["grads"], arrays["rmsprop"], strict=True):
-        update, state = transformation.update(jnp.asarray(gradient), state)
-        parameter = optax.apply_updates(parameter, update)
-        np.testing.assert_allclose(parameter, expected, rtol=1e-6, atol=1e-7)
-
-
-def test_the_first_step_of_rmsprop_by_hand():
-    transformation = training.RMSprop(0.1).transformation()
-    update, _ = transformation.update(jnp.array(2.0), transformation.init(jnp.array(0.0)))
-    np.testing.assert_allclose(update, -0.1 * 2 / (np.sqrt(0.01 * 4) + 1e-8), rtol=1e-6)
+    return parallel.over_tasks(one)(shared, (BENCHMARK.tasks(DATASET, seed, numbers), keys), capacity)
 
 
 def test_tasks_are_learned():
@@ -76,7 +58,7 @@ def test_statistics_belong_to_the_task_and_flow_through_training():
 
 
 def test_an_epoch_draws_every_sample_once_and_batches_run_across_its_end():
-    rows = training._batches(jax.random.key(0), samples=10, steps=5, batch_size=4).reshape(-1)
+    rows = training.draw_batches(jax.random.key(0), places=10, size=10, steps=5, batch_size=4).reshape(-1)
     assert sorted(rows[:10].tolist()) == list(range(10))
     assert sorted(rows[10:].tolist()) == list(range(10))
     assert rows[:10].tolist() != rows[10:].tolist()

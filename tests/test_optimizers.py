@@ -1,0 +1,40 @@
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from supsup_jax import optimizers
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        ("rmsprop", optimizers.RMSprop(1e-4)),
+        ("adam", optimizers.Adam(1e-3, weight_decay=1e-4)),
+        ("sgd", optimizers.SGD(0.1, momentum=0.9, weight_decay=1e-4)),
+        ("hop_sgd", optimizers.SGD(500.0, momentum=0.9, weight_decay=1e-4)),
+    ],
+)
+def test_every_optimiser_takes_the_originals_steps(golden, name, optimizer):
+    arrays = golden("optim.npz")
+    transformation = optimizer.transformation()
+    parameter = jnp.asarray(arrays["p0"])
+    state = transformation.init(parameter)
+    for gradient, expected in zip(arrays["grads"], arrays[name], strict=True):
+        update, state = transformation.update(jnp.asarray(gradient), state, parameter)
+        parameter = optax.apply_updates(parameter, update)
+        np.testing.assert_allclose(parameter, expected, rtol=2e-6, atol=1e-7 * np.abs(expected).max())
+
+
+def test_the_first_step_of_rmsprop_by_hand():
+    transformation = optimizers.RMSprop(0.1).transformation()
+    update, _ = transformation.update(jnp.array(2.0), transformation.init(jnp.array(0.0)))
+    np.testing.assert_allclose(update, -0.1 * 2 / (np.sqrt(0.01 * 4) + 1e-8), rtol=1e-6)
+
+
+def test_weight_decay_is_added_to_the_gradient():
+    for optimizer in (optimizers.SGD(0.1, 0.0, 0.5), optimizers.SGD(0.1, 0.9, 0.5)):
+        transformation = optimizer.transformation()
+        start = jnp.array(2.0)
+        update, _ = transformation.update(jnp.array(3.0), transformation.init(start), start)
+        np.testing.assert_allclose(update, -0.1 * (3 + 0.5 * 2), rtol=1e-6)
