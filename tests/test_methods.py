@@ -1,9 +1,18 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from toys import conv_net
 
-from supsup_jax.methods import SupSup
+from supsup_jax import hopfield, methods, networks
+from supsup_jax.methods import PSP, BatchE, HopSupSup, LowerBound, SupSup, UpperBound
+
+ALL = [SupSup(), BatchE(), PSP(), UpperBound(), LowerBound()]
+
+
+def kernel(array):
+    """A PyTorch convolution kernel `(out, in, height, width)` as ours."""
+    return jnp.asarray(array.transpose(2, 3, 1, 0))
 
 
 def test_supsup_runs_the_network_with_the_weights_whose_score_is_not_negative():
@@ -26,13 +35,140 @@ def test_the_gradient_of_a_score_is_that_of_the_masked_weight_times_the_weight()
     np.testing.assert_allclose(backward(cotangent)[0]["a"], weights["a"] * cotangent["a"], rtol=1e-6)
 
 
-def test_what_is_stored_of_a_task_gives_the_same_effective_weights():
-    method = SupSup()
-    weights, _ = conv_net().init(jax.random.key(0))
+@pytest.mark.parametrize("method", ALL, ids=lambda method: type(method).__name__)
+def test_what_is_stored_of_a_task_gives_the_same_network(method):
+    net = conv_net()
+    weights, stats = net.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 5)
-    scores = jax.vmap(lambda key: method.init_task(key, weights))(keys)
-    store = method.pack(jax.vmap(method.keep)(scores))
+    images = jax.random.normal(jax.random.key(2), (3, 5, 5, 1))
+    owned = jax.vmap(lambda key: method.init_task(key, weights))(keys)
+    store = method.pack(jax.vmap(lambda key: method.keep(method.init_task(key, weights)))(keys))
+    store = method.concatenate([jax.device_get(store)] * 2, [5, 5])
     for task in range(5):
-        expected = method.effective(weights, jax.tree.map(lambda leaf, task=task: leaf[task], scores))
-        actual = method.combine(weights, method.unpack(store, task))
-        jax.tree.map(np.testing.assert_array_equal, actual, expected)
+        own = jax.tree.map(lambda leaf, task=task: leaf[task], owned)
+        expected, _ = net.apply(method.effective(weights, own), stats, images, train=False)
+        for entry in (task, jnp.int32(5 + task)):
+            kept = method.unpack(jax.tree.map(jnp.asarray, store), entry)
+            actual, _ = net.apply(method.combine(weights, kept), stats, images, train=False)
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_batche_computes_what_the_original_does(golden):
+    arrays = golden("batche.npz")
+    weights = {"kernel": kernel(arrays["weight"])}
+    images = jnp.asarray(arrays["x"].transpose(0, 2, 3, 1))
+
+    def run(weights, own):
+        effective = BatchE().effective(weights, own)["kernel"]
+        return jax.lax.conv_general_dilated(
+            images, effective, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    for task in range(3):
+        own = {"kernel": {name: jnp.asarray(arrays[name][task, 0]) for name in "st"}}
+        out, backward = jax.vjp(run, weights, own)
+        np.testing.assert_allclose(out.transpose(0, 3, 1, 2), arrays[f"out_task{task}"], rtol=1e-5, atol=2e-5)
+        if task == 1:
+            weights_bar, own_bar = backward(jnp.asarray(arrays["cotangent"].transpose(0, 2, 3, 1)))
+            np.testing.assert_allclose(weights_bar["kernel"], kernel(arrays["grad_weight_task1"]), rtol=1e-5, atol=5e-5)
+            for name in "st":
+                np.testing.assert_allclose(
+                    own_bar["kernel"][name], arrays[f"grad_{name}_task1"][0], rtol=1e-5, atol=5e-5
+                )
+
+
+def test_batche_starts_with_random_signs_and_trains_the_weights_with_the_first_task_alone():
+    weights, _ = networks.LeNet(10).init(jax.random.key(0))
+    own = BatchE().init_task(jax.random.key(1), weights)["dense0"]["kernel"]
+    assert own["s"].shape == (300,) and own["t"].shape == (784,)
+    assert set(np.unique(own["t"])) == {-1, 1} and abs(own["t"].mean()) < 0.15
+    assert [BatchE().trains_weights(task) for task in range(3)] == [True, False, False]
+
+
+def test_psp_computes_what_the_original_does(golden):
+    arrays = golden("psp.npz")
+    images = jnp.asarray(arrays["x"][:, :, 0, 0])
+    net = networks.Network(networks.mlp.MLP((5,)), input_shape=(1, 1, 6))
+    for task in range(3):
+        weights = {"dense0": {"kernel": kernel(arrays["weight"])[0, 0]}}
+        own = {"rotations": {"dense0": {"kernel": jnp.asarray(arrays["contexts"][task].T)}}, "key": None}
+
+        def run(weights, own=own):
+            return net.apply(PSP().effective(weights, own), {}, images, train=True)[0]
+
+        out, backward = jax.vjp(run, weights)
+        np.testing.assert_allclose(out, arrays[f"out_task{task}"][:, :, 0, 0], atol=1e-5)
+        if task == 1:
+            (weights_bar,) = backward(jnp.asarray(arrays["cotangent"][:, :, 0, 0]))
+            expected = kernel(arrays["grad_weight_task1"])[0, 0]
+            np.testing.assert_allclose(weights_bar["dense0"]["kernel"], expected, atol=1e-5)
+
+
+def test_psp_keeps_a_key_of_a_task_and_its_rotations_are_orthogonal():
+    weights, _ = conv_net().init(jax.random.key(0))
+    own = PSP().init_task(jax.random.key(1), weights)
+    rotation = own["rotations"]["Dense_0"]["kernel"]
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(len(rotation)), atol=1e-5)
+    assert PSP().keep(own).nbytes == 8
+    other = PSP().init_task(jax.random.key(2), weights)["rotations"]["Dense_0"]["kernel"]
+    assert abs(rotation - other).max() > 0.1
+
+
+def test_a_method_whose_store_grows_has_no_memory_to_remember_with():
+    with pytest.raises(NotImplementedError, match="the store of SupSup grows"):
+        SupSup().remember(None, {})
+
+
+def masks_of(scores):
+    return {"gain": {"scale": jnp.asarray((scores >= 0).astype(np.float32))}, "dense": {"kernel": None}}
+
+
+def test_storkeys_rule_and_the_energy_are_the_originals(golden):
+    arrays = golden("hop.npz")
+    memory = None
+    for task in range(4):
+        memory = HopSupSup().remember(memory, masks_of(arrays["scores"][task : task + 1]))
+        np.testing.assert_allclose(memory.matrices["gain"]["scale"], arrays[f"W_learned{task + 1}"], atol=1e-6)
+    mean = memory.total["gain"]["scale"] / memory.num_tasks
+    np.testing.assert_allclose(mean, arrays["score_mean_of_4"], atol=1e-6)
+    energy = hopfield.energy(memory.matrices["gain"]["scale"], jnp.where(mean >= 0, 1.0, -1.0))
+    np.testing.assert_allclose(energy, arrays["energy_learned4"], rtol=1e-5)
+
+    def of_scores(scores):
+        return hopfield.energy(memory.matrices["gain"]["scale"], 2 * methods.hopsupsup.masks.threshold(scores) - 1)
+
+    np.testing.assert_allclose(jax.grad(of_scores)(mean), arrays["grad_energy_score"], atol=1e-5)
+
+
+def test_a_memory_takes_in_tasks_one_by_one_or_together_and_does_not_grow():
+    masks = masks_of(np.random.default_rng(0).normal(size=(5, 40)))
+    together = HopSupSup().remember(None, masks)
+    in_turn = None
+    for task in range(5):
+        in_turn = HopSupSup().remember(in_turn, jax.tree.map(lambda leaf, task=task: leaf[task : task + 1], masks))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), together, in_turn)
+    assert together.matrices["gain"]["scale"].shape == (40, 40)
+    assert together.num_tasks == 5
+
+
+def test_batch_norm_of_gains_is_the_originals(golden):
+    arrays = golden("hop.npz")
+    layer = networks.mlp.BNMLP((32, 32))  # its first dense layer is made the identity, its last too
+    eye = {"kernel": jnp.eye(32)}
+    images = jnp.asarray(arrays["x"][:, :, 0, 0])
+
+    def gains(scores):
+        own = {"gain0": {"scale": scores}, "dense0": {"kernel": None}, "dense1": {"kernel": None}}
+        weights = {"gain0": {"scale": jnp.ones(32)}, "dense0": eye, "dense1": eye}
+        weights = HopSupSup().effective(weights, own)
+        return networks.Network(layer, (1, 1, 32)).apply(weights, {}, images, train=True)[0]
+
+    out = np.asarray(arrays["out_task1"][:, :, 0, 0])
+    np.testing.assert_allclose(gains(jnp.asarray(arrays["scores"][1])), out / (1 + np.exp(-out)), atol=1e-5)
+
+
+def test_hopsupsup_scores_start_at_zero_and_so_all_gains_are_on():
+    weights, _ = networks.BNNet(10, width=0.01).init(jax.random.key(0))
+    own = HopSupSup().init_task(jax.random.key(1), weights)
+    assert [leaf.shape for leaf in jax.tree.leaves(own)] == [(20,), (20,)]
+    jax.tree.map(np.testing.assert_array_equal, HopSupSup().effective(weights, own), weights)

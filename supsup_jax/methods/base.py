@@ -25,12 +25,21 @@ class Method(ABC):
 
     A new method says what a task owns (`init_task`), what is kept of it (`keep`), and how that becomes effective
     weights (`combine`). How many tasks are stored may be overridden where there is a better form than stacking.
+    Tasks are independent, and learned side by side, except for those with which the shared weights are learned.
 
     Attributes:
-        independent: whether tasks can be learned in any order and side by side; else they are learned one by one.
+        learns_owned: whether what a task owns is learned; else it stays as `init_task` gives it.
+        store_grows: whether a store of more tasks holds those of fewer; else it has one size, and changes.
+        stacks: whether a store is what is kept of each task, along a leading task axis.
     """
 
-    independent: ClassVar[bool]
+    learns_owned: ClassVar[bool] = True
+    store_grows: ClassVar[bool] = True
+    stacks: ClassVar[bool] = True
+
+    def trains_weights(self, task: int) -> bool:
+        """Whether the shared weights are learned with this task; it then comes after all before it, alone."""
+        return False
 
     @abstractmethod
     def init_task(self, key: Key[Array, ""], weights: Weights) -> Owned:
@@ -66,3 +75,12 @@ class Method(ABC):
         return jax.tree.map(
             lambda *leaves: np.concatenate([x[:n] for x, n in zip(leaves, num_tasks, strict=True)]), *stores
         )
+
+    def remember(self, store: Store | None, kept: Kept) -> Store:
+        """A store that does not grow, after it has taken in what is kept of more tasks.
+
+        Args:
+            store: the store so far; nothing before the first task.
+            kept: what is kept of the new tasks, stacked along a leading task axis, in order.
+        """
+        raise NotImplementedError(f"the store of {type(self).__name__} grows: see `pack` and `concatenate`")

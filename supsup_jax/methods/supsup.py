@@ -19,7 +19,7 @@ class SupSup(Method):
     Scores start Kaiming-uniform, in ±1/√fan_in. Nothing is rescaled by the density.
     """
 
-    independent: ClassVar[bool] = True
+    stacks: ClassVar[bool] = False
 
     def init_task(self, key: Key[Array, ""], weights: Weights) -> Owned:
         """Random scores, of the weights' shapes."""

@@ -1,0 +1,44 @@
+"""BatchE: a task owns two vectors a layer, whose outer product scales weights that the first task has trained."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from supsup_jax.methods.base import Kept, Method, Owned
+from supsup_jax.networks import Weights, draw
+
+
+def _signs(key: Key[Array, ""], shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, "..."]:
+    return jax.random.rademacher(key, shape, dtype)
+
+
+@dataclass(frozen=True)
+class BatchE(Method):
+    """BatchEnsemble for continual learning (Wen et al., 2020): effective weights W ⊙ (t sᵀ), s and t from ±1.
+
+    A layer computes s ⊙ W(t ⊙ x). The shared weights are trained together with the first task's vectors, and fixed
+    from then on. What is no kernel is not scaled.
+    """
+
+    def trains_weights(self, task: int) -> bool:
+        """With the first task."""
+        return task == 0
+
+    def init_task(self, key: Key[Array, ""], weights: Weights) -> Owned:
+        """Random signs: for each kernel `t`, one for every input, and `s`, one for every output."""
+
+        def vectors(kernel: Array) -> dict[str, Array]:
+            return {"s": kernel[(0,) * (kernel.ndim - 1)], "t": kernel[(0,) * (kernel.ndim - 2)][:, 0]}
+
+        shapes = jax.tree.map(lambda leaf: vectors(leaf) if leaf.ndim > 1 else {}, weights)
+        return draw(key, shapes, _signs)
+
+    def keep(self, task: Owned) -> Kept:
+        """The vectors."""
+        return task
+
+    def combine(self, weights: Weights, kept: Kept) -> Weights:
+        """The scaled weights."""
+        return jax.tree.map(lambda leaf, own: leaf * own["t"][:, None] * own["s"] if own else leaf, weights, kept)

@@ -1,0 +1,78 @@
+"""HopSupSup: a task owns a binary gain for every unit, and all tasks' gains are stored in one Hopfield memory."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from supsup_jax import hopfield, masks
+from supsup_jax.methods.base import Kept, Method, Owned
+from supsup_jax.networks import Weights
+
+
+class Memory(NamedTuple):
+    """The gains of all tasks, superposed. Its size does not depend on how many there are.
+
+    Attributes:
+        matrices: for each layer of gains a Hopfield memory, `(units, units)`.
+        total: the sum of all patterns of ±1, `(units,)` a layer.
+        num_tasks: how many are stored.
+    """
+
+    matrices: PyTree[Float[Array | np.ndarray, "units units"]]
+    total: PyTree[Float[Array | np.ndarray, " units"]]
+    num_tasks: Int[Array | np.ndarray, ""]
+
+
+@dataclass(frozen=True)
+class HopSupSup(Method):
+    """HopSupSup (Section 3.5 of the paper): effective gains [S >= 0] over frozen random weights.
+
+    Gains are the parameters that Flax calls `scale`. Scores start at 0, so the first mask is all ones. No mask is kept:
+    the memory is all that remains of the tasks, and `supsup_jax.recovery` gets a mask back out of it.
+    """
+
+    store_grows: ClassVar[bool] = False
+    stacks: ClassVar[bool] = False
+
+    def init_task(self, key: Key[Array, ""], weights: Weights) -> Owned:
+        """Scores of 0 for the gains.
+
+        Raises:
+            ValueError: if the network has none.
+        """
+
+        def score(path: tuple[Any, ...], leaf: Array) -> Array | None:
+            return jnp.zeros_like(leaf) if path[-1].key == "scale" else None
+
+        scores = jax.tree_util.tree_map_with_path(score, weights)
+        if not jax.tree.leaves(scores):
+            raise ValueError("HopSupSup needs a network with gains: parameters called `scale`")
+        return scores
+
+    def keep(self, task: Owned) -> Kept:
+        """The mask of the scores."""
+        return masks.threshold(task)
+
+    def combine(self, weights: Weights, kept: Kept) -> Weights:
+        """The weights with the mask for gains."""
+        return jax.tree.map(
+            lambda mask, weight: weight if mask is None else mask, kept, weights, is_leaf=lambda leaf: leaf is None
+        )
+
+    def remember(self, store: Memory | None, kept: Kept) -> Memory:
+        """The memory after it has taken in the masks of more tasks, in order."""
+        patterns = jax.tree.map(lambda mask: 2.0 * mask - 1, kept)
+        if store is None:
+            units = jax.tree.map(lambda pattern: pattern.shape[-1], patterns)
+            store = Memory(
+                jax.tree.map(lambda size: jnp.zeros((size, size)), units), jax.tree.map(jnp.zeros, units), jnp.int32(0)
+            )
+        return Memory(
+            jax.tree.map(hopfield.storkey, store.matrices, patterns),
+            jax.tree.map(lambda total, pattern: total + pattern.sum(0), store.total, patterns),
+            store.num_tasks + len(jax.tree.leaves(patterns)[0]),
+        )
