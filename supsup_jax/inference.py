@@ -15,10 +15,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from supsup_jax import backend, masks
 from supsup_jax.masks import Bank
+from supsup_jax.methods import Method, Store
 from supsup_jax.networks import Network, Stats, Weights
 
 Objective = Callable[[Array], Array]
@@ -29,6 +31,11 @@ def entropy(logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
     """The objective H: the entropy of the softmax of the logits, in nats."""
     log_p = jax.nn.log_softmax(logits)
     return -(jnp.exp(log_p) * log_p).sum(-1)
+
+
+def maximum(logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
+    """The largest probability that the softmax of the logits gives, times -1: it is smallest where a class is sure."""
+    return -jax.nn.softmax(logits).max(-1)
 
 
 @dataclass(frozen=True)
@@ -115,15 +122,47 @@ def one_shot(
     Raises:
         ValueError: if the images do not divide into picks.
     """
+    bank, everything = masks.first(bank, num_tasks), np.ones(num_tasks, bool)
+    gradient = gradient_among(net, weights, stats, bank, everything, images, objective, images_per_pick)
+    return gradient.argmin(-1).astype(jnp.int32)
+
+
+@partial(jax.jit, static_argnames=("net", "objective", "images_per_pick"))
+def gradient_among(
+    net: Network,
+    weights: Weights,
+    stats: Stats,
+    bank: Bank,
+    chosen: Bool[Array | np.ndarray, " tasks"],
+    images: Float[Array, "batch height width channels"],
+    objective: Objective = entropy,
+    images_per_pick: int = 1,
+) -> Float[Array, "picks tasks"]:
+    """The derivatives with respect to every task's α where those of the chosen tasks are equal and the others 0.
+
+    As `alpha_gradient`, but how many tasks take part need not be known when it is compiled.
+
+    Args:
+        net: the network.
+        weights: its frozen weights.
+        stats: its batch-norm statistics, `{}` if it has none; they are used and never changed.
+        bank: the masks of all tasks.
+        chosen: which tasks take part.
+        images: normalised images.
+        objective: `entropy`, or `superfluous(real=...)`.
+        images_per_pick: how many consecutive images share their task.
+
+    Raises:
+        ValueError: if the images do not divide into picks.
+    """
+    num_tasks = len(chosen)
     bank = masks.first(bank, num_tasks)
-    everything = masks.count(bank, jnp.ones((1, num_tasks), bool))
-    uniform = jax.tree.map(lambda kept: kept / num_tasks, everything)
+    equal = jax.tree.map(lambda kept: kept / chosen.sum(), masks.count(bank, jnp.asarray(chosen)[None]))
 
     def derivatives(groups: Array) -> Array:
-        return _derivatives(net, weights, stats, bank, num_tasks, groups, uniform, objective)
+        return _derivatives(net, weights, stats, bank, num_tasks, groups, equal, objective)
 
-    groups = _grouped(images, images_per_pick)
-    return _in_chunks(derivatives, weights, groups).argmin(-1).astype(jnp.int32)
+    return _in_chunks(derivatives, weights, _grouped(images, images_per_pick))
 
 
 def binary(
@@ -185,13 +224,57 @@ def binary_path(
     return _in_chunks(search, weights, _grouped(images, images_per_pick)).swapaxes(0, 1)
 
 
+@partial(jax.jit, static_argnames=("net", "method", "num_tasks", "objective", "images_per_pick"))
+def exhaustive(
+    net: Network,
+    method: Method,
+    weights: Weights,
+    stats: Stats,
+    store: Store,
+    num_tasks: int,
+    images: Float[Array, "batch height width channels"],
+    objective: Objective = entropy,
+    images_per_pick: int = 1,
+) -> Int[Array, " picks"]:
+    """The task with whose own effective weights the objective is smallest: every one is tried, for any method.
+
+    BatchE infers its tasks so, by the entropy or by the largest maximal probability.
+
+    Args:
+        net: the network.
+        method: how what is kept of a task becomes effective weights.
+        weights: the shared weights.
+        stats: batch-norm statistics of every task, stacked along a leading axis; `{}` if there are none.
+        store: what is kept of every task.
+        num_tasks: how many tasks to consider, from the first.
+        images: normalised images.
+        objective: `entropy`, `maximum`, or `superfluous(real=...)`.
+        images_per_pick: how many consecutive images share their task; the mean of their objectives counts.
+
+    Returns:
+        A task for each pick, int32; among equal ones the lowest.
+
+    Raises:
+        ValueError: if the images do not divide into picks.
+    """
+    groups = _grouped(images, images_per_pick)
+
+    def one_task(task: Array) -> Array:
+        effective = method.combine(weights, method.unpack(store, task))
+        own = jax.tree.map(lambda leaf: leaf[task], stats)
+        logits, _ = net.apply(effective, own, images, train=False)
+        return objective(logits).reshape(groups.shape[:2]).mean(1)
+
+    return jax.lax.map(one_task, jnp.arange(num_tasks)).argmin(0).astype(jnp.int32)
+
+
 @dataclass(frozen=True)
 class Inference:
     """A search with its objective; hashable.
 
     Attributes:
-        search: `one_shot` or `binary`.
-        objective: `entropy` or `superfluous(real=...)`.
+        search: `one_shot`, `binary` or `exhaustive`.
+        objective: `entropy`, `superfluous(real=...)` or, for `exhaustive`, `maximum`.
     """
 
     search: Callable[..., Int[Array, " picks"]]
@@ -200,15 +283,20 @@ class Inference:
     def __call__(
         self,
         net: Network,
+        method: Method,
         weights: Weights,
         stats: Stats,
-        bank: Bank,
+        store: Store,
         num_tasks: int,
         images: Float[Array, "batch height width channels"],
         images_per_pick: int = 1,
     ) -> Int[Array, " picks"]:
-        """The tasks picked. Arguments are those of `one_shot`."""
-        return self.search(net, weights, stats, bank, num_tasks, images, self.objective, images_per_pick)
+        """The tasks picked. Arguments are those of `exhaustive`; superposed masks run with the mean statistics."""
+        how = self.objective, images_per_pick
+        if self.search is exhaustive:
+            return exhaustive(net, method, weights, stats, store, num_tasks, images, *how)
+        superposed = jax.tree.map(lambda leaf: leaf[:num_tasks].mean(0), stats)
+        return self.search(net, weights, superposed, store, num_tasks, images, *how)
 
 
 def _derivatives(

@@ -26,8 +26,8 @@ _FEW = 2
 
 
 @jax.custom_jvp
-def _non_negative(scores: Array) -> Array:
-    return (scores >= 0).astype(scores.dtype)
+def _non_negative(scores: Array | np.ndarray) -> Array:
+    return jnp.asarray(scores >= 0, scores.dtype)
 
 
 @_non_negative.defjvp
@@ -63,7 +63,9 @@ def pack(masks: PyTree[Array | np.ndarray]) -> Bank:
     )
 
 
-def unpack(bank: Bank, task: int | Int[Array | np.ndarray, ""] | np.integer) -> PyTree[Float[Array, "..."]]:
+def unpack(
+    bank: Bank, task: int | Int[Array | np.ndarray, ""] | np.integer
+) -> PyTree[Float[Array | np.ndarray, "..."]]:
     """The mask of one task, exactly as it was packed.
 
     Args:
@@ -76,10 +78,36 @@ def unpack(bank: Bank, task: int | Int[Array | np.ndarray, ""] | np.integer) -> 
     Raises:
         IndexError: if the task lies outside the bank.
     """
+    _check_task(bank, task)
+    return jax.tree.map(lambda leaf: ((leaf[..., task // 8] >> (task % 8)) & 1).astype(jnp.float32), bank)
+
+
+def _check_task(bank: Bank, task: Any) -> None:
     capacity = 8 * bytes_per_weight(bank)
     if not isinstance(task, jax.Array) and not 0 <= task < capacity:
         raise IndexError(f"task {task} is not in a bank of at most {capacity} tasks")
-    return jax.tree.map(lambda leaf: ((leaf[..., task // 8] >> (task % 8)) & 1).astype(jnp.float32), bank)
+
+
+def replace(bank: Bank, task: int | Int[Array | np.ndarray, ""], mask: PyTree[Array | np.ndarray]) -> Bank:
+    """The bank with another mask for one task: one bit of each weight changes.
+
+    Args:
+        bank: leaves uint8 of shape `(*weight.shape, bytes)`.
+        task: the number of the task. One in a JAX array, which may be traced, is not checked.
+        mask: leaves of shape `weight.shape`; what is not 0 is a 1.
+
+    Raises:
+        IndexError: if the task lies outside the bank.
+    """
+    _check_task(bank, task)
+    byte, bit = task // 8, jnp.asarray(task % 8, jnp.uint8)
+
+    def leaf(old: Any, new: Any) -> Array:
+        column = jax.lax.dynamic_index_in_dim(old, byte, axis=-1, keepdims=False)
+        changed = (column & ~(jnp.uint8(1) << bit)) | ((new != 0).astype(jnp.uint8) << bit)
+        return jax.lax.dynamic_update_index_in_dim(old, changed, byte, axis=-1)
+
+    return jax.tree.map(leaf, bank, mask)
 
 
 def append(bank: Bank, num_tasks: int, more: Bank, num_more: int) -> Bank:

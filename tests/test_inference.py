@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from toys import conv_net, random_masks
 
-from supsup_jax import backend, inference, masks, networks
+from supsup_jax import backend, inference, masks, methods, networks
 
 OBJECTIVES = {"H": inference.entropy, "G": inference.superfluous(real=2)}
 
@@ -230,3 +230,59 @@ def test_original_alpha_gradients_and_picks(original, letter, images_per_pick, l
     np.testing.assert_allclose(
         path, arrays[f"alphas_binary_{letter}{some}{several}"][:, : path.shape[1], :learned], atol=1e-6
     )
+
+
+def test_exhaustive_search_picks_the_originals_members(golden):
+    arrays = golden("batche.npz")
+    net = networks.Network(networks.mlp.MLP((15, 5, 10)))
+    weights, store = {}, {}
+    for layer in range(3):
+        weights[f"dense{layer}"] = {"kernel": jnp.asarray(arrays[f"lenet_weight{layer}"][:, :, 0, 0].T)}
+        own = {name: jnp.asarray(arrays[f"lenet_{name}{layer}"][:, 0]) for name in "st"}
+        store[f"dense{layer}"] = {"kernel": own}
+    images = jnp.asarray(arrays["lenet_x"].transpose(0, 2, 3, 1))
+    for task in range(4):
+        effective = methods.BatchE().combine(weights, methods.BatchE().unpack(store, task))
+        logits, _ = net.apply(effective, {}, images, train=False)
+        np.testing.assert_allclose(logits, arrays["lenet_logits_per_task"][task], rtol=1e-5, atol=1e-4)
+    for name, objective in (("entropy", inference.entropy), ("max", inference.maximum)):
+        for repeat in (1, 2):
+            first = images.reshape(4, 2, 28, 28, 1)[:, :repeat].reshape(-1, 28, 28, 1)
+            picks = inference.exhaustive(net, methods.BatchE(), weights, {}, store, 4, first, objective, repeat)
+            np.testing.assert_array_equal(picks, arrays[f"lenet_pick_{name}_repeat{repeat}"])
+
+
+@pytest.mark.parametrize(
+    "method", [methods.SupSup(), methods.PSP(), methods.UpperBound()], ids=lambda m: type(m).__name__
+)
+@pytest.mark.parametrize("images_per_pick", [1, 3])
+def test_exhaustive_search_is_brute_force_for_any_method(method, images_per_pick):
+    net = conv_net()
+    weights, stats = net.init(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 5)
+    store = method.pack(jax.vmap(lambda key: method.keep(method.init_task(key, weights)))(keys))
+    stats = jax.tree.map(lambda leaf: leaf + jax.random.uniform(jax.random.key(2), (5, *leaf.shape)), stats)
+    images = jax.random.normal(jax.random.key(3), (6, 5, 5, 1))
+    expected = []
+    for group in images.reshape(-1, images_per_pick, 5, 5, 1):
+        entropies = []
+        for task in range(5):
+            effective = method.combine(weights, method.unpack(store, task))
+            own = jax.tree.map(lambda leaf, task=task: leaf[task], stats)
+            entropies.append(inference.entropy(net.apply(effective, own, group, train=False)[0]).mean())
+        expected.append(int(np.argmin(entropies)))
+    picks = inference.exhaustive(net, method, weights, stats, store, 5, images, images_per_pick=images_per_pick)
+    assert picks.tolist() == expected
+
+
+def test_derivatives_among_some_tasks_are_those_at_their_alphas():
+    net = conv_net()
+    weights, stats = net.init(jax.random.key(0))
+    bank = masks.pack(random_masks(weights, 11))
+    images = jax.random.normal(jax.random.key(1), (3, 5, 5, 1))
+    chosen = np.arange(11) % 3 == 0
+    actual = inference.gradient_among(net, weights, stats, bank, chosen, images)
+    expected = inference.alpha_gradient(
+        net, weights, stats, bank, 11, images, jnp.asarray(chosen / chosen.sum(), jnp.float32)
+    )
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)

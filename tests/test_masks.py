@@ -148,3 +148,21 @@ def test_masks_of_250_lenet_tasks_take_under_10_megabytes():
     stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((250, *leaf.shape), leaf.dtype), shapes)
     bank = jax.eval_shape(masks.pack, stacked)
     assert sum(leaf.size for leaf in jax.tree.leaves(bank)) < 10e6
+
+
+def test_a_mask_outside_the_bank_is_not_replaced():
+    bank = masks.pack(random_masks({"a": np.zeros(3)}, 8))
+    with pytest.raises(IndexError, match="task 8 is not in a bank of at most 8"):
+        masks.replace(bank, 8, {"a": np.zeros(3)})
+
+
+@pytest.mark.parametrize("task", [0, 7, 8, 12])
+def test_one_mask_of_a_bank_is_replaced_and_no_other(task):
+    old = random_masks({"a": np.zeros((3, 4)), "b": np.zeros(5)}, 13)
+    new = random_masks({"a": np.zeros((3, 4)), "b": np.zeros(5)}, 1, seed=1)
+    bank = masks.replace(masks.pack(old), jnp.int32(task), jax.tree.map(lambda leaf: leaf[0], new))
+    for other in range(13):
+        expected = jax.tree.map(
+            lambda leaf, other=other: leaf[0 if other == task else other], new if other == task else old
+        )
+        jax.tree.map(np.testing.assert_array_equal, masks.unpack(bank, other), expected)
