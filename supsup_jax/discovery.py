@@ -1,0 +1,284 @@
+"""Learning from a stream whose task boundaries nobody tells: new tasks are discovered (scenario NNs, Section 3.6).
+
+Every task found has a *slot*: scores, and with them a mask. From time to time all masks are superposed on one batch.
+Where no mask fits clearly better than the others, the task is new and gets a slot; else the slot that fits is trained.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from supsup_jax import inference, masks
+from supsup_jax.inference import Objective
+from supsup_jax.masks import Bank
+from supsup_jax.methods import Owned, SupSup
+from supsup_jax.networks import Network, Stats, Weights
+from supsup_jax.optimizers import Optimizer, RMSprop
+from supsup_jax.training import task_key
+
+
+class Slot(NamedTuple):
+    """What belongs to one discovered task.
+
+    Attributes:
+        owned: its scores.
+        optimizer: the state of its own optimiser, fresh when the task was discovered.
+        stats: its batch-norm statistics.
+    """
+
+    owned: Owned
+    optimizer: PyTree[Any]
+    stats: Stats
+
+
+class State(NamedTuple):
+    """What a learner knows. It is never changed: `Learner.learn` returns the next one.
+
+    Attributes:
+        slots: one for each discovered task; those that are not trained lie on the host.
+        active: the slot that is trained; nothing while batches are skipped because no slot is free.
+        since_check: batches since the last check; nothing before the first batch.
+        bank: the masks of all slots, and the random ones of a few that are still to come.
+    """
+
+    slots: tuple[Slot, ...]
+    active: int | None
+    since_check: int | None
+    bank: Bank
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a task is new.
+
+    With n slots superposed, the shares are the softmax of the objective's derivatives times -1. A task is new if
+    the largest share is below `novelty / n`.
+
+    Attributes:
+        check_every: batches from one check to the next.
+        novelty: how many times its equal share a slot needs to be recognised.
+        fewest: superposed at least; slots without a task have the random masks that they start with.
+        budget: slots that there may be. When all are taken, batches of new tasks are skipped.
+        objective: what is derived.
+    """
+
+    check_every: int = 100
+    novelty: float = 1.125
+    fewest: int = 5
+    budget: int = 2500
+    objective: Objective = inference.entropy
+
+    def __post_init__(self) -> None:
+        for name in ("check_every", "fewest", "budget"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Learns from a stream of batches, as a function of a state and batches.
+
+    The memory it takes and the cost of a check grow in proportion to the slots in use.
+
+    Attributes:
+        net: the network.
+        method: what a slot owns, and how it becomes effective weights.
+        optimizer: changes what a slot owns.
+        rule: when a task is new.
+        seed: of the scores that slots start with.
+    """
+
+    net: Network
+    method: SupSup = field(default_factory=SupSup)
+    optimizer: Optimizer = field(default_factory=RMSprop)
+    rule: Rule = field(default_factory=Rule)
+    seed: int = 1
+
+    def init(self, weights: Weights) -> State:
+        """The state before the first batch.
+
+        Args:
+            weights: the frozen weights.
+        """
+        return self.resume(weights, ())
+
+    def resume(
+        self, weights: Weights, slots: Sequence[Slot], active: int | None = None, since_check: int | None = None
+    ) -> State:
+        """The state that has these slots, for instance from a checkpoint.
+
+        Args:
+            weights: the frozen weights.
+            slots: one for each discovered task.
+            active: the slot that is trained.
+            since_check: batches since the last check; nothing before the first batch.
+        """
+        size = -(-self.rule.fewest // 8)
+        while 8 * size < len(slots):
+            size *= 2
+        count = max(len(slots), self.rule.fewest)
+
+        def mask(slot: int) -> PyTree[Array]:
+            return self.method.keep(slots[slot].owned if slot < len(slots) else self._fresh(weights, slot))
+
+        def packed(numbers: range) -> Bank:  # a byte at a time: the floats of all masks would not fit in memory
+            return masks.pack(jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(mask, numbers)))
+
+        groups = [range(start, min(start + 8, count)) for start in range(0, count, 8)]
+        bank = masks.concatenate([packed(group) for group in groups], [len(group) for group in groups])
+        spare = size - masks.bytes_per_weight(bank)
+        bank = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, spare)]), bank)
+        return State(tuple(slots), active, since_check, bank)
+
+    def learn(
+        self,
+        state: State,
+        weights: Weights,
+        stats: Stats,
+        images: Float[Array | np.ndarray, "batches batch height width channels"],
+        labels: Int[Array | np.ndarray, "*shape"],
+        check: bool = False,
+    ) -> tuple[State, Int[np.ndarray, " batches"]]:
+        """Learns from the next batches of the stream. How it is cut into calls changes nothing, but for `check`.
+
+        Args:
+            state: what the learner knows.
+            weights: the frozen weights.
+            stats: the statistics that a slot starts from.
+            images: normalised images; those of one batch belong to one task.
+            labels: their labels.
+            check: whether to check at the first of these batches, however long ago the last check was.
+
+        Returns:
+            The next state, and for each batch the slot that was trained, -1 where it was skipped.
+
+        Raises:
+            ValueError: if there is not one label for each image.
+        """
+        if labels.shape != images.shape[:2]:
+            raise ValueError(f"there are labels of shape {labels.shape} for images of {images.shape[:2]}")
+        images, labels = jnp.asarray(images), jnp.asarray(labels)
+        slots_of_batches = np.full(len(images), -1)
+        batch, since = 0, state.since_check
+        while batch < len(images):
+            if check or since is None or since >= self.rule.check_every:
+                state, since, check = self._check(state, weights, stats, images[batch]), 0, False
+            count = min(self.rule.check_every - since, len(images) - batch)
+            if (active := state.active) is not None:
+                trained = _train(self, weights, state.slots[active], images, labels, batch, batch + count)
+                state = state._replace(slots=(*state.slots[:active], trained, *state.slots[active + 1 :]))
+                slots_of_batches[batch : batch + count] = active
+            batch, since = batch + count, since + count
+        return state._replace(since_check=since), slots_of_batches
+
+    def masks(self, state: State) -> Bank:
+        """The masks of the discovered tasks.
+
+        Raises:
+            ValueError: if there are none yet.
+        """
+        return masks.first(_with_active(self, state), len(state.slots))
+
+    def stats(self, state: State) -> Stats:
+        """The statistics of the discovered tasks, stacked.
+
+        Raises:
+            ValueError: if there are none yet.
+        """
+        if not state.slots:
+            raise ValueError("no task has been discovered yet")
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *(jax.device_get(slot.stats) for slot in state.slots))
+
+    def _check(self, state: State, weights: Weights, stats: Stats, images: Array) -> State:
+        """Decides which slot the coming batches train."""
+        rule, found = self.rule, len(state.slots)
+        bank = _with_active(self, state)
+        if not found:
+            return self._discover(state._replace(bank=bank), weights, stats)
+        superposed = max(found, rule.fewest)
+        mean_stats = jax.tree.map(lambda leaf: leaf.mean(0), self.stats(state))
+        chosen = np.arange(8 * masks.bytes_per_weight(bank)) < superposed
+        gradient = inference.gradient_among(
+            self.net, weights, mean_stats, bank, chosen, images, rule.objective, images_per_pick=len(images)
+        )
+        gradient = np.asarray(gradient)[0, :superposed]  # on the host: a slice of each length would be compiled
+        share = 1 / np.exp(gradient.min() - gradient).sum()  # the largest of the softmax of -gradient
+        state = state._replace(bank=bank)
+        if share < rule.novelty / superposed:
+            return self._discover(state, weights, stats)
+        # A slot that has no task yet can fit best; it is then the next to be taken.
+        best = int(gradient.argmin())
+        return self._activate(state, best) if best < found else self._discover(state, weights, stats)
+
+    def _discover(self, state: State, weights: Weights, stats: Stats) -> State:
+        """Takes the next slot, if one is left."""
+        number = len(state.slots)
+        if number == self.rule.budget:
+            return self._activate(state, None)
+        owned = self._fresh(weights, number)
+        slot = Slot(owned, self.optimizer.transformation().init(owned), stats)
+        bank = state.bank
+        if number >= 8 * masks.bytes_per_weight(bank):  # double it, so that few sizes are compiled
+            bank = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, leaf.shape[-1])]), bank)
+        bank = _put(bank, number, self.method.keep(owned))
+        state = self._activate(state, None)
+        return state._replace(slots=(*state.slots, slot), active=number, bank=bank)
+
+    def _activate(self, state: State, slot: int | None) -> State:
+        """Trains another slot from now on, and moves the one before to the host."""
+        before = state.active
+        if before is None or before == slot:
+            return state._replace(active=slot)
+        moved = jax.device_get(state.slots[before])
+        return state._replace(slots=(*state.slots[:before], moved, *state.slots[before + 1 :]), active=slot)
+
+    def _fresh(self, weights: Weights, slot: int) -> Owned:
+        return self.method.init_task(_slot_key(self.seed, slot), weights)
+
+
+def _slot_key(seed: int, slot: int) -> Key[Array, ""]:
+    return jax.random.split(task_key(seed, slot))[0]
+
+
+def _with_active(learner: Learner, state: State) -> Bank:
+    """The bank with the mask that the active slot has by now."""
+    if state.active is None:
+        return state.bank
+    return _put(state.bank, state.active, learner.method.keep(state.slots[state.active].owned))
+
+
+@jax.jit
+def _put(bank: Bank, slot: Int[Array, ""] | int, mask: PyTree[Array]) -> Bank:
+    return masks.replace(bank, jnp.asarray(slot), mask)
+
+
+@partial(jax.jit, static_argnames=("learner",))
+def _train(
+    learner: Learner,
+    weights: Weights,
+    slot: Slot,
+    images: Array,
+    labels: Array,
+    start: Int[Array, ""] | int,
+    stop: Int[Array, ""] | int,
+) -> Slot:
+    """Trains a slot with the batches from `start` to `stop`."""
+    transformation = learner.optimizer.transformation()
+
+    def loss(owned: Owned, stats: Stats, images: Array, labels: Array) -> tuple[Array, Stats]:
+        logits, stats = learner.net.apply(learner.method.effective(weights, owned), stats, images, train=True)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
+
+    def step(index: Array, slot: Slot) -> Slot:
+        gradient, stats = jax.grad(loss, has_aux=True)(slot.owned, slot.stats, images[index], labels[index])
+        update, state = transformation.update(gradient, slot.optimizer, slot.owned)
+        return Slot(optax.apply_updates(slot.owned, update), state, stats)
+
+    return jax.lax.fori_loop(start, stop, step, slot)
