@@ -1,12 +1,14 @@
 """What the user sees: progress while a run goes on, and a table at its end."""
 
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from supsup_jax.records import EvaluationResult, metrics_of
 from supsup_jax.scenarios import Outcome, Report
 
 
@@ -75,43 +77,70 @@ def duration(seconds: float) -> str:
 
 def show_outcome(outcome: Outcome) -> None:
     """Prints the table of a run's evaluations, then the paths of what was written."""
-    table = Table(title=f"{outcome.folder}: accuracies in %", title_style="", title_justify="left")
-    for name in (
-        "tasks\nlearned",
-        "accuracy,\ntask given",
-        "accuracy,\ninferred",
-        "... per\nimage",
-        "inference\nright",
-        "... per\nimage",
-        "time\nto train",
-        "time\nto eval.",
-        "bytes of\nmasks",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
-    for result in sorted(outcome.record.evaluations, key=lambda result: result.num_tasks):
-        means = (
-            result.given,
-            result.inferred,
-            result.inferred_per_image,
-            result.picked,
-            result.picked_per_image,
-        )
-        table.add_row(
-            str(result.num_tasks),
-            *(f"{100 * np.mean(values):.2f}" for values in means),
-            duration(result.training_seconds),
-            duration(result.seconds),
-            f"{result.mask_bytes:,}",
-        )
-    console = Console()
-    console.width = max(console.width, 110)  # a table cut off in a log file is of no use
-    console.print(table)
-    print(f"per image: one task inferred for each of {outcome.parts.protocol.images_per_task} test images a task")
+    results = sorted(outcome.record.evaluations, key=lambda result: result.num_tasks)
+    inferred = any(result.inferred is not None for result in results)
+    columns: dict[str, Callable[[EvaluationResult], str]] = {
+        "tasks\nlearned": lambda result: str(result.num_tasks),
+        "accuracy,\ntask given": lambda result: _percent(result.given),
+    }
+    if inferred:
+        columns |= {
+            "accuracy,\ninferred": lambda result: _percent(result.inferred),
+            "inference\nright": lambda result: _percent(result.picked),
+        }
+    if any(result.inferred_per_image is not None for result in results):
+        columns |= {
+            "inferred\nper image": lambda result: _percent(result.inferred_per_image),
+            "right\nper image": lambda result: _percent(result.picked_per_image),
+        }
+    kind = "inferred" if inferred else "given"
+
+    def metric(name: str) -> Callable[[EvaluationResult], str]:
+        return lambda result: _percent(getattr(metrics_of(outcome.record, result.num_tasks)[kind], name))
+
+    columns |= {
+        "for-\ngetting": metric("forgetting"),
+        "backward\ntransfer": metric("backward_transfer"),
+        "time\nto train": lambda result: duration(result.training_seconds),
+        "time\nto eval.": lambda result: duration(result.seconds),
+        "bytes\nkept": lambda result: f"{result.kept_bytes:,}",
+    }
+    _print_table(f"{outcome.folder}: accuracies in %", columns, results)
+    if discovered := [result for result in results if result.discovery]:
+        of_discovery: dict[str, Callable[[EvaluationResult], str]] = {
+            "tasks\nlearned": lambda result: str(result.num_tasks),
+            "masks": lambda result: str((result.discovery or {})["masks"]),
+            "tasks that are\nexactly one mask": lambda result: _percent((result.discovery or {})["one_mask"]),
+            "\npurity": lambda result: _percent((result.discovery or {})["purity"]),
+            "\ncompleteness": lambda result: _percent((result.discovery or {})["completeness"]),
+        }
+        _print_table("discovered masks, in %", of_discovery, discovered)
+    if results[-1].picked_per_image:
+        print(f"per image: one task inferred for each of {outcome.parts.protocol.images_per_task} test images a task")
+    print(f"forgetting and backward transfer: with the task {kind}, in points; files: accuracy_matrix.csv, metrics.csv")
     for path in (
         outcome.folder.parent / "results.csv",
-        *(outcome.folder / name for name in ("adapt_results.csv", "confusion.csv", "metrics.jsonl", "settings.yaml")),
+        *sorted(outcome.folder.glob("*.csv")),
+        *(outcome.folder / name for name in ("metrics.jsonl", "settings.yaml")),
         *sorted(outcome.folder.glob("events.out.tfevents.*")),
         outcome.folder / "checkpoints",
-        outcome.folder / "accuracy.png",
+        *sorted(outcome.folder.glob("*.png")),
     ):
         print(path)
+
+
+def _print_table(
+    title: str, columns: dict[str, Callable[[EvaluationResult], str]], results: Sequence[EvaluationResult]
+) -> None:
+    table = Table(title=title, title_style="", title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in results:
+        table.add_row(*(cell(result) for cell in columns.values()))
+    console = Console()
+    console.width = max(console.width, 130)  # a table cut off in a log file is of no use
+    console.print(table)
+
+
+def _percent(values: Sequence[float] | float | None) -> str:
+    return "" if values is None else f"{100 * np.mean(values):.2f}".replace("-0.00", "0.00")

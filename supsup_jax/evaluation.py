@@ -1,8 +1,9 @@
 """Accuracy of every learned task, the task given or inferred, in batches over all tasks.
 
-With the task inferred there are two figures, and both assume unshared labels (scenario GNu), where a wrong task
-cannot give a right answer. *Per batch* is the paper's protocol: one pick for every batch of 128 test images, and a
-wrong pick counts the whole batch as wrong. *Per image* is harder and closer to use: a pick for every single image.
+With the task inferred there are two figures. *Per batch* is the paper's protocol: one pick for every batch of 128 test
+images. *Per image* is harder and closer to use: a pick for every single image. With unshared labels (scenario GNu) a
+wrong task cannot give a right answer, so a wrong pick counts its whole batch as wrong; with shared labels (GNs, NNs)
+an answer is right if its label is.
 """
 
 from collections.abc import Callable
@@ -20,15 +21,23 @@ from supsup_jax.data import Benchmark, Split, Tasks
 from supsup_jax.inference import Inference
 from supsup_jax.methods import Method, Store
 from supsup_jax.networks import Network, Stats, Weights
+from supsup_jax.recovery import Recovery
+from supsup_jax.training import shuffle
 
 IMAGES_AT_ONCE = 1000
 """Test images of a task that go through the network together."""
 
 
 def correct(
-    net: Network, benchmark: Benchmark, split: Split, effective: Weights, stats: Stats, task: Tasks
+    net: Network,
+    benchmark: Benchmark,
+    split: Split,
+    effective: Weights,
+    stats: Stats,
+    task: Tasks,
+    images_at_once: int | None = None,
 ) -> Bool[Array, " samples"]:
-    """Which samples of a task the network classifies right, with the task given.
+    """Which samples of a task the network classifies right, with the task given; none beyond the task's size.
 
     Args:
         net: the network.
@@ -37,25 +46,34 @@ def correct(
         effective: the task's effective weights.
         stats: the task's batch-norm statistics.
         task: describes the task.
+        images_at_once: images that go through the network together; about 1,000 by default.
     """
 
     def one_batch(rows: Int[Array, " batch"]) -> Bool[Array, " batch"]:
-        images, labels = benchmark.samples(split, task, rows)
+        images, labels = benchmark.samples(split, task, rows, train=False)
         logits, _ = net.apply(effective, stats, images, train=False)
         return logits.argmax(-1) == labels
 
-    size = benchmark.test_size
-    batches = -(-size // IMAGES_AT_ONCE)
-    batch = -(-size // batches)
-    rows = jnp.minimum(jnp.arange(batches * batch), size - 1).reshape(batches, batch)
-    return jax.lax.map(one_batch, rows).reshape(-1)[:size]
+    places = benchmark.test_size
+    batches = -(-places // (images_at_once or IMAGES_AT_ONCE))
+    batch = -(-places // batches)
+    rows = jnp.minimum(jnp.arange(batches * batch), places - 1).reshape(batches, batch)
+    is_right = jax.lax.map(one_batch, rows).reshape(-1)[:places]
+    return is_right & (jnp.arange(places) < benchmark.size(task, train=False))
 
 
 def accuracy(
-    net: Network, benchmark: Benchmark, split: Split, effective: Weights, stats: Stats, task: Tasks
+    net: Network,
+    benchmark: Benchmark,
+    split: Split,
+    effective: Weights,
+    stats: Stats,
+    task: Tasks,
+    images_at_once: int | None = None,
 ) -> Float[Array, ""]:
     """The fraction of a task's samples that the network classifies right. Arguments are those of `correct`."""
-    return correct(net, benchmark, split, effective, stats, task).mean()
+    is_right = correct(net, benchmark, split, effective, stats, task, images_at_once)
+    return is_right.sum() / benchmark.size(task, train=False)
 
 
 @dataclass(frozen=True)
@@ -63,24 +81,33 @@ class Protocol:
     """How the task of test images is inferred.
 
     Attributes:
-        infer: the search with its objective.
-        batch_size: images of one batch, all of one task; 128 in the paper.
+        infer: the search with its objective, or how a mask is recovered from a memory; nothing if tasks are always
+            given.
+        batch_size: images of one batch, all of one task; 128 in the paper, 64 for HopSupSup.
         images_per_pick: from how many of them, the first, the task is inferred: 1, or 128 for the full batch.
         images_per_task: for how many test images of each task one is inferred for every single image.
+        shared_labels: whether an answer counts as right when its label is, whichever task was inferred (GNs, NNs).
     """
 
-    infer: Inference
+    infer: Inference | Recovery | None
     batch_size: int = 128
     images_per_pick: int = 1
     images_per_task: int = 64
+    shared_labels: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.images_per_pick <= self.batch_size:
+            raise ValueError(f"a pick from {self.images_per_pick} images of a batch of {self.batch_size}")
 
 
 class Evaluation(NamedTuple):
     """What was measured over the tasks learned so far. Accuracies are fractions, one for each task.
 
+    Where tasks are always given, there is only `given`.
+
     Attributes:
         given: accuracy with the task given (GG).
-        inferred: accuracy by the paper's protocol, the task inferred once a batch (GNu).
+        inferred: accuracy by the paper's protocol, the task inferred once a batch (GNu, GNs).
         inferred_per_image: accuracy with the task inferred for every single image.
         picked: fraction of batches for which the right task was inferred.
         picked_per_image: fraction of images for which the right task was inferred.
@@ -88,11 +115,31 @@ class Evaluation(NamedTuple):
     """
 
     given: Float[np.ndarray, " tasks"]
-    inferred: Float[np.ndarray, " tasks"]
-    inferred_per_image: Float[np.ndarray, " tasks"]
-    picked: Float[np.ndarray, " tasks"]
-    picked_per_image: Float[np.ndarray, " tasks"]
-    confusion: Int[np.ndarray, "tasks tasks"]
+    inferred: Float[np.ndarray, " tasks"] | None = None
+    inferred_per_image: Float[np.ndarray, " tasks"] | None = None
+    picked: Float[np.ndarray, " tasks"] | None = None
+    picked_per_image: Float[np.ndarray, " tasks"] | None = None
+    confusion: Int[np.ndarray, "tasks entries"] | None = None
+
+
+class _Measured(NamedTuple):
+    """What is measured of one task; under a task axis, of all.
+
+    Attributes:
+        is_right: which test images are classified right, the task given, in the fixed order.
+        size: how many of them there are.
+        picks: the task inferred for every batch; what lies beyond the size does not count.
+        image_picks: the task inferred for every one of the first images.
+        is_right_picked: which test images are classified right by the task inferred for their batch.
+        image_is_right: which of the first images are classified right by the task inferred for them.
+    """
+
+    is_right: Any
+    size: Any
+    picks: Any = None
+    image_picks: Any = None
+    is_right_picked: Any = None
+    image_is_right: Any = None
 
 
 def evaluate(
@@ -107,8 +154,9 @@ def evaluate(
     num_tasks: int,
     test: Split,
     tasks: Tasks,
+    entries: Int[np.ndarray, " tasks"] | None = None,
 ) -> Evaluation:
-    """Evaluates the first `num_tasks` tasks, with as many to infer from; compiled once for each number of tasks.
+    """Evaluates tasks, with as many to infer from as are stored; compiled once for each number of tasks.
 
     Args:
         net: the network.
@@ -119,17 +167,24 @@ def evaluate(
         weights: the shared weights.
         stats: statistics of every task, stacked along a leading axis.
         store: what is kept of every task.
-        num_tasks: how many tasks are learned.
+        num_tasks: how many entries of the store and the statistics to infer from, from the first.
         test: the test samples of the data set.
         tasks: describes the tasks, stacked along a leading axis.
+        entries: for each task its entry in the store, -1 for a task that has none and of which nothing is right; by
+            default the first task has the first entry, and so on.
     """
-    stats, tasks = jax.tree.map(lambda leaf: leaf[:num_tasks], (stats, tasks))
-    orders = jax.vmap(lambda task: order_key(seed, task))(np.arange(num_tasks))
+    if entries is None:
+        entries = np.arange(num_tasks)
+    stats, tasks = (
+        jax.tree.map(lambda leaf, n=n: leaf[:n], tree) for tree, n in ((stats, num_tasks), (tasks, len(entries)))
+    )
+    orders = jax.vmap(lambda task: order_key(seed, task))(np.arange(len(entries)))
     picks_per_task = -(-benchmark.test_size // protocol.batch_size) + protocol.images_per_task
     run = _over_tasks(net, method, benchmark, protocol, num_tasks, inference.memory(weights, picks_per_task))
-    shared = parallel.replicate((weights, stats, store, test))
-    is_right, picks, image_picks = jax.device_get(run(shared, (np.arange(num_tasks), stats, tasks, orders)))
-    return _summary(is_right, picks, image_picks, protocol.batch_size)
+    apart = _apart(protocol, method)
+    own = jax.tree.map(lambda leaf: np.asarray(leaf)[entries], store) if apart else {}
+    shared = parallel.replicate((weights, stats, {} if apart else store, test))
+    return _summary(jax.device_get(run(shared, (entries, own, tasks, orders))), entries, num_tasks, protocol)
 
 
 def order_key(seed: int, task: int | Int[Array, ""]) -> Key[Array, ""]:
@@ -137,54 +192,97 @@ def order_key(seed: int, task: int | Int[Array, ""]) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2), task)
 
 
+def _apart(protocol: Protocol, method: Method) -> bool:
+    """Whether a task needs what is kept of it alone, since nothing is inferred, and every device only its tasks'."""
+    return protocol.infer is None and method.stacks
+
+
 @cache
 def _over_tasks(
     net: Network, method: Method, benchmark: Benchmark, protocol: Protocol, num_tasks: int, bytes_per_task: int
 ) -> Callable[..., Any]:
     """The jitted function that evaluates tasks; the same one for the same settings."""
-    size = benchmark.test_size
-    batch = protocol.batch_size
-    starts = np.arange(0, size, batch)
-    # The last batch may be shorter than a pick needs: its first images then come again.
-    lengths = np.minimum(batch, size - starts)[:, None]
-    pick_rows = (starts[:, None] + np.arange(protocol.images_per_pick) % lengths).reshape(-1)
+    places, batch = benchmark.test_size, protocol.batch_size
+    starts = np.arange(0, places, batch)
+    apart = _apart(protocol, method)
 
-    def one_task(shared: Any, one: Any) -> tuple[Array, Array, Array]:
-        """Which test images are classified right, in the fixed order, and the tasks inferred for batches and images."""
-        weights, all_stats, store, test = shared
-        number, stats, task, key = one
-        order = jax.random.permutation(key, size)
-        effective = method.combine(weights, method.unpack(store, number))
-        is_right = correct(net, benchmark, test, effective, stats, task)[order]
+    def one_task(shared: Any, one: Any) -> _Measured:
+        weights, stats, store, test = shared
+        entry, own, task, key = one
 
-        # All learned tasks are superposed with equal weight, and so are their statistics.
-        superposed = jax.tree.map(lambda leaf: leaf.mean(0), all_stats)
+        def as_entry(entry: Array) -> tuple[Weights, Stats]:
+            kept = own if apart else method.unpack(store, entry)
+            return method.combine(weights, kept), jax.tree.map(lambda leaf: leaf[entry], stats)
+
+        size = benchmark.size(task, train=False)
+        order = shuffle(key, places, size)
+        is_right = correct(net, benchmark, test, *as_entry(jnp.maximum(entry, 0)), task)[order]
+        measured = _Measured(is_right & (entry >= 0), jnp.asarray(size))
+        search = protocol.infer
+        if not isinstance(search, Inference):
+            return measured
 
         def infer(rows: Array, images_per_pick: int) -> Array:
-            images, _ = benchmark.samples(test, task, rows)
-            return protocol.infer(net, weights, superposed, store, num_tasks, images, images_per_pick)
+            images, _ = benchmark.samples(test, task, rows, train=False)
+            return search(net, method, weights, stats, store, num_tasks, images, images_per_pick)
 
+        # The last batch may be shorter than a pick needs: its first images then come again.
+        lengths = jnp.clip(size - starts, 1, batch)[:, None]
+        batch_rows = order[jnp.minimum(starts[:, None] + jnp.arange(batch) % lengths, places - 1)]
+        pick_rows = batch_rows[:, : protocol.images_per_pick].reshape(-1)
         image_rows = order[: protocol.images_per_task]
         if protocol.images_per_pick == 1:  # one call for both: it compiles and runs faster than two
-            picks = infer(jnp.concatenate([order[pick_rows], image_rows]), 1)
-            return is_right, picks[: len(starts)], picks[len(starts) :]
-        return is_right, infer(order[pick_rows], protocol.images_per_pick), infer(image_rows, 1)
+            picks = infer(jnp.concatenate([pick_rows, image_rows]), 1)
+            picks, image_picks = picks[: len(starts)], picks[len(starts) :]
+        else:
+            picks, image_picks = infer(pick_rows, protocol.images_per_pick), infer(image_rows, 1)
+        measured = measured._replace(picks=picks, image_picks=image_picks)
+        if not protocol.shared_labels:
+            return measured
+
+        def right_as(of: tuple[Array, Array]) -> Array:
+            pick, rows = of
+            images, labels = benchmark.samples(test, task, rows, train=False)
+            logits, _ = net.apply(*as_entry(pick), images, train=False)
+            return logits.argmax(-1) == labels
+
+        return measured._replace(
+            is_right_picked=jax.lax.map(right_as, (picks, batch_rows)).reshape(-1)[:places],
+            image_is_right=jax.lax.map(right_as, (image_picks, image_rows[:, None])).reshape(-1),
+        )
 
     return parallel.over_tasks(one_task, bytes_per_task)
 
 
-def _summary(is_right: np.ndarray, picks: np.ndarray, image_picks: np.ndarray, batch_size: int) -> Evaluation:
+def _summary(
+    measured: _Measured, entries: Int[np.ndarray, " tasks"], num_entries: int, protocol: Protocol
+) -> Evaluation:
     """Counts of right answers, as the two protocols count them."""
-    num_tasks, size = is_right.shape
-    truth = np.arange(num_tasks)[:, None]
-    batch_hit, image_hit = picks == truth, image_picks == truth
-    confusion = np.zeros((num_tasks, num_tasks), np.int64)
-    np.add.at(confusion, (np.broadcast_to(truth, picks.shape), picks), 1)
+    sizes = measured.size[:, None]
+    given = measured.is_right.sum(1) / measured.size
+    if measured.picks is None:
+        return Evaluation(given)
+    places = np.arange(measured.is_right.shape[1])
+    of_image = places // protocol.batch_size
+    starts = np.arange(measured.picks.shape[1]) * protocol.batch_size
+    batches, images = starts < sizes, np.arange(measured.image_picks.shape[1]) < sizes
+
+    truth = entries[:, None]
+    batch_hit, image_hit = (measured.picks == truth) & batches, (measured.image_picks == truth) & images
+    if measured.is_right_picked is None:  # a wrong task cannot give a right answer
+        right = measured.is_right & batch_hit[:, of_image]
+        image_right = measured.is_right[:, : image_hit.shape[1]] & image_hit
+    else:
+        right, image_right = measured.is_right_picked & (places < sizes), measured.image_is_right & images
+
+    confusion = np.zeros((len(entries), num_entries), np.int64)
+    tasks = np.broadcast_to(np.arange(len(entries))[:, None], batches.shape)
+    np.add.at(confusion, (tasks[batches], measured.picks[batches]), 1)
     return Evaluation(
-        given=is_right.mean(1),
-        inferred=(is_right & batch_hit[:, np.arange(size) // batch_size]).mean(1),
-        inferred_per_image=(is_right[:, : image_hit.shape[1]] & image_hit).mean(1),
-        picked=batch_hit.mean(1),
-        picked_per_image=image_hit.mean(1),
+        given=given,
+        inferred=right.sum(1) / measured.size,
+        inferred_per_image=image_right.sum(1) / images.sum(1),
+        picked=batch_hit.sum(1) / batches.sum(1),
+        picked_per_image=image_hit.sum(1) / images.sum(1),
         confusion=confusion,
     )

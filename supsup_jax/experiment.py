@@ -6,18 +6,28 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from supsup_jax import inference, methods, networks
-from supsup_jax.data import Benchmark, Dataset, PermutedMNIST
+from supsup_jax.data import Benchmark, Dataset, PermutedMNIST, RotatedMNIST, SplitMNIST
+from supsup_jax.discovery import Rule
 from supsup_jax.errors import UserError
 from supsup_jax.evaluation import Protocol
-from supsup_jax.training import RMSprop
+from supsup_jax.optimizers import SGD, Adam, Optimizer, RMSprop
+from supsup_jax.recovery import Recovery
 
-_NETWORKS = {"LeNet": networks.LeNet, "FC1024": networks.FC1024}
+_NETWORKS = {"LeNet": networks.LeNet, "FC1024": networks.FC1024, "BNNet": networks.BNNet}
 _INITIALIZERS = {
     "signed_constant": networks.signed_constant,
     "kaiming_normal": networks.kaiming_normal,
     "xavier_normal": networks.xavier_normal,
 }
-_SEARCHES = {"one_shot": inference.one_shot, "binary": inference.binary}
+_METHODS = {
+    "SupSup": methods.SupSup,
+    "BatchE": methods.BatchE,
+    "PSP": methods.PSP,
+    "UpperBound": methods.UpperBound,
+    "LowerBound": methods.LowerBound,
+    "HopSupSup": methods.HopSupSup,
+}
+_SEARCHES = {"one_shot": inference.one_shot, "binary": inference.binary, "exhaustive": inference.exhaustive}
 
 
 class Parts(NamedTuple):
@@ -26,8 +36,10 @@ class Parts(NamedTuple):
     net: networks.Network
     method: methods.Method
     benchmark: Benchmark
-    optimizer: RMSprop
+    optimizer: Optimizer
+    weights_optimizer: Optimizer
     protocol: Protocol
+    rule: Rule
 
 
 @dataclass(frozen=True)
@@ -42,10 +54,16 @@ class Experiment:
     """Where results lie below the log directory; that of the script."""
 
     dataset: Literal["mnist", "digits"] = "mnist"
-    """Data set whose pixels every task permutes: MNIST (28 x 28), or scikit-learn's digits (8 x 8, embedded)."""
+    """Data set that tasks are made of: MNIST (28 x 28), or scikit-learn's digits (8 x 8, embedded)."""
 
-    network: Literal["LeNet", "FC1024"] = "LeNet"
-    """Network: inputs-300-100-features, or inputs-1024-1024-features."""
+    benchmark: Literal["PermutedMNIST", "RotatedMNIST", "SplitMNIST"] = "PermutedMNIST"
+    """What makes tasks of it: another order of the pixels, another angle, or another two classes."""
+
+    method: Literal["SupSup", "BatchE", "PSP", "UpperBound", "LowerBound", "HopSupSup"] = "SupSup"
+    """How tasks are learned in one network; UpperBound gives each a network, LowerBound trains one on all in turn."""
+
+    network: Literal["LeNet", "FC1024", "BNNet"] = "LeNet"
+    """Network: inputs-300-100-features, inputs-1024-1024-features, or inputs-2048-2048-features with batch norm."""
 
     features: int = 100
     """Outputs of the network; those beyond the classes are the superfluous neurons."""
@@ -54,7 +72,26 @@ class Experiment:
     """Multiplies the sizes of hidden layers."""
 
     initializer: Literal["signed_constant", "kaiming_normal", "xavier_normal"] = "signed_constant"
-    """How the frozen weights are drawn."""
+    """How the weights are drawn."""
+
+    scenario: Literal["GG", "GNu", "GNs", "NNs"] = "GNu"
+    """Whether task identity is Given or Not in training, and in inference; u: a wrong task cannot give a right answer,
+    s: an answer is right if its label is."""
+
+    check_every: int = 100
+    """NNs: batches from one check for a new task to the next."""
+
+    check_epochs: bool = True
+    """NNs: whether to check at the first batch of each epoch too, as the original does."""
+
+    novelty: float = 1.125
+    """NNs: a task is new if no mask is that many times likelier than all of them are on average."""
+
+    fewest_masks: int = 5
+    """NNs: masks that are superposed at least, random ones among them."""
+
+    most_masks: int = 2500
+    """NNs: masks that may be learned; batches of further tasks are skipped."""
 
     num_tasks: int = 250
     """Tasks to learn, one after another."""
@@ -63,16 +100,45 @@ class Experiment:
     """Updates a task."""
 
     batch_size: int = 128
-    """Images an update, and images a batch of the evaluation."""
+    """Images an update."""
+
+    test_batch_size: int = 128
+    """Images a batch of the evaluation."""
+
+    optimizer: Literal["RMSprop", "Adam", "SGD"] = "RMSprop"
+    """Optimiser, a new one for every task."""
 
     learning_rate: float = 1e-4
-    """Step size of RMSprop."""
+    """Step size for what a task owns."""
 
-    objective: Literal["entropy", "superfluous"] = "entropy"
-    """What task inference differentiates: H, the entropy, or G, from the superfluous neurons."""
+    weights_learning_rate: float = 1e-4
+    """Step size, for all that is learned, with tasks that train the shared weights."""
 
-    search: Literal["one_shot", "binary"] = "one_shot"
-    """How task inference searches: one gradient, or rounds that each keep the better half."""
+    weight_decay: float = 1e-4
+    """Times what is trained, added to its gradient; RMSprop has none."""
+
+    momentum: float = 0.9
+    """Momentum of SGD."""
+
+    objective: Literal["entropy", "superfluous", "maximum"] = "entropy"
+    """What task inference makes small: H, the entropy; G, from the superfluous neurons; for the exhaustive search
+    also the largest probability times -1."""
+
+    search: Literal["one_shot", "binary", "exhaustive", "recovery"] = "one_shot"
+    """How task inference searches: one gradient; rounds that each keep the better half; every task tried; a mask
+    recovered from HopSupSup's memory."""
+
+    gamma: float = 1.5e-3
+    """Weight of the memory's energy in a recovery."""
+
+    recovery_learning_rate: float = 500.0
+    """Step size of a recovery, with the momentum and the weight decay above."""
+
+    through_memory: bool = False
+    """Whether a recovery moves along stored masks only; not the original's way, and surer."""
+
+    attempts: int = 1
+    """Masks that a recovery finds, one after another; the one with the least entropy is taken."""
 
     images_per_pick: int = 1
     """Images of a test batch from which its task is inferred: the first, or all."""
@@ -93,19 +159,45 @@ class Experiment:
             if field.name == "seed":
                 if not 0 <= value < 2**31:
                     raise UserError(f"{option} {value} is out of range; give a number from 0 to 2147483647")
-            elif isinstance(value, int | float) and not 0 < value < math.inf:
+            elif field.name in ("weight_decay", "momentum"):
+                if not 0 <= value < math.inf:
+                    raise UserError(f"{option} {value} is out of range; give a number from 0")
+            elif isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
                 raise UserError(f"{option} {value} is out of range; give a number above 0")
         if any(count < 1 for count in self.eval_at):
             raise UserError("--eval-at takes numbers of tasks, from 1")
-        if self.images_per_pick > self.batch_size:
+        if self.images_per_pick > self.test_batch_size:
             raise UserError(
-                f"--images-per-pick {self.images_per_pick} is more than a batch has; give at most {self.batch_size}"
+                f"--images-per-pick {self.images_per_pick} is more than a test batch has; give at most "
+                f"{self.test_batch_size}"
             )
+        if (self.search == "recovery" and self.scenario in ("GNu", "GNs")) != (self.method == "HopSupSup"):
+            raise UserError("--method HopSupSup and --search recovery need each other, and --scenario GNu or GNs")
+        if self.method == "HopSupSup" and self.network != "BNNet":
+            raise UserError(f"--method HopSupSup needs the gains of --network BNNet; {self.network} has none")
+        if self.network == "BNNet" and self.scenario != "GG" and self.method != "HopSupSup":
+            raise UserError("--network BNNet needs whole batches of one task: --method HopSupSup, or --scenario GG")
+        if self.scenario != "GG" and self.search in ("one_shot", "binary") and self.method != "SupSup":
+            raise UserError(
+                f"--search {self.search} needs the masks of --method SupSup; for {self.method} try --search exhaustive "
+                "or --scenario GG"
+            )
+        if self.scenario == "NNs" and (self.method != "SupSup" or self.search not in ("one_shot", "binary")):
+            raise UserError("--scenario NNs needs --method SupSup, and --search one_shot or binary")
+        if self.method == "LowerBound" and self.scenario != "GG":
+            raise UserError("--method LowerBound has one network for all tasks: nothing to infer; use --scenario GG")
+        if self.scenario != "GG" and self.objective == "maximum" and self.search != "exhaustive":
+            raise UserError(f"--objective maximum is for --search exhaustive; {self.search} takes entropy")
 
     @property
     def evaluations(self) -> list[int]:
         """The numbers of tasks learned after which to evaluate, in order."""
         return sorted({count for count in self.eval_at if count < self.num_tasks} | {self.num_tasks})
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether every task needs what the one before it has left."""
+        return self.scenario == "NNs" or _METHODS[self.method]().trains_weights(1)
 
     def build(self, dataset: Dataset) -> Parts:
         """The network, method, benchmark, optimiser and protocol of evaluation over a data set.
@@ -113,31 +205,62 @@ class Experiment:
         Raises:
             UserError: if the network does not fit the data set.
         """
-        benchmark = PermutedMNIST.of(dataset)
+        benchmark = self._benchmark(dataset)
+        if benchmark.max_tasks is not None and self.num_tasks > benchmark.max_tasks:
+            raise UserError(f"--num-tasks {self.num_tasks} is more than {self.benchmark} has: {benchmark.max_tasks}")
         if self.features < benchmark.num_classes:
             raise UserError(f"--features {self.features} is less than the {benchmark.num_classes} classes")
-        if self.objective == "superfluous" and self.features == benchmark.num_classes:
+        if self.scenario != "GG" and self.objective == "superfluous" and self.features == benchmark.num_classes:
             raise UserError(f"--objective superfluous needs --features above the {benchmark.num_classes} classes")
         if int(self.width * 100) < 1:
             raise UserError(f"--width {self.width} leaves a layer without units; give at least 0.01")
         net = _NETWORKS[self.network](self.features, self.width, dataset.image_shape, _INITIALIZERS[self.initializer])
-        objective = inference.entropy if self.objective == "entropy" else inference.superfluous(benchmark.num_classes)
+        objectives = {
+            "entropy": inference.entropy,
+            "superfluous": inference.superfluous(benchmark.num_classes),
+            "maximum": inference.maximum,
+        }
+        infer = None
+        if self.method == "HopSupSup":
+            optimizer = SGD(self.recovery_learning_rate, self.momentum, self.weight_decay)
+            infer = Recovery(self.gamma, optimizer, self.through_memory, self.attempts)
+        elif self.scenario != "GG":
+            infer = inference.Inference(_SEARCHES[self.search], objectives[self.objective])
         protocol = Protocol(
-            inference.Inference(_SEARCHES[self.search], objective),
-            self.batch_size,
+            infer,
+            self.test_batch_size,
             self.images_per_pick,
             min(self.images_per_task, benchmark.test_size),
+            shared_labels=self.scenario in ("GNs", "NNs"),
         )
-        return Parts(net, methods.SupSup(), benchmark, RMSprop(self.learning_rate), protocol)
+        optimizers = self._optimizer(self.learning_rate), self._optimizer(self.weights_learning_rate)
+        rule = Rule(self.check_every, self.novelty, self.fewest_masks, self.most_masks, objectives[self.objective])
+        return Parts(net, _METHODS[self.method](), benchmark, *optimizers, protocol, rule)
+
+    def _benchmark(self, dataset: Dataset) -> Benchmark:
+        if self.benchmark == "RotatedMNIST":
+            return RotatedMNIST.of(dataset)
+        return PermutedMNIST.of(dataset) if self.benchmark == "PermutedMNIST" else SplitMNIST.of(dataset)
+
+    def _optimizer(self, learning_rate: float) -> Optimizer:
+        if self.optimizer == "RMSprop":
+            return RMSprop(learning_rate)
+        if self.optimizer == "Adam":
+            return Adam(learning_rate, self.weight_decay)
+        return SGD(learning_rate, self.momentum, self.weight_decay)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
 
     def differs_from(self, settings: dict[str, Any]) -> list[str]:
-        """The settings that make another run of it, given an earlier run's; a longer run is the same run."""
+        """The settings that make another run of it, given an earlier run's; a longer run is the same run.
+
+        What the earlier run does not name has its default: a run may be older than a setting.
+        """
+        before = {field.name: field.default for field in dataclasses.fields(self)} | settings
         return [
-            f"{name}: {settings.get(name)} before, {value} now"
+            f"{name}: {before[name]} before, {value} now"
             for name, value in self.to_json().items()
-            if name not in ("num_tasks", "eval_at") and settings.get(name) != value
+            if name not in ("num_tasks", "eval_at") and before[name] != value
         ]

@@ -4,14 +4,16 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from supsup_jax import data, figures, parallel, results
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.scenarios import Outcome, learn_given_tasks
+from supsup_jax.scenarios import Outcome, run_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,27 @@ class Options:
                 raise UserError(f"--{name.replace('_', '-')} {value} is out of range; give a number from 1")
 
 
+@contextlib.contextmanager
+def ends_in_one_line() -> Iterator[None]:
+    """Says on stderr in one line what the user has to do, where a command cannot go on; also a decorator.
+
+    Raises:
+        SystemExit: with status 2 after an error of the user's, 130 if interrupted.
+    """
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(f"error: {f'{error.filename}: {error.strerror}' if error.filename else error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@ends_in_one_line()
 def main(experiment: Experiment, description: str | None) -> list[Outcome]:
     """Runs an experiment as the command line says; a script's only call.
 
@@ -54,10 +77,11 @@ def main(experiment: Experiment, description: str | None) -> list[Outcome]:
     Raises:
         SystemExit: with status 2 after an error of the user's, 130 if interrupted.
     """
-    parallel.use_all_cores()
     folder = None
     try:
         experiment, options = parse(experiment, description)
+        if not experiment.in_turn:
+            parallel.use_all_cores()
         dataset = data.load(experiment.dataset, options.data)
         experiment.build(dataset)  # what does not fit is said before anything is written
         from supsup_jax.console import Reporter, show_outcome
@@ -67,23 +91,15 @@ def main(experiment: Experiment, description: str | None) -> list[Outcome]:
             seeded = dataclasses.replace(experiment, seed=seed)
             folder = _folder(seeded, options)
             with Reporter(folder.name) as reporter:
-                outcomes.append(learn_given_tasks(seeded, dataset, folder, options.tasks_at_once, reporter))
-            published = figures.PUBLISHED.get(seeded.name)
-            figures.draw_accuracy(
-                folder / "accuracy.png", f"{seeded.name}, seed {seed}", outcomes[-1].record, published
-            )
+                outcomes.append(run_of(seeded.scenario).of(seeded, dataset, folder, options.tasks_at_once, reporter))
+            figures.draw_accuracy(folder / "accuracy.png", seeded.name, seed, outcomes[-1].record)
+            if (folder / "recovery.csv").exists():
+                figures.save(figures.draw_recovery([folder]), folder / "recovery.png")
             show_outcome(outcomes[-1])
         return outcomes
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except OSError as error:
-        print(f"error: {f'{error.filename}: {error.strerror}' if error.filename else error}", file=sys.stderr)
-        raise SystemExit(2) from None
     except KeyboardInterrupt:
-        saved = f"; what {folder} has saved is gone on with by --resume" if folder else ""
-        print(f"interrupted{saved}", file=sys.stderr)
-        raise SystemExit(130) from None
+        saved = [f"what {folder} has saved is gone on with by --resume"] if folder else []
+        raise KeyboardInterrupt(*saved) from None
 
 
 def parse(experiment: Experiment, description: str | None) -> tuple[Experiment, Options]:
@@ -101,10 +117,22 @@ def parse(experiment: Experiment, description: str | None) -> tuple[Experiment, 
     ) -> tuple[Experiment, Options]:
         return experiment, run
 
+    with complaints_as_errors():
+        return tyro.cli(arguments, description=description)
+
+
+@contextlib.contextmanager
+def complaints_as_errors() -> Iterator[None]:
+    """Turns what tyro says of a wrong command line into an error of the user's.
+
+    Raises:
+        SystemExit: for `--help`.
+        UserError: in place of tyro's box on stderr.
+    """
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(arguments, description=description)
+            yield
     except SystemExit:
         if not complaint.getvalue():
             raise
@@ -116,6 +144,7 @@ def _one_line(box: str) -> str:
     lines = [line.strip("│ ") for line in box.splitlines()[1:-1]]
     words = " ".join(line for line in lines if not set(line) <= {"─"})
     words = words.split(" For full helptext")[0].split(" Argument helptext:")[0]
+    words = re.sub(r" in \S+ \S+ --help", "", words)  # tyro forgets a part of `python -m supsup_jax COMMAND`
     return f"{words} (--help explains every option)"
 
 

@@ -1,12 +1,10 @@
 """What a run leaves behind for people and programs to read: tables, metrics, settings.
 
-The *record* of a run is plain data that lies in its checkpoints. Every file of the run's folder is written from it,
-whole, so that an interrupted and resumed run leaves the same files. Only `results.csv`, which many runs share, is
-appended to, under a lock.
+Every file of a run's folder is written from its record, whole, so that an interrupted and resumed run leaves the same
+files. Only `results.csv`, which many runs share, is appended to, under a lock.
 """
 
 import csv
-import dataclasses
 import importlib.metadata
 import io
 import json
@@ -14,9 +12,8 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,104 +23,10 @@ import yaml
 from filelock import FileLock
 
 from supsup_jax.errors import UserError
-from supsup_jax.evaluation import Evaluation
+from supsup_jax.records import EvaluationResult, Record, TaskResult, matrices, metrics_of
 
 RESULTS_HEADER = ["Date Finished", "Name", "Current Val", "Best Val", "Save Directory"]
 ADAPT_HEADER = ["Date Finished", "Name", "Task", "Num Tasks Learned", "Current Val", "Adapt Val"]
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """One task, right after it was learned. Accuracies are fractions.
-
-    Attributes:
-        task: its number.
-        finished: when, local time.
-        loss: mean cross-entropy of the last epoch, in nats.
-        accuracy: on the test set after the last epoch, the task given.
-        best: that of the best epoch.
-        seconds: training time; tasks trained side by side share theirs equally.
-    """
-
-    task: int
-    finished: str
-    loss: float
-    accuracy: float
-    best: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """All tasks learned so far, evaluated. Accuracies are fractions, one for each task.
-
-    Attributes:
-        num_tasks: how many.
-        finished: when, local time.
-        seconds: how long it took.
-        training_seconds: training time of these tasks.
-        mask_bytes: bytes of what is kept of these tasks.
-        given: accuracy with the task given (GG).
-        inferred: accuracy with the task inferred once a batch (GNu).
-        inferred_per_image: accuracy with the task inferred for every single image.
-        picked: fraction of batches for which the right task was inferred.
-        picked_per_image: fraction of images for which the right task was inferred.
-        confusion: `[true task, inferred task, batches]` wherever there are any.
-    """
-
-    num_tasks: int
-    finished: str
-    seconds: float
-    training_seconds: float
-    mask_bytes: int
-    given: list[float]
-    inferred: list[float]
-    inferred_per_image: list[float]
-    picked: list[float]
-    picked_per_image: list[float]
-    confusion: list[list[int]]
-
-    @classmethod
-    def of(cls, evaluation: Evaluation, seconds: float, training_seconds: float, mask_bytes: int) -> "EvaluationResult":
-        """The result of an evaluation that has just ended."""
-        confusion = evaluation.confusion
-        cells = [[int(i), int(j), int(confusion[i, j])] for i, j in np.argwhere(confusion)]
-        arrays = {
-            name: [float(value) for value in values]
-            for name, values in evaluation._asdict().items()
-            if name != "confusion"
-        }
-        return cls(len(evaluation.given), now(), seconds, training_seconds, mask_bytes, confusion=cells, **arrays)
-
-
-@dataclass
-class Record:
-    """What is known of a run so far."""
-
-    tasks: list[TaskResult] = field(default_factory=list)
-    evaluations: list[EvaluationResult] = field(default_factory=list)
-
-    def add(self, more: "Record") -> None:
-        """Adds what was measured since."""
-        self.tasks += more.tasks
-        self.evaluations += more.evaluations
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, plain: dict[str, Any]) -> "Record":
-        """From plain data."""
-        return cls(
-            [TaskResult(**task) for task in plain["tasks"]],
-            [EvaluationResult(**evaluation) for evaluation in plain["evaluations"]],
-        )
-
-
-def now() -> str:
-    """Date and time, local, to the second."""
-    return time.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -229,25 +132,79 @@ def append_results(path: Path, save_directory: Path, name: str, tasks: Iterable[
 
 
 def write_files(folder: Path, name: str, record: Record) -> None:
-    """Writes the tables and metrics of a run from its record: `adapt_results.csv`, `confusion.csv`, `metrics.jsonl`."""
-    adapt = [
-        [result.finished, name, task, result.num_tasks, f"{given:.4f}", f"{inferred:.4f}"]
-        for result in record.evaluations
-        for task, (given, inferred) in enumerate(zip(result.given, result.inferred, strict=True))
+    """Writes the tables and metrics of a run from its record.
+
+    `accuracy_matrix.csv`, `metrics.csv` and `metrics.jsonl`; `adapt_results.csv` and `confusion.csv` where tasks were
+    inferred, `recovery.csv` where masks were recovered, `stream.csv` where nobody told the tasks.
+    """
+    inferred = [result for result in record.evaluations if result.inferred is not None]
+    if inferred:
+        adapt = [
+            [result.finished, name, task, result.num_tasks, f"{given:.4f}", f"{accuracy:.4f}"]
+            for result in inferred
+            for task, (given, accuracy) in enumerate(zip(result.given, result.inferred or [], strict=True))
+        ]
+        _replace(folder / "adapt_results.csv", _csv([ADAPT_HEADER, *adapt]))
+        confusion = [[result.num_tasks, *cell] for result in inferred for cell in result.confusion or []]
+        header = ["Num Tasks Learned", "Task", "Inferred Task", "Batches"]
+        _replace(folder / "confusion.csv", _csv([header, *confusion]))
+
+    by_identity = matrices(record)
+    most = max((count for rows in by_identity.values() for count in rows), default=0)
+    matrix = [
+        [count, kind, *(f"{accuracy:.4f}" for accuracy in accuracies)]
+        for kind, rows in by_identity.items()
+        for count, accuracies in rows.items()
     ]
-    _replace(folder / "adapt_results.csv", _csv([ADAPT_HEADER, *adapt]))
-    confusion = [[result.num_tasks, *cell] for result in record.evaluations for cell in result.confusion]
-    header = ["Num Tasks Learned", "Task", "Inferred Task", "Batches"]
-    _replace(folder / "confusion.csv", _csv([header, *confusion]))
-    lines = [{"kind": "task", **dataclasses.asdict(task)} for task in record.tasks]
+    header = ["Num Tasks Learned", "Task Identity", *(f"Task {task}" for task in range(most))]
+    _replace(folder / "accuracy_matrix.csv", _csv([header, *matrix]))
+    summary = [
+        [count, kind, *("" if value is None else _signed(value) for value in metrics_of(record, count)[kind])]
+        for kind, rows in by_identity.items()
+        for count in rows
+    ]
+    header = ["Num Tasks Learned", "Task Identity", "Average Accuracy", "Forgetting", "Backward Transfer"]
+    _replace(folder / "metrics.csv", _csv([header, *summary]))
+
+    recovery = [
+        [result.num_tasks, task, step, *("" if value is None else f"{value:g}" for value in values)]
+        for result in record.evaluations
+        for task, path in enumerate(result.recovery or [])
+        for step, values in enumerate(zip_longest(*path.values()))
+    ]
+    if recovery:
+        header = ["Num Tasks Learned", "Task", "Step", "Hamming Distance", "Energy", "Entropy"]
+        _replace(folder / "recovery.csv", _csv([header, *recovery]))
+
+    if record.stream:
+        header = ["Task", "First Batch", "Batches", "Mask"]
+        starts = [np.cumsum([0, *(batches for _, batches in result.slots)]) for result in record.stream]
+        stream = [
+            [result.task, int(first), batches, slot]
+            for result, of_task in zip(record.stream, starts, strict=True)
+            for (slot, batches), first in zip(result.slots, of_task, strict=False)
+        ]
+        _replace(folder / "stream.csv", _csv([header, *stream]))
+
+    lines = [{"kind": "task", **_without(task, "mask")} for task in record.tasks]
     lines += [{"kind": "evaluation", **_means(result)} for result in record.evaluations]
     _replace(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _means(result: EvaluationResult) -> dict[str, Any]:
-    """An evaluation with the mean over tasks in place of the tasks' own figures."""
-    plain = {name: value for name, value in vars(result).items() if name != "confusion"}
+    """An evaluation with the mean over tasks in place of the tasks' own figures; without what was not measured."""
+    plain = _without(result, "confusion", "recovery", "discovery") | (result.discovery or {})
     return {name: float(np.mean(value)) if isinstance(value, list) else value for name, value in plain.items()}
+
+
+def _signed(fraction: float) -> str:
+    """Four places, and no sign before a zero."""
+    return f"{fraction:.4f}".replace("-0.0000", "0.0000")
+
+
+def _without(result: TaskResult | EvaluationResult, *names: str) -> dict[str, Any]:
+    """As plain data, without these fields and those that were not measured."""
+    return {name: value for name, value in vars(result).items() if name not in names and value is not None}
 
 
 class EventWriter:
@@ -276,11 +233,13 @@ class EventWriter:
         tasks, evaluations = self._written
         for task in record.tasks[tasks:]:
             for tag in ("loss", "accuracy", "seconds"):
-                self._writer.add_scalar(f"task/{tag}", getattr(task, tag), task.task)
+                if (value := getattr(task, tag)) is not None:
+                    self._writer.add_scalar(f"task/{tag}", value, task.task)
         for result in record.evaluations[evaluations:]:
             means = _means(result)
             for tag in ("given", "inferred", "inferred_per_image", "picked", "picked_per_image"):
-                self._writer.add_scalar(f"tasks_learned/{tag}", means[tag], result.num_tasks)
+                if tag in means:
+                    self._writer.add_scalar(f"tasks_learned/{tag}", means[tag], result.num_tasks)
         self._writer.flush()
         self._written = len(record.tasks), len(record.evaluations)
 

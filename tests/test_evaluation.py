@@ -1,10 +1,12 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_training import BENCHMARK, CONV, DATASET, DENSE, learn
 
-from supsup_jax import backend, evaluation, inference, methods, networks, training
+from supsup_jax import backend, data, evaluation, inference, methods, networks, optimizers, training
 from supsup_jax.data import PermutedMNIST
 
 
@@ -14,7 +16,7 @@ def evaluate(net, learned, num_tasks, images_per_pick=1, **protocol):
     total = len(learned.loss)
     store, stats = jax.device_get((method.pack(learned.kept), learned.stats))
     how = evaluation.Protocol(inference.Inference(inference.one_shot), 40, images_per_pick, **protocol)
-    tasks = BENCHMARK.tasks(1, range(total))
+    tasks = BENCHMARK.tasks(DATASET, 1, range(total))
     return evaluation.evaluate(net, method, BENCHMARK, how, 1, weights, stats, store, num_tasks, DATASET.test, tasks)
 
 
@@ -49,7 +51,9 @@ def test_a_wrong_pick_counts_the_whole_batch_as_wrong():
     is_right = np.array([[1, 1, 0, 1, 1], [1, 0, 1, 1, 1]], bool)
     picks = np.array([[0, 1, 0], [1, 1, 0]])  # batches of 2, 2 and 1 images
     image_picks = np.array([[0, 0, 0], [1, 0, 0]])
-    measured = evaluation._summary(is_right, picks, image_picks, batch_size=2)
+    measured = evaluation._Measured(is_right, np.array([5, 5]), picks, image_picks)
+    how = evaluation.Protocol(inference.Inference(inference.one_shot), batch_size=2)
+    measured = evaluation._summary(measured, np.arange(2), 2, how)
     np.testing.assert_allclose(measured.given, [4 / 5, 4 / 5])
     np.testing.assert_allclose(measured.inferred, [3 / 5, 3 / 5])
     np.testing.assert_allclose(measured.inferred_per_image, [2 / 3, 1 / 3])
@@ -63,8 +67,8 @@ def test_correct_covers_every_sample_once(monkeypatch):
     benchmark = PermutedMNIST(1, 96, 4, (4, 4, 1), (0.0,), (1.0,))
     net = networks.LeNet(features=8, width=0.1, input_shape=(4, 4, 1))
     weights, stats = net.init(jax.random.key(0))
-    (task,) = benchmark.tasks(0, [0])
-    images, labels = benchmark.samples(DATASET.test, task, jnp.arange(96))
+    (task,) = benchmark.tasks(DATASET, 0, [0])
+    images, labels = benchmark.samples(DATASET.test, task, jnp.arange(96), train=False)
     expected = net.apply(weights, stats, images, train=False)[0].argmax(-1) == labels
     actual = evaluation.correct(net, benchmark, DATASET.test, weights, stats, task)
     np.testing.assert_array_equal(actual, expected)
@@ -78,14 +82,14 @@ def test_picks_are_those_of_the_first_images_of_each_batch_in_the_fixed_order(se
     method = methods.SupSup()
     weights, _ = DENSE.init(training.weights_key(1))
     bank = jax.device_get(method.pack(learned.kept))
-    tasks = BENCHMARK.tasks(1, range(5))
+    tasks = BENCHMARK.tasks(DATASET, 1, range(5))
     how = evaluation.Protocol(inference.Inference(search, objective), 40, images_per_pick, images_per_task=30)
     measured = evaluation.evaluate(DENSE, method, BENCHMARK, how, 1, weights, {}, bank, 5, DATASET.test, tasks)
     confusion = np.zeros((5, 5), int)
     per_image = np.zeros(5)
     for task in range(5):
         order = jax.random.permutation(evaluation.order_key(1, jnp.int32(task)), 96)
-        images, _ = BENCHMARK.samples(DATASET.test, tasks[task], order)
+        images, _ = BENCHMARK.samples(DATASET.test, tasks[task], order, train=False)
         for start in (0, 40, 80):
             first = images[start : start + images_per_pick]
             (pick,) = search(DENSE, weights, {}, bank, 5, first, objective, images_per_pick)
@@ -104,3 +108,98 @@ def test_evaluating_tasks_side_by_side_as_on_an_accelerator_gives_the_same(monke
     evaluation._over_tasks.cache_clear()
     for one, other in zip(alone, side_by_side, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_with_shared_labels_an_answer_is_right_if_its_label_is():
+    learned = learn(range(3), steps=20)
+    unshared = evaluate(DENSE, learned, 3, images_per_task=96)
+    shared = evaluate(DENSE, learned, 3, images_per_task=96, shared_labels=True)
+    np.testing.assert_array_equal(shared.confusion, unshared.confusion)
+    assert (shared.inferred_per_image >= unshared.inferred_per_image).all()
+
+    weights, _ = DENSE.init(training.weights_key(1))
+    tasks = BENCHMARK.tasks(DATASET, 1, range(3))
+    bank = methods.SupSup().pack(learned.kept)
+    for task in range(3):
+        order = jax.random.permutation(evaluation.order_key(1, jnp.int32(task)), 96)
+        images, labels = BENCHMARK.samples(DATASET.test, tasks[task], order, train=False)
+        picks = inference.one_shot(DENSE, weights, {}, bank, 3, images)
+        effective = [methods.SupSup().combine(weights, methods.SupSup().unpack(bank, pick)) for pick in range(3)]
+        answers = jnp.stack([DENSE.apply(own, {}, images, train=False)[0].argmax(-1) for own in effective])
+        np.testing.assert_allclose(
+            shared.inferred_per_image[task], (answers[picks, jnp.arange(96)] == labels).mean(), atol=1e-6
+        )
+        of_batches = jnp.repeat(picks[jnp.array([0, 40, 80])], 40)[:96]
+        np.testing.assert_allclose(
+            shared.inferred[task], (answers[of_batches, jnp.arange(96)] == labels).mean(), atol=1e-6
+        )
+
+
+def test_several_tasks_may_have_one_entry_in_the_store():
+    learned = learn(range(3))
+    weights, _ = DENSE.init(training.weights_key(1))
+    method = methods.SupSup()
+    tasks = BENCHMARK.tasks(DATASET, 1, [2, 0, 2])
+    how = evaluation.Protocol(inference.Inference(inference.one_shot), 40, images_per_task=8)
+    store = jax.device_get(method.pack(learned.kept))
+    measured = evaluation.evaluate(
+        DENSE, method, BENCHMARK, how, 1, weights, {}, store, 3, DATASET.test, tasks, np.array([2, 0, 2])
+    )
+    expected = np.asarray(learned.accuracy[:, -1])
+    np.testing.assert_allclose(measured.given, expected[[2, 0, 2]], atol=1e-6)
+    assert measured.confusion.shape == (3, 3)
+    np.testing.assert_allclose(measured.picked, measured.confusion[[0, 1, 2], [2, 0, 2]] / 3)
+
+
+def test_where_tasks_are_given_nothing_is_inferred():
+    learned = learn(range(2))
+    weights, _ = DENSE.init(training.weights_key(1))
+    store = methods.SupSup().pack(learned.kept)
+    tasks = BENCHMARK.tasks(DATASET, 1, range(2))
+    how = evaluation.Protocol(None, 40)
+    measured = evaluation.evaluate(
+        DENSE, methods.SupSup(), BENCHMARK, how, 1, weights, {}, store, 2, DATASET.test, tasks
+    )
+    np.testing.assert_allclose(measured.given, learned.accuracy[:, -1], atol=1e-6)
+    assert measured[1:] == (None,) * 5
+
+
+@pytest.fixture(scope="module")
+def split():
+    """Tasks of different sizes: the network, benchmark, tasks and what is learned of the first two."""
+    digits = data.load_digits()
+    benchmark = data.SplitMNIST.of(digits)
+    net = networks.LeNet(20, 0.2, digits.image_shape)
+    tasks = benchmark.tasks(digits, 0, range(2))
+    weights, _ = net.init(jax.random.key(0))
+
+    def one(task, key):
+        validate = partial(evaluation.accuracy, net, benchmark, digits.test)
+        settings = (net, methods.SupSup(), benchmark, optimizers.RMSprop(1e-2), 60, 32, validate)
+        return training.train_task(*settings, weights, {}, digits.train, task, key)
+
+    return digits, benchmark, net, weights, tasks, jax.jit(jax.vmap(one))(tasks, jax.random.split(jax.random.key(1)))
+
+
+def test_tasks_of_different_sizes_are_evaluated_on_their_own_samples_alone(split):
+    digits, benchmark, net, weights, tasks, learned = split
+    method, how = methods.SupSup(), evaluation.Protocol(inference.Inference(inference.one_shot), 30, 7)
+    store = jax.device_get(method.pack(learned.kept))
+    measured = evaluation.evaluate(net, method, benchmark, how, 1, weights, {}, store, 2, digits.test, tasks)
+    for number in range(2):
+        task = jax.tree.map(lambda leaf, number=number: leaf[number], tasks)
+        size = int(benchmark.size(task, train=False))
+        images, labels = benchmark.samples(digits.test, task, jnp.arange(size), train=False)
+        effective = method.combine(weights, method.unpack(store, number))
+        right = net.apply(effective, {}, images, train=False)[0].argmax(-1) == labels
+        np.testing.assert_allclose(measured.given[number], right.mean(), atol=1e-6)
+        np.testing.assert_allclose(learned.accuracy[number, -1], right.mean(), atol=1e-6)
+        assert measured.confusion[number].sum() == -(-size // 30)
+    assert (measured.inferred <= measured.given + 1e-9).all()
+    assert (learned.accuracy[:, -1] > 0.9).all()
+
+
+def test_batches_of_a_smaller_task_hold_each_of_its_samples_once_an_epoch():
+    rows = training.draw_batches(jax.random.key(0), 12, jnp.int32(8), 4, 4).reshape(-1)
+    assert sorted(rows[:8].tolist()) == sorted(rows[8:].tolist()) == list(range(8))
+    assert rows[:8].tolist() != rows[8:].tolist()

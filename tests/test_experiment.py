@@ -25,7 +25,17 @@ def test_evaluations_end_with_the_last_task():
         ({"width": -1.0}, "--width -1.0 is out of range"),
         ({"seed": -1}, "--seed -1 is out of range"),
         ({"eval_at": (0, 3)}, "--eval-at takes numbers of tasks"),
-        ({"images_per_pick": 129}, "--images-per-pick 129 is more than a batch has"),
+        ({"momentum": -0.1}, "--momentum -0.1 is out of range"),
+        ({"objective": "maximum"}, "--objective maximum is for --search exhaustive"),
+        ({"method": "BatchE"}, "--search one_shot needs the masks of --method SupSup"),
+        ({"method": "HopSupSup"}, "--method HopSupSup and --search recovery need each other"),
+        ({"search": "recovery"}, "--method HopSupSup and --search recovery need each other"),
+        ({"scenario": "NNs", "search": "recovery"}, "--scenario NNs needs --method SupSup"),
+        ({"network": "BNNet"}, "--network BNNet needs whole batches of one task"),
+        ({"method": "HopSupSup", "search": "recovery"}, "--method HopSupSup needs the gains of --network BNNet"),
+        ({"method": "LowerBound", "search": "exhaustive"}, "--method LowerBound has one network for all tasks"),
+        ({"scenario": "NNs", "method": "BatchE", "search": "exhaustive"}, "--scenario NNs needs --method SupSup"),
+        ({"images_per_pick": 129}, "--images-per-pick 129 is more than a test batch has"),
     ],
 )
 def test_a_setting_out_of_range_is_named(setting, message):
@@ -39,6 +49,8 @@ def test_a_setting_out_of_range_is_named(setting, message):
         ({"features": 3}, "--features 3 is less than the 4 classes"),
         ({"features": 4, "objective": "superfluous"}, "--objective superfluous needs --features above the 4"),
         ({"width": 0.001}, "--width 0.001 leaves a layer"),
+        ({"benchmark": "SplitMNIST", "num_tasks": 3}, "--num-tasks 3 is more than SplitMNIST has: 2"),
+        ({"benchmark": "RotatedMNIST", "num_tasks": 37}, "--num-tasks 37 is more than RotatedMNIST has: 36"),
     ],
 )
 def test_a_network_that_does_not_fit_the_data_is_refused(setting, message):

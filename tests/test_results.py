@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import yaml
 
-from supsup_jax import results
+from supsup_jax import records, results
 from supsup_jax.evaluation import Evaluation
 
 
 def task(number):
-    return results.TaskResult(number, "2020-12-06 12:00:00", 0.25, 0.9371, 0.94, 2.5)
+    return records.TaskResult(number, "2020-12-06 12:00:00", 0.25, 0.9371, 0.94, 2.5)
 
 
 def evaluation(tasks):
     confusion = np.diag([3] * tasks)
     confusion[0, 1] = 1
     values = np.linspace(0.5, 1, tasks)
-    return results.EvaluationResult.of(Evaluation(values, values / 2, values, values, values, confusion), 1.5, 5.0, 8)
+    return records.EvaluationResult.of(Evaluation(values, values / 2, values, values, values, confusion), 1.5, 5.0, 8)
 
 
 def rows_of(path):
@@ -78,12 +78,12 @@ def test_a_second_run_of_a_name_gets_a_folder_of_its_own(tmp_path):
 
 
 def test_a_record_survives_as_json():
-    record = results.Record([task(0), task(1)], [evaluation(2)])
-    assert results.Record.from_json(json.loads(json.dumps(record.to_json()))) == record
+    record = records.Record([task(0), task(1)], [evaluation(2)])
+    assert records.Record.from_json(json.loads(json.dumps(record.to_json()))) == record
 
 
 def test_files_of_a_run_are_written_from_its_record(tmp_path):
-    results.write_files(tmp_path, "seed=1", results.Record([task(0), task(1)], [evaluation(2)]))
+    results.write_files(tmp_path, "seed=1", records.Record([task(0), task(1)], [evaluation(2)]))
     header, *rows = rows_of(tmp_path / "adapt_results.csv")
     assert ",".join(header) == "Date Finished,Name,Task,Num Tasks Learned,Current Val,Adapt Val"
     assert [row[1:] for row in rows] == [
@@ -111,8 +111,51 @@ def test_settings_say_what_is_needed_to_run_again(tmp_path):
 
 def test_tensorboard_reads_the_events(tmp_path):
     with results.EventWriter(tmp_path) as writer:
-        writer.write(results.Record([task(0)]))
-        writer.write(results.Record([task(0), task(1)], [evaluation(2)]))
+        writer.write(records.Record([task(0)]))
+        writer.write(records.Record([task(0), task(1)], [evaluation(2)]))
     (path,) = tmp_path.glob("events.out.tfevents.*")
     assert path.read_bytes().count(b"task/accuracy") == 2
     assert path.read_bytes().count(b"tasks_learned/inferred_per_image") == 1
+
+
+def test_the_accuracy_matrix_has_a_row_an_evaluation_and_metrics_follow_from_it(tmp_path):
+    record = records.Record(
+        [records.TaskResult(number, "2020-12-06 12:00:00", 0.25, 0.9, 0.9, 1.0) for number in range(2)],
+        [
+            records.EvaluationResult(1, "2020-12-06 12:00:00", 1.0, 1.0, 8, [0.9]),
+            records.EvaluationResult(2, "2020-12-06 12:00:00", 1.0, 1.0, 8, [0.6, 0.8]),
+        ],
+    )
+    results.write_files(tmp_path, "seed=1", record)
+    assert rows_of(tmp_path / "accuracy_matrix.csv") == [
+        ["Num Tasks Learned", "Task Identity", "Task 0", "Task 1"],
+        ["1", "given", "0.9000"],
+        ["2", "given", "0.6000", "0.8000"],
+    ]
+    assert rows_of(tmp_path / "metrics.csv")[1:] == [
+        ["1", "given", "0.9000", "", ""],
+        ["2", "given", "0.7000", "0.3000", "-0.3000"],
+    ]
+    assert not (tmp_path / "adapt_results.csv").exists()
+    assert "inferred" not in json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+def test_recoveries_and_streams_have_tables_of_their_own(tmp_path):
+    path = {"hamming": [4, 1, 0], "energy": [-1.0, -2.5], "entropy": [2.0, 0.5]}
+    evaluation = records.EvaluationResult(
+        1, "2020-12-06 12:00:00", 1.0, 1.0, 8, [0.9], [0.8], picked=[1.0], confusion=[[0, 0, 1]], recovery=[path]
+    )
+    stream = [records.StreamResult(0, [[0, 3], [1, 2]], [0, 1], 1, 2)]
+    record = records.Record([], [evaluation], stream)
+    assert records.Record.from_json(json.loads(json.dumps(record.to_json()))) == record
+    results.write_files(tmp_path, "seed=1", record)
+    assert rows_of(tmp_path / "recovery.csv")[1:] == [
+        ["1", "0", "0", "4", "-1", "2"],
+        ["1", "0", "1", "1", "-2.5", "0.5"],
+        ["1", "0", "2", "0", "", ""],
+    ]
+    assert rows_of(tmp_path / "stream.csv") == [
+        ["Task", "First Batch", "Batches", "Mask"],
+        ["0", "0", "3", "0"],
+        ["0", "3", "2", "1"],
+    ]

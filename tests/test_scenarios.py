@@ -1,7 +1,6 @@
 import dataclasses
 import shutil
-from functools import partial
-from typing import ClassVar
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -9,18 +8,43 @@ import pytest
 from filelock import FileLock
 from toys import small_dataset
 
-from supsup_jax import UserError, methods, scenarios
+from supsup_jax import UserError, scenarios, training
 from supsup_jax.experiment import Experiment
 
 EXPERIMENT = Experiment(
     "small", features=8, width=0.1, num_tasks=12, steps=30, batch_size=16, learning_rate=1e-2, eval_at=(3, 10)
 )
+SHORT = dataclasses.replace(EXPERIMENT, num_tasks=5, eval_at=(2, 4))
+OTHERS = {
+    "BatchE": dataclasses.replace(
+        SHORT, method="BatchE", search="exhaustive", optimizer="Adam", weights_learning_rate=1e-2
+    ),
+    "PSP": dataclasses.replace(SHORT, method="PSP", scenario="GG", weights_learning_rate=1e-2),
+    "UpperBound": dataclasses.replace(SHORT, method="UpperBound", scenario="GG"),
+    "LowerBound": dataclasses.replace(SHORT, method="LowerBound", scenario="GG", weights_learning_rate=1e-2),
+    "HopSupSup": Experiment(
+        "hop",
+        benchmark="SplitMNIST",
+        method="HopSupSup",
+        network="BNNet",
+        search="recovery",
+        optimizer="SGD",
+        features=4,
+        width=0.02,
+        num_tasks=2,
+        steps=20,
+        batch_size=16,
+        test_batch_size=8,
+        learning_rate=0.1,
+    ),
+    "NNs": dataclasses.replace(SHORT, scenario="NNs", check_every=8, fewest_masks=2, novelty=1.05, images_per_task=9),
+}
 DATASET = small_dataset()
 
 
 def run(folder, experiment=EXPERIMENT, **options):
     folder.mkdir(exist_ok=True, parents=True)
-    return scenarios.learn_given_tasks(experiment, DATASET, folder, **options)
+    return scenarios.run_of(experiment.scenario).of(experiment, DATASET, folder, **options)
 
 
 def measured(record):
@@ -50,7 +74,7 @@ def test_a_run_evaluates_where_it_is_told_to(uninterrupted):
     assert [result.num_tasks for result in uninterrupted.record.evaluations] == [3, 10, 12]
     assert [task.task for task in uninterrupted.record.tasks] == list(range(12))
     assert np.mean(uninterrupted.record.evaluations[-1].given) > 0.9
-    assert uninterrupted.record.evaluations[0].mask_bytes == sum(
+    assert uninterrupted.record.evaluations[0].kept_bytes == sum(
         leaf.size for leaf in jax.tree.leaves(uninterrupted.weights)
     )
 
@@ -121,16 +145,141 @@ def test_a_damaged_checkpoint_loses_nothing_else(uninterrupted, tmp_path):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_tasks_that_depend_on_each_other_are_learned_one_by_one(tmp_path, monkeypatch):
-    class InTurn(methods.SupSup):
-        independent: ClassVar[bool] = False
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """A run of every other method, learned task by task."""
 
-    monkeypatch.setattr(methods, "SupSup", InTurn)
-    learned = []
-    run(
-        tmp_path / "seed=1",
-        dataclasses.replace(EXPERIMENT, num_tasks=3),
-        tasks_at_once=8,
-        report=lambda progress: learned.append(progress.tasks),
-    )
-    assert {0, 1, 2, 3} == set(learned)
+    @cache
+    def finished(name):
+        return run(tmp_path_factory.mktemp(name) / "seed=1", OTHERS[name], tasks_at_once=1)
+
+    return finished
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_method_goes_on_where_it_was_interrupted_and_ends_with_the_same_results(others, tmp_path, name):
+    expected = others(name)
+    folder = tmp_path / "seed=1"
+
+    def interrupt_evaluation(progress):
+        due = 2 if name == "HopSupSup" else 4
+        if progress.message.startswith(f"evaluating {due} "):
+            raise InterruptedForTestError
+
+    with pytest.raises(InterruptedForTestError):
+        run(folder, OTHERS[name], tasks_at_once=3, report=interrupt_evaluation)
+    resumed = run(folder, OTHERS[name], tasks_at_once=3)
+    assert dicts_without_saved(resumed) == dicts_without_saved(expected)
+    for part in ("weights", "stats", "store"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(resumed, part), getattr(expected, part))
+
+
+def dicts_without_saved(outcome):
+    """What was measured; which slots were saved when depends on the chunks."""
+    plain = measured(outcome.record)
+    for entry in plain["stream"]:
+        entry.pop("saved")
+    return plain
+
+
+def test_baselines_are_learned_and_psp_forgets_less_than_nothing_at_all(others):
+    upper, psp, lower = (others(name).record.evaluations[-1] for name in ("UpperBound", "PSP", "LowerBound"))
+    assert np.mean(upper.given) > 0.9
+    assert np.mean(upper.given) > np.mean(psp.given) > np.mean(lower.given)
+    assert upper.inferred is None
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(others("LowerBound").weights))
+    assert upper.kept_bytes == 5 * weights
+    assert lower.kept_bytes == weights
+    assert psp.kept_bytes == weights + 5 * 8
+
+
+def test_batche_trains_the_weights_with_the_first_task_alone(others, tmp_path):
+    batche = others("BatchE")
+    first = run(tmp_path / "seed=1", dataclasses.replace(OTHERS["BatchE"], num_tasks=1))
+    jax.tree.map(np.testing.assert_array_equal, batche.weights, first.weights)
+    fresh, _ = batche.parts.net.init(training.weights_key(1))
+    assert abs(fresh["dense0"]["kernel"] - first.weights["dense0"]["kernel"]).max() > 0
+    assert batche.record.evaluations[-1].given[0] > 0.9
+    assert np.mean(batche.record.evaluations[-1].given) > 0.4
+    assert batche.record.evaluations[-1].inferred is not None
+
+
+def test_trained_weights_are_stored_twice_and_not_once_a_task(others):
+    kept = others("LowerBound").folder / "state"
+    assert len([path for path in kept.iterdir() if path.name.isdecimal()]) == 2
+
+
+def test_what_hopsupsup_keeps_does_not_grow_with_tasks(others, tmp_path):
+    hop = others("HopSupSup")
+    one = run(tmp_path / "seed=1", dataclasses.replace(OTHERS["HopSupSup"], num_tasks=1))
+    (two,) = hop.record.evaluations
+    assert one.record.evaluations[0].kept_bytes == two.kept_bytes == 4 * 2 * (40**2 + 40) + 4
+    for outcome in (one, hop):
+        assert sum(leaf.nbytes for leaf in jax.tree.leaves(outcome.store)) == two.kept_bytes
+    assert not list((hop.folder / "checkpoints").glob("*/arrays"))
+    assert [len(path["hamming"]) for path in two.recovery] == [len(path["energy"]) + 1 for path in two.recovery]
+    assert two.given == [pytest.approx(task.accuracy, abs=0.2) for task in hop.record.tasks]
+    assert (hop.folder / "recovery.csv").read_text().count("\n") > 4
+
+
+def test_a_stream_is_recorded_batch_by_batch(others):
+    stream = others("NNs").record.stream
+    assert [result.task for result in stream] == list(range(5))
+    assert all(sum(batches for _, batches in result.slots) == 30 for result in stream)
+    discovery = others("NNs").record.evaluations[-1].discovery
+    assert discovery["masks"] == 1 + max(slot for result in stream for slot, _ in result.slots)
+    assert (others("NNs").folder / "stream.csv").exists()
+
+
+def test_where_a_stream_finds_each_task_its_masks_are_those_of_given_tasks(tmp_path):
+    experiment = dataclasses.replace(EXPERIMENT, num_tasks=3, check_every=30, check_epochs=False, novelty=1e9)
+    told = run(tmp_path / "told", experiment)
+    untold = run(tmp_path / "untold", dataclasses.replace(experiment, scenario="NNs"))
+    jax.tree.map(np.testing.assert_array_equal, untold.store, told.store)
+    assert untold.record.evaluations[-1].given == told.record.evaluations[-1].given
+    assert untold.record.evaluations[-1].discovery["one_mask"] == 1
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """A stream of five tasks to a learner that may have two masks, learned task by task."""
+    return run(tmp_path_factory.mktemp("crowded") / "seed=1", CROWDED, tasks_at_once=1)
+
+
+CROWDED = dataclasses.replace(
+    SHORT, scenario="NNs", check_every=30, check_epochs=False, fewest_masks=2, most_masks=2, novelty=1e9, eval_at=(4,)
+)
+
+
+def test_of_tasks_that_were_skipped_nothing_is_right(crowded):
+    assert [result.slots for result in crowded.record.stream] == [[[0, 30]], [[1, 30]], *[[[-1, 30]]] * 3]
+    evaluation = crowded.record.evaluations[-1]
+    assert evaluation.discovery["masks"] == 2
+    for figure in (evaluation.given, evaluation.picked, evaluation.picked_per_image):
+        assert figure[2:] == [0, 0, 0]
+    assert min(evaluation.given[:2]) > 0.9
+    assert [task.accuracy for task in crowded.record.tasks[2:]] == [0, 0, 0]
+
+
+def test_a_stream_of_which_nothing_was_learned_lately_is_gone_on_with(crowded, tmp_path):
+    def interrupt_evaluation(progress):
+        if progress.message.startswith("evaluating 4 "):
+            raise InterruptedForTestError
+
+    with pytest.raises(InterruptedForTestError):
+        run(tmp_path / "seed=1", CROWDED, tasks_at_once=3, report=interrupt_evaluation)
+    resumed = run(tmp_path / "seed=1", CROWDED, tasks_at_once=3)
+    assert dicts_without_saved(resumed) == dicts_without_saved(crowded)
+    jax.tree.map(np.testing.assert_array_equal, resumed.store, crowded.store)
+
+
+def test_a_run_is_not_made_shorter(uninterrupted):
+    with pytest.raises(UserError, match="holds 12 tasks; give --num-tasks 12 or more"):
+        run(uninterrupted.folder, dataclasses.replace(EXPERIMENT, num_tasks=3))
+
+
+def test_an_evaluation_asked_for_too_late_is_left_out_where_the_weights_have_changed(tmp_path):
+    folder = tmp_path / "seed=1"
+    run(folder, dataclasses.replace(OTHERS["LowerBound"], num_tasks=3, eval_at=()))
+    later = run(folder, dataclasses.replace(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,)))
+    assert [result.num_tasks for result in later.record.evaluations] == [3, 4]

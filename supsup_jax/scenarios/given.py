@@ -1,0 +1,210 @@
+"""Scenarios GG, GNu and GNs: the learner is told where a task ends."""
+
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from itertools import takewhile
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from supsup_jax import backend, evaluation, memory_evaluation, parallel, records
+from supsup_jax.checkpoints import Chunk
+from supsup_jax.errors import UserError
+from supsup_jax.experiment import Parts
+from supsup_jax.methods import HopSupSup, Kept, Store
+from supsup_jax.networks import Stats, Weights
+from supsup_jax.optimizers import Optimizer
+from supsup_jax.records import Record, TaskResult
+from supsup_jax.scenarios.run import Run
+from supsup_jax.training import Learned, task_key, train_task
+
+
+class GivenTasks(Run):
+    """Learns tasks side by side, or in turn where they train the shared weights."""
+
+    def __init__(self, *arguments: Any):
+        self._chunks: list[Chunk] = []
+        self._memory: Store | None = None  # what is kept of all tasks, where that does not grow with them
+        super().__init__(*arguments)
+        kept = sum(chunk.num_tasks for chunk in self._chunks)
+        if [task.task for task in self.record.tasks] != list(range(kept)):
+            raise UserError(
+                f"{self.folder} holds masks of {kept} tasks, but results of others; restore it from a copy, "
+                "or start without --resume"
+            )
+
+    def _take_in(self, chunk: Chunk, news: Record, restored: bool) -> None:
+        self._chunks.append(chunk)
+
+    def _take_in_state(self, state: dict[str, Any]) -> None:
+        super()._take_in_state(state)
+        self._memory = state.get("memory", self._memory)
+
+    def _kept(self) -> tuple[Store, Stats]:
+        method = self.parts.method
+        stats = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(chunk.stats for chunk in self._chunks))
+        if not method.store_grows:
+            return self._memory, stats
+        counts = [chunk.num_tasks for chunk in self._chunks]
+        return method.concatenate([chunk.store for chunk in self._chunks], counts), stats
+
+    def _kept_bytes(self, num_tasks: int) -> int:
+        return backend.num_bytes((self._shapes(num_tasks), self._state_shapes()))
+
+    def _unchanged_since(self, num_tasks: int) -> bool:
+        method, later = self.parts.method, range(num_tasks, self._num_learned)
+        return not later or (method.store_grows and not any(method.trains_weights(task) for task in later))
+
+    def _shapes(self, num_tasks: int) -> tuple[Any, Any]:
+        method = self.parts.method
+
+        def stacked(weights: Weights, stats: Stats) -> tuple[Store, Stats]:
+            kept = method.keep(method.init_task(jax.random.key(0), weights))
+            kept, stats = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_tasks), (kept, stats))
+            return method.pack(kept) if method.store_grows else {}, stats
+
+        return jax.eval_shape(stacked, self.weights, self.fresh_stats)
+
+    def _state_shapes(self) -> dict[str, Any]:
+        method = self.parts.method
+
+        def state(weights: Weights) -> dict[str, Any]:
+            kept = method.keep(method.init_task(jax.random.key(0), weights))
+            trained = {"weights": weights} if method.trains_weights(0) else {}
+            if method.store_grows:
+                return trained
+            return trained | {"memory": method.remember(None, jax.tree.map(lambda leaf: leaf[None], kept))}
+
+        return jax.eval_shape(state, self.weights)
+
+    def _next_tasks(self) -> np.ndarray:
+        """The tasks to learn before the next checkpoint: as many as may be, and all of them alike.
+
+        Where they change what earlier ones are evaluated with, they end where that is due.
+        """
+        method, first = self.parts.method, self._num_learned
+        stop = min(first + self.tasks_at_once, self.experiment.num_tasks)
+        trains_weights = method.trains_weights(first)
+        if trains_weights or not method.store_grows:
+            stop = min(stop, self._next_evaluation)
+        return np.array([*takewhile(lambda task: method.trains_weights(task) == trains_weights, range(first, stop))])
+
+    def _learn_chunk(self) -> None:
+        experiment, method = self.experiment, self.parts.method
+        numbers = self._next_tasks()
+        first = int(numbers[0])
+        self.report(f"learning tasks {first} to {numbers[-1]}" if len(numbers) > 1 else f"learning task {first}")
+        started = time.perf_counter()
+        keys = jax.vmap(lambda task: task_key(experiment.seed, task))(numbers)
+        tasks = jax.tree.map(lambda leaf: leaf[numbers], self.tasks), keys
+        state = {}
+        if method.trains_weights(first):
+            learned, state["weights"] = self._learn_in_turn(tasks, len(numbers))
+        else:
+            train = _side_by_side(self.parts, experiment.steps, experiment.batch_size)
+            learned = jax.block_until_ready(train(self.on_devices, tasks, self.tasks_at_once))
+        seconds = time.perf_counter() - started
+
+        if method.store_grows:
+            store, masks = method.pack(learned.kept), [None] * len(numbers)
+        else:
+            state["memory"] = jax.device_get(method.remember(self._memory, learned.kept))
+            store, masks = {}, _as_hex(learned.kept)
+        store, stats, loss, accuracy = jax.device_get((store, learned.stats, learned.loss, learned.accuracy))
+        learned_tasks = [
+            TaskResult(
+                task=int(number),
+                finished=records.now(),
+                loss=float(loss[row, -1]),
+                accuracy=float(accuracy[row, -1]),
+                best=float(accuracy[row].max()),
+                seconds=seconds / len(numbers),
+                mask=masks[row],
+            )
+            for row, number in enumerate(numbers)
+        ]
+        self._save(Chunk(len(numbers), store, stats), Record(tasks=learned_tasks), state or None)
+        self.report(
+            f"accuracy {100 * accuracy[:, -1].mean():.2f} % with the task given",
+            len(numbers) * experiment.steps / seconds,
+        )
+
+    def _learn_in_turn(self, tasks: Any, count: int) -> tuple[Learned, Weights]:
+        """Learns tasks of which each starts with the weights that the one before has left."""
+        train = _alone(self.parts, self.experiment.steps, self.experiment.batch_size)
+        learned = []
+        for row in range(count):
+            one = train(self.on_devices, jax.tree.map(lambda leaf, row=row: leaf[row], tasks))
+            self.on_devices = (one.weights, *self.on_devices[1:])
+            learned.append(jax.device_get(one._replace(weights=None)))
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *learned), jax.device_get(self.on_devices[0])
+
+    def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
+        weights, _, _, test = self.on_devices
+        net, method, protocol = self.parts.net, self.parts.method, self.parts.protocol
+        common = (self.parts.benchmark, protocol, self.experiment.seed, weights)
+        store, stats = self._kept()
+        if isinstance(method, HopSupSup):
+            like = method.init_task(jax.random.key(0), self.weights)
+            truth = _from_hex([task.mask or "" for task in self.record.tasks[:num_tasks]], like)
+            measured, paths = memory_evaluation.evaluate_recovery(net, method, *common, store, truth, test, self.tasks)
+            return measured, {"recovery": paths}
+        return evaluation.evaluate(net, method, *common, stats, store, num_tasks, test, self.tasks), {}
+
+
+def _as_hex(masks: Kept) -> list[str]:
+    """The bits of masks of vectors, stacked, leaf after leaf."""
+    bits = np.concatenate([np.asarray(leaf) != 0 for leaf in jax.tree.leaves(masks)], axis=1)
+    return [row.tobytes().hex() for row in np.packbits(bits, axis=1)]
+
+
+def _from_hex(masks: list[str], like: Kept) -> Kept:
+    """Masks of vectors, stacked, from their bits."""
+    bits = np.unpackbits(np.array([list(bytes.fromhex(mask)) for mask in masks], np.uint8), axis=1)
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([len(leaf) for leaf in leaves])
+    parts = [bits[:, end - len(leaf) : end] for leaf, end in zip(leaves, ends, strict=True)]
+    return structure.unflatten([part.astype(np.float32) for part in parts])
+
+
+def _learner(parts: Parts, optimizer: Optimizer, trains_weights: bool, steps: int, batch_size: int) -> Any:
+    """The function that learns one task."""
+
+    def learn(shared: Any, one: Any) -> Learned:
+        weights, stats, train, test = shared
+        task, key = one
+        # A network of HopSupSup answers by the statistics of the batch, so the batches are those of its evaluation.
+        images_at_once = parts.protocol.batch_size if isinstance(parts.method, HopSupSup) else None
+        validate = partial(evaluation.accuracy, parts.net, parts.benchmark, test, images_at_once=images_at_once)
+        return train_task(
+            net=parts.net,
+            method=parts.method,
+            benchmark=parts.benchmark,
+            optimizer=optimizer,
+            steps=steps,
+            batch_size=batch_size,
+            validate=validate,
+            weights=weights,
+            stats=stats,
+            train=train,
+            task=task,
+            key=key,
+            trains_weights=trains_weights,
+        )
+
+    return learn
+
+
+@cache
+def _side_by_side(parts: Parts, steps: int, batch_size: int) -> Callable[..., Learned]:
+    """The jitted function that learns a chunk of independent tasks; the same one for the same settings."""
+    return parallel.over_tasks(_learner(parts, parts.optimizer, False, steps, batch_size))
+
+
+@cache
+def _alone(parts: Parts, steps: int, batch_size: int) -> Callable[..., Learned]:
+    """The jitted function that learns one task together with the shared weights; the same one for the same settings."""
+    return jax.jit(_learner(parts, parts.weights_optimizer, True, steps, batch_size))

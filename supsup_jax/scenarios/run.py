@@ -1,0 +1,268 @@
+"""What the loops have in common: what is learned and measured lies in memory and on disk alike, and is evaluated."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from supsup_jax import backend, evaluation, parallel, results
+from supsup_jax.checkpoints import Checkpoints, Chunk
+from supsup_jax.data import Dataset
+from supsup_jax.errors import UserError
+from supsup_jax.experiment import Experiment, Parts
+from supsup_jax.methods import Store
+from supsup_jax.networks import Stats, Weights
+from supsup_jax.records import EvaluationResult, Record, TaskResult
+from supsup_jax.training import weights_key
+
+
+class Outcome(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        experiment: its settings.
+        dataset: the data set that they name.
+        folder: where it lies.
+        parts: network, method, benchmark, optimisers and protocol.
+        weights: the shared weights, as the last task left them.
+        stats: statistics of every task, or every discovered one, stacked.
+        store: what is kept of every task, or every discovered one.
+        record: what was measured.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    folder: Path
+    parts: Parts
+    weights: Weights
+    stats: Stats
+    store: Store
+    record: Record
+
+
+class Report(NamedTuple):
+    """How far a run is.
+
+    Attributes:
+        tasks: tasks learned.
+        of: tasks to learn.
+        steps_per_second: updates a second, of all tasks of the last chunk together; nothing learned yet: 0.
+        message: what has just been done or is to come, in a few words.
+    """
+
+    tasks: int
+    of: int
+    steps_per_second: float
+    message: str
+
+
+class Run(ABC):
+    """A run of an experiment in a folder, which may hold an earlier part of it.
+
+    Args:
+        experiment: the settings.
+        dataset: the data set that they name.
+        folder: the run's folder; it must exist.
+        checkpoints: those of the folder.
+        tasks_at_once: tasks to learn between two checkpoints; by default as many as fit in memory.
+        report: called as the run goes on.
+    """
+
+    _events: results.EventWriter
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        folder: Path,
+        checkpoints: Checkpoints,
+        tasks_at_once: int | None,
+        report: Callable[[Report], None],
+    ):
+        self.experiment, self.dataset, self.folder, self.checkpoints = experiment, dataset, folder, checkpoints
+        self.parts = experiment.build(dataset)
+        self.weights, self.fresh_stats = self.parts.net.init(weights_key(experiment.seed))
+        self.record = Record()
+        self._listener = report
+        self._restore()
+        if self._num_learned > experiment.num_tasks:
+            raise UserError(
+                f"{folder} holds {self._num_learned} tasks; give --num-tasks {self._num_learned} or more, or start "
+                "without --resume"
+            )
+        self.tasks = self.parts.benchmark.tasks(dataset, experiment.seed, range(experiment.num_tasks))
+        self.on_devices = parallel.replicate((self.weights, self.fresh_stats, dataset.train, dataset.test))
+        self.tasks_at_once = min(tasks_at_once or self._tasks_that_fit(), experiment.num_tasks)
+
+    @classmethod
+    def of(
+        cls,
+        experiment: Experiment,
+        dataset: Dataset,
+        folder: Path,
+        tasks_at_once: int | None = None,
+        report: Callable[[Report], None] = lambda report: None,
+    ) -> Outcome:
+        """Runs an experiment, or goes on with it where the folder holds an earlier part of the same run.
+
+        Args:
+            experiment: the settings.
+            dataset: the data set that they name.
+            folder: the run's folder; it must exist.
+            tasks_at_once: tasks to learn between two checkpoints; by default as many as fit in memory.
+            report: called as the run goes on.
+
+        Raises:
+            UserError: if the folder's checkpoints cannot be read, or another process is using it.
+        """
+        try:
+            with FileLock(folder / ".lock", timeout=0), Checkpoints(folder, experiment.to_json()) as checkpoints:
+                run = cls(experiment, dataset, folder, checkpoints, tasks_at_once, report)
+                with results.EventWriter(folder) as run._events:
+                    return run._go()
+        except Timeout as error:
+            raise UserError(f"{folder} is in use by another process; wait for it, or start without --resume") from error
+
+    @abstractmethod
+    def _learn_chunk(self) -> None:
+        """Learns the next tasks, and saves them."""
+
+    @abstractmethod
+    def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
+        """Evaluates so many tasks; with what is to be recorded besides."""
+
+    @abstractmethod
+    def _kept(self) -> tuple[Store, Stats]:
+        """What is kept of all tasks learned so far, and their statistics."""
+
+    @abstractmethod
+    def _kept_bytes(self, num_tasks: int) -> int:
+        """The bytes of what is kept of so many tasks, and of the shared weights if they were trained."""
+
+    @abstractmethod
+    def _unchanged_since(self, num_tasks: int) -> bool:
+        """Whether so many tasks can be evaluated now as they could when no more were learned."""
+
+    @abstractmethod
+    def _shapes(self, num_tasks: int) -> tuple[Any, Any]:
+        """The shapes and types of a chunk of so many: what is kept, and statistics."""
+
+    def _state_shapes(self) -> dict[str, Any]:
+        """The shapes and types of what is replaced as tasks come; by default nothing is."""
+        return {}
+
+    @abstractmethod
+    def _take_in(self, chunk: Chunk, news: Record, restored: bool) -> None:
+        """Takes in a chunk and what was measured of it, newly learned or restored; part of the record by then."""
+
+    def _take_in_state(self, state: dict[str, Any]) -> None:
+        """Takes in what was replaced."""
+        self.weights = state.get("weights", self.weights)
+
+    def _restore(self) -> None:
+        """Takes in what was saved, if it is of the same run and whole."""
+        saved = self.checkpoints.restore(self._shapes, self._state_shapes())
+        for step in saved.steps:
+            if differences := self.experiment.differs_from(step.experiment):
+                raise UserError(
+                    f"{self.folder} holds a run of other settings ({'; '.join(differences)}); use its settings, "
+                    "or start without --resume"
+                )
+            news = Record.from_json(step.record)
+            self.record.add(news)
+            if step.chunk:
+                self._take_in(step.chunk, news, restored=True)
+        if saved.state:
+            self._take_in_state(saved.state)
+
+    def _save(self, chunk: Chunk | None, news: Record, state: dict[str, Any] | None = None) -> None:
+        """Saves what is new, takes it in, and brings the run's files up to it."""
+        self.checkpoints.save(chunk, news.to_json(), state)
+        self.record.add(news)
+        if chunk:
+            self._take_in(chunk, news, restored=False)
+        if state:
+            self._take_in_state(state)
+        self._write(news.tasks)
+
+    def _write(self, tasks: list[TaskResult]) -> None:
+        """Brings the run's files up to the record, of which `results.csv` may lack these tasks."""
+        name = self.folder.name
+        if tasks:
+            results.append_results(self.folder.parent / "results.csv", self.folder, name, tasks)
+        results.write_files(self.folder, name, self.record)
+        self._events.write(self.record)
+
+    @property
+    def _num_learned(self) -> int:
+        return len(self.record.tasks)
+
+    @property
+    def _next_evaluation(self) -> int:
+        """The number of tasks learned after which all are evaluated next."""
+        return next(count for count in self.experiment.evaluations if count > self._num_learned)
+
+    def _go(self) -> Outcome:
+        """Learns the tasks that are not learned yet, and evaluates where it is due."""
+        self._write(self.record.tasks)
+        self._evaluate_where_due()
+        while self._num_learned < self.experiment.num_tasks:
+            self._learn_chunk()
+            self._evaluate_where_due()
+        store, stats = self._kept()
+        return Outcome(
+            experiment=self.experiment,
+            dataset=self.dataset,
+            folder=self.folder,
+            parts=self.parts,
+            weights=self.weights,
+            stats=stats,
+            store=store,
+            record=self.record,
+        )
+
+    def _evaluate_where_due(self) -> None:
+        """Evaluates at every number of tasks that has been reached and not been evaluated."""
+        done = {result.num_tasks for result in self.record.evaluations}
+        for num_tasks in self.experiment.evaluations:
+            if num_tasks > self._num_learned or num_tasks in done:
+                continue
+            if not self._unchanged_since(num_tasks):
+                self.report(f"not evaluated: {num_tasks} tasks, since what they share has changed with later ones")
+                continue
+            self.report(f"evaluating {num_tasks} tasks")
+            started = time.perf_counter()
+            measured, more = self._evaluate(num_tasks)
+            result = EvaluationResult.of(
+                measured,
+                seconds=time.perf_counter() - started,
+                training_seconds=sum(task.seconds for task in self.record.tasks[:num_tasks]),
+                kept_bytes=self._kept_bytes(num_tasks),
+                **more,
+            )
+            self._save(None, Record(evaluations=[result]))
+            if result.inferred is None or result.picked is None:
+                self.report(f"{num_tasks} tasks: accuracy {100 * np.mean(result.given):.2f} % with the task given")
+            else:
+                self.report(
+                    f"{num_tasks} tasks: accuracy {100 * np.mean(result.inferred):.2f} % with the task inferred, "
+                    f"which was right in {100 * np.mean(result.picked):.2f} %"
+                )
+
+    def report(self, message: str, steps_per_second: float = 0.0, tasks: int | None = None) -> None:
+        """Says how far the run is; by default as many tasks are learned as are recorded."""
+        learned = self._num_learned if tasks is None else tasks
+        self._listener(Report(learned, self.experiment.num_tasks, steps_per_second, message))
+
+    def _tasks_that_fit(self) -> int:
+        # What the task owns, its gradient, two moments, effective weights and their gradient; the rows of all batches;
+        # the images of a batch of the validation on their way through the network.
+        weights = backend.num_bytes(self.weights)
+        rows = self.experiment.steps * self.experiment.batch_size
+        pixels = math.prod(self.dataset.image_shape)
+        return parallel.tasks_at_once(6 * weights + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels)

@@ -1,0 +1,168 @@
+"""Scenario NNs: nobody tells the learner where a task ends, nor which task a test image belongs to."""
+
+import time
+from collections.abc import Callable
+from functools import cache
+from itertools import groupby, pairwise
+from typing import Any
+
+import jax
+import numpy as np
+
+from supsup_jax import backend, evaluation, records
+from supsup_jax.checkpoints import Chunk
+from supsup_jax.data import Benchmark
+from supsup_jax.discovery import Learner, Slot
+from supsup_jax.experiment import Parts
+from supsup_jax.methods import Store, SupSup
+from supsup_jax.metrics import discovery_metrics, usual_masks
+from supsup_jax.networks import Stats
+from supsup_jax.records import Record, StreamResult, TaskResult
+from supsup_jax.scenarios.run import Run
+from supsup_jax.training import draw_batches, epoch_ends, task_key
+
+
+class StreamOfTasks(Run):
+    """Feeds a learner with tasks one after another, and measures what it makes of them: only that knows the tasks.
+
+    A checkpoint holds the slots that were trained since the one before it.
+    """
+
+    def __init__(self, *arguments: Any):
+        self._restored: list[Slot] = []
+        super().__init__(*arguments)
+        parts = self.parts
+        if not isinstance(parts.method, SupSup):
+            raise ValueError("only SupSup discovers tasks")
+        self._learner = Learner(parts.net, parts.method, parts.optimizer, parts.rule, self.experiment.seed)
+        position = {}
+        if self.record.stream:
+            last = self.record.stream[-1]
+            position = {"active": last.active, "since_check": last.since_check}
+        self._state = self._learner.resume(self.weights, self._restored, **position)
+        del self._restored  # thousands of slots would be held twice as they are trained further
+
+    def _take_in(self, chunk: Chunk, news: Record, restored: bool) -> None:
+        if not restored:  # what has just been learned is there already
+            return
+        structure = jax.tree.structure(self._slot_shapes().optimizer)
+        for row, number in enumerate(news.stream[-1].saved):
+            owned, leaves, stats = jax.tree.map(
+                lambda leaf, row=row: leaf[row], (chunk.store["owned"], chunk.store["optimizer"], chunk.stats)
+            )
+            slot = Slot(owned, structure.unflatten(leaves[str(place)] for place in range(len(leaves))), stats)
+            self._restored[number : number + 1] = [slot]
+
+    def _slot_shapes(self) -> Slot:
+        def slot() -> Slot:
+            owned = self.parts.method.init_task(jax.random.key(0), self.weights)
+            return Slot(owned, self.parts.optimizer.transformation().init(owned), self.fresh_stats)
+
+        return jax.eval_shape(slot)
+
+    def _shapes(self, num_tasks: int) -> tuple[Any, Any]:
+        slot = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((num_tasks, *leaf.shape), leaf.dtype), self._slot_shapes()
+        )
+        return _as_store(slot)
+
+    def _kept(self) -> tuple[Store, Stats]:
+        return jax.device_get(self._learner.masks(self._state)), self._learner.stats(self._state)
+
+    def _kept_bytes(self, num_tasks: int) -> int:
+        return backend.num_bytes(self._learner.masks(self._state))
+
+    def _unchanged_since(self, num_tasks: int) -> bool:
+        return num_tasks == self._num_learned
+
+    def _learn_chunk(self) -> None:
+        first = self._num_learned
+        stop = min(first + self.tasks_at_once, self._next_evaluation)
+        news, trained = Record(), set()
+        for number in range(first, stop):
+            started = time.perf_counter()
+            used = self._feed(number)
+            seconds = time.perf_counter() - started
+            trained |= {int(slot) for slot in used if slot >= 0}
+            runs = [[int(slot), len([*batches])] for slot, batches in groupby(used)]
+            saved = sorted(trained) if number == stop - 1 else []
+            position = self._state.active, self._state.since_check
+            news.stream.append(StreamResult(number, runs, saved, *position))
+            accuracy = self._accuracy(number, int(usual_masks([runs])[0]))
+            news.tasks.append(TaskResult(number, records.now(), None, accuracy, accuracy, seconds))
+            message = f"task {number} came, accuracy {100 * accuracy:.2f} %; masks so far: {len(self._state.slots)}"
+            self.report(message, self.experiment.steps / seconds, number + 1)
+        slots = [self._state.slots[slot] for slot in saved]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(slots)) if slots else None
+        self._save(Chunk(len(saved), *_as_store(stacked)) if stacked else None, news)
+
+    def _feed(self, number: int) -> list[int]:
+        """Feeds the learner with a task's batches, which are those that a learner of given tasks has."""
+        experiment, benchmark = self.experiment, self.parts.benchmark
+        weights, stats, train, _ = self.on_devices
+        task = jax.tree.map(lambda leaf: leaf[number], self.tasks)
+        _, order_key = jax.random.split(task_key(experiment.seed, number))
+        rows = _drawn(benchmark, experiment.steps, experiment.batch_size)(order_key, task)
+        used: list[int] = []
+        ends = epoch_ends(benchmark.train_size, experiment.steps, experiment.batch_size)
+        for start, stop in pairwise([0, *ends]):
+            for piece in range(start, stop, experiment.check_every):
+                batches = rows[piece : min(piece + experiment.check_every, stop)]
+                images, labels = _shown(benchmark)(train, task, batches)
+                check = experiment.check_epochs and piece == start
+                self._state, slots = self._learner.learn(self._state, weights, stats, images, labels, check)
+                used += slots.tolist()
+        return used
+
+    def _accuracy(self, number: int, slot: int) -> float:
+        """The accuracy of a task with the mask of a slot; nothing is right where none was trained."""
+        if slot < 0:
+            return 0.0
+        task = jax.tree.map(lambda leaf: leaf[number], self.tasks)
+        weights, _, _, test = self.on_devices
+        own = self._state.slots[slot]
+        return float(_measured(self.parts)(weights, own.owned, own.stats, test, task))
+
+    def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
+        parts, (weights, _, _, test) = self.parts, self.on_devices
+        runs = [result.slots for result in self.record.stream]
+        entries = usual_masks(runs)
+        store, stats = self._kept()
+        tasks = jax.tree.map(lambda leaf: leaf[:num_tasks], self.tasks)
+        common = (parts.net, parts.method, parts.benchmark, parts.protocol, self.experiment.seed, weights)
+        found = len(self._state.slots)
+        measured = evaluation.evaluate(*common, stats, store, found, test, tasks, entries)
+        return measured, {"discovery": discovery_metrics(runs)._asdict()}
+
+
+def _as_store(slots: Slot) -> tuple[Any, Stats]:
+    """Slots, stacked, as they lie in a checkpoint, which knows no optimiser's classes."""
+    leaves = {str(place): leaf for place, leaf in enumerate(jax.tree.leaves(slots.optimizer))}
+    return {"owned": slots.owned, "optimizer": leaves}, slots.stats
+
+
+@cache
+def _drawn(benchmark: Benchmark, steps: int, batch_size: int) -> Callable[..., Any]:
+    """The jitted function that draws the batches of a task."""
+
+    def draw(key: Any, task: Any) -> jax.Array:
+        return draw_batches(key, benchmark.train_size, benchmark.size(task, train=True), steps, batch_size)
+
+    return jax.jit(draw)
+
+
+@cache
+def _shown(benchmark: Benchmark) -> Callable[..., Any]:
+    """The jitted function that shows batches as a task shows them."""
+    return jax.jit(lambda split, task, rows: jax.lax.map(lambda one: benchmark.samples(split, task, one, True), rows))
+
+
+@cache
+def _measured(parts: Parts) -> Callable[..., Any]:
+    """The jitted function that gives a task's accuracy with a slot."""
+
+    def accuracy(weights: Any, owned: Any, stats: Any, test: Any, task: Any) -> jax.Array:
+        effective = parts.method.effective(weights, owned)
+        return evaluation.accuracy(parts.net, parts.benchmark, test, effective, stats, task)
+
+    return jax.jit(accuracy)

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from supsup_jax.metrics import discovery_metrics, metrics, usual_masks
+
+ROWS = {1: [0.9], 2: [0.8, 0.6], 4: [0.85, 0.5, 0.7, 0.9]}
+
+
+def test_metrics_after_the_first_task_are_its_accuracy():
+    assert metrics(ROWS, 1, [0.9, 0.7, 0.8, 0.9]) == (0.9, None, None)
+    assert metrics(ROWS, 1) == (0.9, None, None)
+
+
+def test_forgetting_is_from_the_best_and_transfer_from_the_first_accuracy_of_every_task_but_the_last():
+    result = metrics(ROWS, 4, [0.8, 0.7, 0.8, 0.9])
+    assert result.average_accuracy == pytest.approx(np.mean(ROWS[4]))
+    assert result.forgetting == pytest.approx(np.mean([0.9 - 0.85, 0.7 - 0.5, 0.8 - 0.7]))
+    assert result.backward_transfer == pytest.approx(np.mean([0.85 - 0.8, 0.5 - 0.7, 0.7 - 0.8]))
+
+
+def test_without_accuracies_from_learning_only_tasks_that_were_evaluated_before_count():
+    result = metrics(ROWS, 4)
+    assert result.forgetting == pytest.approx(np.mean([0.9 - 0.85, 0.6 - 0.5]))
+    assert result.backward_transfer == pytest.approx(np.mean([0.85 - 0.9, 0.5 - 0.6]))
+
+
+def test_a_gain_is_negative_forgetting():
+    assert metrics({1: [0.5], 2: [0.7, 0.9]}, 2).forgetting == pytest.approx(-0.2)
+
+
+def test_tasks_that_were_found_one_by_one():
+    stream = [[(0, 10)], [(1, 10)], [(2, 10)]]
+    assert discovery_metrics(stream) == (3, 1.0, 1.0, 1.0)
+    assert usual_masks(stream).tolist() == [0, 1, 2]
+
+
+def test_tasks_that_share_a_mask_and_tasks_of_two():
+    shared = discovery_metrics([[(0, 10)], [(0, 10)], [(1, 10)]])
+    assert (shared.masks, shared.one_mask, shared.completeness) == (2, pytest.approx(1 / 3), pytest.approx(1))
+    assert shared.purity == pytest.approx(2 / 3)
+    split = discovery_metrics([[(0, 6), (1, 4)], [(2, 10)]])
+    assert (split.masks, split.one_mask, split.purity) == (3, 0.5, 1.0)
+    assert 0 < split.completeness < 1
+    assert usual_masks([[(1, 4), (0, 6)], [(2, 10)]]).tolist() == [0, 2]
+
+
+def test_skipped_batches_count_as_found_by_no_mask():
+    result = discovery_metrics([[(0, 10)], [(-1, 10)], [(-1, 5), (0, 5)]])
+    assert (result.masks, result.one_mask) == (1, 0.0)
+    assert result.purity == pytest.approx((10 + 10) / 30)
+    assert usual_masks([[(0, 10)], [(-1, 10)]]).tolist() == [0, -1]
