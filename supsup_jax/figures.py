@@ -1,49 +1,280 @@
-"""Pictures of results, legible in print and without colour vision."""
+"""Pictures of results, legible in print and without colour vision: of one run, and the paper's figures from many."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from supsup_jax.results import Record
+from supsup_jax.errors import UserError
+from supsup_jax.records import Record
+from supsup_jax.tables import Curve, Run, check_settings, over_seeds, read_recovery
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 # Okabe and Ito's palette.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+AMBER, SKY, GREEN, BLUE, ORANGE, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#999999"
 
 
-# Accuracy in % after so many tasks, read off the published figures to about 0.05 points.
-_LENET_250 = {10: 93.67, 50: 93.68, 100: 93.68, 150: 93.66, 200: 93.65, 250: 93.63}
-_FC_250 = {10: 96.28, 50: 96.17, 100: 96.05, 150: 95.96, 200: 95.93, 250: 95.79}
-_LENET_2500 = {10: 93.5, 500: 93.5, 1000: 93.5, 1500: 93.5, 2000: 93.5, 2500: 93.45}
-PUBLISHED = {
-    f"GNu/MNISTPerm/{folder}/supsup_{objective}": points
-    for folder, points in (
-        ("LeNet-250-tasks", _LENET_250),
-        ("FC-250-tasks", _FC_250),
-        ("LeNet-2500-tasks", _LENET_2500),
-    )
-    for objective in "hg"
+class Look(NamedTuple):
+    """How a method is drawn.
+
+    Attributes:
+        label: its name in a legend.
+        colour: of our points; the paper's are black.
+        marker: of our points and the paper's.
+        line: style of the line through our points.
+        identity: whether the paper's curve has the task given or inferred.
+        forgets: whether accuracy falls too far to be drawn on the others' scale.
+    """
+
+    label: str
+    colour: str
+    marker: str
+    line: Any
+    identity: Literal["given", "inferred"] = "given"
+    forgets: bool = False
+
+
+_SUPSUP = Look("SupSup (GNu, H)", BLUE, "o", "-", "inferred")
+_LOOKS = {
+    "upper_bound": Look("upper bound (GG)", AMBER, "^", (0, (7, 2))),
+    "supsup": _SUPSUP,
+    "supsup_h": _SUPSUP,
+    "supsup_g": Look("SupSup (GNu, G)", SKY, "s", "--", "inferred"),
+    "NNs/supsup": Look("SupSup (NNs, H)", PURPLE, "D", "-.", "inferred"),
+    "batche": Look("BatchE (GG)", GREEN, "v", "-."),
+    "psp": Look("PSP (GG)", ORANGE, "P", ":", forgets=True),
+    "lower_bound": Look("lower bound (GG)", PURPLE, "X", (0, (3, 1, 1, 1, 1, 1)), forgets=True),
 }
-"""The paper's points for SupSup with the task inferred (GNu), by the name of the experiment."""
+_METHODS = ("upper_bound", "supsup", "supsup_h", "supsup_g", "batche", "psp", "lower_bound")
+
+_LENET_250, _FC_250, _LENET_2500 = (f"GNu/MNISTPerm/{name}-tasks" for name in ("LeNet-250", "FC-250", "LeNet-2500"))
+_HOPSUPSUP = "GNu/SplitMNIST/hopsupsup"
+_FIGURES = {
+    "figure4": (
+        "MNISTPerm, 250 tasks: Figure 4 (Figure 3 of the camera-ready)",
+        {
+            "left: LeNet 300-100": [f"{_LENET_250}/{method}" for method in _METHODS],
+            "right: FC 1024-1024": [f"{_FC_250}/{method}" for method in _METHODS],
+        },
+    ),
+    "figure5": (
+        "MNISTPerm, 2,500 tasks: Figure 5 (Figure 4 of the camera-ready)",
+        {"LeNet 300-100": [*(f"{_LENET_2500}/{method}" for method in _METHODS), "NNs/supsup"]},
+    ),
+    "figure6": (
+        "MNISTRotate, 36 tasks: Figure 6 (Figure 5 of the camera-ready)",
+        {"FC 1024-1024": [f"GNu/MNISTRotate/{method}" for method in _METHODS]},
+    ),
+}
+SHOWN = {_HOPSUPSUP, *(name for _, panels in _FIGURES.values() for names in panels.values() for name in names)}
+"""The experiments that a figure shows."""
+
+# Read off the published figures to about 0.05 points. Where a curve of PSP ends, the figure does: it is below 88 %.
+PUBLISHED: dict[str, dict[int, float]] = {
+    f"{_LENET_250}/upper_bound": {10: 94.95, 50: 95.01, 100: 94.99, 150: 94.96, 200: 94.91, 250: 94.87},
+    f"{_LENET_250}/supsup_h": {10: 93.67, 50: 93.68, 100: 93.68, 150: 93.66, 200: 93.65, 250: 93.63},
+    f"{_LENET_250}/supsup_g": {10: 93.67, 50: 93.68, 100: 93.68, 150: 93.66, 200: 93.65, 250: 93.63},
+    f"{_LENET_250}/batche": {10: 88.86, 50: 88.33, 100: 88.23, 150: 88.23, 200: 88.22, 250: 88.21},
+    f"{_LENET_250}/psp": {10: 94.65},
+    f"{_FC_250}/upper_bound": {10: 96.76, 50: 96.70, 100: 96.68, 150: 96.66, 200: 96.64, 250: 96.61},
+    f"{_FC_250}/supsup_h": {10: 96.28, 50: 96.17, 100: 96.05, 150: 95.96, 200: 95.93, 250: 95.67},
+    f"{_FC_250}/supsup_g": {10: 96.28, 50: 96.17, 100: 96.05, 150: 95.96, 200: 95.93, 250: 95.91},
+    f"{_FC_250}/batche": {10: 92.84, 50: 92.40, 100: 92.36, 150: 92.34, 200: 92.33, 250: 92.32},
+    f"{_FC_250}/psp": {10: 97.16, 50: 94.74, 100: 88.0},
+    f"{_LENET_2500}/upper_bound": {10: 94.71, 2500: 94.71},
+    f"{_LENET_2500}/supsup_h": {10: 93.5, 500: 93.5, 1000: 93.5, 1500: 93.5, 2000: 93.5, 2500: 93.45},
+    f"{_LENET_2500}/supsup_g": {10: 93.5, 500: 93.5, 1000: 93.5, 1500: 93.5, 2000: 93.5, 2500: 93.45},
+    "NNs/supsup": {10: 93.59, 500: 93.49, 1000: 93.47, 1500: 93.46, 2000: 93.45, 2500: 92.54},
+}
+"""The paper's accuracy in % after so many tasks, by the name of the experiment."""
+
+_PUBLISHED_DEVIATION = {("NNs/supsup", 2500): 0.42}
+_PAPER: dict[str, Any] = {"color": "black", "linestyle": "none", "markerfacecolor": "none", "markersize": 10}
 
 
-def draw_accuracy(path: Path, title: str, record: Record, published: Mapping[int, float] | None = None) -> None:
-    """Draws accuracy against tasks learned, over the paper's points if there are any.
+def accuracy_curve(runs: Sequence[Run]) -> Curve:
+    """Accuracy of an experiment against tasks learned: the task inferred for SupSup, given for what it is compared to.
+
+    Args:
+        runs: of one experiment, each with another seed.
+
+    Raises:
+        UserError: if their settings differ, or they were not evaluated as the figure shows.
+    """
+    check_settings(runs)
+    identity = _look(runs[0].name).identity
+    for run in runs:
+        if not run.accuracies[identity]:
+            raise UserError(f"{run.folder} was not evaluated with the task {identity}; give folders without this run")
+    return over_seeds([run.accuracies[identity] for run in runs])
+
+
+def _look(name: str) -> Look:
+    return _LOOKS.get(name) or _LOOKS[name.rpartition("/")[2]]
+
+
+def draw_paper(runs: Iterable[Run]) -> dict[str, "matplotlib.figure.Figure"]:
+    """Draws the figures of the paper for which there are runs, by the name of the file for each.
+
+    Args:
+        runs: one for each experiment and seed.
+
+    Raises:
+        UserError: if no figure shows these runs, they do not belong together, or have not what the figure shows.
+    """
+    of_name: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        of_name[run.name].append(run)
+    if of_name.keys().isdisjoint(SHOWN):
+        raise UserError(
+            f"no figure of the paper shows {', '.join(sorted(of_name))}; give runs of the scripts in experiments/GNu "
+            "or experiments/NNs"
+        )
+    pictures = {}
+    for file, (title, panels) in _FIGURES.items():
+        drawn = {
+            panel: {name: accuracy_curve(of_name[name]) for name in names if name in of_name}
+            for panel, names in panels.items()
+            if not of_name.keys().isdisjoint(names)
+        }
+        if drawn:
+            pictures[file] = _draw_accuracies(title, drawn)
+    if _HOPSUPSUP in of_name:
+        check_settings(of_name[_HOPSUPSUP])
+        pictures["recovery"] = draw_recovery([run.folder for run in of_name[_HOPSUPSUP]])
+    return pictures
+
+
+def _draw_accuracies(title: str, panels: Mapping[str, Mapping[str, Curve]]) -> "matplotlib.figure.Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1 + 5.2 * len(panels), 5.6), layout="constrained", dpi=200)
+    figure.suptitle(title)
+    columns = figure.subfigures(1, len(panels), squeeze=False)[0]
+    for column, (heading, curves) in zip(columns, panels.items(), strict=True):
+        _draw_panel(column, heading, curves)
+    return figure
+
+
+def _draw_panel(column: Any, heading: str, curves: Mapping[str, Curve]) -> None:
+    """Draws the curves of one network, those that fall on a coarser scale below the others."""
+    points = {name: [*curve.mean, *PUBLISHED.get(name, {}).values()] for name, curve in curves.items()}
+    kept = [value for name, values in points.items() if not _look(name).forgets for value in values]
+    lowest, highest = (bound(value for values in points.values() for value in values) for bound in (min, max))
+    # Differences of a fraction of a point are not to look like cliffs.
+    floor = math.floor(min(min(kept, default=lowest) - 0.3, highest - 4))
+    if lowest < floor:
+        upper, lower = column.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        lower.set(ylim=(0, floor), facecolor="0.95", yticks=range(0, floor - 10, 25))
+        lower.set_title(f"below {floor} %, on another scale", fontsize="small", loc="right", pad=3)
+        axes = [upper, lower]
+    else:
+        axes = [column.subplots()]
+    axes[0].set(title=heading, ylim=(floor, highest + 0.3))
+    axes[-1].set(xlabel="tasks learned")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    column.supylabel("mean accuracy over tasks learned (%)", fontsize="medium")
+    for panel in axes:
+        low, high = panel.get_ylim()
+        panel.grid(alpha=0.3)
+        for name, curve in curves.items():
+            if min(points[name]) > high:
+                continue
+            look = _look(name)
+            inside = {at: value for at, value in PUBLISHED.get(name, {}).items() if low <= value <= high}
+            deviation = [_PUBLISHED_DEVIATION.get((name, at), 0) for at in inside]
+            panel.errorbar(list(inside), list(inside.values()), deviation, marker=look.marker, **_PAPER)
+            _plot_curve(panel, curve, look, look.label, [low <= value <= high for value in curve.mean])
+    if not curves.keys().isdisjoint(PUBLISHED):
+        axes[0].errorbar([], [], marker="o", label="paper (black, same shape)", **_PAPER)
+    handles, labels = axes[0].get_legend_handles_labels()
+    column.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small", handlelength=4)
+
+
+def _plot_curve(axes: Any, curve: Curve, look: Look, label: str, marked: Any) -> None:
+    """Draws a curve, with markers and bars only at some of its points, as Matplotlib's `markevery` has it."""
+    axes.errorbar(
+        curve.at,
+        curve.mean,
+        curve.deviation if curve.seeds > 1 else None,
+        color=look.colour,
+        marker=look.marker,
+        linestyle=look.line,
+        markersize=5,
+        markevery=marked,
+        errorevery=marked,
+        capsize=3,
+        label=label if curve.seeds == 1 else f"{label}, {curve.seeds} seeds ± std",
+    )
+
+
+def draw_recovery(folders: Sequence[Path]) -> "matplotlib.figure.Figure":
+    """Draws how the masks of HopSupSup's tasks were recovered in the last evaluation.
+
+    Args:
+        folders: of runs, each with another seed.
+
+    Raises:
+        UserError: if a run's table is damaged.
+    """
+    from matplotlib.figure import Figure
+
+    seeds = [read_recovery(folder / "recovery.csv") for folder in folders]
+    figure = Figure(figsize=(11, 4.4), layout="constrained", dpi=200)
+    figure.suptitle("SplitMNIST: HopSupSup recovers the mask of each task from a memory (Section 3.5)")
+    panels = figure.subplots(1, 3, sharex=True)
+    looks = list(dict.fromkeys(_LOOKS.values()))
+    headings = "Hamming distance to the task's mask", "energy of the memory", "entropy of the outputs (nats)"
+    for quantity, (axes, heading) in enumerate(zip(panels, headings, strict=True)):
+        for task in sorted(set().union(*seeds)):
+            path = over_seeds([seed[task][quantity] for seed in seeds if task in seed])
+            marked = (task % 5, 5)  # no marker hides another
+            _plot_curve(axes, path, looks[task % len(looks)], f"task {task}", marked)
+        axes.axvline(30, color="black", linestyle="--", linewidth=1, label="paper: recovered before step 30")
+        axes.set(title=heading, xlabel="gradient step")
+        axes.title.set_fontsize("medium")
+        axes.grid(alpha=0.3)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small", handlelength=4)
+    return figure
+
+
+def save(figure: "matplotlib.figure.Figure", path: Path) -> None:
+    """Writes a picture whole or not at all; the path's ending says the format."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        figure.savefig(unfinished, format=path.suffix.removeprefix("."))
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def draw_accuracy(path: Path, name: str, seed: int, record: Record) -> None:
+    """Draws a run's accuracy against tasks learned, over the paper's points if there are any.
 
     Args:
         path: where the picture goes; its ending says the format.
-        title: stands above it.
+        name: the experiment's.
+        seed: the run's.
         record: what was measured.
-        published: accuracy in % after so many tasks.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4.2), layout="constrained", dpi=150)
-    figure.suptitle(title, fontsize="medium")
-    _plot_accuracy(figure.subplots(), record, published or {})
-    figure.savefig(path)
+    figure.suptitle(f"{name}, seed {seed}", fontsize="medium")
+    axes = figure.subplots()
+    if name in PUBLISHED:
+        label = f"paper, task {_look(name).identity}"
+        axes.plot(*zip(*PUBLISHED[name].items(), strict=True), "xk", markersize=9, label=label)
+    _plot_accuracy(axes, record)
+    save(figure, path)
 
 
 def draw_run(
@@ -67,7 +298,7 @@ def draw_run(
     figure = Figure(figsize=(10, 4.2), layout="constrained", dpi=150)
     figure.suptitle(title)
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.1))[0]
-    _plot_accuracy(left.subplots(), record, {})
+    _plot_accuracy(left.subplots(), record)
 
     panels = right.subplots(len(tasks), 1, sharex=True, squeeze=False)[:, 0]
     for panel, gradient, task in zip(panels, gradients, tasks, strict=True):
@@ -80,23 +311,23 @@ def draw_run(
         panel.margins(x=0.01)
     panels[-1].set_xlabel("task i (the image's own: hatched)")
     right.supylabel("∂ objective / ∂αᵢ", fontsize="medium")
-    figure.savefig(path)
+    save(figure, path)
 
 
-def _plot_accuracy(axes: Any, record: Record, published: Mapping[int, float]) -> None:
+def _plot_accuracy(axes: Any, record: Record) -> None:
     results = sorted(record.evaluations, key=lambda result: result.num_tasks)
     learned = [result.num_tasks for result in results]
-    if published:
-        axes.plot(*zip(*published.items(), strict=True), "x", color="black", markersize=9, label="paper, task inferred")
     for name, label, style, colour in (
         ("given", "task given", "o-", BLUE),
         ("inferred", "task inferred, once a batch", "s--", ORANGE),
         ("inferred_per_image", "task inferred, every image", "^:", GREEN),
     ):
+        if results and getattr(results[0], name) is None:
+            continue
         means = [100 * np.mean(getattr(result, name)) for result in results]
         axes.plot(learned, means, style, color=colour, label=label, markerfacecolor="none")
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, high - 5), high + 0.2)  # differences of a fraction of a point are not to look like cliffs
     axes.set(xlabel="tasks learned", ylabel="mean accuracy over tasks learned (%)", xlim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left")
+    axes.legend(loc="best")

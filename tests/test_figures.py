@@ -1,9 +1,43 @@
 import numpy as np
+import pytest
 from matplotlib.image import imread
 from test_results import evaluation
 
-from supsup_jax import figures
-from supsup_jax.results import Record
+from supsup_jax import UserError, figures, results, tables
+from supsup_jax.records import EvaluationResult, Record
+
+LENET, FC, LONG = (f"GNu/MNISTPerm/{folder}-tasks" for folder in ("LeNet-250", "FC-250", "LeNet-2500"))
+HOPSUPSUP = "GNu/SplitMNIST/hopsupsup"
+
+
+def write_run(root, name, seed, given, inferred=None, recovery=None, **settings):
+    """A run's folder; `given` and `inferred` have the accuracy of every task, evaluated after 2 tasks and after all."""
+    folder = results.new_folder(root / name, f"seed={seed}")
+    results.write_settings(folder, {"experiment": {"name": name, "seed": seed, "steps": 9} | settings})
+    evaluations = [
+        EvaluationResult(count, "2020-12-06 12:00:00", 1.0, 1.0, 8, given[:count], inferred and inferred[:count])
+        for count in sorted({2, len(given)})
+    ]
+    if recovery:
+        evaluations[-1] = EvaluationResult(**vars(evaluations[-1]) | {"recovery": recovery})
+    results.write_files(folder, folder.name, Record([], evaluations))
+    return folder
+
+
+def paths(tasks, steps):
+    """How masks were recovered: of one step more the distance alone is known."""
+    values = np.linspace(1, 0, steps).tolist()
+    return [{"hamming": [*values, 0.0], "energy": values, "entropy": values} for _ in range(tasks)]
+
+
+def colours(path):
+    """The picture's colours, as 0 to 255."""
+    picture = np.round(255 * imread(path)[..., :3]).astype(int)
+    return {tuple(colour) for colour in np.unique(picture.reshape(-1, 3), axis=0).tolist()}
+
+
+def rgb(colour):
+    return tuple(bytes.fromhex(colour.removeprefix("#")))
 
 
 def test_a_run_is_drawn_whatever_its_ending(tmp_path):
@@ -12,8 +46,112 @@ def test_a_run_is_drawn_whatever_its_ending(tmp_path):
         path = tmp_path / f"run.{ending}"
         figures.draw_run(path, "a run", Record([], [evaluation(3), evaluation(5)]), gradients, [1, 4])
         assert path.stat().st_size > 5000
-    figures.draw_accuracy(tmp_path / "accuracy.pdf", "a run", Record([], [evaluation(3)]), {3: 90.0, 5: 89.0})
-    assert (tmp_path / "accuracy.pdf").stat().st_size > 5000
     picture = imread(tmp_path / "run.png")
     assert picture.shape[:2] == (630, 1500)
     assert len(np.unique(picture.reshape(-1, 4), axis=0)) > 50
+
+
+@pytest.mark.parametrize("name", [f"{LENET}/supsup_h", f"{LENET}/lower_bound", "quickstart"])
+def test_accuracy_is_drawn_with_and_without_points_of_the_paper(tmp_path, name):
+    figures.draw_accuracy(tmp_path / "accuracy.png", name, 1, Record([], [evaluation(3)]))
+    assert {rgb(figures.BLUE), rgb(figures.ORANGE)} <= colours(tmp_path / "accuracy.png")
+
+
+def test_a_run_whose_tasks_were_given_is_drawn_with_the_task_given_only(tmp_path):
+    given = EvaluationResult(3, "2020-12-06 12:00:00", 1.0, 1.0, 8, [0.8, 0.9, 1.0])
+    figures.draw_accuracy(tmp_path / "accuracy.png", f"{LENET}/upper_bound", 1, Record([], [given]))
+    assert rgb(figures.BLUE) in colours(tmp_path / "accuracy.png")
+    assert rgb(figures.ORANGE) not in colours(tmp_path / "accuracy.png")
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path = tmp_path / "accuracy.png"
+    path.write_text("before")
+
+    def fail(figure, where, **_):
+        where.write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        figures.draw_accuracy(path, "x", 1, Record([], [evaluation(3)]))
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("accuracy.png", "before")]
+
+
+@pytest.mark.parametrize(
+    ("name", "accuracy"),
+    [(f"{LENET}/supsup_g", 50), ("NNs/supsup", 50), ("GNu/MNISTRotate/supsup", 50)]
+    + [(f"{FC}/{method}", 100) for method in ("batche", "psp", "upper_bound", "lower_bound")],
+)
+def test_the_task_is_inferred_for_supsup_and_given_for_what_it_is_compared_to(tmp_path, name, accuracy):
+    write_run(tmp_path, name, 1, [1.0, 1.0], [0.5, 0.5])
+    assert figures.accuracy_curve(tables.read_runs([tmp_path])).mean == [accuracy]
+
+
+def test_seeds_of_other_settings_or_without_what_is_drawn_are_refused(tmp_path):
+    name = f"{LENET}/supsup_h"
+    write_run(tmp_path, name, 1, [0.5] * 3, [0.5] * 3, num_tasks=3, momentum=0.9)
+    write_run(tmp_path, name, 2, [0.5] * 4, [0.5] * 4, num_tasks=4)  # older than the setting `momentum`
+    assert figures.accuracy_curve(tables.read_runs([tmp_path])).at == [2, 3, 4]
+    write_run(tmp_path, name, 3, [0.5] * 3, [0.5] * 3, steps=10)
+    with pytest.raises(UserError, match=r"seed=1 and .*seed=3 differ in steps \(9 and 10\)"):
+        figures.accuracy_curve(sorted(tables.read_runs([tmp_path]), key=lambda run: run.seed))
+    folder = write_run(tmp_path, name, 4, [0.5] * 3)
+    with pytest.raises(UserError, match="seed=4 was not evaluated with the task inferred"):
+        figures.accuracy_curve(tables.read_runs([folder]))
+
+
+def test_each_figure_is_drawn_from_its_own_runs(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path, f"{LENET}/supsup_h", seed, [0.9] * 3, [0.9 + seed / 100] * 3)
+    write_run(tmp_path, f"{LENET}/lower_bound", 1, [0.9, 0.3, 0.1])
+    write_run(tmp_path, f"{LONG}/upper_bound", 1, [0.95] * 3)
+    write_run(tmp_path, HOPSUPSUP, 1, [0.9] * 3, [0.9] * 3, paths(3, 8))
+    pictures = figures.draw_paper(tables.read_runs([tmp_path]))
+    assert list(pictures) == ["figure4", "figure5", "recovery"]
+    for name, width in (("figure4", 1240), ("figure5", 1240), ("recovery", 2200)):
+        figures.save(pictures[name], tmp_path / f"{name}.png")
+        assert imread(tmp_path / f"{name}.png").shape[1] == width
+    assert {rgb(figures.BLUE), rgb(figures.PURPLE), (0, 0, 0)} <= colours(tmp_path / "figure4.png")
+    assert rgb(figures.AMBER) in colours(tmp_path / "figure5.png")
+    assert {rgb(figures.BLUE), rgb(figures.AMBER), rgb(figures.SKY)} <= colours(tmp_path / "recovery.png")
+
+    write_run(tmp_path, f"{FC}/psp", 1, [0.9] * 3)
+    both = figures.draw_paper(tables.read_runs([tmp_path]))["figure4"]
+    assert [column.axes[0].get_title() for column in both.subfigs] == ["left: LeNet 300-100", "right: FC 1024-1024"]
+
+
+def test_what_falls_far_below_the_others_has_a_scale_of_its_own(tmp_path):
+    write_run(tmp_path, f"{LENET}/supsup_h", 1, [0.93] * 3, [0.93] * 3)
+    write_run(tmp_path, f"{LENET}/batche", 1, [0.8823] * 3)
+    (column,) = figures.draw_paper(tables.read_runs([tmp_path]))["figure4"].subfigs
+    assert [axes.get_ylim() for axes in column.axes] == [(87, pytest.approx(93.98))]
+    write_run(tmp_path, f"{LENET}/psp", 1, [0.93, 0.93, 0.1])
+    (column,) = figures.draw_paper(tables.read_runs([tmp_path]))["figure4"].subfigs
+    assert [axes.get_ylim() for axes in column.axes] == [(87, pytest.approx(94.95)), (0, 87)]
+
+
+def test_the_last_recovery_is_drawn_as_far_as_it_was_measured(tmp_path):
+    folder = write_run(tmp_path, HOPSUPSUP, 1, [0.9] * 3, [0.9] * 3, paths(3, 8))
+    rows = (folder / "recovery.csv").read_text().splitlines()
+    (folder / "recovery.csv").write_text("\n".join([*rows, "2,0,0,5,5,5"]) + "\n")
+    (picture,) = figures.draw_paper(tables.read_runs([tmp_path])).values()
+    assert [len(axes.containers) for axes in picture.axes] == [3, 3, 3]
+    lines = [axes.containers[0].lines[0] for axes in picture.axes]
+    assert [len(line.get_xdata()) for line in lines] == [9, 8, 8]
+    assert lines[2].get_ydata()[[0, -1]].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("row", ["", "3,0", "3,0,0,1,1", "3,0,0,1,1,one", "3,0,0,1,1,nan"])
+def test_a_damaged_recovery_is_named(tmp_path, row):
+    folder = write_run(tmp_path, HOPSUPSUP, 1, [0.9] * 3, [0.9] * 3, paths(3, 8))
+    (folder / "recovery.csv").write_text(f"header\n{row}\n")
+    with pytest.raises(UserError, match=r"recovery.csv is damaged"):
+        figures.draw_paper(tables.read_runs([tmp_path]))
+
+
+def test_the_papers_points_are_those_of_experiments_that_the_figures_show():
+    assert all(0 < accuracy < 100 for points in figures.PUBLISHED.values() for accuracy in points.values())
+    methods = ["upper_bound", "supsup_h", "supsup_g", "batche", "psp"]
+    expected = [f"{folder}/{method}" for folder in (LENET, FC) for method in methods]
+    assert list(figures.PUBLISHED) == [*expected, *(f"{LONG}/{method}" for method in methods[:3]), "NNs/supsup"]

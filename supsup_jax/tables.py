@@ -1,0 +1,162 @@
+"""What runs have left on disk, read: settings and accuracies, the tries and seeds of one experiment together."""
+
+import contextlib
+import csv
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from supsup_jax.errors import UserError
+from supsup_jax.results import read_settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the tables of a run say.
+
+    Attributes:
+        folder: where it lies.
+        experiment: its settings.
+        name: the experiment's name.
+        seed: its seed.
+        age: orders the tries of a run: the newest is the greatest.
+        accuracies: mean accuracy in % after so many tasks, for the task `given` and `inferred`.
+    """
+
+    folder: Path
+    experiment: dict[str, Any]
+    name: str
+    seed: int
+    age: tuple[int, float]
+    accuracies: dict[str, dict[int, float]]
+
+
+class Curve(NamedTuple):
+    """Means over seeds, and their standard deviations (of the sample; 0 for a single seed)."""
+
+    at: list[int]
+    mean: list[float]
+    deviation: list[float]
+    seeds: int
+
+
+def read_runs(folders: Iterable[Path]) -> list[Run]:
+    """Reads the runs in these folders and below, each once.
+
+    Raises:
+        UserError: if a folder holds no run that was evaluated, or a run's files are damaged.
+    """
+    runs: dict[Path, Run] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is not a folder; give the folder of a run, or one above several")
+        found = {path.resolve(): run for path in _run_folders(folder) if (run := _read_run(path)).accuracies["given"]}
+        if not found:
+            raise UserError(
+                f"{folder} holds no run that was evaluated (settings.yaml and accuracy_matrix.csv); give the folder of "
+                "a run, or one above several"
+            )
+        runs |= found
+    return list(runs.values())
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    for path, below, files in os.walk(folder):
+        if {"settings.yaml", "accuracy_matrix.csv"} <= set(files):
+            below.clear()  # checkpoints are large trees without runs
+            yield Path(path)
+
+
+def _read_run(folder: Path) -> Run:
+    try:
+        settings = read_settings(folder)
+    except UserError:
+        settings = {}
+    match settings:
+        case {"experiment": {"name": str(name), "seed": int(seed)} as experiment}:
+            table = folder / "accuracy_matrix.csv"
+            attempt = folder.name.partition("~try=")[2]
+            age = int(attempt) if attempt.isdecimal() else 0, table.stat().st_mtime
+            return Run(folder, experiment, name, seed, age, _read_accuracies(table))
+    raise _damaged(folder / "settings.yaml")
+
+
+def _read_accuracies(path: Path) -> dict[str, dict[int, float]]:
+    means: dict[str, dict[int, float]] = {"given": {}, "inferred": {}}
+    with _rows(path) as rows:
+        for count, identity, *fractions in rows:
+            accuracies = [float(fraction) for fraction in fractions]
+            if len(accuracies) != int(count) or not all(0 <= accuracy <= 1 for accuracy in accuracies):
+                raise ValueError
+            means[identity][int(count)] = 100 * fmean(accuracies)
+    return means
+
+
+def read_recovery(path: Path) -> dict[int, list[dict[int, float]]]:
+    """For each task the distance, energy and entropy at each step of its last recovery."""
+    paths: dict[int, list[dict[int, float]]] = defaultdict(lambda: [{}, {}, {}])
+    with _rows(path) as rows:
+        last = max(int(count) for count, *_ in rows)
+        for count, task, step, *values in rows:
+            for of_quantity, value in zip(paths[int(task)], values, strict=True):
+                if value and not math.isfinite(float(value)):
+                    raise ValueError
+                if int(count) == last and value:
+                    of_quantity[int(step)] = float(value)
+    return paths
+
+
+@contextlib.contextmanager
+def _rows(path: Path) -> Iterator[list[list[str]]]:
+    """The rows of a table below its header; a table that cannot be understood is the user's to restore."""
+    try:
+        with path.open(newline="") as file:
+            _, *rows = csv.reader(file)
+        yield rows
+    except (ValueError, KeyError, csv.Error):
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is damaged; restore it, or give folders without this run")
+
+
+def tries(runs: Iterable[Run]) -> list[list[Run]]:
+    """The runs of one experiment and seed together, the newest first."""
+
+    def identity(run: Run) -> tuple[str, int]:
+        return run.name, run.seed
+
+    newest_first = sorted(runs, key=lambda run: run.age, reverse=True)
+    return [list(group) for _, group in groupby(sorted(newest_first, key=identity), identity)]
+
+
+def over_seeds(seeds: Sequence[Mapping[int, float]]) -> Curve:
+    """The mean over seeds, at each place over those that have it."""
+    at = sorted(set().union(*seeds))
+    values = [[seed[place] for seed in seeds if place in seed] for place in at]
+    deviation = [stdev(column) if len(column) > 1 else 0.0 for column in values]
+    return Curve(at, [fmean(column) for column in values], deviation, len(seeds))
+
+
+def check_settings(runs: Sequence[Run]) -> None:
+    """Refuses a mean over runs that differ in more than the seed and their length.
+
+    Raises:
+        UserError: if they do.
+    """
+    first, *others = runs
+    for other in others:
+        for setting, value in first.experiment.items():
+            its = other.experiment.get(setting, value)  # a run may be older than a setting
+            if its != value and setting not in ("seed", "num_tasks", "eval_at"):
+                raise UserError(
+                    f"{first.folder} and {other.folder} differ in {setting} ({value} and {its}); give runs that differ "
+                    "in their seeds only"
+                )

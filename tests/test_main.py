@@ -1,0 +1,78 @@
+import subprocess
+import sys
+
+import pytest
+from test_figures import FC, HOPSUPSUP, LENET, colours, paths, write_run
+
+
+def call(*arguments, cwd):
+    command = [sys.executable, "-m", "supsup_jax", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    write_run(folder, f"{LENET}/supsup_h", 0, [0.9] * 3, [0.9] * 3)
+    write_run(folder, f"{LENET}/supsup_h", 0, [0.92] * 3, [0.92] * 3)
+    write_run(folder, f"{LENET}/supsup_h", 1, [0.94] * 3, [0.94] * 3)
+    write_run(folder, f"{FC}/batche", 1, [0.9] * 3, [0.5] * 3)
+    write_run(folder, HOPSUPSUP, 1, [0.9] * 3, [0.9] * 3, paths(3, 8))
+    write_run(folder, "quickstart", 1, [0.9] * 3, [0.9] * 3)
+    return folder
+
+
+def test_plot_writes_each_figure_into_the_current_folder_and_names_it(runs, tmp_path):
+    result = call("plot", runs, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    newest = runs / LENET / "supsup_h/seed=0~try=1"
+    assert result.stdout.splitlines() == [
+        f"{newest} is drawn, the newest of 2 runs of {LENET}/supsup_h, seed 0",
+        "figure4.png",
+        "recovery.png",
+    ]
+    assert result.stderr == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"figure4.png", "recovery.png"}
+    assert all(len(colours(path)) > 50 for path in tmp_path.iterdir())
+
+
+def test_plot_writes_into_a_new_folder_or_one_file_and_over_its_own(runs, tmp_path):
+    (tmp_path / "figure.pdf").write_text("before")
+    assert call("plot", runs / LENET, "--output", "figure.pdf", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    assert call("plot", runs / HOPSUPSUP, runs / FC, "--output", "new/folder", cwd=tmp_path).returncode == 0
+    assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {"figure4.png", "recovery.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["plot"]),
+        (["plto"], ["plto", "plot"]),
+        (["plot"], ["plot needs runs"]),
+        (["plot", ".", "--outptu", "x"], ["--outptu", "--output"]),
+        (["plot", "nowhere"], ["nowhere is not a folder"]),
+        (["plot", "."], [". holds no run that was evaluated", "give the folder of a run"]),
+        (["plot", "RUNS/quickstart"], ["no figure of the paper shows quickstart", "experiments/GNu"]),
+        (["plot", "RUNS", "--output", "one.png"], ["one.png is one file for figure4, recovery", "give a folder"]),
+        (["plot", "RUNS", "--output", "one.jpg"], ["one.jpg is no picture", ".png, .pdf or .svg"]),
+        (["plot", "RUNS", "--output", "a-file/below"], ["a-file"]),
+    ],
+)
+def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(runs, tmp_path, arguments, words):
+    (tmp_path / "a-file").write_text("")
+    result = call(*(argument.replace("RUNS", str(runs)) for argument in arguments), cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stderr.startswith("error: ")
+    assert all(word in result.stderr for word in words), result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plot", "--help"]])
+def test_help_says_what_there_is(tmp_path, arguments):
+    result = call(*arguments, cwd=tmp_path)
+    assert result.returncode == 0
+    assert "usage: python -m supsup_jax" in result.stdout
+    assert "Draws the paper's figures" in result.stdout
+    assert ("RUN..." in result.stdout and "--output" in result.stdout) == (arguments[0] == "plot")

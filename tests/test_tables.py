@@ -1,0 +1,60 @@
+import pytest
+from test_figures import LENET, write_run
+
+from supsup_jax import UserError, results, tables
+from supsup_jax.records import Record
+
+
+def test_runs_are_found_wherever_they_lie_and_each_once(tmp_path):
+    write_run(tmp_path, f"{LENET}/batche", 1, [0.5, 0.75, 1.0])
+    folder = write_run(tmp_path / "more", f"{LENET}/psp", 2, [0.5, 0.5, 0.5])
+    write_run(tmp_path, "quickstart", 1, [0.5, 0.5])
+    runs = tables.read_runs([tmp_path, tmp_path / "more", folder])
+    assert {(run.name, run.seed) for run in runs} == {(f"{LENET}/batche", 1), (f"{LENET}/psp", 2), ("quickstart", 1)}
+    assert {run.name: run.accuracies for run in runs}[f"{LENET}/batche"] == {"given": {2: 62.5, 3: 75}, "inferred": {}}
+
+
+def test_the_newest_try_that_was_evaluated_comes_first(tmp_path):
+    name = f"{LENET}/psp"
+    folders = [write_run(tmp_path, name, 1, [0.1 * number] * 2) for number in range(11)]
+    results.write_files(results.new_folder(tmp_path / name, "seed=1"), "seed=1", Record())
+    unfinished = results.new_folder(tmp_path / name, "seed=1")
+    results.write_settings(unfinished, {"experiment": {"name": name, "seed": 1}})
+    other = write_run(tmp_path, name, 10, [0.5, 0.5])
+    tries = tables.tries(tables.read_runs([tmp_path]))
+    assert [[run.folder for run in group] for group in tries] == [folders[::-1], [other]]
+
+
+def test_a_curve_is_the_mean_over_seeds_of_those_that_got_so_far():
+    curve = tables.over_seeds([{2: 90.0, 5: 80.0}, {2: 92.0}, {2: 94.0, 5: 84.0}])
+    assert curve == ([2, 5], [92, 82], [2, pytest.approx(8**0.5)], 3)
+    assert tables.over_seeds([{3: 90.0}]) == ([3], [90], [0], 1)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        "",
+        "Num Tasks Learned,Task Identity,Task 0\n1,given,high\n",
+        "Num Tasks Learned,Task Identity,Task 0\n1,given,1.5\n",
+        "Num Tasks Learned,Task Identity,Task 0\n1,given,nan\n",
+        "Num Tasks Learned,Task Identity,Task 0,Task 1\n2,given,0.5\n",
+        "Num Tasks Learned,Task Identity,Task 0\n0,given\n",
+        "Num Tasks Learned,Task Identity,Task 0\n1,guessed,0.5\n",
+        "Num Tasks Learned,Task Identity,Task 0\n1\n",
+        b"\xff\xfe\x00",
+    ],
+)
+def test_a_damaged_matrix_is_named(tmp_path, matrix):
+    folder = write_run(tmp_path, f"{LENET}/psp", 1, [0.5, 0.5])
+    (folder / "accuracy_matrix.csv").write_bytes(matrix if isinstance(matrix, bytes) else matrix.encode())
+    with pytest.raises(UserError, match=r"accuracy_matrix.csv is damaged; restore it, or give folders without"):
+        tables.read_runs([tmp_path])
+
+
+@pytest.mark.parametrize("settings", ["{", "experiment: 3", "experiment: {name: x}", "experiment: {name: 3, seed: 1}"])
+def test_damaged_settings_are_named(tmp_path, settings):
+    folder = write_run(tmp_path, f"{LENET}/psp", 1, [0.5, 0.5])
+    (folder / "settings.yaml").write_text(settings)
+    with pytest.raises(UserError, match=r"settings.yaml is damaged"):
+        tables.read_runs([tmp_path])
