@@ -22,7 +22,10 @@ SHOWN = (0, 11, 24)
 
 def draw(outcome: Outcome) -> None:
     """Draws accuracy against tasks learned, and the α-derivatives of one test image of a few tasks."""
-    net, _, benchmark, _, protocol = outcome.parts
+    net, benchmark, protocol = outcome.parts.net, outcome.parts.benchmark, outcome.parts.protocol
+    settings = outcome.experiment.method, outcome.experiment.benchmark, outcome.experiment.scenario
+    if settings != ("SupSup", "PermutedMNIST", "GNu") or not isinstance(protocol.infer, inference.Inference):
+        return  # the picture is of the experiment as it stands here
     num_tasks = len(outcome.record.tasks)
     shown = [task for task in SHOWN if task < num_tasks]
     gradients = inference.alpha_gradient(
@@ -33,8 +36,8 @@ def draw(outcome: Outcome) -> None:
         num_tasks,
         jnp.concatenate(
             [
-                benchmark.samples(outcome.dataset.test, task, jnp.arange(1))[0]
-                for task in benchmark.tasks(outcome.experiment.seed, shown)
+                benchmark.samples(outcome.dataset.test, task, jnp.arange(1), train=False)[0]
+                for task in benchmark.tasks(outcome.dataset, outcome.experiment.seed, shown)
             ]
         ),
         jnp.full(num_tasks, 1 / num_tasks),

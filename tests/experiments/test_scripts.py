@@ -36,7 +36,8 @@ def test_every_script_opens_with_what_it_reproduces_and_writes_where_it_lies(scr
     header = ast.get_docstring(tree)
     name = str(script.relative_to(ROOT / "experiments").with_suffix(""))
     assert all(word in header for word in ("Reproduces:", f"python experiments/{name}.py", "Expect:"))
-    assert "%" in header.partition("Expect:")[2]
+    expected = header.partition("Expect:")[2]
+    assert "%" in expected and "TODO" not in expected
     names = [
         ast.literal_eval(word.value) for word in ast.walk(tree) if isinstance(word, ast.keyword) and word.arg == "name"
     ]
@@ -58,6 +59,8 @@ def test_quickstart_runs_from_any_folder_and_names_what_it_wrote(quickstart):
         "results.csv",
         "adapt_results.csv",
         "confusion.csv",
+        "accuracy_matrix.csv",
+        "metrics.csv",
         "metrics.jsonl",
         "settings.yaml",
         "checkpoints",
@@ -65,7 +68,7 @@ def test_quickstart_runs_from_any_folder_and_names_what_it_wrote(quickstart):
         "quickstart.png",
         *(path.name for path in paths if path.name.startswith("events.out.tfevents.")),
     }
-    assert len(paths) == 9
+    assert len(paths) == 11
     assert all(path.exists() for path in paths)
     assert "3/3 tasks" in result.stdout
     settings = yaml.safe_load((folder / "runs/quickstart/seed=1/settings.yaml").read_text())
@@ -96,7 +99,7 @@ def test_the_picture_shows_images_of_the_run_that_was_made(tmp_path, monkeypatch
     quickstart = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(quickstart)
     experiment = Experiment("q", "digits", num_tasks=12, steps=300, batch_size=32, learning_rate=1e-3, seed=5)
-    outcome = scenarios.learn_given_tasks(experiment, data.load_digits(), tmp_path)
+    outcome = scenarios.GivenTasks.of(experiment, data.load_digits(), tmp_path)
     drawn = {}
     monkeypatch.setattr(figures, "draw_run", lambda *arguments: drawn.update(arguments=arguments))
     quickstart.draw(outcome)
@@ -130,6 +133,12 @@ def assert_one_line_error(result, *words):
         (["--seeds", "0"], ["--seeds 0 is out of range"]),
         (["--data", "nowhere", "--dataset", "mnist"], ["nowhere", "--data", "https://"]),
         (["--log-dir", "a-file"], ["a-file"]),
+        (["--method", "PSP"], ["--search one_shot needs the masks of --method SupSup", "--scenario GG"]),
+        (["--method", "HopSupSup"], ["--search recovery"]),
+        (["--method", "HopSupSup", "--search", "recovery"], ["needs the gains of --network BNNet"]),
+        (["--scenario", "NNs", "--search", "recovery"], ["--scenario NNs needs"]),
+        (["--scenario", "NNs", "--search", "exhaustive"], ["--scenario NNs needs"]),
+        (["--benchmark", "SplitMNIST"], ["--num-tasks 25 is more than SplitMNIST has: 5"]),
     ],
 )
 def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(tmp_path, arguments, words):
@@ -172,18 +181,26 @@ def test_an_interrupted_script_says_how_to_go_on_and_goes_on(tmp_path):
         "40",
     ]
     command = [sys.executable, str(ROOT / "experiments/quickstart.py"), *settings]
+    # A shell's background jobs ignore Ctrl-C, and so do the processes that they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     while not (tmp_path / "runs/quickstart/results.csv").exists():
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert complaint.strip().splitlines()[-1].startswith("interrupted; ")
-    assert "--resume" in complaint
+    (said,) = [line for line in complaint.splitlines() if line.startswith("interrupted; ")]
+    assert "--resume" in said
     assert call("quickstart.py", *settings, "--resume", cwd=tmp_path).returncode == 0
     lines = (tmp_path / "runs/quickstart/seed=1/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["task"] for line in lines[:-1]] == list(range(40))
+
+
+def run_of(script, folder):
+    """The folder of the only run that a script has made below `folder`."""
+    return folder / "runs" / script.relative_to(ROOT / "experiments").with_suffix("") / "seed=1"
 
 
 @pytest.mark.parametrize(
@@ -191,12 +208,47 @@ def test_an_interrupted_script_says_how_to_go_on_and_goes_on(tmp_path):
     [path for path in SCRIPTS if path.name != "quickstart.py"],
     ids=lambda path: "/".join(path.parts[-2:]),
 )
-def test_every_mnist_script_runs_on_real_data(script, data_folder, tmp_path):
+def test_every_script_ends_with_its_files(script, tmp_path):
+    result = call(script, *QUICK, "--dataset", "digits", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    folder = run_of(script, tmp_path)
+    names = {path.name for path in folder.iterdir()}
+    assert {
+        "settings.yaml",
+        "accuracy_matrix.csv",
+        "metrics.csv",
+        "metrics.jsonl",
+        "accuracy.png",
+        "checkpoints",
+    } <= names
+    experiment = yaml.safe_load((folder / "settings.yaml").read_text())["experiment"]
+    assert ("adapt_results.csv" in names) == (experiment["scenario"] != "GG")
+    assert ("stream.csv" in names) == (experiment["scenario"] == "NNs")
+    assert {"recovery.csv", "recovery.png"} & names == (
+        {"recovery.csv", "recovery.png"} if experiment["method"] == "HopSupSup" else set()
+    )
+    with (folder / "metrics.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert header == ["Num Tasks Learned", "Task Identity", "Average Accuracy", "Forgetting", "Backward Transfer"]
+    assert [row[0] for row in rows if row[1] == "given"] == ["2", "3"]
+    assert all(0 <= float(row[2]) <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "GNu/MNISTPerm/LeNet-250-tasks/supsup_h",
+        "GNu/MNISTPerm/LeNet-250-tasks/batche",
+        "GNu/MNISTRotate/psp",
+        "GNu/SplitMNIST/hopsupsup",
+        "NNs/supsup",
+    ],
+)
+def test_scripts_run_on_real_data(name, data_folder, tmp_path):
+    script = ROOT / f"experiments/{name}.py"
     result = call(script, *QUICK, "--num-tasks", 2, "--data", data_folder, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert (
-        tmp_path / "runs" / script.relative_to(ROOT / "experiments").with_suffix("") / "seed=1/settings.yaml"
-    ).exists()
+    assert (run_of(script, tmp_path) / "accuracy_matrix.csv").exists()
 
 
 def test_ten_tasks_of_real_mnist_reach_the_accuracy_of_the_original(data_folder, tmp_path):

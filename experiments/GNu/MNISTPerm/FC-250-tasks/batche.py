@@ -1,0 +1,34 @@
+"""MNISTPerm, 250 tasks, FC 1024-1024 with 500 outputs: BatchE.
+
+Reproduces: the BatchE (GG) curve of Figure 4, right (Figure 3 of the camera-ready).
+
+Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/batche.py --data ~/data
+
+Expect:     1.5 hours on two CPU cores (estimated; the full run was not made). Paper: 92.84 % after 10 tasks,
+            92.32 % after 250.
+"""
+
+from supsup_jax import launch
+from supsup_jax.experiment import Experiment
+
+if __name__ == "__main__":
+    launch.main(
+        Experiment(
+            name="GNu/MNISTPerm/FC-250-tasks/batche",
+            dataset="mnist",
+            network="FC1024",
+            features=500,
+            num_tasks=250,
+            steps=1000,
+            batch_size=128,
+            method="BatchE",
+            initializer="kaiming_normal",
+            optimizer="Adam",
+            learning_rate=1e-2,
+            weights_learning_rate=1e-4,
+            objective="entropy",
+            search="exhaustive",
+            eval_at=(10, 50, 100, 150, 200, 250),
+        ),
+        description=__doc__,
+    )
