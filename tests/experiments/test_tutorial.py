@@ -1,0 +1,78 @@
+import ast
+import json
+import re
+from pathlib import Path
+
+import matplotlib.font_manager  # importing it finds the fonts
+import nbclient
+import nbformat
+import pytest
+
+TUTORIAL = Path(__file__).parents[2] / "experiments/tutorial.ipynb"
+
+
+def streams(notebook):
+    return {output.name for cell in notebook.cells for output in cell.get("outputs", []) if "name" in output}
+
+
+def summary(notebook):
+    last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]
+    return ast.literal_eval(last.outputs[-1].data["text/plain"])
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs the notebook in a fresh kernel, for a user who has an empty home and no accelerator."""
+    for variable in ("HOME", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.delenv("SUPSUP_DATA", raising=False)
+    # Where no fonts are known yet, looking for them takes seconds, and matplotlib says so on stderr.
+    monkeypatch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())
+
+    def in_kernel():
+        notebook = nbformat.read(TUTORIAL, as_version=4)
+        where = {"metadata": {"path": tmp_path}}
+        return nbclient.NotebookClient(notebook, kernel_name="python3", timeout=600, resources=where).execute()
+
+    return in_kernel
+
+
+def test_the_tutorial_learns_and_infers_the_tasks_of_the_digits_that_need_no_download(run):
+    notebook = run()
+    results = summary(notebook)
+    assert results["data"] == "digits"
+    assert results["accuracy untrained"] < 0.05
+    assert results["accuracy given"] > 0.95
+    assert results["inferred right"] > 0.95
+    assert streams(notebook) == {"stdout"}
+
+
+def test_the_tutorial_reaches_on_mnist_what_the_originals_reached(run, data_folder, monkeypatch):
+    monkeypatch.setenv("SUPSUP_DATA", str(data_folder))
+    notebook = run()
+    results = summary(notebook)
+    assert results["data"] == "MNIST"
+    assert results["accuracy given"] > 0.92
+    assert results["inferred right"] == 1
+    assert streams(notebook) == {"stdout"}
+
+
+def test_the_outputs_kept_are_those_of_mnist_small_and_of_no_particular_machine():
+    text = TUTORIAL.read_text()
+    notebook = nbformat.reads(text, as_version=4)
+    nbformat.validate(notebook)
+    assert len(text) < 300_000
+    assert summary(notebook)["data"] == "MNIST"
+    assert streams(notebook) == {"stdout"}
+    assert set(notebook.metadata.kernelspec.values()) == {"python", "python3", "Python 3"}
+    assert not any(cell.metadata for cell in notebook.cells)
+    printed = json.dumps([cell.get("outputs", []) for cell in notebook.cells])
+    assert not re.search(r"/(home|root|tmp|usr)/", printed)
+
+
+def test_what_the_tutorial_links_to_exists():
+    cells = nbformat.read(TUTORIAL, as_version=4).cells
+    prose = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", prose):
+        assert (TUTORIAL.parent / link).exists(), link
