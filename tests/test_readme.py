@@ -6,11 +6,12 @@ import numpy as np
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-def test_the_library_example_of_the_readme_runs_and_infers_the_tasks():
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_the_library_examples_of_the_readme_run_and_infer_the_tasks():
+    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names = {}
-    exec(compile(example, "README.md", "exec"), names)
+    exec(compile("\n".join(examples), "README.md", "exec"), names)
     assert (names["learned"].accuracy[:, -1] > 0.9).all()
+    assert names["used"].tolist() == [0] * 10
     assert (np.asarray(names["inferred"]) == np.repeat(np.arange(5), 20)).mean() > 0.9
 
 
