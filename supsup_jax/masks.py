@@ -8,7 +8,10 @@ Seen as a matrix of weights × tasks, a bank is multiplied from either side with
 `superpose` is `Σᵢ αᵢ Mᵢ`, `project` is `⟨g, Mᵢ⟩` for every i, and `count` is `superpose` for α of zeros and ones.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -47,6 +50,96 @@ def threshold(scores: PyTree[Float[Array | np.ndarray, "..."]]) -> PyTree[Float[
         A pytree of the same shapes and types with entries 0 and 1.
     """
     return jax.tree.map(_non_negative, scores)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _largest(scores: Array | np.ndarray, kept: int) -> Array:
+    # Floats that are not negative order as their bits do: the smallest magnitude that is kept is found bit by bit.
+    bits = jax.lax.bitcast_convert_type(jnp.abs(jnp.asarray(scores, jnp.float32)), jnp.int32).reshape(-1)
+
+    def refine(step: Array, smallest: Array) -> Array:
+        candidate = smallest | (1 << (30 - step))
+        return jnp.where((bits >= candidate).sum() >= kept, candidate, smallest)
+
+    smallest = jax.lax.fori_loop(0, 31, refine, jnp.int32(0))
+    larger, equal = bits > smallest, bits == smallest
+    wanted = kept - larger.sum()
+    last = jax.lax.cond(
+        equal.sum() == wanted,
+        lambda: equal,
+        lambda: equal & (jnp.cumsum(equal[::-1])[::-1] <= wanted),
+    )
+    return (larger | last).reshape(scores.shape).astype(scores.dtype)
+
+
+@_largest.defjvp
+def _straight_through_magnitude(kept: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _largest(primals[0], kept), tangents[0] * jnp.sign(primals[0])
+
+
+def num_kept(size: int, density: float) -> int:
+    """How many of a layer's weights the mask of a density keeps: `size - int((1 - density) * size)`."""
+    return size - int((1 - density) * size)
+
+
+def top_k(
+    scores: PyTree[Float[Array | np.ndarray, "..."]], density: float | PyTree[float]
+) -> PyTree[Float[Array, "..."]]:
+    """The mask that keeps the weights whose scores are the largest by magnitude, in every layer for itself.
+
+    Exactly `num_kept` are kept; of equal ones those that come later. The gradient passes straight through, times the
+    sign of the score (Section 3.1 of the paper; Ramanujan et al., 2020).
+
+    Args:
+        scores: a pytree of scores of any shapes.
+        density: the fraction that is kept, above 0 and at most 1; one for all layers, or a pytree of one for each.
+
+    Returns:
+        A pytree of the same shapes and types with entries 0 and 1.
+
+    Raises:
+        ValueError: if a density is out of its range.
+    """
+    densities = jax.tree.map(lambda _: density, scores) if isinstance(density, int | float) else density
+    if not all(0 < one <= 1 for one in jax.tree.leaves(densities)):
+        raise ValueError(f"densities are above 0 and at most 1, not {density}")
+    return jax.tree.map(lambda leaf, one: _largest(leaf, num_kept(leaf.size, one)), scores, densities)
+
+
+def erdos_renyi(weights: PyTree[Any], scale: float) -> PyTree[float]:
+    """The densities of an Erdős–Rényi graph: a layer keeps more of its weights the smaller it is.
+
+    For O outputs, I inputs and a window of kh × kw it is min(0.5, scale · (O + I) / (O · I · kh · kw)); 1 for what is
+    no kernel. The original calls the scale "sparsity", and more of it is denser.
+
+    Args:
+        weights: a pytree of arrays, or of anything with a shape: kernels `(in, out)` or `(height, width, in, out)`.
+        scale: 1 to 32 in the paper.
+
+    Raises:
+        ValueError: if the scale is not above 0.
+    """
+    if not scale > 0:
+        raise ValueError(f"the scale is above 0, not {scale}")
+    return jax.tree.map(
+        lambda leaf: min(0.5, scale * sum(leaf.shape[-2:]) / math.prod(leaf.shape)) if len(leaf.shape) > 1 else 1.0,
+        weights,
+    )
+
+
+@dataclass(frozen=True)
+class ErdosRenyi:
+    """`top_k` with the densities of an Erdős–Rényi graph; hashable.
+
+    Attributes:
+        scale: see `erdos_renyi`.
+    """
+
+    scale: float
+
+    def __call__(self, scores: PyTree[Float[Array | np.ndarray, "..."]]) -> PyTree[Float[Array, "..."]]:
+        """The mask of scores."""
+        return top_k(scores, erdos_renyi(scores, self.scale))
 
 
 def pack(masks: PyTree[Array | np.ndarray]) -> Bank:

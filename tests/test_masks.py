@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import random_masks
+from toys import kernel_path, node, random_masks
 
 from supsup_jax import backend, masks, networks
 
@@ -38,6 +38,106 @@ def test_threshold_passes_the_gradient_straight_through_and_stays_exact():
     value, backward = jax.vjp(masks.threshold, scores)
     assert set(np.unique(value)) == {0.0, 1.0}
     np.testing.assert_array_equal(backward(cotangent)[0], cotangent)
+
+
+def top_k_by_sorting(scores, kept):
+    """The definition: a stable sort by magnitude, of which the last are kept."""
+    order = np.argsort(np.abs(scores).reshape(-1), kind="stable")
+    mask = np.zeros(scores.size)
+    mask[order[scores.size - kept :]] = 1
+    return mask.reshape(scores.shape)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.sampled_from([0.0, -0.0, 1e-40, -0.5, 0.5, 0.5000001, -3.0, 1e30]), min_size=1, max_size=40),
+    st.floats(0.001, 1.0),
+)
+def test_top_k_keeps_as_many_as_it_should_and_of_equal_ones_the_later(scores, density):
+    scores = np.array(scores, np.float32)
+    mask = masks.top_k({"a": scores}, density)["a"]
+    np.testing.assert_array_equal(mask, top_k_by_sorting(scores, masks.num_kept(scores.size, density)))
+
+
+def test_top_k_is_the_same_under_vmap():
+    scores = np.round(np.random.default_rng(0).normal(size=(5, 3, 3, 4, 6)), 1).astype(np.float32)
+    together = jax.jit(jax.vmap(lambda one: masks.top_k(one, 0.3)))(scores)
+    for one, mask in zip(scores, together, strict=True):
+        np.testing.assert_array_equal(mask, top_k_by_sorting(one, masks.num_kept(one.size, 0.3)))
+
+
+def test_top_k_keeps_what_the_original_keeps_and_passes_its_gradient(golden):
+    arrays = golden("supermask_topk.npz")
+    images, weight, scores, cotangent = (
+        jnp.asarray(arrays[name].transpose(axes))
+        for name, axes in (
+            ("x", (0, 2, 3, 1)),
+            ("weight", (2, 3, 1, 0)),
+            ("scores", (2, 3, 1, 0)),
+            ("cotangent", (0, 2, 3, 1)),
+        )
+    )
+
+    def convolve(kernel):
+        return jax.lax.conv_general_dilated(
+            images, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    for density in (0.01, 0.05, 0.25, 0.5):
+        mask = masks.top_k(scores, density)
+        np.testing.assert_array_equal(mask, arrays[f"mask_k{density}"].transpose(2, 3, 1, 0))
+        out, backward = jax.vjp(lambda scores, density=density: convolve(weight * masks.top_k(scores, density)), scores)
+        np.testing.assert_allclose(out, arrays[f"out_k{density}"].transpose(0, 2, 3, 1), atol=2e-6)
+        expected = arrays[f"grad_scores_k{density}"].transpose(2, 3, 1, 0)
+        np.testing.assert_allclose(backward(cotangent)[0], expected, atol=2e-5)
+    several = jnp.asarray(arrays["mt_scores"].transpose(0, 3, 4, 2, 1))
+    np.testing.assert_array_equal(
+        jax.vmap(lambda one: masks.top_k(one, 0.25))(several), arrays["mt_masks"].transpose(0, 3, 4, 2, 1)
+    )
+    bank = masks.pack(arrays["mt_masks"].transpose(0, 3, 4, 2, 1))
+    mixed = masks.superpose(bank, jnp.asarray(arrays["mt_alphas"])[None])[0]
+    np.testing.assert_allclose(convolve(weight * mixed), arrays["mt_out_superposed"].transpose(0, 2, 3, 1), atol=2e-6)
+
+
+def test_the_gradient_of_top_k_has_the_sign_of_the_score_and_is_zero_where_the_score_is():
+    scores, cotangent = jnp.array([-2.0, 0.0, 3.0, -0.1]), jnp.array([5.0, 6.0, 7.0, 8.0])
+    _, backward = jax.vjp(lambda scores: masks.top_k(scores, 0.5), scores)
+    np.testing.assert_array_equal(backward(cotangent)[0], [-5.0, 0.0, 7.0, -8.0])
+
+
+def test_as_many_are_kept_as_the_original_keeps(golden):
+    for case in golden("topk_counts.json"):
+        assert masks.num_kept(case["numel"], case["k"]) == case["kept"]
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4, 8, 16, 32])
+def test_erdos_renyi_densities_are_the_originals(golden, scale):
+    of_scale = golden("er_sparsity.json")["models"]["GEMResNet18"][str(scale)]
+    weights, _ = jax.eval_shape(networks.GEMResNet18(5).init, jax.random.key(0))
+    densities = masks.erdos_renyi(weights, scale)
+    kept = jax.tree.map(lambda leaf, density: masks.num_kept(leaf.size, density), weights, densities)
+    for layer in of_scale["layers"]:
+        path = kernel_path(layer["name"])
+        assert node(densities, path) == pytest.approx(layer["sparsity"], rel=1e-15)
+        assert node(kept, path) == layer["kept"]
+    assert sum(jax.tree.leaves(kept)) == of_scale["total_kept"]
+
+
+def test_erdos_renyi_keeps_all_of_what_is_no_kernel_and_half_of_a_small_layer():
+    assert masks.erdos_renyi(WEIGHTS, 1.0) == {
+        "gain": 1.0,
+        "dense": {"kernel": pytest.approx(10 / 24)},
+        "conv": {"kernel": pytest.approx(8 / 60)},
+    }
+    assert masks.erdos_renyi(WEIGHTS, 100.0)["conv"]["kernel"] == 0.5
+
+
+def test_a_density_or_a_scale_out_of_range_is_refused():
+    for density in (0.0, -0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="above 0 and at most 1"):
+            masks.top_k(jnp.ones(3), density)
+    with pytest.raises(ValueError, match="above 0"):
+        masks.erdos_renyi(WEIGHTS, 0.0)
 
 
 @pytest.mark.parametrize("tasks", [1, 7, 8, 9, 20])

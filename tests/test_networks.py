@@ -3,11 +3,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
-from toys import conv_net
+from toys import conv_net, kernel_path, node
 
-from supsup_jax import networks
+from supsup_jax import masks, methods, networks
+from supsup_jax.networks import layers
 
 
 def size(weights):
@@ -36,6 +38,7 @@ def test_parameter_counts():
         (networks.LeNet(100), 275_200),
         (networks.LeNet(500), 315_200),
         (networks.FC1024(500), 2_363_392),
+        (networks.GEMResNet18(5), 1_090_940),
     ):
         assert size(jax.eval_shape(net.init, jax.random.key(0))[0]) == count
 
@@ -125,3 +128,104 @@ def test_batch_norm_of_the_hopfield_network_uses_the_batch_in_training_and_test_
     logits = [net.apply(weights, stats, batch, train)[0] for batch in (images, images[:4]) for train in (True, False)]
     np.testing.assert_array_equal(logits[0], logits[1])
     assert abs(logits[0][:4] - logits[2]).max() > 1e-3
+
+
+def from_torch(arrays, prefix, like, suffix):
+    """The kernels of GEMResNet18 from arrays under the original's names."""
+
+    def leaf(path, shape):
+        names = [entry.key for entry in path]
+        (name,) = (
+            key.removeprefix(prefix).removesuffix(suffix)
+            for key in arrays
+            if key.startswith(prefix)
+            and key.endswith(suffix)
+            and kernel_path(key.removeprefix(prefix).removesuffix(suffix)) == tuple(names)
+        )
+        return jnp.asarray(arrays[prefix + name + suffix].transpose(2, 3, 1, 0).reshape(shape.shape))
+
+    return jax.tree_util.tree_map_with_path(leaf, like)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_gemresnet18_computes_what_the_original_does(golden, masked):
+    arrays = golden("gemresnet18_mask.npz" if masked else "gemresnet18.npz")
+    net = networks.GEMResNet18(5, width=0.25)
+    method = methods.SupSup(masks.ErdosRenyi(32.0)) if masked else methods.UpperBound()
+    fresh, stats = net.init(jax.random.key(0))
+    weights = from_torch(arrays, "param:", fresh, ".weight")
+    owned = from_torch(arrays, "param:", fresh, ".scores.1") if masked else weights
+    images, labels = jnp.asarray(arrays["x"].transpose(0, 2, 3, 1)), jnp.asarray(arrays["labels"], jnp.int32)
+
+    def loss(owned):
+        logits, updated = net.apply(method.effective(weights, owned), stats, images, train=True)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), (logits, updated)
+
+    (value, (logits, updated)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(owned)
+    np.testing.assert_allclose(value, arrays["ce"], rtol=1e-5)
+    np.testing.assert_allclose(logits, arrays["logits_train"], atol=1e-5)
+    for key, expected in arrays.items():
+        if key.startswith("stat:"):
+            *layer, _, _, which = key.removeprefix("stat:").split(".")
+            found = node(updated, kernel_path(".".join(layer))[:-1])[which.removeprefix("running_")]
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=key)
+        if key.startswith("grad:"):
+            name = key.removeprefix("grad:").removesuffix(".scores.1" if masked else ".weight")
+            expected = expected.transpose(2, 3, 1, 0)
+            found = node(gradient, kernel_path(name)).reshape(expected.shape)
+            np.testing.assert_allclose(found, expected, atol=2e-5, err_msg=key)
+    logits, unchanged = net.apply(method.effective(weights, owned), updated, images, train=False)
+    np.testing.assert_allclose(logits, arrays["logits_eval"], atol=1e-5)
+    assert unchanged is updated
+
+
+def test_batch_norm_by_hand():
+    norm = networks.Network(Normed(layers.BatchNorm(affine=True)), input_shape=(1, 1, 1))
+    weights, stats = norm.init(jax.random.key(0))
+    np.testing.assert_array_equal(weights["norm"]["scale"], [1.0])
+    np.testing.assert_array_equal(weights["norm"]["bias"], [0.0])
+    weights = {"norm": {"scale": jnp.array([2.0]), "bias": jnp.array([5.0])}}
+    out, stats = norm.apply(weights, stats, jnp.array([1.0, 2.0, 6.0]).reshape(3, 1, 1, 1), train=True)
+    # Mean 3, variance 14 / 3; unbiased 7.
+    np.testing.assert_allclose(out[:, 0], 5 + 2 * np.array([-2, -1, 3]) / np.sqrt(14 / 3 + 1e-5), rtol=1e-5)
+    np.testing.assert_allclose(stats["norm"]["mean"], [0.3], rtol=1e-6)
+    np.testing.assert_allclose(stats["norm"]["var"], [0.9 + 0.7], rtol=1e-6)
+    out, _ = norm.apply(weights, stats, jnp.full((2, 1, 1, 1), 1.3), train=False)
+    np.testing.assert_allclose(out[:, 0], [5 + 2 / np.sqrt(1.6 + 1e-5)] * 2, rtol=1e-5)
+
+
+class Normed(nn.Module):
+    norm: nn.Module
+
+    @nn.compact
+    def __call__(self, x, train):
+        return self.norm(x, train).reshape(len(x), -1)
+
+
+@pytest.mark.parametrize("window", [1, 3])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2)])
+@pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 0), (0, 1)), "SAME"])
+def test_convolutions_are_those_of_xla_whatever_the_backend(window, strides, padding, monkeypatch):
+    images = jax.random.normal(jax.random.key(0), (2, 7, 8, 3))
+    kernel = jax.random.normal(jax.random.key(1), (window, window, 3, 5))
+    how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    expected, backward = jax.vjp(
+        lambda *operands: jax.lax.conv_general_dilated(*operands, strides, padding, **how), images, kernel
+    )
+    cotangent = jax.random.normal(jax.random.key(2), expected.shape)
+    for accelerator in (False, True):
+        monkeypatch.setattr(layers.backend, "is_accelerator", lambda accelerator=accelerator: accelerator)
+        found, own = jax.vjp(
+            lambda *operands: layers.conv_general_dilated(*operands, strides, padding, **how), images, kernel
+        )
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        for actual, derivative in zip(own(cotangent), backward(cotangent), strict=True):
+            np.testing.assert_allclose(actual, derivative, atol=1e-4)
+
+
+def test_a_convolution_that_is_not_plain_is_left_to_xla():
+    layer = nn.Conv(4, (3, 3), feature_group_count=2, conv_general_dilated=layers.conv_general_dilated)
+    usual = nn.Conv(4, (3, 3), feature_group_count=2)
+    images = jax.random.normal(jax.random.key(0), (1, 5, 5, 2))
+    variables = usual.init(jax.random.key(1), images)
+    np.testing.assert_array_equal(layer.apply(variables, images), usual.apply(variables, images))

@@ -1,5 +1,7 @@
 """Small things that several tests use."""
 
+import re
+
 import jax
 import numpy as np
 from flax import linen as nn
@@ -18,6 +20,19 @@ class ConvNet(nn.Module):
         x = nn.Conv(3, (2, 2), use_bias=False)(x)
         x = nn.BatchNorm(use_running_average=not train, use_scale=False, use_bias=False)(x)
         return nn.Dense(self.features, use_bias=False)(nn.relu(x).reshape(len(x), -1))
+
+
+def kernel_path(name):
+    """Where the kernel of a layer of GEMResNet18 lies among our weights, from the name that the original gives it."""
+    name = re.sub(r"layer(\d)\.(\d)", r"layer\1_\2", name).replace("shortcut.0", "shortcut_conv")
+    return (*name.replace("shortcut.1", "shortcut_bn").split("."), "kernel")
+
+
+def node(tree, path):
+    """What lies at a path of names."""
+    for name in path:
+        tree = tree[name]
+    return tree
 
 
 def conv_net() -> Network:

@@ -9,11 +9,13 @@ from supsup_jax.networks.initializers import (
     xavier_normal,
 )
 from supsup_jax.networks.mlp import FC1024, BNNet, LeNet
-from supsup_jax.networks.network import Network, Rotated, Stats, Weights
+from supsup_jax.networks.network import Network, Rotated, Stats, Weights, has_convolutions
+from supsup_jax.networks.resnet import GEMResNet18
 
 __all__ = [
     "FC1024",
     "BNNet",
+    "GEMResNet18",
     "Initializer",
     "LeNet",
     "Network",
@@ -21,6 +23,7 @@ __all__ = [
     "Stats",
     "Weights",
     "draw",
+    "has_convolutions",
     "kaiming_normal",
     "kaiming_uniform",
     "signed_constant",

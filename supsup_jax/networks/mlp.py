@@ -67,7 +67,7 @@ def LeNet(
         input_shape: `(height, width, channels)` of an image.
         initializer: how kernels are drawn.
     """
-    return Network(MLP((int(300 * width), int(100 * width), features)), input_shape, initializer)
+    return Network(MLP((int(300 * width), int(100 * width), features)), input_shape, initializer, head="dense2")
 
 
 def FC1024(
@@ -84,7 +84,7 @@ def FC1024(
         input_shape: `(height, width, channels)` of an image.
         initializer: how kernels are drawn.
     """
-    return Network(MLP((int(1024 * width), int(1024 * width), features)), input_shape, initializer)
+    return Network(MLP((int(1024 * width), int(1024 * width), features)), input_shape, initializer, head="dense2")
 
 
 def BNNet(
@@ -101,4 +101,4 @@ def BNNet(
         input_shape: `(height, width, channels)` of an image.
         initializer: how kernels are drawn.
     """
-    return Network(BNMLP((int(2048 * width), int(2048 * width), features)), input_shape, initializer)
+    return Network(BNMLP((int(2048 * width), int(2048 * width), features)), input_shape, initializer, head="dense2")

@@ -39,11 +39,13 @@ class Network:
         module: called as `module(x, train)`; its parameters are the weights, its `batch_stats` the statistics.
         input_shape: shape of one image, `(height, width, channels)`.
         initializer: draws the kernels.
+        head: the name of the last layer among the weights, which methods may give each task its own of.
     """
 
     module: nn.Module
     input_shape: tuple[int, ...] = (28, 28, 1)
     initializer: Initializer = signed_constant
+    head: str = ""
 
     def init(self, key: Key[Array, ""]) -> tuple[Weights, Stats]:
         """Draws the weights, and gives the statistics their initial values.
@@ -104,6 +106,11 @@ class Network:
                 logits = self.module.apply(variables, x, train=train)
         rotations.check()
         return cast(Array, logits), stats
+
+
+def has_convolutions(weights: Weights) -> bool:
+    """Whether any of the weights is a kernel of a convolution."""
+    return any(leaf.ndim > 2 for leaf in jax.tree.leaves(weights))
 
 
 class _Rotations:
