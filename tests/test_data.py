@@ -1,18 +1,21 @@
 import gzip
 import hashlib
 import http.server
+import io
 import shutil
 import threading
 import time
+from contextlib import contextmanager
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from supsup_jax import UserError, data
-from supsup_jax.data import mnist
+from supsup_jax.data import files, mnist
 
 
 def fake_mnist(folder, monkeypatch, gzipped=True, sizes=(20, 10)):
@@ -87,8 +90,8 @@ def test_a_file_of_another_kind_is_named(raw, tmp_path):
 
 @pytest.fixture
 def offline(monkeypatch):
-    monkeypatch.setattr(mnist, "_HOST", "host.invalid")
-    monkeypatch.setattr(mnist.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(mnist, "_URL", "https://host.invalid/")
+    monkeypatch.setattr(files.urllib.request, "getproxies", dict)
 
 
 @pytest.mark.usefixtures("offline")
@@ -96,7 +99,7 @@ def test_a_missing_file_is_named(raw, tmp_path):
     (raw / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(UserError) as error:
         data.load("mnist", tmp_path)
-    assert_one_line(error, str(raw), "lacks t10k-labels-idx1-ubyte.gz and", "https://")
+    assert_one_line(error, str(raw), "lacks t10k-labels-idx1-ubyte.gz, and", "https://")
     assert "t10k-images" not in str(error.value)
 
 
@@ -110,6 +113,20 @@ def test_without_files_and_network_the_answer_comes_at_once(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@contextmanager
+def serving(folder):
+    """A server that has a folder's files, by its address."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """A server that has MNIST's files; what it serves can be changed."""
@@ -119,15 +136,10 @@ def published(tmp_path, monkeypatch):
         name: (shape, hashlib.sha256((folder / f"{name}.gz").read_bytes()).hexdigest())
         for name, (shape, _) in mnist._FILES.items()
     }
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=folder)
-    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *_: None)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(folder) as url:
         monkeypatch.setattr(mnist, "_FILES", checked)
-        monkeypatch.setattr(mnist, "_URL", f"http://127.0.0.1:{server.server_port}/")
-        monkeypatch.setattr(mnist, "_reachable", lambda host: True)
+        monkeypatch.setattr(mnist, "_URL", url)
         yield folder
-        server.shutdown()
 
 
 def test_what_is_missing_is_downloaded_and_what_is_there_is_kept(published, tmp_path):
@@ -152,63 +164,69 @@ def test_a_download_of_something_else_is_refused_and_leaves_nothing(published, t
 
 
 def test_an_unknown_data_set_is_answered_with_the_known_ones():
-    with pytest.raises(UserError, match="there are mnist, digits"):
+    with pytest.raises(UserError, match="there are mnist, cifar100, digits"):
         data.load("cifar", ".")
 
 
-def prepare_with_tfds(folder, monkeypatch, file_format="array_record"):
-    """MNIST as TFDS prepares it, with a few images."""
-    import io
-
+def prepare_with_tfds(folder, name, images, train):
+    """A data set as TFDS prepares it; images are labelled by their number, and the first ones are for training."""
     import tensorflow_datasets as tfds
-    from PIL import Image
 
-    for name, size in (("train-labels-idx1-ubyte", 4), ("t10k-labels-idx1-ubyte", 2)):
-        monkeypatch.setitem(mnist._FILES, name, ((size,), ""))
-    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
-
-    class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("3.0.1")
-        name = "mnist"
 
         def _info(self):
             features = {
-                "image": tfds.features.Image(shape=(28, 28, 1)),
-                "label": tfds.features.ClassLabel(num_classes=10),
+                "image": tfds.features.Image(shape=images.shape[1:]),
+                "label": tfds.features.ClassLabel(num_classes=100),
             }
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
         def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(0, 4), "test": self._generate_examples(4, 6)}
+            return {"train": self._generate_examples(0, train), "test": self._generate_examples(train, len(images))}
 
         def _generate_examples(self, start, stop):
             for index in range(start, stop):
                 png = io.BytesIO()
-                Image.fromarray(images[index]).save(png, "PNG")
+                Image.fromarray(images[index].squeeze()).save(png, "PNG")
                 yield index, {"image": io.BytesIO(png.getvalue()), "label": index}
 
-    Mnist(data_dir=folder, file_format=file_format).download_and_prepare()
+    Prepared.name = name
+    Prepared(data_dir=folder, file_format="array_record").download_and_prepare()
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """The images of an MNIST that TFDS prepared, four for training and two for testing."""
+    for name, size in (("train-labels-idx1-ubyte", 4), ("t10k-labels-idx1-ubyte", 2)):
+        monkeypatch.setitem(mnist._FILES, name, ((size,), ""))
+    images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), dtype=np.uint8)
+    prepare_with_tfds(tmp_path, "mnist", images, 4)
     return images
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_mnist_prepared_by_tfds_is_read(tmp_path, monkeypatch):
-    images = prepare_with_tfds(tmp_path, monkeypatch)
+def test_mnist_prepared_by_tfds_is_read(tmp_path, prepared):
     dataset = data.load("mnist", tmp_path)
     assert dataset.train.images.shape == (4, 28, 28, 1)
     order = np.argsort(dataset.train.labels)  # TFDS shuffles
-    np.testing.assert_array_equal(dataset.train.images[order, ..., 0], images[:4])
+    np.testing.assert_array_equal(dataset.train.images[order], prepared[:4])
     np.testing.assert_array_equal(np.sort(dataset.test.labels), [4, 5])
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("prepared")
 @pytest.mark.parametrize(
     ("before", "after", "words"),
-    [("array_record", "parquet", "its format is parquet"), ("{", "", "cannot be read as MNIST"), ("", "", "not 5")],
-    ids=["another format", "damaged", "too few samples"],
+    [
+        ("array_record", "parquet", "its format is parquet"),
+        ("{", "", "cannot be read as mnist"),
+        ('"name": "mnist"', '"name": "emnist"', "it is emnist"),
+        ("", "", "not 5"),
+    ],
+    ids=["another format", "damaged", "another data set", "too few samples"],
 )
 def test_a_tfds_folder_that_cannot_be_used_is_named(tmp_path, monkeypatch, before, after, words):
-    prepare_with_tfds(tmp_path, monkeypatch)
     if not before:
         monkeypatch.setitem(mnist._FILES, "train-labels-idx1-ubyte", ((5,), ""))
     (prepared,) = (tmp_path / "mnist").iterdir()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Int32, UInt8
 
-from supsup_jax.data import mnist
+from supsup_jax.data import cifar100, files, mnist
 from supsup_jax.errors import UserError
 
 
@@ -59,8 +59,25 @@ def load_mnist(folder: Path) -> Dataset:
     Raises:
         UserError: if a file is missing and cannot be downloaded, or is not what it should be.
     """
-    train, test = (Split(images[..., None], labels.astype(np.int32)) for images, labels in mnist.read(folder))
-    return Dataset(train, test, mean=(0.1307,), std=(0.3081,))
+    return Dataset(*map(_split, mnist.read(folder)), mean=(0.1307,), std=(0.3081,))
+
+
+def load_cifar100(folder: Path) -> Dataset:
+    """CIFAR-100: 50,000 training and 10,000 test images of 32 × 32 in colour, with their fine labels.
+
+    Args:
+        folder: holds CIFAR-100 in one of the layouts that `supsup_jax.data.cifar100` reads; else it is downloaded
+            there.
+
+    Raises:
+        UserError: if a file is missing and cannot be downloaded, or is not what it should be.
+    """
+    return Dataset(*map(_split, cifar100.read(folder)), mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
+
+
+def _split(samples: files.Samples) -> Split:
+    images, labels = samples
+    return Split(images, labels.astype(np.int32))
 
 
 def load_digits(folder: Path | None = None) -> Dataset:
@@ -81,14 +98,18 @@ def load_digits(folder: Path | None = None) -> Dataset:
     return Dataset(train, Split(images[test], labels[test]), mean=(float(scaled.mean()),), std=(float(scaled.std()),))
 
 
-_LOADERS: dict[str, Callable[[Path], Dataset]] = {"mnist": load_mnist, "digits": load_digits}
+_LOADERS: dict[str, Callable[[Path], Dataset]] = {
+    "mnist": load_mnist,
+    "cifar100": load_cifar100,
+    "digits": load_digits,
+}
 
 
 def load(name: str, folder: str | Path) -> Dataset:
     """A data set by its name.
 
     Args:
-        name: `"mnist"` or `"digits"`.
+        name: `"mnist"`, `"cifar100"` or `"digits"`.
         folder: where the user keeps data; `~` is expanded.
 
     Raises:

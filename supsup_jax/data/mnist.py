@@ -5,23 +5,16 @@ folder that TFDS prepared (`mnist/3.0.1`). What is downloaded goes to `mnist/MNI
 """
 
 import gzip
-import logging
-import socket
-import threading
-import urllib.request
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from supsup_jax.data import files
 from supsup_jax.errors import UserError
 
-Arrays = tuple[UInt8[np.ndarray, "_ 28 28"], UInt8[np.ndarray, " _"]]
-
 _URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
-_HOST = "storage.googleapis.com"
 
 # The shape that each published file has, and the SHA-256 of its gzip as TFDS registers it.
 _FILES = {
@@ -46,8 +39,8 @@ _FILES = {
 _PLACES = ("mnist/MNIST/raw", "MNIST/raw", "mnist/raw", "raw", "mnist", "MNIST", ".")
 
 
-def read(folder: Path) -> tuple[Arrays, Arrays]:
-    """The training and the test samples, each images `(samples, 28, 28)` and labels, uint8.
+def read(folder: Path) -> tuple[files.Samples, files.Samples]:
+    """The training and the test samples, each images `(samples, 28, 28, 1)` and labels, uint8.
 
     Args:
         folder: the user's data folder. If MNIST is not in it, it is downloaded into it.
@@ -58,9 +51,10 @@ def read(folder: Path) -> tuple[Arrays, Arrays]:
     for place in _PLACES:
         if any(_find(folder / place, name) for name in _FILES):
             return _read_raw(folder / place)
-    for place in ("mnist", "."):
-        if prepared := sorted((folder / place).glob("*/dataset_info.json")):
-            return _read_tfds(prepared[-1].parent)
+    if prepared := files.find_prepared(folder, "mnist"):
+        sizes = {"train": _FILES["train-labels-idx1-ubyte"][0][0], "test": _FILES["t10k-labels-idx1-ubyte"][0][0]}
+        instead = f"put the files of {_URL} into {prepared.parent / 'MNIST/raw'}"
+        return files.read_prepared(prepared, "mnist", sizes, (28, 28, 1), instead)
     return _read_raw(folder / _PLACES[0])
 
 
@@ -68,14 +62,14 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
-def _read_raw(folder: Path) -> tuple[Arrays, Arrays]:
-    if missing := [name for name in _FILES if not _find(folder, name)]:
-        _download(folder, missing)
+def _read_raw(folder: Path) -> tuple[files.Samples, files.Samples]:
+    if missing := {f"{name}.gz": known for name, (_, known) in _FILES.items() if not _find(folder, name)}:
+        files.download("MNIST", _URL, missing, folder)
     train_images, train_labels, test_images, test_labels = (
         _read_idx(_find(folder, name) or folder / name, shape, f"{_URL}{name}.gz")
         for name, (shape, _) in _FILES.items()
     )
-    return (train_images, train_labels), (test_images, test_labels)
+    return (train_images[..., None], train_labels), (test_images[..., None], test_labels)
 
 
 def _read_idx(path: Path, shape: tuple[int, ...], url: str) -> UInt8[np.ndarray, "..."]:
@@ -95,81 +89,3 @@ def _read_idx(path: Path, shape: tuple[int, ...], url: str) -> UInt8[np.ndarray,
             f"({expected} in all): replace it, from {url}"
         )
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
-
-
-def _read_tfds(folder: Path) -> tuple[Arrays, Arrays]:
-    import tensorflow_datasets as tfds
-
-    try:
-        builder: Any = tfds.builder_from_directory(folder)
-        if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:  # others fail, or read too little
-            raise ValueError(f"its format is {builder.info.file_format.value}")
-        arrays = []
-        for split, labels in (("train", "train-labels-idx1-ubyte"), ("test", "t10k-labels-idx1-ubyte")):
-            source = builder.as_data_source(split)
-            (size,), _ = _FILES[labels]
-            if len(source) != size:
-                raise ValueError(f"it has {len(source)} samples for {split}, not {size}")
-            samples = [source[index] for index in range(size)]
-            images = np.stack([sample["image"].reshape(28, 28) for sample in samples])
-            arrays.append((images, np.asarray([sample["label"] for sample in samples], np.uint8)))
-    except Exception as error:  # TFDS and the libraries below it raise many kinds for a damaged file
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{folder} cannot be read as MNIST prepared by TFDS ({reason}); expected file_format='array_record': "
-            f"prepare it again so, or put the files of {_URL} into {folder.parent / 'MNIST/raw'}"
-        ) from error
-    return arrays[0], arrays[1]
-
-
-def _download(folder: Path, names: list[str]) -> None:
-    """Fetches files into a folder, each whole or not at all.
-
-    Raises:
-        UserError: if that is not possible.
-    """
-    files = ", ".join(f"{name}.gz" for name in names)
-
-    def failed(reason: str) -> UserError:
-        return UserError(
-            f"{folder} lacks {files} and {reason}; put them there, from {_URL}, or name the folder that has MNIST "
-            "with --data"
-        )
-
-    if not _reachable(_HOST):
-        raise failed(f"{_HOST} cannot be reached")
-    import pooch
-
-    pooch.get_logger().setLevel(logging.WARNING)
-    downloader: Any = pooch.HTTPDownloader(timeout=(2, 10))  # seconds to connect, and between two answers
-    print(f"downloading MNIST to {folder}")
-    for name in names:
-        try:
-            pooch.retrieve(
-                f"{_URL}{name}.gz",
-                known_hash=f"sha256:{_FILES[name][1]}",
-                fname=f"{name}.gz",
-                path=folder,
-                downloader=downloader,
-            )
-        except (OSError, ValueError) as error:  # the network's errors are OSErrors too; ValueError: another checksum
-            raise failed(f"they cannot be downloaded ({' '.join(str(error).split())[:200]})") from error
-
-
-def _reachable(host: str, seconds: float = 1.5) -> bool:
-    """Whether a host answers; a name server that does not answer is not waited for either. A proxy is trusted."""
-    if urllib.request.getproxies():
-        return True
-    answered = threading.Event()
-
-    def knock() -> None:
-        try:
-            socket.create_connection((host, 443), timeout=seconds).close()
-        except OSError:
-            return
-        answered.set()
-
-    thread = threading.Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return answered.is_set()

@@ -6,15 +6,16 @@ that a chunk of tasks is trained by `vmap`. The data set is shared by all of the
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Int32, PyTree, UInt8
+from jaxtyping import Array, Float, Int, Int32, Key, PyTree, UInt8
 from PIL import Image
 
 from supsup_jax.data.arrays import Dataset, Split
+from supsup_jax.data.augmentation import crop_and_flip
 
 Tasks = PyTree[Array | np.ndarray]
 """What describes tasks: leaves with a leading task axis; without it, one task."""
@@ -64,7 +65,12 @@ class Benchmark(ABC):
 
     @abstractmethod
     def samples(
-        self, split: Split, task: Tasks, rows: Int[Array | np.ndarray, " batch"], train: bool
+        self,
+        split: Split,
+        task: Tasks,
+        rows: Int[Array | np.ndarray, " batch"],
+        train: bool,
+        key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "batch height width channels"], Int[Array, " batch"]]:
         """Samples as the task shows them, inside a jitted function.
 
@@ -73,6 +79,7 @@ class Benchmark(ABC):
             task: what describes the task.
             rows: numbers below the task's `size`; beyond it samples are any.
             train: whether it is the training split.
+            key: random numbers for augmentation; without it images come as they are.
 
         Returns:
             Normalised images and their labels.
@@ -108,6 +115,7 @@ class PixelMapBenchmark(Benchmark):
         task: Int[Array | np.ndarray, " pixels"],
         rows: Int[Array | np.ndarray, " batch"],
         train: bool,
+        key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "batch height width channels"], Int[Array, " batch"]]:
         """The images through the task's pixel map, an entry of which beyond the last pixel reads 0."""
         flat = jnp.asarray(split.images)[rows].reshape(len(rows), -1, self.image_shape[-1])
@@ -170,62 +178,153 @@ class Rows(NamedTuple):
         test: rows of the test samples, filled up with any.
         train_size: how many of `train` count.
         test_size: how many of `test` count.
+        labels: the label that each class of the data set has in the task, if it is one of the task's.
     """
 
     train: Int32[Array | np.ndarray, "*tasks train"]
     test: Int32[Array | np.ndarray, "*tasks test"]
     train_size: Int32[Array | np.ndarray, "*tasks"]
     test_size: Int32[Array | np.ndarray, "*tasks"]
+    labels: Int32[Array | np.ndarray, "*tasks classes"]
 
 
 @dataclass(frozen=True)
-class SplitMNIST(Benchmark):
-    """Every task has a few of the classes, in order, with their labels as they are: 0 and 1, 2 and 3, ...
+class ClassSplit(Benchmark):
+    """Every task has a few of the data set's classes, and no class is in two tasks.
 
     Attributes:
-        classes_per_task: how many.
+        dataset_classes: classes of the data set.
+        equal: whether all of them have equally many samples, so that the sizes of tasks are known beforehand.
+        classes_per_task: how many a task has.
     """
 
-    classes_per_task: int = 2
+    dataset_classes: int
+    equal: bool
+    classes_per_task: int
 
     @classmethod
-    def of(cls, dataset: Dataset, classes_per_task: int = 2) -> "SplitMNIST":
-        """The benchmark over a data set."""
-        train, test = (
-            int(np.bincount(np.asarray(split.labels) // classes_per_task).max())
-            for split in (dataset.train, dataset.test)
-        )
-        return cls(train, test, dataset.num_classes, dataset.image_shape, dataset.mean, dataset.std, classes_per_task)
+    def of(cls, dataset: Dataset, classes_per_task: int | None = None) -> "ClassSplit":
+        """The benchmark over a data set.
+
+        Args:
+            dataset: the data set.
+            classes_per_task: how many a task has; by default as many as in the paper.
+        """
+        own = classes_per_task or cls.classes_per_task
+        counts = [np.sort(np.bincount(split.labels)) for split in (dataset.train, dataset.test)]
+        train, test = (int(count[-own:].sum()) for count in counts)  # whatever classes come together
+        equal = all(count[0] == count[-1] for count in counts)
+        shape = own, dataset.image_shape, dataset.mean, dataset.std
+        return cls(train, test, *shape, dataset.num_classes, bool(equal), own)
 
     @property
     def max_tasks(self) -> int:
         """As many as the classes fill."""
-        return self.num_classes // self.classes_per_task
+        return self.dataset_classes // self.classes_per_task
+
+    @abstractmethod
+    def order(self, seed: int) -> Int[np.ndarray, " classes"]:
+        """The classes of the data set, as the tasks take them one after another."""
+
+    def labels(self, classes: Int[np.ndarray, "tasks own"]) -> Int[np.ndarray, "tasks classes"]:
+        """The label that each class of the data set has in each task: its position among those of the task.
+
+        Args:
+            classes: the classes of each task.
+        """
+        labels = np.zeros((len(classes), self.dataset_classes), np.int32)
+        np.put_along_axis(labels, classes, np.arange(self.classes_per_task), axis=1)
+        return labels
+
+    def augment(
+        self, images: UInt8[Array, "batch height width channels"], key: Key[Array, ""]
+    ) -> UInt8[Array, "batch height width channels"]:
+        """Images as training sees them: as they are."""
+        return images
 
     def tasks(self, dataset: Dataset, seed: int, numbers: Sequence[int]) -> Rows:
-        """The rows of each task's classes; the seed changes nothing.
+        """The rows of each task's classes, and their labels there.
 
         Raises:
             IndexError: if there are not so many tasks.
         """
         if max(numbers) >= self.max_tasks:
             raise IndexError(f"there are {self.max_tasks} tasks, and no task {max(numbers)}")
+        own = self.classes_per_task
+        order = self.order(seed)
+        classes = np.stack([order[own * number : own * (number + 1)] for number in numbers])
 
         def rows(split: Split, places: int) -> tuple[np.ndarray, np.ndarray]:
-            of_task = [np.flatnonzero(np.asarray(split.labels) // self.classes_per_task == task) for task in numbers]
-            return np.stack([np.resize(own, places) for own in of_task]), np.array([len(own) for own in of_task])
+            of_task = [np.flatnonzero(np.isin(split.labels, few)) for few in classes]
+            return np.stack([np.resize(few, places) for few in of_task]), np.array([len(few) for few in of_task])
 
         train, train_size = rows(dataset.train, self.train_size)
         test, test_size = rows(dataset.test, self.test_size)
-        return Rows(*(np.asarray(part, np.int32) for part in (train, test, train_size, test_size)))
+        parts = train, test, train_size, test_size, self.labels(classes)
+        return Rows(*(np.asarray(part, np.int32) for part in parts))
 
-    def size(self, task: Rows, train: bool) -> Int[Array, ""]:
-        """How many samples the task's classes have."""
+    def size(self, task: Rows, train: bool) -> int | Int[Array, ""]:
+        """How many samples the task's classes have: a number where all have equally many."""
+        if self.equal:
+            return self.train_size if train else self.test_size
         return jnp.asarray(task.train_size if train else task.test_size)
 
     def samples(
-        self, split: Split, task: Rows, rows: Int[Array | np.ndarray, " batch"], train: bool
+        self,
+        split: Split,
+        task: Rows,
+        rows: Int[Array | np.ndarray, " batch"],
+        train: bool,
+        key: Key[Array, ""] | None = None,
     ) -> tuple[Float[Array, "batch height width channels"], Int[Array, " batch"]]:
-        """Samples of the task's classes."""
+        """Samples of the task's classes, with their labels there."""
         chosen = jnp.asarray(task.train if train else task.test)[rows]
-        return self.normalise(jnp.asarray(split.images)[chosen]), jnp.asarray(split.labels)[chosen]
+        images = jnp.asarray(split.images)[chosen]
+        if key is not None:
+            images = self.augment(images, key)
+        return self.normalise(images), jnp.asarray(task.labels)[jnp.asarray(split.labels)[chosen]]
+
+
+@dataclass(frozen=True)
+class SplitMNIST(ClassSplit):
+    """Every task has a few of the classes, in order, with their labels as they are: 0 and 1, 2 and 3, ..."""
+
+    classes_per_task: int = 2
+
+    @classmethod
+    def of(cls, dataset: Dataset, classes_per_task: int | None = None) -> "ClassSplit":
+        """The benchmark over a data set. Arguments are those of `ClassSplit.of`."""
+        benchmark = super().of(dataset, classes_per_task)
+        train, test = (
+            int(np.bincount(np.asarray(split.labels) // benchmark.classes_per_task).max())
+            for split in (dataset.train, dataset.test)
+        )
+        return replace(benchmark, train_size=train, test_size=test, num_classes=dataset.num_classes)
+
+    def order(self, seed: int) -> Int[np.ndarray, " classes"]:
+        """In order; the seed changes nothing."""
+        return np.arange(self.dataset_classes)
+
+    def labels(self, classes: Int[np.ndarray, "tasks own"]) -> Int[np.ndarray, "tasks classes"]:
+        """As they are."""
+        return np.tile(np.arange(self.dataset_classes), (len(classes), 1))
+
+
+@dataclass(frozen=True)
+class SplitCIFAR100(ClassSplit):
+    """Every task has a few of the classes, drawn with the seed; a label is the position among them.
+
+    In training images are cropped with a padding of 4 pixels, and flipped.
+    """
+
+    classes_per_task: int = 5
+
+    def order(self, seed: int) -> Int[np.ndarray, " classes"]:
+        """The original's, `RandomState(seed).permutation(100)`."""
+        return np.random.RandomState(seed).permutation(self.dataset_classes)
+
+    def augment(
+        self, images: UInt8[Array, "batch height width channels"], key: Key[Array, ""]
+    ) -> UInt8[Array, "batch height width channels"]:
+        """Images moved by up to 4 pixels either way, and half of them mirrored."""
+        return crop_and_flip(images, key, padding=4)

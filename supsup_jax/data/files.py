@@ -1,0 +1,129 @@
+"""What the readers of published data sets share: folders that TFDS prepared, and downloads."""
+
+import logging
+import socket
+import threading
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from supsup_jax.errors import UserError
+
+Samples = tuple[UInt8[np.ndarray, "_ height width channels"], UInt8[np.ndarray, " _"]]
+"""Images and their labels."""
+
+
+def reason(error: Exception) -> str:
+    """What an error of a library says, as a part of one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def find_prepared(folder: Path, name: str) -> Path | None:
+    """The folder of the newest version of a data set that TFDS prepared below the user's folder, or in it.
+
+    Args:
+        folder: the user's data folder.
+        name: TFDS's name of the data set.
+    """
+    for place in (name, "."):
+        if prepared := sorted((folder / place).glob("*/dataset_info.json")):
+            return prepared[-1].parent
+    return None
+
+
+def read_prepared(
+    folder: Path, name: str, sizes: dict[str, int], image_shape: tuple[int, ...], instead: str
+) -> tuple[Samples, Samples]:
+    """The training and the test samples of a data set that TFDS prepared.
+
+    Args:
+        folder: the folder of a version, as `find_prepared` returns it.
+        name: TFDS's name of the data set.
+        sizes: how many samples `"train"` and `"test"` have.
+        image_shape: `(height, width, channels)` of an image.
+        instead: what else the user can do, for messages.
+
+    Raises:
+        UserError: if it cannot be read, or is not the data set.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder: Any = tfds.builder_from_directory(folder)
+        if builder.name != name:
+            raise ValueError(f"it is {builder.name}")
+        if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:  # others fail, or read too little
+            raise ValueError(f"its format is {builder.info.file_format.value}")
+        arrays = []
+        for split, size in sizes.items():
+            source = builder.as_data_source(split)
+            if len(source) != size:
+                raise ValueError(f"it has {len(source)} samples for {split}, not {size}")
+            samples = [source[index] for index in range(size)]
+            images = np.stack([sample["image"] for sample in samples])
+            if images.shape[1:] != image_shape:
+                raise ValueError(f"its images are {' × '.join(map(str, images.shape[1:]))}")
+            arrays.append((images, np.asarray([sample["label"] for sample in samples], np.uint8)))
+    except Exception as error:  # TFDS and the libraries below it raise many kinds for a damaged file
+        raise UserError(
+            f"{folder} cannot be read as {name} prepared by TFDS ({reason(error)}); expected "
+            f"file_format='array_record': prepare it again so, or {instead}"
+        ) from error
+    return arrays[0], arrays[1]
+
+
+def download(title: str, url: str, hashes: dict[str, str], folder: Path) -> None:
+    """Fetches files into a folder, each whole or not at all.
+
+    Args:
+        title: the data set, for messages.
+        url: where the files are, ending in a slash.
+        hashes: the SHA-256 of each file, by its name.
+        folder: where to put them.
+
+    Raises:
+        UserError: if that is not possible.
+    """
+
+    def failed(why: str) -> UserError:
+        return UserError(
+            f"{folder} lacks {', '.join(hashes)}, {why}; put what is missing there, from {url}, or name the folder "
+            f"that has {title} with --data"
+        )
+
+    if not _reachable(url):
+        raise failed(f"and {urllib.parse.urlsplit(url).hostname} cannot be reached")
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    downloader: Any = pooch.HTTPDownloader(timeout=(2, 10))  # seconds to connect, and between two answers
+    print(f"downloading {title} to {folder}")
+    for name, known in hashes.items():
+        try:
+            pooch.retrieve(f"{url}{name}", f"sha256:{known}", name, folder, downloader=downloader)
+        except (OSError, ValueError) as error:  # the network's errors are OSErrors too; ValueError: another checksum
+            raise failed(f"which cannot be downloaded ({reason(error)})") from error
+
+
+def _reachable(url: str, seconds: float = 1.5) -> bool:
+    """Whether a host answers; a name server that does not answer is not waited for either. A proxy is trusted."""
+    if urllib.request.getproxies():
+        return True
+    parts = urllib.parse.urlsplit(url)
+    answered = threading.Event()
+
+    def knock() -> None:
+        try:
+            socket.create_connection((parts.hostname, parts.port or 443), timeout=seconds).close()
+        except OSError:
+            return
+        answered.set()
+
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answered.is_set()

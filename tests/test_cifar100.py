@@ -1,0 +1,477 @@
+import hashlib
+import io
+import pickle
+import shutil
+import struct
+import tarfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_data import assert_one_line, prepare_with_tfds, serving
+
+from supsup_jax import UserError, data
+from supsup_jax.data import cifar100, files
+from supsup_jax.data.augmentation import crop_and_flip
+
+RNG = np.random.default_rng(0)
+IMAGES = {"train": RNG.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8), "test": RNG.integers(0, 256, (4, 32, 32, 3))}
+LABELS = {"train": [99, 1, 2, 3, 4, 5, 6, 7], "test": [0, 98, 2, 3]}
+
+
+class Python2(pickle._Pickler):
+    """Writes strings, keys and pixels as Python 2 did: all are bytes."""
+
+    def save_bytes(self, value):
+        value = value.encode() if isinstance(value, str) else value
+        self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
+
+    dispatch = pickle._Pickler.dispatch | {bytes: save_bytes, str: save_bytes}
+
+
+def content(split, **changes):
+    """What a file of CIFAR-100 holds, with fewer images, which it has channel by channel."""
+    rows = IMAGES[split].transpose(0, 3, 1, 2).reshape(-1, 3072).astype(np.uint8)
+    names = [f"image_{index}.png" for index in range(len(rows))]
+    published = {"filenames": names, "batch_label": split, "fine_labels": LABELS[split], "data": rows}
+    return {name: value for name, value in (published | changes).items() if value is not None}
+
+
+def python2(value):
+    file = io.BytesIO()
+    Python2(file, protocol=2).dump(value)
+    return file.getvalue().replace(b"cnumpy._core.", b"cnumpy.core.")
+
+
+def python3(value):
+    return pickle.dumps(value, protocol=4)
+
+
+def write(folder, dump=python2):
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        (folder / split).write_bytes(dump(content(split)))
+
+
+def pack(folder, *members):
+    """The archive in a folder, of what is below `cifar-100-python`; members are more of it, or instead."""
+    packed = folder / "cifar-100-python"
+    with tarfile.open(folder / "cifar-100-python.tar.gz", "w:gz") as archive:
+        for name in ("meta", "test", "train"):
+            if (packed / name).exists():
+                archive.add(packed / name, f"cifar-100-python/{name}")
+        for member in members:
+            archive.addfile(member, io.BytesIO(bytes(member.size)))
+    shutil.rmtree(packed)
+
+
+@pytest.fixture(autouse=True)
+def few(request, monkeypatch):
+    """Fewer images than CIFAR-100 has, except for the tests of the real one."""
+    if "data_folder" not in request.fixturenames:
+        monkeypatch.setattr(cifar100, "_SIZES", {"train": 8, "test": 4})
+
+
+@pytest.fixture
+def raw(tmp_path):
+    folder = tmp_path / "cifar100/cifar-100-python"
+    write(folder)
+    return folder
+
+
+def assert_read(folder):
+    dataset = data.load("cifar100", folder)
+    for name in ("train", "test"):
+        split = getattr(dataset, name)
+        assert split.images.dtype == np.uint8
+        assert split.labels.dtype == np.int32
+        np.testing.assert_array_equal(split.images, IMAGES[name])
+        np.testing.assert_array_equal(split.labels, LABELS[name])
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["files", "archive"])
+@pytest.mark.parametrize("dump", [python2, python3])
+@pytest.mark.parametrize("place", ["cifar100", "."])
+def test_cifar100_is_read_from_every_layout(tmp_path, place, dump, packed):
+    write(tmp_path / "data" / place / "cifar-100-python", dump)
+    if packed:
+        pack(tmp_path / "data" / place)
+    assert_read(tmp_path / "data")
+
+
+def test_pixels_that_are_stored_column_by_column_are_read(raw, tmp_path):
+    columns = np.asfortranarray(content("train")["data"])
+    (raw / "train").write_bytes(python2(content("train", data=columns)))
+    assert_read(tmp_path)
+
+
+def test_files_come_before_an_archive_that_lies_beside_them(raw, tmp_path):
+    (raw.parent / "cifar-100-python.tar.gz").write_bytes(b"half a download")
+    assert_read(tmp_path)
+
+
+def test_an_archive_is_read_where_one_file_is_missing(raw, tmp_path):
+    shutil.copytree(raw, tmp_path / "whole")
+    pack(raw.parent)
+    raw.mkdir()
+    shutil.copy(tmp_path / "whole/train", raw)
+    assert_read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "words"),
+    [
+        (python2(content("test"))[:-5000], "pickle data was truncated"),
+        (b"", "Ran out of input"),
+        (b"<html>404</html>", "cannot be read as CIFAR-100"),
+        (python2([1, 2]), "it has no dictionary"),
+        (python2(content("test", fine_labels=None)), "its fine_labels are not 4 numbers from 0 to 99"),
+        (python2(content("test", fine_labels=[0, 1, 2])), "its fine_labels are not 4 numbers from 0 to 99"),
+        (python2(content("test", fine_labels=[0, 1, 2, 100])), "its fine_labels are not 4 numbers from 0 to 99"),
+        (python2(content("test", data=None)), "its data are no array of 4 × 3072 bytes"),
+        (python2(content("test", data=[[0] * 3072] * 4)), "its data are no array of 4 × 3072 bytes"),
+        (python2(content("test", data=np.zeros((4, 1024), np.uint8))), "its data are of shape (4, 1024)"),
+        (python2(content("train")), "its fine_labels are not 4 numbers"),
+        (python2(content("test", data=np.zeros((4, 3072), np.float32))), "type b'f4', not (4, 3072) and 'u1'"),
+        (python3(content("test", data=np.zeros((4, 3072), np.int8))), "type 'i1', not (4, 3072) and 'u1'"),
+    ],
+    ids=[
+        "truncated",
+        "empty",
+        "not a pickle",
+        "no dictionary",
+        "no labels",
+        "too few labels",
+        "label out of range",
+        "no pixels",
+        "pixels in lists",
+        "smaller images",
+        "the other file",
+        "floats",
+        "signed",
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True], ids=["files", "archive"])
+def test_a_file_that_is_not_what_it_should_be_is_named(raw, tmp_path, damaged, words, packed):
+    (raw / "test").write_bytes(damaged)
+    if packed:
+        pack(raw.parent)
+    with pytest.raises(UserError) as error:
+        data.load("cifar100", tmp_path)
+    path = raw.parent / "cifar-100-python.tar.gz" if packed else raw / "test"
+    assert_one_line(
+        error, f"{path} cannot be read as CIFAR-100", words, "expected 8 train and 4 test images", "https://"
+    )
+
+
+class Malicious:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("dump", [python2, python3])
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda evil: {"data": evil},
+        lambda evil: {"filenames": [evil]},
+        lambda evil: {"data": np.array([evil], object)},
+    ],
+    ids=["the pixels", "a name", "an entry of an array"],
+)
+def test_a_pickle_that_would_run_something_is_refused_before_it_does(raw, tmp_path, hide, dump):
+    (raw / "train").write_bytes(dump(content("train", **hide(Malicious(tmp_path / "evil")))))
+    with pytest.raises(UserError) as error:
+        data.load("cifar100", tmp_path)
+    assert_one_line(error, str(raw / "train"), "it would run io.open")
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("name", ["load", "memmap", "core.multiarray._reconstruct"])
+def test_of_numpy_a_pickle_may_name_arrays_alone(raw, tmp_path, name):
+    named = pickle.PROTO + b"\x04" + b"".join(b"\x8c" + bytes([len(part)]) + part.encode() for part in ("numpy", name))
+    (raw / "train").write_bytes(named + pickle.STACK_GLOBAL + pickle.STOP)
+    with pytest.raises(UserError) as error:
+        data.load("cifar100", tmp_path)
+    assert_one_line(error, f"it would run numpy.{name}")
+
+
+def link(name, target):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = tarfile.SYMTYPE, str(target)
+    return member
+
+
+def folder(name):
+    member = tarfile.TarInfo(name)
+    member.type = tarfile.DIRTYPE
+    return member
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ([], "it has no cifar-100-python/test"),
+        ([folder("cifar-100-python/test")], "cifar-100-python/test is no file"),
+        ([link("cifar-100-python/test", "../secret")], "secret' not found"),
+    ],
+    ids=["missing", "a folder", "a link to elsewhere"],
+)
+def test_an_archive_without_one_of_the_files_is_named(raw, tmp_path, members, words):
+    shutil.move(raw / "test", tmp_path / "cifar100/secret")
+    pack(raw.parent, *members)
+    with pytest.raises(UserError) as error:
+        data.load("cifar100", tmp_path)
+    assert_one_line(error, str(raw.parent / "cifar-100-python.tar.gz"), words, "replace it, from https://")
+
+
+@pytest.mark.parametrize("keep", [1000, 20000])
+def test_half_an_archive_is_named(raw, tmp_path, keep):
+    pack(raw.parent)
+    path = raw.parent / "cifar-100-python.tar.gz"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError) as error:
+        data.load("cifar100", tmp_path)
+    assert_one_line(error, str(path), "Compressed file ended before", "replace it, from https://")
+
+
+def test_what_is_no_archive_is_named(tmp_path):
+    (tmp_path / "cifar-100-python.tar.gz").write_bytes(b"<html>404</html>")
+    with pytest.raises(UserError) as error:
+        data.load("cifar100", tmp_path)
+    assert_one_line(error, str(tmp_path / "cifar-100-python.tar.gz"), "not a gzip file", "replace it, from https://")
+
+
+def test_reading_an_archive_writes_nothing_wherever_its_members_belong(raw, tmp_path):
+    evil = tarfile.TarInfo("cifar-100-python/../../evil")
+    evil.size = 4
+    pack(raw.parent, evil)
+    before = sorted(tmp_path.rglob("*"))
+    assert_read(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_without_files_and_network_nothing_is_written_and_the_error_says_what_belongs_where(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar100, "_URL", "https://host.invalid/")
+    monkeypatch.setattr(files.urllib.request, "getproxies", dict)
+    with pytest.raises(UserError) as error:
+        data.load("cifar100", tmp_path)
+    assert_one_line(
+        error,
+        f"{tmp_path / 'cifar100'} lacks cifar-100-python.tar.gz, and host.invalid cannot be reached",
+        "from https://host.invalid/, or name the folder that has CIFAR-100 with --data",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A server that has the archive."""
+    write(tmp_path / "published/cifar-100-python")
+    pack(tmp_path / "published")
+    archive = tmp_path / "published/cifar-100-python.tar.gz"
+    monkeypatch.setattr(cifar100, "_HASH", hashlib.sha256(archive.read_bytes()).hexdigest())
+    with serving(archive.parent) as url:
+        monkeypatch.setattr(cifar100, "_URL", url)
+        yield archive
+
+
+def test_what_is_missing_is_downloaded_once(published, tmp_path):
+    assert_read(tmp_path / "data")
+    assert [path.name for path in (tmp_path / "data/cifar100").iterdir()] == ["cifar-100-python.tar.gz"]
+    published.unlink()
+    assert_read(tmp_path / "data")
+
+
+def test_a_download_of_another_archive_is_refused_and_leaves_nothing(published, tmp_path):
+    published.write_bytes(published.read_bytes()[:-1])
+    with pytest.raises(UserError) as error:
+        data.load("cifar100", tmp_path / "data")
+    assert_one_line(error, "lacks cifar-100-python.tar.gz, which cannot be downloaded", "--data")
+    assert not list((tmp_path / "data/cifar100").iterdir())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_cifar100_prepared_by_tfds_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar100, "_SIZES", {"train": 4, "test": 2})
+    prepare_with_tfds(tmp_path, "cifar100", IMAGES["train"][:6], 4)
+    dataset = data.load("cifar100", tmp_path)
+    for split, labels in ((dataset.train, [0, 1, 2, 3]), (dataset.test, [4, 5])):
+        assert sorted(split.labels) == labels
+        np.testing.assert_array_equal(split.images, IMAGES["train"][split.labels])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_images_of_another_shape_prepared_by_tfds_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar100, "_SIZES", {"train": 4, "test": 2})
+    prepare_with_tfds(tmp_path, "cifar100", IMAGES["train"][:6, :28, :28], 4)
+    with pytest.raises(UserError) as error:
+        data.load("cifar100", tmp_path)
+    assert_one_line(error, str(tmp_path / "cifar100/3.0.1"), "its images are 28 × 28 × 3", "cifar-100-python.tar.gz")
+
+
+@pytest.fixture(scope="module")
+def real(data_folder):
+    return data.load("cifar100", data_folder)
+
+
+@pytest.mark.usefixtures("data_folder")
+def test_real_cifar100_has_as_many_images_of_each_class_and_its_known_colours(real):
+    for split, each in ((real.train, 500), (real.test, 100)):
+        assert split.images.shape == (100 * each, 32, 32, 3)
+        assert split.images.dtype == np.uint8
+        np.testing.assert_array_equal(np.bincount(split.labels), np.full(100, each))
+    # The mean and deviation of the training images are published; the ones to normalise with are nearly CIFAR-10's.
+    np.testing.assert_allclose(real.train.images.mean((0, 1, 2)) / 255, [0.5071, 0.4865, 0.4409], atol=5e-5)
+    np.testing.assert_allclose(real.train.images[::10].std((0, 1, 2)) / 255, [0.2673, 0.2564, 0.2762], atol=1e-3)
+    assert real.mean == (0.491, 0.482, 0.447)
+    assert real.std == (0.247, 0.243, 0.262)
+
+
+@pytest.mark.usefixtures("data_folder")
+def test_real_neighbouring_pixels_are_alike_in_both_directions_and_channels_too(real):
+    images = real.test.images.astype(np.float32)
+    for axis in (1, 2, 3):
+        assert np.abs(np.diff(images, axis=axis)).mean() < 30  # about 85 between any two values
+
+
+def toy(train=3, test=2, classes=100):
+    """A data set of black images but for their number, of equally many of each class."""
+
+    def split(each):
+        labels = np.tile(np.arange(classes, dtype=np.int32), each)
+        images = np.zeros((len(labels), 32, 32, 3), np.uint8)
+        images[:, 0, 0, 0], images[:, 0, 0, 1] = np.divmod(np.arange(len(labels)), 256)
+        return data.Split(images, labels)
+
+    return data.Dataset(split(train), split(test), (0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
+
+
+def numbers(images, benchmark):
+    """The number of each image of a toy."""
+    raw = np.rint((np.asarray(images[:, 0, 0]) * benchmark.std + benchmark.mean) * 255).astype(int)
+    return raw[:, 0] * 256 + raw[:, 1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_classes_of_a_task_and_their_labels_are_the_originals(golden, seed):
+    dataset = toy()
+    benchmark = data.SplitCIFAR100.of(dataset)
+    order = golden("splits.json")["RandSplitCIFAR100"][str(seed)]
+    tasks = benchmark.tasks(dataset, seed, range(20))
+    for split, train in ((dataset.train, True), (dataset.test, False)):
+        for number in (0, 7, 19):
+            task = jax.tree.map(lambda leaf, number=number: leaf[number], tasks)
+            images, labels = benchmark.samples(split, task, jnp.arange(benchmark.size(task, train)), train)
+            own = order[5 * number : 5 * number + 5]
+            expected = [row for row, label in enumerate(split.labels) if label in own]  # in the order of the files
+            np.testing.assert_array_equal(numbers(images, benchmark), expected)
+            np.testing.assert_array_equal(labels, [own.index(split.labels[row]) for row in expected])
+
+
+def test_a_task_is_the_same_alone_or_among_others():
+    dataset = toy()
+    benchmark = data.SplitCIFAR100.of(dataset)
+    alone = jax.tree.map(lambda leaf: leaf[0], benchmark.tasks(dataset, 3, [11]))
+    among = jax.tree.map(lambda leaf: leaf[2], benchmark.tasks(dataset, 3, [4, 19, 11]))
+    jax.tree.map(np.testing.assert_array_equal, alone, among)
+
+
+@pytest.mark.usefixtures("data_folder")
+def test_twenty_tasks_of_five_classes_have_2500_and_500_images_known_beforehand(real):
+    benchmark = data.SplitCIFAR100.of(real)
+    assert benchmark.max_tasks == 20
+    assert benchmark.num_classes == 5
+    task = jax.tree.map(lambda leaf: leaf[0], benchmark.tasks(real, 0, [19]))
+    assert (benchmark.size(task, True), benchmark.size(task, False)) == (2500, 500)
+    assert isinstance(benchmark.size(task, True), int)
+    with pytest.raises(IndexError, match="there are 20 tasks, and no task 20"):
+        benchmark.tasks(real, 0, [20])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_classes_of_different_sizes_come_whole_whatever_the_seed(seed):
+    digits = data.load_digits()
+    benchmark = data.SplitCIFAR100.of(digits)
+    tasks = benchmark.tasks(digits, seed, range(2))
+    for split, train in ((digits.train, True), (digits.test, False)):
+        rows = []
+        for number in range(2):
+            task = jax.tree.map(lambda leaf, number=number: leaf[number], tasks)
+            rows += (task.train if train else task.test)[: int(benchmark.size(task, train))].tolist()
+        assert sorted(rows) == list(range(len(split.labels)))
+
+
+PADDING = 4
+IMAGE = RNG.integers(1, 256, (32, 32, 3), dtype=np.uint8)
+
+
+def crops(image):
+    """What may become of an image: its bytes, for every offset and both directions."""
+    padded = np.pad(image, ((PADDING, PADDING), (PADDING, PADDING), (0, 0)))
+    possible = {}
+    for down in range(2 * PADDING + 1):
+        for right in range(2 * PADDING + 1):
+            crop = padded[down : down + 32, right : right + 32]
+            possible[crop.tobytes()] = (down, right, False)
+            possible[np.flip(crop, 1).tobytes()] = (down, right, True)
+    return possible
+
+
+def test_crops_are_those_of_the_padded_image_and_every_offset_and_both_directions_come():
+    possible = crops(IMAGE)
+    assert len(possible) == 2 * 9 * 9
+    images = jnp.tile(jnp.asarray(IMAGE), (2000, 1, 1, 1))
+    seen = [possible[crop.tobytes()] for crop in np.asarray(crop_and_flip(images, jax.random.key(0), PADDING))]
+    assert set(seen) == set(possible.values())
+    down, right, flipped = np.array(seen).T
+    for offset in (down, right):
+        np.testing.assert_allclose(np.bincount(offset) / 2000, 1 / 9, atol=0.025)
+    assert abs(flipped.mean() - 0.5) < 0.04
+    assert np.abs(np.corrcoef(np.array(seen).T) - np.eye(3)).max() < 0.08  # independent of each other
+
+
+def test_side_by_side_tasks_get_the_crops_that_each_gets_alone():
+    images = jnp.asarray(RNG.integers(0, 256, (3, 5, 32, 32, 3), dtype=np.uint8))
+    keys = jax.random.split(jax.random.key(0), 3)
+    together = jax.jit(jax.vmap(lambda images, key: crop_and_flip(images, key, PADDING)))(images, keys)
+    assert together.dtype == np.uint8
+    for crop, image, key in zip(together, images, keys, strict=True):
+        np.testing.assert_array_equal(crop, crop_and_flip(image, key, PADDING))
+
+
+def test_images_are_augmented_with_a_key_before_they_are_normalised_and_come_as_they_are_without():
+    images = RNG.integers(1, 256, (20, 32, 32, 3), dtype=np.uint8)
+    split = data.Split(images, np.arange(20, dtype=np.int32) % 10)
+    dataset = data.Dataset(split, split, (0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
+    benchmark = data.SplitCIFAR100.of(dataset)
+    task = jax.tree.map(lambda leaf: leaf[1], benchmark.tasks(dataset, 0, [0, 1]))
+
+    @jax.jit
+    def show(key):
+        return benchmark.samples(split, task, jnp.arange(10), True, key)
+
+    first, labels = show(jax.random.key(1))
+    plain, same_labels = show(None)
+    np.testing.assert_array_equal(labels, same_labels)
+    own = images[task.train]
+    np.testing.assert_allclose(plain, (own / 255 - benchmark.mean) / benchmark.std, atol=1e-5)
+    raw = np.rint((np.asarray(first) * benchmark.std + benchmark.mean) * 255).astype(np.uint8)
+    assert len({crops(image)[crop.tobytes()] for image, crop in zip(own, raw, strict=True)}) > 5
+    np.testing.assert_array_equal(first, show(jax.random.key(1))[0])
+    assert not np.array_equal(first, show(jax.random.key(2))[0])
+
+
+@pytest.mark.parametrize("kind", [data.PermutedMNIST, data.RotatedMNIST, data.SplitMNIST])
+def test_digits_come_as_they_are_with_a_key_too(kind):
+    digits = data.load_digits()
+    benchmark = kind.of(digits)
+    task = jax.tree.map(lambda leaf: leaf[0], benchmark.tasks(digits, 1, [1]))
+    with_key = benchmark.samples(digits.train, task, jnp.arange(30), True, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, with_key, benchmark.samples(digits.train, task, jnp.arange(30), True))
