@@ -106,7 +106,7 @@ def top_k(
     return jax.tree.map(lambda leaf, one: _largest(leaf, num_kept(leaf.size, one)), scores, densities)
 
 
-def erdos_renyi(weights: PyTree[Any], scale: float) -> PyTree[float]:
+def erdos_renyi(weights: PyTree[Any], scale: int | float) -> PyTree[float]:
     """The densities of an Erdős–Rényi graph: a layer keeps more of its weights the smaller it is.
 
     For O outputs, I inputs and a window of kh × kw it is min(0.5, scale · (O + I) / (O · I · kh · kw)); 1 for what is
@@ -135,7 +135,7 @@ class ErdosRenyi:
         scale: see `erdos_renyi`.
     """
 
-    scale: float
+    scale: int | float
 
     def __call__(self, scores: PyTree[Float[Array | np.ndarray, "..."]]) -> PyTree[Float[Array, "..."]]:
         """The mask of scores."""
