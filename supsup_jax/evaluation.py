@@ -20,7 +20,7 @@ from supsup_jax import inference, parallel
 from supsup_jax.data import Benchmark, Split, Tasks
 from supsup_jax.inference import Inference
 from supsup_jax.methods import Method, Store
-from supsup_jax.networks import Network, Stats, Weights
+from supsup_jax.networks import Network, Stats, Weights, has_convolutions
 from supsup_jax.recovery import Recovery
 from supsup_jax.training import shuffle
 
@@ -180,7 +180,8 @@ def evaluate(
     )
     orders = jax.vmap(lambda task: order_key(seed, task))(np.arange(len(entries)))
     picks_per_task = -(-benchmark.test_size // protocol.batch_size) + protocol.images_per_task
-    run = _over_tasks(net, method, benchmark, protocol, num_tasks, inference.memory(weights, picks_per_task))
+    memory, convolutions = inference.memory(weights, picks_per_task), has_convolutions(weights)
+    run = _over_tasks(net, method, benchmark, protocol, num_tasks, memory, convolutions)
     apart = _apart(protocol, method)
     own = jax.tree.map(lambda leaf: np.asarray(leaf)[entries], store) if apart else {}
     shared = parallel.replicate((weights, stats, {} if apart else store, test))
@@ -199,7 +200,13 @@ def _apart(protocol: Protocol, method: Method) -> bool:
 
 @cache
 def _over_tasks(
-    net: Network, method: Method, benchmark: Benchmark, protocol: Protocol, num_tasks: int, bytes_per_task: int
+    net: Network,
+    method: Method,
+    benchmark: Benchmark,
+    protocol: Protocol,
+    num_tasks: int,
+    bytes_per_task: int,
+    convolutions: bool,
 ) -> Callable[..., Any]:
     """The jitted function that evaluates tasks; the same one for the same settings."""
     places, batch = benchmark.test_size, protocol.batch_size
@@ -251,7 +258,7 @@ def _over_tasks(
             image_is_right=jax.lax.map(right_as, (image_picks, image_rows[:, None])).reshape(-1),
         )
 
-    return parallel.over_tasks(one_task, bytes_per_task)
+    return parallel.over_tasks(one_task, bytes_per_task, convolutions)
 
 
 def _summary(

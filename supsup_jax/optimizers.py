@@ -1,8 +1,39 @@
-"""The optimisers of the experiments, each as PyTorch defines it."""
+"""The optimisers of the experiments, each as PyTorch defines it, and the schedule of their step sizes."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """The share of the step size that an update has: a cosine from 1 to 0, stepped once an epoch.
+
+    In epoch e of E, counted from 0, it is (1 + cos(π e / E)) / 2; with W epochs of warm-up (e + 1) / W in these, and
+    the cosine over the rest.
+
+    Attributes:
+        epochs: of the whole training, the warm-up included.
+        steps_per_epoch: updates.
+        warmup: epochs in which the step size grows linearly.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    warmup: int = 0
+
+    def __call__(self, step: Any) -> Float[Array, ""]:
+        """The share of an update, given its number, counted from 0."""
+        epoch = jnp.asarray(step) // self.steps_per_epoch
+        cosine = (1 + jnp.cos(jnp.pi * (epoch - self.warmup) / (self.epochs - self.warmup))) / 2
+        return jnp.where(epoch < self.warmup, (epoch + 1) / max(self.warmup, 1), cosine)
+
+
+def _scheduled(learning_rate: float, schedule: Cosine | None) -> optax.ScalarOrSchedule:
+    return learning_rate if schedule is None else lambda step: learning_rate * schedule(step)
 
 
 @dataclass(frozen=True)
@@ -13,15 +44,19 @@ class RMSprop:
         learning_rate: step size; 1e-4 in the MNIST experiments.
         decay: of the running mean of squared gradients (PyTorch's alpha).
         epsilon: added to its root.
+        schedule: the share of the step size that an update has; all of it by default.
     """
 
     learning_rate: float = 1e-4
     decay: float = 0.99
     epsilon: float = 1e-8
+    schedule: Cosine | None = None
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser as optax has it."""
-        return optax.rmsprop(self.learning_rate, decay=self.decay, eps=self.epsilon, eps_in_sqrt=False)
+        return optax.rmsprop(
+            _scheduled(self.learning_rate, self.schedule), decay=self.decay, eps=self.epsilon, eps_in_sqrt=False
+        )
 
 
 @dataclass(frozen=True)
@@ -31,14 +66,17 @@ class Adam:
     Attributes:
         learning_rate: step size.
         weight_decay: times what is trained, scores included; 1e-4 in the original's experiments.
+        schedule: the share of the step size that an update has; all of it by default.
     """
 
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
+    schedule: Cosine | None = None
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser as optax has it."""
-        return optax.chain(optax.add_decayed_weights(self.weight_decay), optax.adam(self.learning_rate))
+        learning_rate = _scheduled(self.learning_rate, self.schedule)
+        return optax.chain(optax.add_decayed_weights(self.weight_decay), optax.adam(learning_rate))
 
 
 @dataclass(frozen=True)
@@ -49,16 +87,19 @@ class SGD:
         learning_rate: step size.
         momentum: what remains of the last update.
         weight_decay: times what is trained, scores included; 1e-4 in the original's experiments.
+        schedule: the share of the step size that an update has; all of it by default.
     """
 
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    schedule: Cosine | None = None
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser as optax has it."""
+        learning_rate = _scheduled(self.learning_rate, self.schedule)
         return optax.chain(
-            optax.add_decayed_weights(self.weight_decay), optax.sgd(self.learning_rate, momentum=self.momentum)
+            optax.add_decayed_weights(self.weight_decay), optax.sgd(learning_rate, momentum=self.momentum)
         )
 
 

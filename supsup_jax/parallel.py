@@ -33,16 +33,20 @@ def use_all_cores() -> None:
     jax.config.update("jax_num_cpu_devices", min(cores, _MOST_CPU_DEVICES))
 
 
-def tasks_at_once(bytes_per_task: int) -> int:
+def tasks_at_once(bytes_per_task: int, convolutions: bool = False) -> int:
     """How many tasks to learn at a time, so that they fit in memory and every device has some.
 
     On a CPU tasks run one after another on each device, so memory sets no limit, and a small chunk is saved soon:
-    8 tasks, which fill a byte of a bank, or one for each device.
+    8 tasks, which fill a byte of a bank, or one for each device. With convolutions a task takes long, and there is one
+    for each device everywhere.
 
     Args:
         bytes_per_task: what training one task takes on the device.
+        convolutions: whether the network has any.
     """
     devices = jax.devices()
+    if convolutions:
+        return len(devices)
     if not backend.is_accelerator():
         return len(devices) * -(-8 // len(devices))
     return len(devices) * max(1, min(_MOST_TASKS_AT_ONCE, _fitting(bytes_per_task)))
@@ -58,14 +62,18 @@ def replicate(tree: PyTree[Any]) -> PyTree[Any]:
     return jax.device_put(tree, NamedSharding(_mesh(), P()))
 
 
-def over_tasks(function: Callable[[Any, Any], Any], bytes_per_task: int | None = None) -> Callable[..., PyTree[Any]]:
+def over_tasks(
+    function: Callable[[Any, Any], Any], bytes_per_task: int | None = None, convolutions: bool = False
+) -> Callable[..., PyTree[Any]]:
     """Maps a function of one task over many, spread over all devices, in one jitted call.
 
-    On each device tasks run one after another on a CPU and side by side, by `vmap`, on an accelerator.
+    On each device tasks run one after another on a CPU and side by side, by `vmap`, on an accelerator; with
+    convolutions, of which `vmap` over kernels makes slow grouped ones, one after another there too.
 
     Args:
         function: called as `function(shared, task)`.
         bytes_per_task: if given, no more tasks run side by side on an accelerator than fit in its memory.
+        convolutions: whether the network has any.
 
     Returns:
         A function of `(shared, tasks, capacity)`, where every leaf of `tasks` and of what it returns has a leading
@@ -74,7 +82,7 @@ def over_tasks(function: Callable[[Any, Any], Any], bytes_per_task: int | None =
     """
 
     def on_device(shared: Any, tasks: Any, count: Array) -> Any:
-        if not backend.is_accelerator():
+        if convolutions or not backend.is_accelerator():
             return _one_after_another(partial(function, shared), tasks, count)
         capacity = len(jax.tree.leaves(tasks)[0])
         side_by_side = max(1, min(capacity, _fitting(bytes_per_task) if bytes_per_task else capacity))

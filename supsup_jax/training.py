@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from supsup_jax.data import Benchmark, Split, Tasks
-from supsup_jax.methods import Kept, Method, Owned
+from supsup_jax.methods import Kept, Legacy, Method, Owned
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.optimizers import Optimizer
 
@@ -27,6 +27,7 @@ class Learned(NamedTuple):
     Attributes:
         kept: what the method keeps of the task.
         weights: the shared weights as the task leaves them; nothing if it does not train them.
+        legacy: what it leaves for later tasks to start from; nothing unless it is learned in turn.
         stats: its batch-norm statistics.
         loss: mean cross-entropy of each epoch's batches, in nats.
         accuracy: accuracy on the test set after each epoch, a fraction.
@@ -34,6 +35,7 @@ class Learned(NamedTuple):
 
     kept: Kept
     weights: Weights | None
+    legacy: Legacy | None
     stats: Stats
     loss: Float[Array, "*tasks epochs"]
     accuracy: Float[Array, "*tasks epochs"]
@@ -63,6 +65,7 @@ def train_task(
     task: Tasks,
     key: Key[Array, ""],
     trains_weights: bool = False,
+    legacy: Legacy | None = None,
 ) -> Learned:
     """Learns one task; to be jitted, and mapped over tasks.
 
@@ -82,9 +85,10 @@ def train_task(
         task: describes the task.
         key: the task's key.
         trains_weights: whether the shared weights are learned, beside what the task owns.
+        legacy: what the tasks before have left, if the method has any.
     """
     init_key, order_key = jax.random.split(key)  # for what the task owns, and for its batches
-    owned = method.init_task(init_key, weights)
+    owned = method.init_task(init_key, weights, legacy)
     learned: Any = {"weights": weights if trains_weights else None, "owned": owned if method.learns_owned else None}
     transformation = optimizer.transformation()
     size = benchmark.size(task, train=True)
@@ -101,7 +105,7 @@ def train_task(
 
     def step(index: Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
         learned, state, stats, total = carry
-        images, labels = benchmark.samples(train, task, batches[index], train=True)
+        images, labels = benchmark.samples(train, task, batches[index], True, augmentation_key(order_key, index))
         (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(learned, stats, images, labels)
         update, state = transformation.update(gradient, state, learned)
         return optax.apply_updates(learned, update), state, stats, total + value
@@ -116,7 +120,15 @@ def train_task(
     bounds = jnp.asarray([0, *ends[:-1]], jnp.int32), jnp.asarray(ends, jnp.int32)
     start = learned, transformation.init(learned), stats
     (learned, _, stats), (losses, accuracies) = jax.lax.scan(epoch, start, bounds)
-    return Learned(method.keep(all_of(learned)[1]), learned["weights"], stats, losses, accuracies)
+    owned = all_of(learned)[1]
+    legacy = None if legacy is None else method.leave(legacy, owned)
+    return Learned(method.keep(owned), learned["weights"], legacy, stats, losses, accuracies)
+
+
+def augmentation_key(order_key: Key[Array, ""], step: int | Int[Array, ""]) -> Key[Array, ""]:
+    """The key with which the images of a batch are augmented, given the one that its batches are drawn with."""
+    no_epoch = 2**32 - 1  # the shuffles of epochs are drawn with their numbers
+    return jax.random.fold_in(jax.random.fold_in(order_key, no_epoch), step)
 
 
 def epoch_ends(samples: int, steps: int, batch_size: int) -> list[int]:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from toys import conv_net
 
-from supsup_jax import hopfield, methods, networks
-from supsup_jax.methods import PSP, BatchE, HopSupSup, LowerBound, SupSup, UpperBound
+from supsup_jax import hopfield, masks, methods, networks
+from supsup_jax.methods import PSP, BatchE, HopSupSup, LowerBound, SeparateHeads, SupSup, Transfer, UpperBound
 
-ALL = [SupSup(), BatchE(), PSP(), UpperBound(), LowerBound()]
+ALL = [SupSup(), SupSup(masks.ErdosRenyi(2.0)), BatchE(), PSP(), SeparateHeads("Dense_0"), UpperBound(), LowerBound()]
 
 
 def kernel(array):
@@ -172,3 +172,50 @@ def test_hopsupsup_scores_start_at_zero_and_so_all_gains_are_on():
     own = HopSupSup().init_task(jax.random.key(1), weights)
     assert [leaf.shape for leaf in jax.tree.leaves(own)] == [(20,), (20,)]
     jax.tree.map(np.testing.assert_array_equal, HopSupSup().effective(weights, own), weights)
+
+
+def test_transfer_starts_from_the_mean_of_the_earlier_scores():
+    weights = {"a": jnp.zeros((3, 2))}
+    method = Transfer()
+    legacy = method.first_legacy(weights)
+    first = method.init_task(jax.random.key(0), weights, legacy)
+    np.testing.assert_array_equal(first["a"], SupSup().init_task(jax.random.key(0), weights)["a"])
+    for scores in (1.0, -4.0, 9.0):
+        legacy = method.leave(legacy, {"a": jnp.full((3, 2), scores)})
+    np.testing.assert_allclose(method.init_task(jax.random.key(1), weights, legacy)["a"], 2.0)
+    assert all(method.in_turn(task) and not method.trains_weights(task) for task in range(3))
+
+
+def test_heads_start_from_the_same_values_and_share_a_body_that_the_first_task_trains(golden):
+    arrays = golden("individual_heads.npz")
+    assert all((head == arrays["scores_fresh"][0]).all() for head in arrays["scores_fresh"])  # the original's do
+    net = networks.LeNet(5, width=0.02, input_shape=(2, 4, 1), initializer=networks.kaiming_uniform)
+    weights, _ = net.init(jax.random.key(0))
+    method = SeparateHeads(net.head)
+    legacy = method.first_legacy(weights)
+    trained = {name: jax.tree.map(lambda leaf: 0.5 * leaf, layer) for name, layer in weights.items()}
+    head = method.init_task(jax.random.key(1), trained, legacy)
+    np.testing.assert_array_equal(head["kernel"], weights["dense2"]["kernel"])
+    effective = method.effective(trained, head)
+    assert effective["dense0"] is trained["dense0"] and effective["dense2"] is head
+    assert [method.trains_weights(task) for task in range(3)] == [True, False, False]
+    assert not SeparateHeads(net.head, random_weights=True).trains_weights(0)
+
+    heads = arrays["scores"].transpose(0, 3, 4, 2, 1)[:, 0, 0]
+    images = arrays["x"][:, :, 0, 0]
+    for task in range(3):
+        kept = method.keep({"kernel": jnp.asarray(heads[task])})
+        logits = images @ method.combine({"dense2": {}}, kept)["dense2"]["kernel"]
+        np.testing.assert_allclose(logits, arrays[f"out_task{task}"][:, :, 0, 0], atol=1e-6)
+
+
+def test_batche_on_random_weights_trains_none():
+    assert [BatchE(random_weights=True).in_turn(task) for task in range(3)] == [False] * 3
+
+
+def test_an_upper_bound_that_fine_tunes_starts_where_the_last_task_ended():
+    weights, ended = {"a": jnp.zeros((2, 2))}, {"a": jnp.ones((2, 2))}
+    method = UpperBound(fine_tunes=True)
+    assert method.init_task(jax.random.key(0), weights, method.first_legacy(weights)) is weights
+    assert method.init_task(jax.random.key(0), weights, method.leave(weights, ended)) is ended
+    assert method.in_turn(1) and not UpperBound().in_turn(1)

@@ -38,3 +38,27 @@ def test_weight_decay_is_added_to_the_gradient():
         start = jnp.array(2.0)
         update, _ = transformation.update(jnp.array(3.0), transformation.init(start), start)
         np.testing.assert_allclose(update, -0.1 * (3 + 0.5 * 2), rtol=1e-6)
+
+
+def test_the_cosine_schedule_is_the_originals(golden):
+    expected = golden("schedules.json")
+    for rates, schedule in (
+        (expected["main_CosineAnnealingLR_lr1e3_Tmax10_epochs1to10"], optimizers.Cosine(10, 7)),
+        (expected["task_eval_cosine_lr_lr1e3_epochs100_warmup5"], optimizers.Cosine(100, 7, warmup=5)),
+    ):
+        for epoch, rate in enumerate(rates):
+            for step in (7 * epoch, 7 * epoch + 6):
+                np.testing.assert_allclose(1e-3 * schedule(step), rate, rtol=1e-5, atol=1e-10)
+
+
+@pytest.mark.parametrize("make", [optimizers.RMSprop, optimizers.Adam, optimizers.SGD])
+def test_a_schedule_scales_the_steps(make):
+    plain, scheduled = make(0.1), make(0.1, schedule=optimizers.Cosine(2, 1))
+    gradient, start = jnp.array(2.0), jnp.array(1.0)
+    states = [each.transformation().init(start) for each in (plain, scheduled)]
+    for share in (1.0, 0.5):
+        updates = []
+        for place, each in enumerate((plain, scheduled)):
+            update, states[place] = each.transformation().update(gradient, states[place], start)
+            updates.append(update)
+        np.testing.assert_allclose(updates[1], share * updates[0], rtol=1e-6)

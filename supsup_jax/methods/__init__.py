@@ -1,22 +1,26 @@
 """What a task owns, and how it becomes effective weights: one file a method."""
 
-from supsup_jax.methods.base import Kept, Method, Owned, Store
+from supsup_jax.methods.base import Kept, Legacy, Method, Owned, Store
 from supsup_jax.methods.batche import BatchE
 from supsup_jax.methods.bounds import LowerBound, UpperBound
+from supsup_jax.methods.heads import SeparateHeads
 from supsup_jax.methods.hopsupsup import HopSupSup, Memory
 from supsup_jax.methods.psp import PSP
-from supsup_jax.methods.supsup import SupSup
+from supsup_jax.methods.supsup import SupSup, Transfer
 
 __all__ = [
     "PSP",
     "BatchE",
     "HopSupSup",
     "Kept",
+    "Legacy",
     "LowerBound",
     "Memory",
     "Method",
     "Owned",
+    "SeparateHeads",
     "Store",
     "SupSup",
+    "Transfer",
     "UpperBound",
 ]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -19,35 +19,58 @@ Kept = PyTree[Array | np.ndarray]
 Store = PyTree[Array | np.ndarray]
 """What is kept of many tasks, in the form in which it lies in memory and in checkpoints."""
 
+Legacy = PyTree[Array | np.ndarray]
+"""What a task has left for later ones to start from, beside the shared weights."""
+
 
 class Method(ABC):
     """A way of learning many tasks in one network. Instances are frozen dataclasses of their settings.
 
     A new method says what a task owns (`init_task`), what is kept of it (`keep`), and how that becomes effective
     weights (`combine`). How many tasks are stored may be overridden where there is a better form than stacking.
-    Tasks are independent, and learned side by side, except for those with which the shared weights are learned.
+    Tasks are independent, and learned side by side, except for those with which the shared weights are learned, and
+    where every task leaves something for the next one to start from (`first_legacy`, `leave`).
 
     Attributes:
         learns_owned: whether what a task owns is learned; else it stays as `init_task` gives it.
         store_grows: whether a store of more tasks holds those of fewer; else it has one size, and changes.
         stacks: whether a store is what is kept of each task, along a leading task axis.
+        stores: what is kept, in words.
     """
 
     learns_owned: ClassVar[bool] = True
     store_grows: ClassVar[bool] = True
     stacks: ClassVar[bool] = True
+    stores: ClassVar[str]
 
     def trains_weights(self, task: int) -> bool:
         """Whether the shared weights are learned with this task; it then comes after all before it, alone."""
         return False
 
+    def in_turn(self, task: int) -> bool:
+        """Whether this task comes after all before it, alone, since it needs or changes what they have left."""
+        return self.trains_weights(task)
+
+    def shared(self, weights: Weights) -> PyTree[Any]:
+        """The part of the shared weights that learned tasks run with; by default all."""
+        return weights
+
+    def first_legacy(self, weights: Weights) -> Legacy:
+        """What the first task starts from, given the weights as they were drawn; by default nothing."""
+        return {}
+
+    def leave(self, legacy: Legacy, task: Owned) -> Legacy:
+        """What a task that was learned in turn leaves, given what it started from; by default the same."""
+        return legacy
+
     @abstractmethod
-    def init_task(self, key: Key[Array, ""], weights: Weights) -> Owned:
+    def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Legacy | None = None) -> Owned:
         """What a new task owns.
 
         Args:
             key: a random key, a function of (seed, task).
             weights: the shared weights.
+            legacy: what the tasks before have left; by default `first_legacy`.
         """
 
     @abstractmethod

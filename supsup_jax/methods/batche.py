@@ -1,12 +1,13 @@
 """BatchE: a task owns two vectors a layer, whose outer product scales weights that the first task has trained."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from supsup_jax.methods.base import Kept, Method, Owned
+from supsup_jax.methods.base import Kept, Legacy, Method, Owned
 from supsup_jax.networks import Weights, draw
 
 
@@ -20,13 +21,20 @@ class BatchE(Method):
 
     A layer computes s ⊙ W(t ⊙ x). The shared weights are trained together with the first task's vectors, and fixed
     from then on. What is no kernel is not scaled.
+
+    Attributes:
+        random_weights: whether the weights are never trained ("Rand W" in the paper).
     """
 
-    def trains_weights(self, task: int) -> bool:
-        """With the first task."""
-        return task == 0
+    random_weights: bool = False
 
-    def init_task(self, key: Key[Array, ""], weights: Weights) -> Owned:
+    stores: ClassVar[str] = "vectors s and t"
+
+    def trains_weights(self, task: int) -> bool:
+        """With the first task, or never."""
+        return task == 0 and not self.random_weights
+
+    def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Legacy | None = None) -> Owned:
         """Random signs: for each kernel `t`, one for every input, and `s`, one for every output."""
 
         def vectors(kernel: Array) -> dict[str, Array]:

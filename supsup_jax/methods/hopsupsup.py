@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from supsup_jax import hopfield, masks
-from supsup_jax.methods.base import Kept, Method, Owned
+from supsup_jax.methods.base import Kept, Legacy, Method, Owned
 from supsup_jax.networks import Weights
 
 
@@ -37,8 +37,9 @@ class HopSupSup(Method):
 
     store_grows: ClassVar[bool] = False
     stacks: ClassVar[bool] = False
+    stores: ClassVar[str] = "Hopfield memory"
 
-    def init_task(self, key: Key[Array, ""], weights: Weights) -> Owned:
+    def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Legacy | None = None) -> Owned:
         """Scores of 0 for the gains.
 
         Raises:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key, UInt32
 
-from supsup_jax.methods.base import Kept, Method, Owned
+from supsup_jax.methods.base import Kept, Legacy, Method, Owned
 from supsup_jax.networks import Rotated, Weights
 
 
@@ -21,12 +21,13 @@ class PSP(Method):
     """
 
     learns_owned: ClassVar[bool] = False
+    stores: ClassVar[str] = "keys of rotations"
 
     def trains_weights(self, task: int) -> bool:
         """With every task."""
         return True
 
-    def init_task(self, key: Key[Array, ""], weights: Weights) -> Owned:
+    def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Legacy | None = None) -> Owned:
         """The key, and the rotations drawn from it."""
         return {"key": jax.random.key_data(key), "rotations": _rotations(key, weights)}
 

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from supsup_jax import backend, evaluation, memory_evaluation, parallel, records
+from supsup_jax import evaluation, memory_evaluation, parallel, records
 from supsup_jax.checkpoints import Chunk
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Parts
-from supsup_jax.methods import HopSupSup, Kept, Store
-from supsup_jax.networks import Stats, Weights
+from supsup_jax.methods import HopSupSup, Kept, Legacy, Store
+from supsup_jax.networks import Stats, Weights, has_convolutions
 from supsup_jax.optimizers import Optimizer
 from supsup_jax.records import Record, TaskResult
 from supsup_jax.scenarios.run import Run
@@ -28,6 +28,7 @@ class GivenTasks(Run):
     def __init__(self, *arguments: Any):
         self._chunks: list[Chunk] = []
         self._memory: Store | None = None  # what is kept of all tasks, where that does not grow with them
+        self._legacy: Legacy | None = None  # what the last task that was learned in turn has left
         super().__init__(*arguments)
         kept = sum(chunk.num_tasks for chunk in self._chunks)
         if [task.task for task in self.record.tasks] != list(range(kept)):
@@ -42,17 +43,17 @@ class GivenTasks(Run):
     def _take_in_state(self, state: dict[str, Any]) -> None:
         super()._take_in_state(state)
         self._memory = state.get("memory", self._memory)
+        self._legacy = state.get("legacy", self._legacy)
 
     def _kept(self) -> tuple[Store, Stats]:
         method = self.parts.method
-        stats = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(chunk.stats for chunk in self._chunks))
-        if not method.store_grows:
-            return self._memory, stats
-        counts = [chunk.num_tasks for chunk in self._chunks]
-        return method.concatenate([chunk.store for chunk in self._chunks], counts), stats
-
-    def _kept_bytes(self, num_tasks: int) -> int:
-        return backend.num_bytes((self._shapes(num_tasks), self._state_shapes()))
+        if len(self._chunks) > 1:  # put together once, and not again at every evaluation
+            counts, stores, stats = zip(*self._chunks, strict=True)
+            stats = jax.tree.map(lambda *leaves: np.concatenate(leaves), *stats)
+            store = method.concatenate(stores, counts) if method.store_grows else {}
+            self._chunks = [Chunk(sum(counts), store, stats)]
+        (chunk,) = self._chunks
+        return chunk.store if method.store_grows else self._memory, chunk.stats
 
     def _unchanged_since(self, num_tasks: int) -> bool:
         method, later = self.parts.method, range(num_tasks, self._num_learned)
@@ -73,10 +74,12 @@ class GivenTasks(Run):
 
         def state(weights: Weights) -> dict[str, Any]:
             kept = method.keep(method.init_task(jax.random.key(0), weights))
-            trained = {"weights": weights} if method.trains_weights(0) else {}
+            left = {"weights": weights} if method.trains_weights(0) else {}
+            if method.in_turn(0):
+                left |= _if_any(method.first_legacy(weights))
             if method.store_grows:
-                return trained
-            return trained | {"memory": method.remember(None, jax.tree.map(lambda leaf: leaf[None], kept))}
+                return left
+            return left | {"memory": method.remember(None, jax.tree.map(lambda leaf: leaf[None], kept))}
 
         return jax.eval_shape(state, self.weights)
 
@@ -87,10 +90,13 @@ class GivenTasks(Run):
         """
         method, first = self.parts.method, self._num_learned
         stop = min(first + self.tasks_at_once, self.experiment.num_tasks)
-        trains_weights = method.trains_weights(first)
-        if trains_weights or not method.store_grows:
+        if method.trains_weights(first) or not method.store_grows:
             stop = min(stop, self._next_evaluation)
-        return np.array([*takewhile(lambda task: method.trains_weights(task) == trains_weights, range(first, stop))])
+
+        def how(task: int) -> tuple[bool, bool]:
+            return method.in_turn(task), method.trains_weights(task)
+
+        return np.array([*takewhile(lambda task: how(task) == how(first), range(first, stop))])
 
     def _learn_chunk(self) -> None:
         experiment, method = self.experiment, self.parts.method
@@ -101,11 +107,13 @@ class GivenTasks(Run):
         keys = jax.vmap(lambda task: task_key(experiment.seed, task))(numbers)
         tasks = jax.tree.map(lambda leaf: leaf[numbers], self.tasks), keys
         state = {}
-        if method.trains_weights(first):
-            learned, state["weights"] = self._learn_in_turn(tasks, len(numbers))
+        if method.in_turn(first):
+            learned, state = self._learn_in_turn(tasks, len(numbers), method.trains_weights(first))
         else:
-            train = _side_by_side(self.parts, experiment.steps, experiment.batch_size)
-            learned = jax.block_until_ready(train(self.on_devices, tasks, self.tasks_at_once))
+            convolutions = has_convolutions(self.weights)
+            train = _side_by_side(self.parts, self.parts.steps, experiment.batch_size, convolutions)
+            shared = *self.on_devices, self._started_from()
+            learned = jax.block_until_ready(train(shared, tasks, self.tasks_at_once))
         seconds = time.perf_counter() - started
 
         if method.store_grows:
@@ -129,18 +137,25 @@ class GivenTasks(Run):
         self._save(Chunk(len(numbers), store, stats), Record(tasks=learned_tasks), state or None)
         self.report(
             f"accuracy {100 * accuracy[:, -1].mean():.2f} % with the task given",
-            len(numbers) * experiment.steps / seconds,
+            len(numbers) * self.parts.steps / seconds,
         )
 
-    def _learn_in_turn(self, tasks: Any, count: int) -> tuple[Learned, Weights]:
-        """Learns tasks of which each starts with the weights that the one before has left."""
-        train = _alone(self.parts, self.experiment.steps, self.experiment.batch_size)
-        learned = []
+    def _started_from(self) -> Legacy:
+        """What the next task starts from."""
+        return self.parts.method.first_legacy(self.weights) if self._legacy is None else self._legacy
+
+    def _learn_in_turn(self, tasks: Any, count: int, trains_weights: bool) -> tuple[Learned, dict[str, Any]]:
+        """Learns tasks of which each starts with what the one before has left; with what the last one leaves."""
+        train = _alone(self.parts, self.parts.steps, self.experiment.batch_size, trains_weights)
+        legacy, learned = self._started_from(), []
         for row in range(count):
-            one = train(self.on_devices, jax.tree.map(lambda leaf, row=row: leaf[row], tasks))
-            self.on_devices = (one.weights, *self.on_devices[1:])
-            learned.append(jax.device_get(one._replace(weights=None)))
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *learned), jax.device_get(self.on_devices[0])
+            one = train((*self.on_devices, legacy), jax.tree.map(lambda leaf, row=row: leaf[row], tasks))
+            if trains_weights:
+                self.on_devices = (one.weights, *self.on_devices[1:])
+            legacy = one.legacy
+            learned.append(jax.device_get(one._replace(weights=None, legacy=None)))
+        left = {"weights": self.on_devices[0]} if trains_weights else {}
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *learned), jax.device_get(left | _if_any(legacy))
 
     def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
         weights, _, _, test = self.on_devices
@@ -153,6 +168,11 @@ class GivenTasks(Run):
             measured, paths = memory_evaluation.evaluate_recovery(net, method, *common, store, truth, test, self.tasks)
             return measured, {"recovery": paths}
         return evaluation.evaluate(net, method, *common, stats, store, num_tasks, test, self.tasks), {}
+
+
+def _if_any(legacy: Legacy) -> dict[str, Legacy]:
+    """A part of the state, if there is anything in it."""
+    return {"legacy": legacy} if jax.tree.leaves(legacy) else {}
 
 
 def _as_hex(masks: Kept) -> list[str]:
@@ -174,9 +194,9 @@ def _learner(parts: Parts, optimizer: Optimizer, trains_weights: bool, steps: in
     """The function that learns one task."""
 
     def learn(shared: Any, one: Any) -> Learned:
-        weights, stats, train, test = shared
+        weights, stats, train, test, legacy = shared
         task, key = one
-        # A network of HopSupSup answers by the statistics of the batch, so the batches are those of its evaluation.
+        # A network of HopSupSup answers by the statistics of the batch, so batches are as large as in its evaluation.
         images_at_once = parts.protocol.batch_size if isinstance(parts.method, HopSupSup) else None
         validate = partial(evaluation.accuracy, parts.net, parts.benchmark, test, images_at_once=images_at_once)
         return train_task(
@@ -193,18 +213,22 @@ def _learner(parts: Parts, optimizer: Optimizer, trains_weights: bool, steps: in
             task=task,
             key=key,
             trains_weights=trains_weights,
+            legacy=legacy,
         )
 
     return learn
 
 
 @cache
-def _side_by_side(parts: Parts, steps: int, batch_size: int) -> Callable[..., Learned]:
+def _side_by_side(parts: Parts, steps: int, batch_size: int, convolutions: bool) -> Callable[..., Learned]:
     """The jitted function that learns a chunk of independent tasks; the same one for the same settings."""
-    return parallel.over_tasks(_learner(parts, parts.optimizer, False, steps, batch_size))
+    learn = _learner(parts, parts.optimizer, False, steps, batch_size)
+    # What independent tasks leave is what they found.
+    return parallel.over_tasks(lambda shared, one: learn(shared, one)._replace(legacy=None), convolutions=convolutions)
 
 
 @cache
-def _alone(parts: Parts, steps: int, batch_size: int) -> Callable[..., Learned]:
-    """The jitted function that learns one task together with the shared weights; the same one for the same settings."""
-    return jax.jit(_learner(parts, parts.weights_optimizer, True, steps, batch_size))
+def _alone(parts: Parts, steps: int, batch_size: int, trains_weights: bool) -> Callable[..., Learned]:
+    """The jitted function that learns one task in turn, perhaps with the shared weights; one for the same settings."""
+    optimizer = parts.weights_optimizer if trains_weights else parts.optimizer
+    return jax.jit(_learner(parts, optimizer, trains_weights, steps, batch_size))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from supsup_jax import backend, evaluation, records
+from supsup_jax import evaluation, records, storage
 from supsup_jax.checkpoints import Chunk
 from supsup_jax.data import Benchmark
 from supsup_jax.discovery import Learner, Slot
@@ -19,7 +19,7 @@ from supsup_jax.metrics import discovery_metrics, usual_masks
 from supsup_jax.networks import Stats
 from supsup_jax.records import Record, StreamResult, TaskResult
 from supsup_jax.scenarios.run import Run
-from supsup_jax.training import draw_batches, epoch_ends, task_key
+from supsup_jax.training import augmentation_key, draw_batches, epoch_ends, task_key
 
 
 class StreamOfTasks(Run):
@@ -69,8 +69,9 @@ class StreamOfTasks(Run):
     def _kept(self) -> tuple[Store, Stats]:
         return jax.device_get(self._learner.masks(self._state)), self._learner.stats(self._state)
 
-    def _kept_bytes(self, num_tasks: int) -> int:
-        return backend.num_bytes(self._learner.masks(self._state))
+    def _storage(self, num_tasks: int) -> storage.Account:
+        store, stats = self._kept()
+        return storage.account(self.parts.method, self.weights, stats, store, len(self._state.slots))
 
     def _unchanged_since(self, num_tasks: int) -> bool:
         return num_tasks == self._num_learned
@@ -91,7 +92,7 @@ class StreamOfTasks(Run):
             accuracy = self._accuracy(number, int(usual_masks([runs])[0]))
             news.tasks.append(TaskResult(number, records.now(), None, accuracy, accuracy, seconds))
             message = f"task {number} came, accuracy {100 * accuracy:.2f} %; masks so far: {len(self._state.slots)}"
-            self.report(message, self.experiment.steps / seconds, number + 1)
+            self.report(message, self.parts.steps / seconds, number + 1)
         slots = [self._state.slots[slot] for slot in saved]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(slots)) if slots else None
         self._save(Chunk(len(saved), *_as_store(stacked)) if stacked else None, news)
@@ -102,13 +103,13 @@ class StreamOfTasks(Run):
         weights, stats, train, _ = self.on_devices
         task = jax.tree.map(lambda leaf: leaf[number], self.tasks)
         _, order_key = jax.random.split(task_key(experiment.seed, number))
-        rows = _drawn(benchmark, experiment.steps, experiment.batch_size)(order_key, task)
+        rows = _drawn(benchmark, self.parts.steps, experiment.batch_size)(order_key, task)
         used: list[int] = []
-        ends = epoch_ends(benchmark.train_size, experiment.steps, experiment.batch_size)
+        ends = epoch_ends(benchmark.train_size, self.parts.steps, experiment.batch_size)
         for start, stop in pairwise([0, *ends]):
             for piece in range(start, stop, experiment.check_every):
                 batches = rows[piece : min(piece + experiment.check_every, stop)]
-                images, labels = _shown(benchmark)(train, task, batches)
+                images, labels = _shown(benchmark)(train, task, batches, order_key, piece)
                 check = experiment.check_epochs and piece == start
                 self._state, slots = self._learner.learn(self._state, weights, stats, images, labels, check)
                 used += slots.tolist()
@@ -154,7 +155,15 @@ def _drawn(benchmark: Benchmark, steps: int, batch_size: int) -> Callable[..., A
 @cache
 def _shown(benchmark: Benchmark) -> Callable[..., Any]:
     """The jitted function that shows batches as a task shows them."""
-    return jax.jit(lambda split, task, rows: jax.lax.map(lambda one: benchmark.samples(split, task, one, True), rows))
+
+    def show(split: Any, task: Any, batches: Any, order_key: Any, first: Any) -> tuple[jax.Array, jax.Array]:
+        def one(numbered: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
+            step, rows = numbered
+            return benchmark.samples(split, task, rows, True, augmentation_key(order_key, step))
+
+        return jax.lax.map(one, (first + np.arange(len(batches)), batches))
+
+    return jax.jit(show)
 
 
 @cache
