@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from supsup_jax.errors import UserError
 from supsup_jax.records import Record
+from supsup_jax.storage import total_of_paper
 from supsup_jax.tables import Curve, Run, check_settings, over_seeds, read_recovery
 
 if TYPE_CHECKING:
@@ -51,6 +52,12 @@ _LOOKS = {
     "batche": Look("BatchE (GG)", GREEN, "v", "-."),
     "psp": Look("PSP (GG)", ORANGE, "P", ":", forgets=True),
     "lower_bound": Look("lower bound (GG)", PURPLE, "X", (0, (3, 1, 1, 1, 1, 1)), forgets=True),
+    "rn18-supsup": Look("SupSup", BLUE, "o", "-"),
+    "rn18-supsup-transfer": Look("SupSup Transfer", SKY, "s", "--"),
+    "rn18-batche-randw": Look("BatchE (Rand W)", GREEN, "v", ""),
+    "rn18-separate-heads": Look("separate heads", ORANGE, "P", ""),
+    "rn18-separate-heads-randw": Look("separate heads (Rand W)", PURPLE, "X", ""),
+    "rn18-upperbound": Look("upper bound", AMBER, "^", ""),
 }
 _METHODS = ("upper_bound", "supsup", "supsup_h", "supsup_g", "batche", "psp", "lower_bound")
 
@@ -73,7 +80,12 @@ _FIGURES = {
         {"FC 1024-1024": [f"GNu/MNISTRotate/{method}" for method in _METHODS]},
     ),
 }
-SHOWN = {_HOPSUPSUP, *(name for _, panels in _FIGURES.values() for names in panels.values() for name in names)}
+_SPLITCIFAR100 = [f"GG/splitcifar100/{name}" for name in _LOOKS if name.startswith("rn18-")]
+SHOWN = {
+    _HOPSUPSUP,
+    *_SPLITCIFAR100,
+    *(name for _, panels in _FIGURES.values() for names in panels.values() for name in names),
+}
 """The experiments that a figure shows."""
 
 # Read off the published figures to about 0.05 points. Where a curve of PSP ends, the figure does: it is below 88 %.
@@ -134,10 +146,12 @@ def draw_paper(runs: Iterable[Run]) -> dict[str, "matplotlib.figure.Figure"]:
         of_name[run.name].append(run)
     if of_name.keys().isdisjoint(SHOWN):
         raise UserError(
-            f"no figure of the paper shows {', '.join(sorted(of_name))}; give runs of the scripts in experiments/GNu "
-            "or experiments/NNs"
+            f"no figure of the paper shows {', '.join(sorted(of_name))}; give runs of the scripts in experiments/GG, "
+            "experiments/GNu or experiments/NNs"
         )
     pictures = {}
+    if points := {name: storage_points(of_name[name]) for name in _SPLITCIFAR100 if name in of_name}:
+        pictures["figure3"] = _draw_storage(points)
     for file, (title, panels) in _FIGURES.items():
         drawn = {
             panel: {name: accuracy_curve(of_name[name]) for name in names if name in of_name}
@@ -150,6 +164,77 @@ def draw_paper(runs: Iterable[Run]) -> dict[str, "matplotlib.figure.Figure"]:
         check_settings(of_name[_HOPSUPSUP])
         pictures["recovery"] = draw_recovery([run.folder for run in of_name[_HOPSUPSUP]])
     return pictures
+
+
+class StoragePoint(NamedTuple):
+    """Accuracy over the bytes that have to be kept, over seeds.
+
+    Attributes:
+        megabytes: mean over seeds, masks as the paper counts them.
+        accuracy: mean over seeds of the mean over tasks, the task given, in %.
+        deviation: standard deviation of the accuracy over seeds (of the sample; 0 for a single seed).
+        seeds: how many.
+    """
+
+    megabytes: float
+    accuracy: float
+    deviation: float
+    seeds: int
+
+
+def storage_points(runs: Sequence[Run]) -> list[StoragePoint]:
+    """One point for each scale of densities, after all tasks.
+
+    Args:
+        runs: of one experiment, each with another seed or scale.
+
+    Raises:
+        UserError: if settings other than these differ, or runs have other numbers of tasks or no account of bytes.
+    """
+    points = []
+    for scale in sorted({run.er_scale or 0 for run in runs}):
+        same = [run for run in runs if (run.er_scale or 0) == scale]
+        check_settings(same)
+        (tasks, *others) = {max(run.accuracies["given"]) for run in same}
+        if others or not all(tasks in run.storage for run in same):
+            raise UserError(
+                f"{same[0].folder} and the other seeds beside it do not all have {tasks} tasks and a storage.csv; give "
+                "finished runs of one length"
+            )
+        accuracy = over_seeds([{0: run.accuracies["given"][tasks]} for run in same])
+        size = over_seeds([{0: total_of_paper(run.storage[tasks]) / 1e6} for run in same])
+        points.append(StoragePoint(size.mean[0], accuracy.mean[0], accuracy.deviation[0], len(same)))
+    return points
+
+
+def _draw_storage(curves: Mapping[str, Sequence[StoragePoint]]) -> "matplotlib.figure.Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.2, 5.6), layout="constrained", dpi=200)
+    figure.suptitle("SplitCIFAR100, GG: Figure 3, right (Figure 2 of the camera-ready)")
+    axes = figure.subplots()
+    for name, points in curves.items():
+        look, ordered = _look(name), sorted(points)
+        seeds = max(point.seeds for point in points)
+        axes.errorbar(
+            [point.megabytes for point in ordered],
+            [point.accuracy for point in ordered],
+            [point.deviation for point in ordered] if seeds > 1 else None,
+            color=look.colour,
+            marker=look.marker,
+            linestyle=look.line,
+            markersize=7,
+            capsize=3,
+            label=look.label if seeds == 1 else f"{look.label}, {seeds} seeds ± std",
+        )
+    axes.set(
+        xscale="log",
+        xlabel="megabytes kept, two bytes for each weight of a mask",
+        ylabel="mean accuracy over tasks (%)",
+    )
+    axes.grid(alpha=0.3, which="both")
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small", handlelength=4)
+    return figure
 
 
 def _draw_accuracies(title: str, panels: Mapping[str, Mapping[str, Curve]]) -> "matplotlib.figure.Figure":

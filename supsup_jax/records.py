@@ -11,6 +11,7 @@ import numpy as np
 from supsup_jax.evaluation import Evaluation
 from supsup_jax.memory_evaluation import RecoveryPath
 from supsup_jax.metrics import Metrics, metrics
+from supsup_jax.storage import Account
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class EvaluationResult:
         finished: when, local time.
         seconds: how long it took.
         training_seconds: training time of these tasks.
-        kept_bytes: bytes of what is kept of these tasks, and of the shared weights if they were trained.
+        storage: bytes that have to be kept in order to classify images of these tasks, by what they hold.
         given: accuracy with the task given (GG).
         inferred: accuracy with the task inferred once a batch (GNu, GNs); this and all below nothing if it was not.
         inferred_per_image: accuracy with the task inferred for every single image.
@@ -60,7 +61,7 @@ class EvaluationResult:
     finished: str
     seconds: float
     training_seconds: float
-    kept_bytes: int
+    storage: Account
     given: list[float]
     inferred: list[float] | None = None
     inferred_per_image: list[float] | None = None
@@ -76,7 +77,7 @@ class EvaluationResult:
         evaluation: Evaluation,
         seconds: float,
         training_seconds: float,
-        kept_bytes: int,
+        storage: Account,
         recovery: Sequence[RecoveryPath] | None = None,
         discovery: dict[str, float | int] | None = None,
     ) -> "EvaluationResult":
@@ -92,7 +93,7 @@ class EvaluationResult:
             plain["recovery"] = [path._asdict() for path in recovery]
         if discovery is not None:
             plain["discovery"] = discovery
-        return cls(len(evaluation.given), now(), seconds, training_seconds, kept_bytes, **plain)
+        return cls(len(evaluation.given), now(), seconds, training_seconds, storage, **plain)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from supsup_jax.errors import UserError
 from supsup_jax.results import read_settings
+from supsup_jax.storage import Account
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Run:
         seed: its seed.
         age: orders the tries of a run: the newest is the greatest.
         accuracies: mean accuracy in % after so many tasks, for the task `given` and `inferred`.
+        storage: after so many tasks the bytes that have to be kept, by what they hold; empty in older runs.
     """
 
     folder: Path
@@ -35,6 +37,12 @@ class Run:
     seed: int
     age: tuple[int, float]
     accuracies: dict[str, dict[int, float]]
+    storage: dict[int, Account]
+
+    @property
+    def er_scale(self) -> float | None:
+        """The scale of its densities, if it has any."""
+        return self.experiment.get("er_scale")
 
 
 class Curve(NamedTuple):
@@ -83,7 +91,9 @@ def _read_run(folder: Path) -> Run:
             table = folder / "accuracy_matrix.csv"
             attempt = folder.name.partition("~try=")[2]
             age = int(attempt) if attempt.isdecimal() else 0, table.stat().st_mtime
-            return Run(folder, experiment, name, seed, age, _read_accuracies(table))
+            storage = folder / "storage.csv"
+            account = _read_storage(storage) if storage.exists() else {}
+            return Run(folder, experiment, name, seed, age, _read_accuracies(table), account)
     raise _damaged(folder / "settings.yaml")
 
 
@@ -96,6 +106,14 @@ def _read_accuracies(path: Path) -> dict[str, dict[int, float]]:
                 raise ValueError
             means[identity][int(count)] = 100 * fmean(accuracies)
     return means
+
+
+def _read_storage(path: Path) -> dict[int, Account]:
+    accounts: dict[int, Account] = defaultdict(dict)
+    with _rows(path) as rows:
+        for count, what, size in rows:
+            accounts[int(count)][what] = int(size)
+    return dict(accounts)
 
 
 def read_recovery(path: Path) -> dict[int, list[dict[int, float]]]:
@@ -128,10 +146,10 @@ def _damaged(path: Path) -> UserError:
 
 
 def tries(runs: Iterable[Run]) -> list[list[Run]]:
-    """The runs of one experiment and seed together, the newest first."""
+    """The runs of one experiment, seed and scale of densities together, the newest first."""
 
-    def identity(run: Run) -> tuple[str, int]:
-        return run.name, run.seed
+    def identity(run: Run) -> tuple[str, float, int]:
+        return run.name, run.er_scale or 0.0, run.seed
 
     newest_first = sorted(runs, key=lambda run: run.age, reverse=True)
     return [list(group) for _, group in groupby(sorted(newest_first, key=identity), identity)]

@@ -5,8 +5,10 @@ from test_results import evaluation
 
 from supsup_jax import UserError, figures, results, tables
 from supsup_jax.records import EvaluationResult, Record
+from supsup_jax.storage import SPARSE
 
 LENET, FC, LONG = (f"GNu/MNISTPerm/{folder}-tasks" for folder in ("LeNet-250", "FC-250", "LeNet-2500"))
+CIFAR = "GG/splitcifar100/rn18"
 HOPSUPSUP = "GNu/SplitMNIST/hopsupsup"
 
 
@@ -15,7 +17,15 @@ def write_run(root, name, seed, given, inferred=None, recovery=None, **settings)
     folder = results.new_folder(root / name, f"seed={seed}")
     results.write_settings(folder, {"experiment": {"name": name, "seed": seed, "steps": 9} | settings})
     evaluations = [
-        EvaluationResult(count, "2020-12-06 12:00:00", 1.0, 1.0, 8, given[:count], inferred and inferred[:count])
+        EvaluationResult(
+            count,
+            "2020-12-06 12:00:00",
+            1.0,
+            1.0,
+            {"masks as bits": 8, SPARSE: 4},
+            given[:count],
+            inferred and inferred[:count],
+        )
         for count in sorted({2, len(given)})
     ]
     if recovery:
@@ -58,7 +68,7 @@ def test_accuracy_is_drawn_with_and_without_points_of_the_paper(tmp_path, name):
 
 
 def test_a_run_whose_tasks_were_given_is_drawn_with_the_task_given_only(tmp_path):
-    given = EvaluationResult(3, "2020-12-06 12:00:00", 1.0, 1.0, 8, [0.8, 0.9, 1.0])
+    given = EvaluationResult(3, "2020-12-06 12:00:00", 1.0, 1.0, {"masks as bits": 8}, [0.8, 0.9, 1.0])
     figures.draw_accuracy(tmp_path / "accuracy.png", f"{LENET}/upper_bound", 1, Record([], [given]))
     assert rgb(figures.BLUE) in colours(tmp_path / "accuracy.png")
     assert rgb(figures.ORANGE) not in colours(tmp_path / "accuracy.png")
@@ -119,6 +129,26 @@ def test_each_figure_is_drawn_from_its_own_runs(tmp_path):
     write_run(tmp_path, f"{FC}/psp", 1, [0.9] * 3)
     both = figures.draw_paper(tables.read_runs([tmp_path]))["figure4"]
     assert [column.axes[0].get_title() for column in both.subfigs] == ["left: LeNet 300-100", "right: FC 1024-1024"]
+
+
+def test_figure_3_has_a_point_for_each_sparsity(tmp_path):
+    for seed, scale, accuracy in ((0, 16.0, 0.9), (1, 16.0, 0.92), (0, 2.0, 0.8)):
+        write_run(tmp_path, f"{CIFAR}-supsup", seed, [accuracy] * 3, er_scale=scale)
+    write_run(tmp_path, f"{CIFAR}-upperbound", 0, [0.95] * 3)
+    runs = tables.read_runs([tmp_path])
+    sparse, dense = figures.storage_points([run for run in runs if run.er_scale])
+    assert dense == (4e-6, pytest.approx(91), pytest.approx(2**0.5), 2)
+    assert sparse == (4e-6, pytest.approx(80), 0, 1)
+    (axes,) = figures.draw_paper(runs)["figure3"].axes
+    assert [len(container.lines[0].get_xdata()) for container in axes.containers] == [2, 1]
+    assert axes.get_xscale() == "log"
+
+
+def test_runs_of_unequal_length_have_no_common_point(tmp_path):
+    write_run(tmp_path, f"{CIFAR}-supsup", 0, [0.9] * 3, er_scale=1.0)
+    write_run(tmp_path, f"{CIFAR}-supsup", 1, [0.9] * 4, er_scale=1.0)
+    with pytest.raises(UserError, match="finished runs of one length"):
+        figures.storage_points(tables.read_runs([tmp_path]))
 
 
 def test_what_falls_far_below_the_others_has_a_scale_of_its_own(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from supsup_jax import records, results
+from supsup_jax import records, results, storage
 from supsup_jax.evaluation import Evaluation
 
 
@@ -18,7 +18,8 @@ def evaluation(tasks):
     confusion = np.diag([3] * tasks)
     confusion[0, 1] = 1
     values = np.linspace(0.5, 1, tasks)
-    return records.EvaluationResult.of(Evaluation(values, values / 2, values, values, values, confusion), 1.5, 5.0, 8)
+    measured = Evaluation(values, values / 2, values, values, values, confusion)
+    return records.EvaluationResult.of(measured, 1.5, 5.0, {"masks as bits": 8, storage.SPARSE: 4})
 
 
 def rows_of(path):
@@ -122,8 +123,8 @@ def test_the_accuracy_matrix_has_a_row_an_evaluation_and_metrics_follow_from_it(
     record = records.Record(
         [records.TaskResult(number, "2020-12-06 12:00:00", 0.25, 0.9, 0.9, 1.0) for number in range(2)],
         [
-            records.EvaluationResult(1, "2020-12-06 12:00:00", 1.0, 1.0, 8, [0.9]),
-            records.EvaluationResult(2, "2020-12-06 12:00:00", 1.0, 1.0, 8, [0.6, 0.8]),
+            records.EvaluationResult(1, "2020-12-06 12:00:00", 1.0, 1.0, {"masks as bits": 8}, [0.9]),
+            records.EvaluationResult(2, "2020-12-06 12:00:00", 1.0, 1.0, {"masks as bits": 8}, [0.6, 0.8]),
         ],
     )
     results.write_files(tmp_path, "seed=1", record)
@@ -143,7 +144,16 @@ def test_the_accuracy_matrix_has_a_row_an_evaluation_and_metrics_follow_from_it(
 def test_recoveries_and_streams_have_tables_of_their_own(tmp_path):
     path = {"hamming": [4, 1, 0], "energy": [-1.0, -2.5], "entropy": [2.0, 0.5]}
     evaluation = records.EvaluationResult(
-        1, "2020-12-06 12:00:00", 1.0, 1.0, 8, [0.9], [0.8], picked=[1.0], confusion=[[0, 0, 1]], recovery=[path]
+        1,
+        "2020-12-06 12:00:00",
+        1.0,
+        1.0,
+        {"masks as bits": 8},
+        [0.9],
+        [0.8],
+        picked=[1.0],
+        confusion=[[0, 0, 1]],
+        recovery=[path],
     )
     stream = [records.StreamResult(0, [[0, 3], [1, 2]], [0, 1], 1, 2)]
     record = records.Record([], [evaluation], stream)

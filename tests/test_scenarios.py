@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 from toys import small_dataset
 
-from supsup_jax import UserError, scenarios, training
+from supsup_jax import UserError, masks, scenarios, training
 from supsup_jax.experiment import Experiment
 
 EXPERIMENT = Experiment(
@@ -21,6 +21,12 @@ OTHERS = {
     ),
     "PSP": dataclasses.replace(SHORT, method="PSP", scenario="GG", weights_learning_rate=1e-2),
     "UpperBound": dataclasses.replace(SHORT, method="UpperBound", scenario="GG"),
+    "UpperBound that fine-tunes": dataclasses.replace(SHORT, method="UpperBound", scenario="GG", fine_tunes=True),
+    "Transfer": dataclasses.replace(SHORT, method="Transfer", er_scale=2.0, scenario="GG", schedule="cosine"),
+    "SeparateHeads": dataclasses.replace(
+        SHORT, method="SeparateHeads", scenario="GG", optimizer="Adam", weights_learning_rate=1e-2
+    ),
+    "BatchE, Rand W": dataclasses.replace(SHORT, method="BatchE", random_weights=True, scenario="GG"),
     "LowerBound": dataclasses.replace(SHORT, method="LowerBound", scenario="GG", weights_learning_rate=1e-2),
     "HopSupSup": Experiment(
         "hop",
@@ -74,9 +80,6 @@ def test_a_run_evaluates_where_it_is_told_to(uninterrupted):
     assert [result.num_tasks for result in uninterrupted.record.evaluations] == [3, 10, 12]
     assert [task.task for task in uninterrupted.record.tasks] == list(range(12))
     assert np.mean(uninterrupted.record.evaluations[-1].given) > 0.9
-    assert uninterrupted.record.evaluations[0].kept_bytes == sum(
-        leaf.size for leaf in jax.tree.leaves(uninterrupted.weights)
-    )
 
 
 def test_a_run_leaves_its_files(uninterrupted):
@@ -187,10 +190,41 @@ def test_baselines_are_learned_and_psp_forgets_less_than_nothing_at_all(others):
     assert np.mean(upper.given) > 0.9
     assert np.mean(upper.given) > np.mean(psp.given) > np.mean(lower.given)
     assert upper.inferred is None
-    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(others("LowerBound").weights))
-    assert upper.kept_bytes == 5 * weights
-    assert lower.kept_bytes == weights
-    assert psp.kept_bytes == weights + 5 * 8
+
+
+def num_bytes(tree):
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def test_every_byte_that_has_to_be_kept_is_counted(uninterrupted, others):
+    storage = {name: others(name).record.evaluations[-1].storage for name in OTHERS}
+    weights = others("LowerBound").weights
+    body = num_bytes([weights["dense0"], weights["dense1"]])
+    assert storage["LowerBound"] == {"shared weights": num_bytes(weights)}
+    assert storage["UpperBound"] == storage["UpperBound that fine-tunes"] == {"networks": 5 * num_bytes(weights)}
+    assert storage["PSP"] == {"shared weights": num_bytes(weights), "keys of rotations": 5 * 8}
+    assert storage["SeparateHeads"] == {"shared weights": body, "heads": 5 * num_bytes(weights["dense2"])}
+    vectors = 5 * 4 * sum(sum(leaf.shape) for leaf in jax.tree.leaves(weights))
+    assert storage["BatchE"] == {"shared weights": num_bytes(weights), "vectors s and t": vectors}
+    assert storage["BatchE, Rand W"] == {"seed of the random weights": 8, "vectors s and t": vectors}
+    first = uninterrupted.record.evaluations[0]
+    kept = sum(
+        int((np.unpackbits(leaf[..., :1], axis=-1, bitorder="little")[..., :3]).sum())
+        for leaf in jax.tree.leaves(uninterrupted.store)
+    )
+    assert first.storage == {
+        "seed of the random weights": 8,
+        "masks as bits": num_bytes(weights) // 4,
+        "masks as sparse indices of 16 bits": 2 * kept,
+    }
+    transfer = others("Transfer")
+    density = transfer.experiment.densities(DATASET)
+    kept = sum(masks.num_kept(leaf.size, density[name]) for name, leaf in flat(transfer.weights).items())
+    assert storage["Transfer"]["masks as sparse indices of 16 bits"] == 2 * 5 * kept
+
+
+def flat(weights):
+    return {name: layer["kernel"] for name, layer in weights.items()}
 
 
 def test_batche_trains_the_weights_with_the_first_task_alone(others, tmp_path):
@@ -213,9 +247,10 @@ def test_what_hopsupsup_keeps_does_not_grow_with_tasks(others, tmp_path):
     hop = others("HopSupSup")
     one = run(tmp_path / "seed=1", dataclasses.replace(OTHERS["HopSupSup"], num_tasks=1))
     (two,) = hop.record.evaluations
-    assert one.record.evaluations[0].kept_bytes == two.kept_bytes == 4 * 2 * (40**2 + 40) + 4
-    for outcome in (one, hop):
-        assert sum(leaf.nbytes for leaf in jax.tree.leaves(outcome.store)) == two.kept_bytes
+    memory = 4 * 2 * (40**2 + 40) + 4
+    assert one.record.evaluations[0].storage == two.storage
+    assert two.storage == {"seed of the random weights": 8, "Hopfield memory": memory}
+    assert num_bytes(one.store) == num_bytes(hop.store) == memory
     assert not list((hop.folder / "checkpoints").glob("*/arrays"))
     assert [len(path["hamming"]) for path in two.recovery] == [len(path["energy"]) + 1 for path in two.recovery]
     assert two.given == [pytest.approx(task.accuracy, abs=0.2) for task in hop.record.tasks]
