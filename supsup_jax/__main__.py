@@ -6,7 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from supsup_jax import figures, tables
+from supsup_jax import figures, launch, tables
+from supsup_jax.console import show_storage
 from supsup_jax.errors import UserError
 from supsup_jax.launch import complaints_as_errors, ends_in_one_line
 
@@ -15,8 +16,8 @@ from supsup_jax.launch import complaints_as_errors, ends_in_one_line
 class Plot:
     """Draws the paper's figures from runs, over the points that the paper published.
 
-    Writes figure4.png, figure5.png, figure6.png and recovery.png, as far as there are runs for them. Runs of one
-    experiment with several seeds become one curve, with the standard deviation over seeds as bars.
+    Writes figure3.png, figure4.png, figure5.png, figure6.png and recovery.png, as far as there are runs for them. Runs
+    of one experiment with several seeds become one curve, with the standard deviation over seeds as bars.
     """
 
     runs: Annotated[
@@ -41,7 +42,8 @@ class Plot:
         for run, *older in tables.tries(tables.read_runs(path.expanduser() for path in self.runs)):
             newest.append(run)
             if older and run.name in figures.SHOWN:
-                tries = f"{1 + len(older)} runs of {run.name}, seed {run.seed}"
+                sparsity = f", sparsity {run.er_scale:g}" if run.er_scale else ""
+                tries = f"{1 + len(older)} runs of {run.name}, seed {run.seed}{sparsity}"
                 print(f"{run.folder} is drawn, the newest of {tries}")
         pictures = figures.draw_paper(newest)
         for name, path in self._paths(list(pictures)).items():
@@ -63,7 +65,56 @@ class Plot:
         return {names[0]: output}
 
 
-COMMANDS = {"plot": Plot}
+@dataclass(frozen=True)
+class Bytes:
+    """Counts the bytes that runs have to keep in order to classify images of all their tasks."""
+
+    runs: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)"),
+    ]
+    """Folder of a run, or one above several."""
+
+    def run(self) -> None:
+        """Prints a table for each run.
+
+        Raises:
+            UserError: if the runs cannot be used.
+        """
+        if not self.runs:
+            raise UserError("bytes needs runs; give the folder of a run, or one above several")
+        runs = tables.read_runs(path.expanduser() for path in self.runs)
+        for run in runs:
+            if not run.storage:
+                raise UserError(f"{run.folder} has no storage.csv, as older runs; give folders without this run")
+        for run in runs:
+            show_storage(run)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Goes on with a run from its last checkpoint, on whatever machine; a run that has not begun starts.
+
+    Everything else that decides what it computes is in its settings.yaml.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of the run, such as runs/quickstart/seed=1."""
+
+    data: Path | None = None
+    """Folder with data sets, if not the one that the run began with."""
+
+    def run(self) -> None:
+        """Runs it to its end, and shows what came out.
+
+        Raises:
+            UserError: if the folder does not hold a run's settings.
+        """
+        launch.run(self.folder.expanduser(), self.data)
+
+
+COMMANDS = {"bytes": Bytes, "plot": Plot, "run": Run}
 
 
 @ends_in_one_line()

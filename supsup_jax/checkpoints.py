@@ -6,8 +6,6 @@ are never trained. What is replaced as tasks come, such as weights that are, is 
 steps, and only the last two of it are kept. Saving is synchronous, and a step appears whole or not at all.
 """
 
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,9 +17,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
+from supsup_jax import interruption
 from supsup_jax.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 """Version of what a step holds."""
 
 
@@ -163,26 +162,9 @@ def _manager(folder: Path, keep: int | None = None, **handlers: Any) -> ocp.Chec
 
 
 def _save(manager: ocp.CheckpointManager, step: int, **items: Any) -> None:
-    with _interrupted_later():
+    with interruption.later():
         if not manager.save(step, args=ocp.args.Composite(**items)):
             raise OSError(f"checkpoint {step} was not written to {manager.directory}")
-
-
-@contextmanager
-def _interrupted_later() -> Iterator[None]:
-    """Holds a Ctrl-C back until the end: in the middle of a save it leaves Orbax's threads behind, who complain."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is None:
-        yield
-        return
-    pressed = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: pressed.set())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed.is_set():
-        raise KeyboardInterrupt
 
 
 def _read_arrays(manager: ocp.CheckpointManager, number: int, shapes: PyTree[Any]) -> Any:

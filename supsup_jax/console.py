@@ -1,15 +1,29 @@
 """What the user sees: progress while a run goes on, and a table at its end."""
 
+import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from supsup_jax.records import EvaluationResult, metrics_of
 from supsup_jax.scenarios import Outcome, Report
+from supsup_jax.storage import SPARSE, total, total_of_paper
+from supsup_jax.sweep import LOG, Member
+from supsup_jax.tables import Run
+
+# So many lines of a log show what became of a run.
+_LAST_LINES = 20
+
+# What a `Reporter` prints where there is no terminal.
+_REPORT = re.compile(r"(?P<tasks>\d+/\d+) tasks: (?P<message>.*)")
 
 
 class Reporter:
@@ -17,14 +31,16 @@ class Reporter:
 
     Args:
         title: what is running.
+        farewell: said when it is given up.
     """
 
-    def __init__(self, title: str):
-        self._title = title
+    def __init__(self, title: str, farewell: str):
+        self._title, self._farewell = title, farewell
         self._console = Console()
         self._started = time.monotonic()
         self._first: int | None = None
         self._rate = 0.0
+        self._message = "starting"
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -50,6 +66,7 @@ class Reporter:
         if self._first is None:  # a resumed run starts with tasks that took no time
             self._first, self._started = step.tasks, time.monotonic()
         self._rate = step.steps_per_second or self._rate
+        self._message = step.message
         rate = f"{self._rate:,.0f} steps/s{self._remaining(step)}" if self._rate else ""
         if self._console.is_terminal:
             description = f"{self._title}: {step.message}"
@@ -58,12 +75,104 @@ class Reporter:
             line = f"{self._title} {step.tasks}/{step.of} tasks: {step.message}"
             print(line + (f" ({rate})" if rate else ""), flush=True)
 
+    def announce(self) -> None:
+        """Says that an interrupted run finishes first what it is at."""
+        self._console.print(
+            f"{self._title}: interrupted ({self._message}); that is finished and saved first, another Ctrl-C stops at "
+            "once",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def give_up(self) -> None:
+        """Leaves the terminal as it was, and says how to go on."""
+        self.__exit__()
+        print(f"interrupted; {self._farewell}", file=sys.stderr, flush=True)
+
     def _remaining(self, step: Report) -> str:
         learned = step.tasks - (self._first or 0)
         if not learned or step.tasks == step.of:
             return ""
         seconds = (time.monotonic() - self._started) / learned * (step.of - step.tasks)
         return f", about {duration(seconds)} left"
+
+
+class SweepTable:
+    """Shows the runs of a sweep: a live table on a terminal, elsewhere a line whenever a run has come further.
+
+    Args:
+        title: what is running.
+        interrupted: said when an end is asked for.
+    """
+
+    def __init__(self, title: str, interrupted: str):
+        self._title, self._interrupted = title, interrupted
+        self._console = Console()
+        self._live = Live(console=self._console, auto_refresh=False)
+        self._printed: dict[Member, tuple[str, str]] = {}
+
+    def __enter__(self) -> "SweepTable":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def __call__(self, members: Sequence[Member]) -> None:
+        """Takes the runs as they are."""
+        if self._console.is_terminal:
+            self._live.update(self._table(members), refresh=True)
+            return
+        for member in members:
+            tasks, message = _progress(member)
+            further = _state(member), tasks
+            if self._printed.get(member) != further:
+                self._printed[member] = further
+                parts = _state(member), tasks and f"{tasks} tasks", message
+                print(f"{member.folder.name} {': '.join(filter(None, parts))}", flush=True)
+
+    def announce(self) -> None:
+        """Says that an end was asked for."""
+        self._console.print(self._interrupted, highlight=False, markup=False, soft_wrap=True)
+
+    def _table(self, members: Sequence[Member]) -> Table:
+        table = Table(title=escape(self._title), title_style="", title_justify="left")
+        for name in ("run", "state", "tasks"):
+            table.add_column(name, no_wrap=True)
+        table.add_column("message")  # the only one that is cut where the terminal is narrow
+        table.add_column("time", justify="right", no_wrap=True)
+        for member in members:
+            tasks, message = _progress(member)
+            seconds = "" if member.seconds is None else duration(member.seconds)
+            words = Text(message, no_wrap=True, overflow="ellipsis")
+            table.add_row(member.folder.name, _state(member), tasks, words, seconds)
+        return table
+
+
+def show_failures(members: Sequence[Member]) -> None:
+    """Prints the last lines of the logs of the runs that failed."""
+    for member in members:
+        if member.state == "failed":
+            print(f"{member.folder.name} failed; the end of {member.folder / LOG}:")
+            for line in member.last_lines()[-_LAST_LINES:] or ["(nothing was said)"]:
+                print(f"    {line}")
+
+
+def _state(member: Member) -> str:
+    return f"{member.state} {member.where}".strip() if member.state in ("waiting", "running") else member.state
+
+
+def _progress(member: Member) -> tuple[str, str]:
+    """How many tasks of how many a run has learned, as far as it has said so, and its last message."""
+    if member.state == "finished":
+        return f"{member.evaluations[-1]}/{member.evaluations[-1]}", ""
+    lines = member.last_lines() if member.state != "waiting" else []
+    reports = [report for line in lines if (report := _REPORT.search(line))]
+    last = reports[-1]["message"] if reports and reports[-1].string == lines[-1] else "".join(lines[-1:])
+    return reports[-1]["tasks"] if reports else "", last
 
 
 def duration(seconds: float) -> str:
@@ -103,7 +212,7 @@ def show_outcome(outcome: Outcome) -> None:
         "backward\ntransfer": metric("backward_transfer"),
         "time\nto train": lambda result: duration(result.training_seconds),
         "time\nto eval.": lambda result: duration(result.seconds),
-        "bytes\nkept": lambda result: f"{result.kept_bytes:,}",
+        "bytes\nkept": lambda result: f"{total(result.storage):,}",
     }
     _print_table(f"{outcome.folder}: accuracies in %", columns, results)
     if discovered := [result for result in results if result.discovery]:
@@ -127,6 +236,35 @@ def show_outcome(outcome: Outcome) -> None:
         *sorted(outcome.folder.glob("*.png")),
     ):
         print(path)
+
+
+def show_densities(densities: dict[str, float]) -> None:
+    """Prints the fraction of its weights that each layer's masks keep, in %."""
+    table = Table("layer", title="density of the masks, in %", title_style="", title_justify="left")
+    table.add_column("density", justify="right")
+    for layer, density in densities.items():
+        table.add_row(layer, f"{100 * density:.2f}")
+    Console().print(table)
+
+
+def show_storage(run: Run) -> None:
+    """Prints the bytes that a run has to keep for the tasks of its last evaluation."""
+    num_tasks = max(run.storage)
+    account = run.storage[num_tasks]
+    table = Table(title=f"{run.folder}: bytes kept for {num_tasks} tasks", title_style="", title_justify="left")
+    table.add_column("what")
+    table.add_column("bytes", justify="right")
+    for what, size in account.items():
+        if what != SPARSE:
+            table.add_row(what, f"{size:,}")
+    table.add_section()
+    table.add_row("all", f"{total(account):,}")
+    if SPARSE in account:
+        table.add_row(f"{SPARSE}, two bytes a weight kept, as in the paper", f"{account[SPARSE]:,}")
+        table.add_row("all with these in place of the bits", f"{total_of_paper(account):,}")
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(table)
 
 
 def _print_table(

@@ -1,24 +1,38 @@
 """The command line of every experiment script."""
 
+import argparse
 import contextlib
 import dataclasses
 import io
+import math
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, NamedTuple
 
-from supsup_jax import data, figures, parallel, results
+import jax
+import tyro
+
+from supsup_jax import data, figures, interruption, parallel, results, sweep
+from supsup_jax.cluster import Cluster, Jobs
 from supsup_jax.errors import UserError
-from supsup_jax.experiment import Experiment
+from supsup_jax.experiment import Experiment, fields_of, load_settings
 from supsup_jax.scenarios import Outcome, run_of
+
+_SUBMITIT = ".cluster"
+"""Folder of submitit's files, beside the runs."""
 
 
 @dataclass(frozen=True)
 class Options:
     """Where a run reads and writes, and how: nothing that changes what it computes."""
+
+    config: Path | None = None
+    """YAML file with settings in place of the script's; what the command line says goes before."""
 
     data: Path = Path("~/data")
     """Folder with data sets in the layouts that you have; what is missing is downloaded into it."""
@@ -27,20 +41,71 @@ class Options:
     """Folder for results."""
 
     seeds: int | None = None
-    """Run with seeds 0 to N-1, one after another, in place of --seed."""
+    """Run with seeds 0 to N-1 in place of --seed."""
+
+    gpu_sets: str | None = None
+    """Sets of GPUs for several runs, such as "0,1|2,3": each run has the next free set, in a process of its own. By
+    default every GPU is a set, or the CPU."""
 
     tasks_at_once: int | None = None
     """Tasks to learn between two checkpoints; by default 8 or one a core on a CPU, and up to
     128 a GPU as memory allows. Results do not depend on it."""
 
     resume: bool = False
-    """Go on with the latest run of these settings, if there is one."""
+    """Go on with the latest runs of these settings, if there are any; those that are finished are left as they are."""
 
     def __post_init__(self) -> None:
         for name in ("seeds", "tasks_at_once"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} {value} is out of range; give a number from 1")
+        if self.gpu_sets is not None:
+            sweep.parse_sets(self.gpu_sets)
+
+
+@dataclass(frozen=True)
+class Sparsities:
+    """The densities of a sweep."""
+
+    sparsity: Annotated[tuple[float, ...], tyro.conf.arg(metavar="S [S ...]")] = ()
+    """Numbers s, a run each: a layer of O outputs and I inputs keeps the fraction min(0.5, s (O + I) / (O I kh kw)) of
+    its weights; more is denser."""
+
+    def __post_init__(self) -> None:
+        for value in self.sparsity:
+            if not 0 < value < math.inf:
+                raise UserError(f"--sparsity {value:g} is out of range; give numbers above 0")
+            if self.sparsity.count(value) > 1:
+                raise UserError(f"--sparsity has {value:g} twice; give every number once")
+
+
+@dataclass(frozen=True)
+class _Settings(Experiment):
+    """What a run computes: with the same settings, it gives the same numbers."""
+
+    # The command line has `--sparsity` for it.
+    er_scale: Annotated[float | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
+
+
+@dataclass(frozen=True)
+class _NoSparsities(Sparsities):
+    """Where an experiment has no density, `--sparsity` is not offered."""
+
+    sparsity: Annotated[tuple[float, ...], tyro.conf.Suppress, tyro.conf.Fixed] = ()
+
+
+class Request(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+        experiments: the settings of each run.
+        options: where they read and write, and how.
+        cluster: where they are submitted to, if they are.
+    """
+
+    experiments: list[Experiment]
+    options: Options
+    cluster: Cluster
 
 
 @contextlib.contextmanager
@@ -64,61 +129,190 @@ def ends_in_one_line() -> Iterator[None]:
 
 
 @ends_in_one_line()
-def main(experiment: Experiment, description: str | None) -> list[Outcome]:
+def main(experiment: Experiment, description: str | None, sparsities: tuple[float | int, ...] = ()) -> list[Outcome]:
     """Runs an experiment as the command line says; a script's only call.
+
+    A single run goes on in this process. Several, for seeds and sparsities, go each to the next free set of devices in
+    a process of its own, or to a cluster.
 
     Args:
         experiment: the settings that the script stands for; the command line may change any.
         description: shown by `--help`.
+        sparsities: values of `er_scale`, a run each.
 
     Returns:
-        The finished run of every seed.
+        The finished run, if it was a single one.
 
     Raises:
-        SystemExit: with status 2 after an error of the user's, 130 if interrupted.
+        SystemExit: with status 1 if a run of several failed, 2 after an error of the user's, 130 if interrupted.
     """
-    folder = None
+    experiments, options, cluster = parse(experiment, description, sparsities)
+    if len(experiments) > 1 or options.gpu_sets or cluster.cluster:
+        _sweep(experiments, options, cluster)
+        return []
+    (experiment,) = experiments
+    if not experiment.in_turn:
+        parallel.use_all_cores()
+    dataset = data.load(experiment.dataset, options.data)
+    experiment.build(dataset)  # what does not fit is said before anything is written
+    folder = (_earlier_folder(experiment, options) if options.resume else None) or _new_folder(experiment, options)
+    _write_settings(folder, experiment, dataset, options)
+    return [_run(experiment, dataset, folder, options.tasks_at_once)]
+
+
+def run(folder: Path, data_folder: Path | None = None) -> None:
+    """Goes on with the run in a folder, from its last checkpoint, or from the beginning if it has none.
+
+    Args:
+        folder: holds `settings.yaml`.
+        data_folder: where its data set is, if not where it was.
+
+    Raises:
+        UserError: if the folder does not hold a run's settings.
+    """
+    path = folder / "settings.yaml"
+    settings = results.read_settings(folder)
+    options = settings.get("options")
+    if not isinstance(options, dict) or not {"data", "tasks_at_once"} <= options.keys():
+        raise UserError(f"{path} does not hold the settings of a run; give the folder of a run")
+    plain = {"sparsity" if name == "er_scale" else name: value for name, value in settings["experiment"].items()}
+    experiment = Experiment(**fields_of(plain, path))
+    if not experiment.in_turn:
+        parallel.use_all_cores()
+    dataset = data.load(experiment.dataset, data_folder or options["data"])
+    experiment.build(dataset)
+    # What this process runs on may be another machine than that which made the folder.
+    plain = {"experiment": experiment.to_json(), "options": options, "densities": experiment.densities(dataset)}
+    results.write_settings(folder, plain, settings.get("command"))
+    _run(experiment, dataset, folder, options["tasks_at_once"])
+
+
+def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_once: int | None) -> Outcome:
+    """Runs an experiment in a folder, draws it, and shows what came out.
+
+    Raises:
+        KeyboardInterrupt: if it was interrupted.
+    """
+    from supsup_jax.console import Reporter, show_densities, show_outcome
+
+    if densities := experiment.densities(dataset):
+        show_densities(densities)
+    farewell = f"what {folder} has saved is gone on with by --resume"
     try:
-        experiment, options = parse(experiment, description)
-        if not experiment.in_turn:
-            parallel.use_all_cores()
-        dataset = data.load(experiment.dataset, options.data)
-        experiment.build(dataset)  # what does not fit is said before anything is written
-        from supsup_jax.console import Reporter, show_outcome
-
-        outcomes = []
-        for seed in [experiment.seed] if options.seeds is None else range(options.seeds):
-            seeded = dataclasses.replace(experiment, seed=seed)
-            folder = _folder(seeded, options)
-            with Reporter(folder.name) as reporter:
-                outcomes.append(run_of(seeded.scenario).of(seeded, dataset, folder, options.tasks_at_once, reporter))
-            figures.draw_accuracy(folder / "accuracy.png", seeded.name, seed, outcomes[-1].record)
-            if (folder / "recovery.csv").exists():
-                figures.save(figures.draw_recovery([folder]), folder / "recovery.png")
-            show_outcome(outcomes[-1])
-        return outcomes
+        with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):
+            outcome = run_of(experiment.scenario).of(experiment, dataset, folder, tasks_at_once, reporter)
+        figures.draw_accuracy(folder / "accuracy.png", experiment.name, experiment.seed, outcome.record)
+        if (folder / "recovery.csv").exists():
+            figures.save(figures.draw_recovery([folder]), folder / "recovery.png")
+        show_outcome(outcome)
     except KeyboardInterrupt:
-        saved = [f"what {folder} has saved is gone on with by --resume"] if folder else []
-        raise KeyboardInterrupt(*saved) from None
+        raise KeyboardInterrupt(farewell) from None
+    return outcome
 
 
-def parse(experiment: Experiment, description: str | None) -> tuple[Experiment, Options]:
-    """The experiment with what the command line changes, and the options.
+def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster) -> None:
+    """Runs experiments each in a process of its own, or on a cluster, and waits for them.
 
     Raises:
-        SystemExit: for `--help`, and with status 2 for a flag that does not exist or takes another type.
-        UserError: if a value is out of its range.
+        SystemExit: with status 1 if one failed.
+        KeyboardInterrupt: if it was interrupted.
     """
-    import tyro
+    from supsup_jax.console import SweepTable, show_failures
+
+    sets = sweep.parse_sets(options.gpu_sets) if options.gpu_sets else sweep.all_devices()
+    if cluster.cluster:
+        cluster.check()
+    jax.config.update("jax_platforms", "cpu")  # the memory of the GPUs is for the runs
+    dataset = data.load(experiments[0].dataset, options.data)
+    for experiment in experiments:  # what does not fit is said before anything is written
+        experiment.build(dataset)
+    earlier = [_earlier_folder(experiment, options) if options.resume else None for experiment in experiments]
+    folders = [folder or _new_folder(one, options) for one, folder in zip(experiments, earlier, strict=True)]
+    members = [sweep.Member(folder, one.evaluations) for one, folder in zip(experiments, folders, strict=True)]
+    for experiment, member in zip(experiments, members, strict=True):
+        if member.state != "finished":
+            _write_settings(member.folder, experiment, dataset, options)
+
+    parent = folders[0].parent
+    table = SweepTable(
+        f"{parent}: {len(members)} runs",
+        "interrupted: no further run starts, and those that run finish and save what they are at; another Ctrl-C stops "
+        "them at once",
+    )
+    farewell = f"what the runs in {parent} have saved is gone on with by --resume"
+    try:
+        if cluster.cluster:
+            jobs = Jobs(members, cluster, parent / _SUBMITIT)
+            try:
+                print(jobs.submit(), flush=True)
+            except UserError:
+                for folder in set(folders) - set(earlier):
+                    shutil.rmtree(folder)
+                raise
+            farewell = "the jobs go on; the same command with --resume collects them"
+            with table:
+                jobs.watch(table)
+        else:
+            with table:
+                sweep.run(members, sets, table, table.announce)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(farewell) from None
+    finally:
+        show_failures(members)
+    if any(member.state == "failed" for member in members):
+        raise SystemExit(1)
+
+
+def parse(experiment: Experiment, description: str | None, sparsities: tuple[float | int, ...] = ()) -> Request:
+    """What the command line makes of an experiment.
+
+    Args:
+        experiment: the script's.
+        description: shown by `--help`.
+        sparsities: the script's values of `er_scale`; by default its only one, if it has any.
+
+    Raises:
+        SystemExit: for `--help`.
+        UserError: if a flag does not exist or takes another type, or a value is out of its range.
+    """
+    if config := _config():
+        fields = load_settings(config)
+        experiment = dataclasses.replace(experiment, **fields)
+        sparsities = () if "er_scale" in fields else sparsities
+    if not sparsities and experiment.er_scale is not None:
+        sparsities = (experiment.er_scale,)
+
+    settings, several = _Settings(**vars(experiment)), _NoSparsities()
+    if sparsities:
+        several = Sparsities(tuple(map(float, sparsities)))
+    nowhere = Cluster()
 
     def arguments(
-        experiment: tyro.conf.OmitArgPrefixes[Experiment] = experiment,
+        experiment: tyro.conf.OmitArgPrefixes[_Settings] = settings,
+        densities: tyro.conf.OmitArgPrefixes[Sparsities] = several,
         run: tyro.conf.OmitArgPrefixes[Options] = Options(),
-    ) -> tuple[Experiment, Options]:
-        return experiment, run
+        cluster: tyro.conf.OmitArgPrefixes[Cluster] = nowhere,
+    ) -> Request:
+        if sparsities and not densities.sparsity:
+            raise UserError("--sparsity has no numbers; give one or more, such as --sparsity 16 32")
+        if run.gpu_sets and cluster.cluster:
+            raise UserError("--gpu-sets is for runs on this machine, and --cluster for others; give one of them")
+        plain = Experiment(**vars(experiment))
+        seeds = [plain.seed] if run.seeds is None else range(run.seeds)
+        scales = densities.sparsity or (plain.er_scale,)
+        each = [dataclasses.replace(plain, seed=seed, er_scale=scale) for scale in scales for seed in seeds]
+        return Request(each, run, cluster)
 
     with complaints_as_errors():
         return tyro.cli(arguments, description=description)
+
+
+def _config() -> Path | None:
+    """The file that the command line gives with `--config`, which has to be read before all else."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config", type=Path, nargs="?")
+    config = finder.parse_known_args()[0].config
+    return config and config.expanduser()
 
 
 @contextlib.contextmanager
@@ -148,25 +342,33 @@ def _one_line(box: str) -> str:
     return f"{words} (--help explains every option)"
 
 
-def _folder(experiment: Experiment, options: Options) -> Path:
-    """The folder of the run to go on with, or else of a new one, with its settings."""
-    parent = Path(os.path.expanduser(options.log_dir)) / experiment.name
-    name = f"seed={experiment.seed}"
-    folder = _earlier_folder(experiment, parent, name) if options.resume else None
-    folder = folder or results.new_folder(parent, name)
+def _place(experiment: Experiment, options: Options) -> tuple[Path, str]:
+    """The folder above a run's, and the name of its own."""
+    sparsity = "" if experiment.er_scale is None else f"~sparsity={experiment.er_scale:g}"
+    return Path(os.path.expanduser(options.log_dir)) / experiment.name, f"seed={experiment.seed}{sparsity}"
+
+
+def _new_folder(experiment: Experiment, options: Options) -> Path:
+    """Makes the folder of a new run."""
+    return results.new_folder(*_place(experiment, options))
+
+
+def _write_settings(folder: Path, experiment: Experiment, dataset: data.Dataset, options: Options) -> None:
+    """Writes what it takes to start the run in a folder, from anywhere."""
     where = {field: str(value) if isinstance(value, Path) else value for field, value in vars(options).items()}
-    results.write_settings(folder, {"experiment": experiment.to_json(), "options": where})
-    return folder
+    where["data"] = os.path.abspath(os.path.expanduser(options.data))
+    plain = {"experiment": experiment.to_json(), "options": where, "densities": experiment.densities(dataset)}
+    results.write_settings(folder, plain)
 
 
-def _earlier_folder(experiment: Experiment, parent: Path, name: str) -> Path | None:
+def _earlier_folder(experiment: Experiment, options: Options) -> Path | None:
     """The newest run of the same settings; nothing if there is no run yet.
 
     Raises:
         UserError: if there are runs, but of other settings.
     """
     earlier = {}
-    for folder in results.existing_folders(parent, name):
+    for folder in results.existing_folders(*_place(experiment, options)):
         if settings := results.read_settings(folder):  # a run without any ended before it began
             earlier[folder] = experiment.differs_from(settings["experiment"])
             if not earlier[folder]:

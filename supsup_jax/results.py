@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from filelock import FileLock
 
 from supsup_jax.errors import UserError
 from supsup_jax.records import EvaluationResult, Record, TaskResult, matrices, metrics_of
+from supsup_jax.storage import total
 
 RESULTS_HEADER = ["Date Finished", "Name", "Current Val", "Best Val", "Save Directory"]
 ADAPT_HEADER = ["Date Finished", "Name", "Task", "Num Tasks Learned", "Current Val", "Adapt Val"]
@@ -53,8 +54,14 @@ def existing_folders(parent: Path, name: str) -> list[Path]:
     return [tries[attempt] for attempt in sorted(tries, reverse=True) if tries[attempt].is_dir()]
 
 
-def write_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Writes `settings.yaml`: what the run computes, how it was called, and on what it runs."""
+def write_settings(folder: Path, settings: dict[str, Any], command: Sequence[str] | None = None) -> None:
+    """Writes `settings.yaml`: what the run computes, how it was called, and on what it runs.
+
+    Args:
+        folder: the run's folder.
+        settings: what it computes.
+        command: how it was called; by default as this process was.
+    """
     environment = {
         "python": platform.python_version(),
         "versions": {
@@ -64,7 +71,7 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
         "devices": [str(device.device_kind) for device in jax.devices()],
         "platform": platform.platform(),
         "git_commit": _git_commit(),
-        "command": sys.argv,
+        "command": list(command or sys.argv),
     }
     _replace(folder / "settings.yaml", yaml.safe_dump(settings | environment, sort_keys=False))
 
@@ -85,6 +92,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if not isinstance(settings, dict) or not isinstance(settings.get("experiment"), dict):
         raise UserError(f"{path} does not hold the settings of a run; restore it, or start without --resume")
     return settings
+
+
+def is_finished(folder: Path, evaluations: Iterable[int]) -> bool:
+    """Whether a run was evaluated after each of these numbers of tasks, as its `metrics.jsonl` says."""
+    try:
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return set(evaluations) <= {line["num_tasks"] for line in lines if line["kind"] == "evaluation"}
+    except (OSError, ValueError, LookupError):
+        return False
 
 
 def _git_commit() -> str | None:
@@ -134,8 +150,8 @@ def append_results(path: Path, save_directory: Path, name: str, tasks: Iterable[
 def write_files(folder: Path, name: str, record: Record) -> None:
     """Writes the tables and metrics of a run from its record.
 
-    `accuracy_matrix.csv`, `metrics.csv` and `metrics.jsonl`; `adapt_results.csv` and `confusion.csv` where tasks were
-    inferred, `recovery.csv` where masks were recovered, `stream.csv` where nobody told the tasks.
+    `accuracy_matrix.csv`, `metrics.csv`, `storage.csv` and `metrics.jsonl`; `adapt_results.csv` and `confusion.csv`
+    where tasks were inferred, `recovery.csv` where masks were recovered, `stream.csv` where nobody told the tasks.
     """
     inferred = [result for result in record.evaluations if result.inferred is not None]
     if inferred:
@@ -166,6 +182,10 @@ def write_files(folder: Path, name: str, record: Record) -> None:
     header = ["Num Tasks Learned", "Task Identity", "Average Accuracy", "Forgetting", "Backward Transfer"]
     _replace(folder / "metrics.csv", _csv([header, *summary]))
 
+    header = ["Num Tasks Learned", "What", "Bytes"]
+    account = [[result.num_tasks, what, size] for result in record.evaluations for what, size in result.storage.items()]
+    _replace(folder / "storage.csv", _csv([header, *account]))
+
     recovery = [
         [result.num_tasks, task, step, *("" if value is None else f"{value:g}" for value in values)]
         for result in record.evaluations
@@ -193,7 +213,8 @@ def write_files(folder: Path, name: str, record: Record) -> None:
 
 def _means(result: EvaluationResult) -> dict[str, Any]:
     """An evaluation with the mean over tasks in place of the tasks' own figures; without what was not measured."""
-    plain = _without(result, "confusion", "recovery", "discovery") | (result.discovery or {})
+    plain = _without(result, "confusion", "recovery", "discovery", "storage") | (result.discovery or {})
+    plain["kept_bytes"] = total(result.storage)
     return {name: float(np.mean(value)) if isinstance(value, list) else value for name, value in plain.items()}
 
 

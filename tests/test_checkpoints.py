@@ -119,7 +119,7 @@ def test_a_missing_checkpoint_is_noticed(saved):
 def test_a_checkpoint_of_another_format_is_refused(saved):
     folder, _ = saved
     (folder / "checkpoints/0/record/metadata").write_text('{"format": 0}')
-    with Checkpoints(folder, EXPERIMENT) as checkpoints, pytest.raises(UserError, match="is not of format 1"):
+    with Checkpoints(folder, EXPERIMENT) as checkpoints, pytest.raises(UserError, match="is not of format 2"):
         checkpoints.restore(template)
 
 

@@ -2,7 +2,11 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from test_figures import FC, HOPSUPSUP, LENET, colours, paths, write_run
+
+from supsup_jax import results
+from supsup_jax.experiment import Experiment
 
 
 def call(*arguments, cwd):
@@ -44,6 +48,18 @@ def test_plot_writes_into_a_new_folder_or_one_file_and_over_its_own(runs, tmp_pa
     assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {"figure4.png", "recovery.png"}
 
 
+def test_bytes_counts_masks_as_bits_and_as_the_paper_does(runs, tmp_path):
+    result = call("bytes", runs / LENET / "supsup_h/seed=1", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line]
+    assert rows == [
+        ["masks as bits", "8"],
+        ["all", "8"],
+        ["masks as sparse indices of 16 bits, two bytes a weight kept, as in the paper", "4"],
+        ["all with these in place of the bits", "4"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -51,6 +67,11 @@ def test_plot_writes_into_a_new_folder_or_one_file_and_over_its_own(runs, tmp_pa
         (["plto"], ["plto", "plot"]),
         (["plot"], ["plot needs runs"]),
         (["plot", ".", "--outptu", "x"], ["--outptu", "--output"]),
+        (["bytes"], ["bytes needs runs"]),
+        (["bytes", "nowhere"], ["nowhere is not a folder"]),
+        (["run"], ["RUN", "(required)"]),
+        (["run", "nowhere"], ["nowhere/settings.yaml does not hold the settings of a run", "give the folder of a run"]),
+        (["run", "RUNS/quickstart/seed=1"], ["settings.yaml does not hold the settings of a run"]),
         (["plot", "nowhere"], ["nowhere is not a folder"]),
         (["plot", "."], [". holds no run that was evaluated", "give the folder of a run"]),
         (["plot", "RUNS/quickstart"], ["no figure of the paper shows quickstart", "experiments/GNu"]),
@@ -67,6 +88,30 @@ def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(runs, tmp
     assert result.stderr.startswith("error: ")
     assert all(word in result.stderr for word in words), result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
+
+
+def test_run_starts_or_goes_on_with_the_run_in_a_folder(tmp_path):
+    experiment = Experiment("q", "digits", num_tasks=2, steps=5, batch_size=32, width=0.1, eval_at=(1,), scenario="GG")
+    options = {"data": "nowhere", "tasks_at_once": 1}
+    results.write_settings(tmp_path, {"experiment": experiment.to_json(), "options": options}, ["script.py", "--flag"])
+    for num_tasks in (2, 3):
+        settings = results.read_settings(tmp_path)
+        settings["experiment"]["num_tasks"] = num_tasks
+        (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+        result = call("run", tmp_path, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert f"{num_tasks}/{num_tasks} tasks" in result.stdout
+        assert results.is_finished(tmp_path, [1, num_tasks])
+        assert (tmp_path / "accuracy.png").exists()
+        assert results.read_settings(tmp_path)["command"] == ["script.py", "--flag"]
+
+
+def test_run_does_not_take_settings_that_do_not_exist(tmp_path):
+    plain = Experiment("q", "digits").to_json() | {"num_taks": 3}
+    results.write_settings(tmp_path, {"experiment": plain, "options": {"data": "nowhere", "tasks_at_once": None}})
+    result = call("run", tmp_path, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "num_taks, which does not exist; did you mean num_tasks?" in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plot", "--help"]])

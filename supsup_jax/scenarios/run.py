@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from supsup_jax import backend, evaluation, parallel, results
+from supsup_jax import backend, evaluation, interruption, parallel, results, storage
 from supsup_jax.checkpoints import Checkpoints, Chunk
 from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment, Parts
 from supsup_jax.methods import Store
-from supsup_jax.networks import Stats, Weights
+from supsup_jax.networks import Stats, Weights, has_convolutions
 from supsup_jax.records import EvaluationResult, Record, TaskResult
 from supsup_jax.training import weights_key
 
@@ -141,16 +141,17 @@ class Run(ABC):
         """What is kept of all tasks learned so far, and their statistics."""
 
     @abstractmethod
-    def _kept_bytes(self, num_tasks: int) -> int:
-        """The bytes of what is kept of so many tasks, and of the shared weights if they were trained."""
-
-    @abstractmethod
     def _unchanged_since(self, num_tasks: int) -> bool:
         """Whether so many tasks can be evaluated now as they could when no more were learned."""
 
     @abstractmethod
     def _shapes(self, num_tasks: int) -> tuple[Any, Any]:
         """The shapes and types of a chunk of so many: what is kept, and statistics."""
+
+    def _storage(self, num_tasks: int) -> storage.Account:
+        """What has to be kept of so many tasks."""
+        store, stats = self._kept()
+        return storage.account(self.parts.method, self.weights, stats, store, num_tasks)
 
     def _state_shapes(self) -> dict[str, Any]:
         """The shapes and types of what is replaced as tasks come; by default nothing is."""
@@ -208,10 +209,15 @@ class Run(ABC):
         return next(count for count in self.experiment.evaluations if count > self._num_learned)
 
     def _go(self) -> Outcome:
-        """Learns the tasks that are not learned yet, and evaluates where it is due."""
+        """Learns the tasks that are not learned yet, and evaluates where it is due.
+
+        Raises:
+            KeyboardInterrupt: between two chunks, or evaluations, if an end was asked for.
+        """
         self._write(self.record.tasks)
         self._evaluate_where_due()
         while self._num_learned < self.experiment.num_tasks:
+            interruption.check()
             self._learn_chunk()
             self._evaluate_where_due()
         store, stats = self._kept()
@@ -235,6 +241,7 @@ class Run(ABC):
             if not self._unchanged_since(num_tasks):
                 self.report(f"not evaluated: {num_tasks} tasks, since what they share has changed with later ones")
                 continue
+            interruption.check()
             self.report(f"evaluating {num_tasks} tasks")
             started = time.perf_counter()
             measured, more = self._evaluate(num_tasks)
@@ -242,7 +249,7 @@ class Run(ABC):
                 measured,
                 seconds=time.perf_counter() - started,
                 training_seconds=sum(task.seconds for task in self.record.tasks[:num_tasks]),
-                kept_bytes=self._kept_bytes(num_tasks),
+                storage=self._storage(num_tasks),
                 **more,
             )
             self._save(None, Record(evaluations=[result]))
@@ -263,6 +270,7 @@ class Run(ABC):
         # What the task owns, its gradient, two moments, effective weights and their gradient; the rows of all batches;
         # the images of a batch of the validation on their way through the network.
         weights = backend.num_bytes(self.weights)
-        rows = self.experiment.steps * self.experiment.batch_size
+        rows = self.parts.steps * self.experiment.batch_size
         pixels = math.prod(self.dataset.image_shape)
-        return parallel.tasks_at_once(6 * weights + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels)
+        convolutions = has_convolutions(self.weights)
+        return parallel.tasks_at_once(6 * weights + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels, convolutions)

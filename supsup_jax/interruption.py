@@ -1,0 +1,124 @@
+"""Ctrl-C and SIGTERM: asked once, what goes on is finished and saved first; asked again, it ends at once."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_saving = threading.Lock()
+
+
+class Interruption:
+    """What was asked so far.
+
+    Attributes:
+        times: how often an end was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.times = 0
+
+
+_current: ContextVar[Interruption | None] = ContextVar("_current", default=None)
+
+
+@contextlib.contextmanager
+def graceful(announce: Callable[[], None], give_up: Callable[[], None] | None = None) -> Iterator[Interruption]:
+    """While it lasts, Ctrl-C and SIGTERM are counted, and what goes on stops where it asks `check`.
+
+    In compiled code the main thread hears no signal, so another thread listens. Signals that are ignored stay so; in
+    any other than the main thread nothing is changed.
+
+    Args:
+        announce: called, in another thread, when an end is asked for first.
+        give_up: called so when it is asked for again; then the process ends, with status 130 and without any cleaning
+            up, which would wait for the compiled code. Without it the caller looks at the count.
+    """
+    interruption = Interruption()
+    with _handled(lambda *_: None) as before:
+        if not before:
+            yield interruption
+            return
+        listening, signalled = socket.socketpair()
+        signalled.setblocking(False)  # Python writes the number of each signal that comes
+        earlier = signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
+        arguments = listening, interruption, announce, give_up
+        listener = threading.Thread(target=_listen, args=arguments, daemon=True)
+        listener.start()
+        token = _current.set(interruption)
+        try:
+            yield interruption
+        finally:
+            _current.reset(token)
+            signal.set_wakeup_fd(earlier)
+            signalled.close()
+            listener.join()
+            listening.close()
+
+
+def check() -> None:
+    """A place where what goes on can stop.
+
+    Raises:
+        KeyboardInterrupt: if an end was asked for.
+    """
+    interruption = _current.get()
+    if interruption and interruption.times:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def later() -> Iterator[None]:
+    """Holds Ctrl-C and SIGTERM back until the end: in the middle of a save they leave threads behind, who complain."""
+    came: list[int] = []
+    with _saving, _handled(lambda number, _: came.append(number)) as before:
+        yield
+    for number in came:
+        handler = before[number]
+        if callable(handler):
+            handler(number, None)
+        else:
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
+    """Takes over the signals that are not ignored, in the main thread; gives what handled them before."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {number: known for number, known in handlers.items() if known not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield before
+    finally:
+        for number, known in before.items():
+            signal.signal(number, known)
+
+
+def _listen(
+    signals: socket.socket,
+    interruption: Interruption,
+    announce: Callable[[], None],
+    give_up: Callable[[], None] | None,
+) -> None:
+    while number := signals.recv(1):
+        if number[0] not in SIGNALS:
+            continue
+        interruption.times += 1
+        if interruption.times == 1:
+            announce()
+        elif give_up:
+            with _saving:
+                try:
+                    give_up()
+                finally:
+                    os._exit(130)

@@ -1,0 +1,290 @@
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from supsup_jax import UserError, cluster, results, sweep
+from supsup_jax.cluster import Cluster, Job, Jobs
+
+QUICKSTART = Path(__file__).parents[1] / "experiments/quickstart.py"
+TINY = ["--num-tasks", 2, "--steps", 5, "--width", 0.1, "--images-per-task", 8, "--eval-at", 2, "--seeds", 2]
+LONG = [*TINY, "--num-tasks", 16, "--steps", 2000, "--tasks-at-once", 1]
+
+
+def waited_for(condition):
+    """Whether a condition holds after at most five minutes."""
+    for _ in range(1500):
+        if condition():
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def command(*arguments):
+    return [sys.executable, str(QUICKSTART), *map(str, arguments)]
+
+
+def call(*arguments, cwd):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, cwd=cwd)
+
+
+def seeds_of(folder):
+    return [folder / f"runs/quickstart/seed={seed}" for seed in range(2)]
+
+
+def job_of(folder):
+    return yaml.safe_load((folder / cluster.JOB).read_text())["job"]
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"),
+    [("90", 90), ("8:00:00", 480), ("1-00:00:00", 1440), ("2-01:30:01", 2 * 1440 + 91), ("0:00:10", 1)],
+)
+def test_limits_are_minutes_or_days_and_hours(time, minutes):
+    assert Cluster("slurm", time=time).minutes == minutes
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cluster": "slurm", "time": "soon"}, "--time soon is no limit"),
+        ({"cluster": "slurm", "time": "0"}, "--time 0 is no limit"),
+        ({"cluster": "slurm", "time": "8:00"}, "--time 8:00 is no limit"),
+        ({"cluster": "slurm"}, "--cluster slurm needs the limit of each run"),
+        ({"gpus": 1}, "--gpus is for runs on a cluster"),
+        ({"cluster": "local", "gpus": 0}, "--gpus 0 is out of range"),
+        ({"cluster": "local", "memory": -1}, "--memory -1 is out of range"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_clear_error(options, words):
+    with pytest.raises(UserError, match=words):
+        Cluster(**options)
+
+
+def test_without_submitit_or_slurm_one_line_says_what_to_do(monkeypatch, tmp_path):
+    options = Cluster("slurm", time="10")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="needs sbatch, squeue and srun"):
+        options.check()
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'supsup_jax\[cluster\]'"):
+        options.check()
+
+
+@pytest.fixture
+def scripted(tmp_path, monkeypatch):
+    """Makes a job that executes a shell script in place of training, with its folder as $1."""
+
+    def make(script, finishing=60.0):
+        monkeypatch.setattr(sweep, "command_of", lambda folder: ["bash", "-c", script, "run", str(folder)])
+        return Job(tmp_path, finishing)
+
+    return make
+
+
+def test_a_job_ends_as_its_run_does(scripted, tmp_path):
+    scripted('echo said; touch "$1/done"')()
+    assert (tmp_path / "done").exists()
+    assert (tmp_path / sweep.LOG).read_text() == "said\n"
+    with pytest.raises(RuntimeError, match=r"exit status 3; .*log\.txt says why"):
+        scripted("exit 3")()
+
+
+def checkpointed(job, tmp_path):
+    """What a job gives back when its time is up, as submitit asks it: in the midst of its work."""
+    given = []
+
+    def time_is_up(*_):
+        given.append(job.checkpoint())
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGUSR1, time_is_up)
+    waiting = f"until [ -e {tmp_path}/ready ]; do sleep 0.05; done; kill -USR1 {os.getpid()}"
+    with subprocess.Popen(["bash", "-c", waiting]), pytest.raises(InterruptedError):
+        job()
+    signal.signal(signal.SIGUSR1, before)
+    return given[0]
+
+
+AT_WORK = 'touch "$1/ready"; while :; do sleep 0.05; done'
+
+
+def test_when_its_time_is_up_a_job_lets_the_run_save_and_is_queued_again(scripted, tmp_path):
+    job = scripted(f'trap "touch $1/saved; exit 130" INT; {AT_WORK}')
+    again = checkpointed(job, tmp_path)
+    assert (tmp_path / "saved").exists()
+    assert isinstance(pickle.loads(pickle.dumps(again)).function, Job)
+
+
+def test_a_run_that_takes_too_long_to_save_is_ended_and_queued_again(scripted, tmp_path):
+    assert checkpointed(scripted(f"trap '' INT; {AT_WORK}", finishing=0.5), tmp_path) is not None
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_run_that_ends_by_itself_when_its_time_is_up_is_not_queued_again(scripted, tmp_path, status):
+    assert checkpointed(scripted(f'trap "exit {status}" INT; {AT_WORK}'), tmp_path) is None
+
+
+def test_signals_to_all_processes_of_a_job_do_not_reach_its_run(scripted, tmp_path):
+    said = 'trap "echo $1 >> $1/heard; exit" INT TERM USR2; kill -TERM $$; kill -USR2 $$; touch "$1/unheard"'
+    scripted(said)()
+    assert (tmp_path / "unheard").exists() and not (tmp_path / "heard").exists()
+
+
+@pytest.fixture
+def on_slurm(tmp_path, monkeypatch):
+    """Two runs that are members of a job array, of which a stand-in for `squeue` tells, line by line."""
+    folders = [tmp_path / f"seed={seed}" for seed in range(2)]
+    for place, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / cluster.JOB).write_text(yaml.safe_dump({"cluster": "slurm", "job": f"7_{place}"}))
+    program = tmp_path / "bin/squeue"
+    program.parent.mkdir()
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setattr(cluster, "_POLL", 0.05)
+    monkeypatch.setattr(cluster, "_SETTLING", 0.2)
+
+    def answers(*lines):
+        said = "exit 1" if lines == (None,) else "".join(f"echo '{line}';" for line in lines)
+        program.write_text(f"#!/bin/sh\n{said}\n")
+        program.chmod(0o755)
+
+    members = [sweep.Member(folder, [2]) for folder in folders]
+    return members, Jobs(members, Cluster("slurm", time="10"), tmp_path / "cluster"), answers
+
+
+def test_jobs_in_the_queue_are_watched_and_not_submitted_again(on_slurm):
+    members, jobs, answers = on_slurm
+    answers("7_0|PENDING|Resources", "7_1|RUNNING|None", "8|RUNNING|None")
+    assert "2 are jobs already" in jobs.submit()
+    seen = []
+
+    def show(members):
+        seen.append([(member.state, member.where) for member in members])
+        answers("7_1|PENDING|BeginTime") if len(seen) == 1 else answers()
+
+    jobs.watch(show)
+    assert seen[0] == [("waiting", "as slurm job 7_0, pending: resources"), ("running", "as slurm job 7_1")]
+    assert seen[1][1] == ("waiting", "as slurm job 7_1, pending: begintime")
+    assert [member.state for member in members] == ["failed", "failed"]
+
+
+def test_a_job_that_has_left_the_queue_is_finished_when_its_files_come(on_slurm):
+    members, jobs, answers = on_slurm
+    answers()
+    shown = []
+
+    def show(members):
+        shown.append([member.state for member in members])
+        if len(shown) == 2:
+            line = '{"kind": "evaluation", "num_tasks": 2}\n'
+            (members[0].folder / "metrics.jsonl").write_text(line)
+
+    jobs.watch(show)
+    assert shown[0] == ["waiting", "waiting"]
+    assert [member.state for member in members] == ["finished", "failed"]
+
+
+def test_where_slurm_does_not_answer_nothing_is_submitted_and_no_job_is_taken_for_dead(on_slurm):
+    _, jobs, answers = on_slurm
+    answers(None)
+    with pytest.raises(UserError, match="SLURM does not answer"):
+        jobs.submit()
+    shown = []
+
+    def show(members):
+        shown.append([member.state for member in members])
+        if len(shown) == 10:
+            answers("7_0|RUNNING|None", "7_1|RUNNING|None")
+        if len(shown) == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        jobs.watch(show)
+    assert shown[8] == ["waiting", "waiting"] and shown[-1] == ["running", "running"]
+
+
+def test_jobs_on_this_machine_outlive_the_watching_and_are_collected(tmp_path):
+    # A shell's background jobs ignore Ctrl-C, and so do the processes that they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        command(*TINY, "--cluster", "local"), cwd=tmp_path, text=True, stderr=subprocess.PIPE, start_new_session=True
+    ) as watching:
+        signal.signal(signal.SIGINT, before)
+        assert waited_for(lambda: all((seed / "checkpoints").exists() for seed in seeds_of(tmp_path)))
+        os.killpg(watching.pid, signal.SIGINT)  # as the terminal's Ctrl-C
+        _, complaint = watching.communicate()
+    assert watching.returncode == 130
+    assert "interrupted; the jobs go on; the same command with --resume collects them" in complaint
+    result = call(*TINY, "--cluster", "local", "--resume", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0].startswith("nothing to submit")
+    assert all(results.is_finished(seed, [2]) for seed in seeds_of(tmp_path))
+    assert sorted(path.name for path in (tmp_path / "runs/quickstart").glob("seed=*")) == ["seed=0", "seed=1"]
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """A SLURM that answers."""
+    try:
+        subprocess.run(["sinfo"], check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("no SLURM answers here: there is no sinfo, or SLURM_CONF does not name the file of one that runs")
+    return ["--cluster", "slurm", "--time", "20"]
+
+
+def test_a_job_array_finishes_and_a_partition_that_does_not_exist_leaves_nothing(slurm, tmp_path):
+    result = call(*TINY, *slurm, "--partition", "nowhere", cwd=tmp_path)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1 and "invalid partition" in result.stderr
+    assert not any(seed.exists() for seed in seeds_of(tmp_path))
+    result = call(*TINY, *slurm, "--partition", "main", "--cpus", 1, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    jobs = [job_of(seed) for seed in seeds_of(tmp_path)]
+    array = jobs[0].removesuffix("_0")
+    assert jobs == [f"{array}_0", f"{array}_1"]
+    assert f"job array {array}, 2 runs" in result.stdout
+    assert all(results.is_finished(seed, [2]) for seed in seeds_of(tmp_path))
+
+
+def test_a_member_that_is_killed_is_submitted_again_alone_and_goes_on(slurm, tmp_path):
+    long = [*LONG, *slurm]
+    with subprocess.Popen(command(*long), cwd=tmp_path, text=True, stderr=subprocess.PIPE) as watching:
+        killed, other = seeds_of(tmp_path)
+        assert waited_for((killed / "checkpoints/0").exists)
+        jobs = [job_of(killed), job_of(other)]
+        subprocess.run(["scancel", "--signal=KILL", "--full", jobs[0]], check=True)
+        assert waited_for(lambda: jobs[0] not in (cluster._queue() or {jobs[0]: ""}))
+        watching.send_signal(signal.SIGINT)
+        watching.communicate()
+    saved = len((killed / "metrics.jsonl").read_text().splitlines())
+    assert 1 <= saved < 16
+    with subprocess.Popen(command(*long, "--resume"), cwd=tmp_path, text=True, stdout=subprocess.PIPE) as watching:
+        said = watching.stdout.readline()
+        assert "1 runs" in said
+        watching.stdout.read()
+    assert watching.returncode == 0
+    assert job_of(killed) != jobs[0] and job_of(other) == jobs[1]
+    assert all(results.is_finished(seed, [2, 16]) for seed in (killed, other))
+    assert f"{saved}/16 tasks: learning task {saved}" in (killed / sweep.LOG).read_text()
+
+
+def test_a_job_whose_time_is_up_saves_and_is_queued_again(slurm, tmp_path):
+    with subprocess.Popen(command(*LONG, "--seeds", 1, *slurm), cwd=tmp_path, stderr=subprocess.PIPE) as watching:
+        seed, _ = seeds_of(tmp_path)
+        assert waited_for((seed / "checkpoints/0").exists)
+        job = job_of(seed)
+        subprocess.run(["scancel", "--signal=USR2", job], check=True)  # as SLURM, before the time is up
+        assert waited_for(lambda: (cluster._queue() or {}).get(job, "").startswith("PENDING"))
+        said = (seed / sweep.LOG).read_text()
+        assert "that is finished and saved first" in said
+        watching.communicate()
+    assert watching.returncode == 0
+    assert job_of(seed) == job
+    assert results.is_finished(seed, [2, 16])

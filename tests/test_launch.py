@@ -1,0 +1,154 @@
+import re
+import sys
+
+import pytest
+
+from supsup_jax import UserError, data, launch, results
+from supsup_jax.experiment import Experiment, load_experiment
+
+DENSE = Experiment("script", "digits", num_tasks=9, steps=100)
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """What a command line makes of the script's experiment."""
+
+    def parsed(*arguments, experiment=DENSE, sparsities=()):
+        monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
+        return launch.parse(experiment, "A script.", sparsities)
+
+    return parsed
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text):
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_file_has_the_settings_of_an_experiment(config):
+    path = config("name: x\nsparsity: 16\neval_at: [2, 3]\nlearning_rate: 1.0e-3\ncheck_epochs: false\nseed: 0\n")
+    expected = Experiment("x", er_scale=16.0, eval_at=(2, 3), learning_rate=1e-3, check_epochs=False, seed=0)
+    assert load_experiment(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("num_taks: 3", ["num_taks", "did you mean num_tasks?"]),
+        ("er_scale: 3", ["er_scale", "did you mean sparsity?"]),
+        ("steps: 2.5", ["steps to 2.5", "a whole number"]),
+        ("steps: true", ["steps to True", "a whole number"]),
+        ("learning_rate: 1e-4", ["learning_rate to '1e-4'", "a number", "1.0e-4"]),
+        ("check_epochs: 1", ["check_epochs to 1", "true or false"]),
+        ("eval_at: [1, a]", ["eval_at to [1, 'a']", "a list of whole numbers"]),
+        ("method: Sup", ["method to 'Sup'", "SupSup, "]),
+        ("sparsity: dense", ["sparsity to 'dense'", "a number"]),
+        ("steps: -1\nname: x", ["--steps -1 is out of range"]),
+        ("steps: 3", ["sets no name", "name: config"]),
+        ("- steps", ["does not hold settings"]),
+        ("1: 2", ["does not hold settings"]),
+        ("steps: [", ["is not YAML"]),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_clear_error(config, text, words):
+    with pytest.raises(UserError) as error:
+        load_experiment(config(text))
+    assert all(word in str(error.value) for word in words)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.yaml cannot be read"):
+        load_experiment(tmp_path / "nowhere.yaml")
+
+
+def test_a_file_goes_before_the_script_and_the_command_line_before_the_file(parse, config):
+    path = config("steps: 7\nmethod: HopSupSup\nnetwork: BNNet\nsearch: recovery\n")
+    for given in ([f"--config={path}"], ["--config", path]):
+        ((experiment,), options, _) = parse("--num-tasks", 3, *given, "--attempts", 2, "--steps", 8)
+        assert (experiment.num_tasks, experiment.steps, experiment.batch_size) == (3, 8, DENSE.batch_size)
+        assert (experiment.method, experiment.attempts) == ("HopSupSup", 2)
+        assert options.config == path
+
+
+def test_seeds_and_sparsities_are_a_run_each(parse):
+    each = parse("--seeds", 2, sparsities=(1, 32)).experiments
+    assert [(one.er_scale, one.seed) for one in each] == [(1, 0), (1, 1), (32, 0), (32, 1)]
+    each = parse("--sparsity", 4, 0.5, sparsities=(1, 32)).experiments
+    assert [(one.er_scale, one.seed) for one in each] == [(4, 1), (0.5, 1)]
+
+
+def test_the_density_of_a_file_goes_before_those_of_the_script(parse, config):
+    path = config("sparsity: 8")
+    assert [one.er_scale for one in parse("--config", path, sparsities=(1, 32)).experiments] == [8]
+    assert [one.er_scale for one in parse("--config", path).experiments] == [8]
+    assert [one.er_scale for one in parse("--config", path, "--sparsity", 1, 2).experiments] == [1, 2]
+
+
+def test_without_sparsities_there_is_no_flag_for_them(parse, capsys):
+    with pytest.raises(UserError, match="--sparsity"):
+        parse("--sparsity", 3)
+    for sparsities in [(), (1, 32)]:
+        with pytest.raises(SystemExit):
+            parse("--help", sparsities=sparsities)
+        shown = capsys.readouterr().out
+        assert ("--sparsity S [S ...]" in shown) == bool(sparsities)
+        assert "er-scale" not in shown
+        with pytest.raises(UserError, match="--er-scale"):
+            parse("--er-scale", 3, sparsities=sparsities)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sparsity"], "--sparsity has no numbers"),
+        (["--sparsity", "0"], "--sparsity 0 is out of range"),
+        (["--sparsity", "inf"], "--sparsity inf is out of range"),
+        (["--sparsity", "2", "2.0"], "--sparsity has 2 twice"),
+        (["--gpu-sets", "0", "--cluster", "local"], "give one of them"),
+        (["--config"], "--config"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_one_clear_error(parse, arguments, words):
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        parse(*arguments, sparsities=(1, 32))
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_has_a_folder_of_its_seed_and_density_and_resuming_finds_it(tmp_path, parse):
+    arguments = ["--log-dir", tmp_path, "--seeds", 2]
+    digits = data.load_digits()
+    sparse, dense = parse(*arguments, sparsities=(0.5, 16)), parse(*arguments)
+    names = []
+    for request in (sparse, dense, sparse):
+        for experiment in request.experiments:
+            folder = launch._new_folder(experiment, request.options)
+            launch._write_settings(folder, experiment, digits, request.options)
+            names.append(str(folder.relative_to(tmp_path)))
+            assert launch._earlier_folder(experiment, request.options) == folder
+    assert names == [
+        "script/seed=0~sparsity=0.5",
+        "script/seed=1~sparsity=0.5",
+        "script/seed=0~sparsity=16",
+        "script/seed=1~sparsity=16",
+        "script/seed=0",
+        "script/seed=1",
+        "script/seed=0~sparsity=0.5~try=1",
+        "script/seed=1~sparsity=0.5~try=1",
+        "script/seed=0~sparsity=16~try=1",
+        "script/seed=1~sparsity=16~try=1",
+    ]
+
+
+def test_settings_start_the_run_from_anywhere(tmp_path, parse, monkeypatch):
+    request = parse("--data", "data", sparsities=(16,))
+    monkeypatch.chdir(tmp_path)
+    launch._write_settings(tmp_path, request.experiments[0], data.load_digits(), request.options)
+    settings = results.read_settings(tmp_path)
+    assert settings["options"]["data"] == str(tmp_path / "data")
+    assert settings["experiment"]["er_scale"] == 16
