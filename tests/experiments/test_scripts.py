@@ -3,6 +3,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from supsup_jax.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "experiments").rglob("*.py"))
+SPLITCIFAR100 = [path for path in SCRIPTS if path.parent.name == "splitcifar100"]
 QUICK = ["--num-tasks", "3", "--steps", "20", "--eval-at", "2", "3", "--width", "0.1"]
 
 
@@ -41,6 +43,8 @@ def test_every_script_opens_with_what_it_reproduces_and_writes_where_it_lies(scr
     names = [
         ast.literal_eval(word.value) for word in ast.walk(tree) if isinstance(word, ast.keyword) and word.arg == "name"
     ]
+    if configs := script.parent / "configs" if (script.parent / "configs").is_dir() else None:
+        names = [yaml.safe_load((configs / f"{script.stem}.yaml").read_text())["name"]]
     assert names == [name]
 
 
@@ -108,10 +112,38 @@ def test_the_picture_shows_images_of_the_run_that_was_made(tmp_path, monkeypatch
     assert gradients.argmin(-1).tolist() == list(tasks) == [0, 11]
 
 
-def test_seeds_run_one_after_another(tmp_path):
-    result = call("quickstart.py", *QUICK, "--seeds", 2, "--log-dir", tmp_path / "logs", cwd=tmp_path)
+def test_a_sweep_runs_each_seed_by_itself_goes_on_where_one_failed_and_leaves_those_that_are_finished(tmp_path):
+    seeds = [tmp_path / "logs/quickstart" / f"seed={seed}" for seed in range(2)]
+
+    def sweep(num_tasks, *arguments):
+        settings = ["--num-tasks", num_tasks, "--steps", 5, "--width", 0.1, "--images-per-task", 8, "--seeds", 2]
+        return call("quickstart.py", *settings, "--log-dir", tmp_path / "logs", *arguments, cwd=tmp_path)
+
+    result = sweep(2)
     assert result.returncode == 0, result.stderr
-    assert sorted(path.name for path in (tmp_path / "logs/quickstart").glob("seed=*")) == ["seed=0", "seed=1"]
+    for seed in ("seed=0", "seed=1"):
+        states = [line.split(":")[0] for line in result.stdout.splitlines() if line.startswith(f"{seed} ")]
+        assert states[0] in (f"{seed} running on the CPU", f"{seed} waiting")
+        assert states[-1] == f"{seed} finished"
+    assert all((seed / "accuracy.png").exists() for seed in seeds)
+
+    damaged = seeds[0] / "checkpoints/0/record/metadata"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:10])
+    result = sweep(3, "--resume")
+    assert result.returncode == 1
+    assert "seed=1 finished: 3/3 tasks" in result.stdout
+    _, shown = result.stdout.split(f"seed=0 failed; the end of {seeds[0] / 'log.txt'}:\n")
+    assert "checkpoints/0 cannot be read" in shown
+
+    damaged.write_bytes(whole)
+    logs = [(seed / "log.txt").read_text() for seed in seeds]
+    result = sweep(3, "--resume")
+    assert result.returncode == 0, result.stderr
+    assert (seeds[0] / "log.txt").read_text() != logs[0]
+    assert (seeds[1] / "log.txt").read_text() == logs[1]
+    with (tmp_path / "logs/quickstart/results.csv").open() as file:
+        assert len(list(csv.reader(file))) == 1 + 2 * 3
 
 
 def assert_one_line_error(result, *words):
@@ -138,6 +170,13 @@ def assert_one_line_error(result, *words):
         (["--method", "HopSupSup", "--search", "recovery"], ["needs the gains of --network BNNet"]),
         (["--scenario", "NNs", "--search", "recovery"], ["--scenario NNs needs"]),
         (["--scenario", "NNs", "--search", "exhaustive"], ["--scenario NNs needs"]),
+        (["--seeds", "2", "--benchmark", "SplitMNIST"], ["--num-tasks 25 is more than SplitMNIST has: 5"]),
+        (["--gpu-sets", "0||1"], ['--gpu-sets "0||1"', '"0,1|2,3"']),
+        (["--gpu-sets", "0|0"], ["device 0 twice"]),
+        (["--partition", "main"], ["--partition is for runs on a cluster", "--cluster slurm"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml cannot be read"]),
+        (["--config", "a-file"], ["a-file does not hold settings"]),
+        (["--sparsity", "3"], ["--sparsity"]),
         (["--benchmark", "SplitMNIST"], ["--num-tasks 25 is more than SplitMNIST has: 5"]),
     ],
 )
@@ -155,6 +194,9 @@ def test_help_explains_every_option():
         "--log-dir",
         "--seed",
         "--seeds",
+        "--gpu-sets",
+        "--cluster",
+        "--config",
         "--num-tasks",
         "--steps",
         "--eval-at",
@@ -179,6 +221,8 @@ def test_an_interrupted_script_says_how_to_go_on_and_goes_on(tmp_path):
         "0.1",
         "--eval-at",
         "40",
+        "--images-per-task",
+        "8",
     ]
     command = [sys.executable, str(ROOT / "experiments/quickstart.py"), *settings]
     # A shell's background jobs ignore Ctrl-C, and so do the processes that they start.
@@ -189,8 +233,12 @@ def test_an_interrupted_script_says_how_to_go_on_and_goes_on(tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=60)
+    said, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
+    at = re.search(r"interrupted \(learning tasks (\d+) to (\d+)\); that is finished and saved first", said)
+    assert at
+    learned = (tmp_path / "runs/quickstart/seed=1/metrics.jsonl").read_text().splitlines()
+    assert len(learned) == int(at[2]) + 1
     (said,) = [line for line in complaint.splitlines() if line.startswith("interrupted; ")]
     assert "--resume" in said
     assert call("quickstart.py", *settings, "--resume", cwd=tmp_path).returncode == 0
@@ -205,7 +253,7 @@ def run_of(script, folder):
 
 @pytest.mark.parametrize(
     "script",
-    [path for path in SCRIPTS if path.name != "quickstart.py"],
+    [path for path in SCRIPTS if path.name != "quickstart.py" and path not in SPLITCIFAR100],
     ids=lambda path: "/".join(path.parts[-2:]),
 )
 def test_every_script_ends_with_its_files(script, tmp_path):
@@ -232,6 +280,44 @@ def test_every_script_ends_with_its_files(script, tmp_path):
     assert header == ["Num Tasks Learned", "Task Identity", "Average Accuracy", "Forgetting", "Backward Transfer"]
     assert [row[0] for row in rows if row[1] == "given"] == ["2", "3"]
     assert all(0 <= float(row[2]) <= 1 for row in rows)
+
+
+def run_splitcifar100(script, folder, *arguments):
+    """Runs a script with tiny settings; where it is a sweep over sparsities, with one of them."""
+    sparsity = ["--sparsity", "32"] if "supsup" in script.stem else []
+    quick = ["--num-tasks", "2", "--epochs", "1", "--batch-size", "1250", "--width", "0.1", "--seed", "0"]
+    # Two updates are faster than compiling them well.
+    result = call(script, *quick, *sparsity, *arguments, cwd=folder, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    assert result.returncode == 0, result.stderr
+    (metrics,) = folder.glob("runs/**/metrics.jsonl")
+    return metrics.parent, result.stdout
+
+
+@pytest.mark.parametrize("script", SPLITCIFAR100, ids=lambda path: path.stem)
+def test_every_script_of_splitcifar100_runs_on_real_data(script, data_folder, tmp_path):
+    folder, said = run_splitcifar100(script, tmp_path, "--data", data_folder)
+    masked = "supsup" in script.stem
+    assert folder.name == ("seed=0~sparsity=32" if masked else "seed=0")
+    settings = yaml.safe_load((folder / "settings.yaml").read_text())
+    assert len(settings["densities"]) == (21 if masked else 0)
+    assert ("layer4_1/conv2" in said) == masked
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["task", "task", "evaluation"]
+    # The accuracy of a task does not change with later ones: its statistics and all it runs with are its own.
+    for line, accuracy in zip(lines, matrix_row(folder), strict=False):
+        assert line["accuracy"] == pytest.approx(accuracy, abs=1e-4)
+
+
+def matrix_row(folder):
+    """The accuracies of all tasks in the last evaluation."""
+    *_, row = (folder / "accuracy_matrix.csv").read_text().splitlines()
+    return [float(accuracy) for accuracy in row.split(",")[2:]]
+
+
+def test_a_script_of_splitcifar100_runs_on_embedded_data(tmp_path):
+    script = ROOT / "experiments/GG/splitcifar100/rn18-supsup.py"
+    folder, _ = run_splitcifar100(script, tmp_path, "--dataset", "digits")
+    assert len(matrix_row(folder)) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,18 @@
+"""SplitCIFAR100, 20 tasks of 5 classes, GEMResNet18: BatchE on random weights.
+
+Reproduces: the BatchE (Rand W) point of Figure 3, right (Figure 2 of the camera-ready).
+
+Command:    python experiments/GG/splitcifar100/rn18-batche-randw.py --gpu-sets "0|1|2|3" --seeds 5
+
+Expect:     a day or more on two CPU cores (estimated; no full run was made). The paper has this curve as a picture
+            only, beside 88 to 91 % for SupSup at high sparsities.
+"""
+
+from pathlib import Path
+
+from supsup_jax import launch
+from supsup_jax.experiment import load_experiment
+
+if __name__ == "__main__":
+    config = Path(__file__).parent / "configs/rn18-batche-randw.yaml"
+    launch.main(load_experiment(config), description=__doc__)
