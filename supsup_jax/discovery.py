@@ -85,6 +85,10 @@ class Rule:
 class Learner:
     """Learns from a stream of batches, as a function of a state and batches.
 
+    A new task is noticed at a check, and until then the slot in use is trained with its batches. Where many come before
+    the check, that slot fits the new task by then, and the two share it: check as often as tasks may change. In the
+    paper's stream a check falls on the first batch of every task.
+
     The memory it takes and the cost of a check grow in proportion to the slots in use.
 
     Attributes:

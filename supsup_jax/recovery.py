@@ -40,9 +40,9 @@ class Recovery:
 
     For about one task in 20 that ends between masks, or with another task's: where the mean of all patterns is cut to
     ±1, the gradient of the entropy can point at another mask, or at different ones in different layers, and later
-    only the energy counts. Other step sizes and orders of the batches mend that now and then. What does surely:
-    `through_memory` leads every recovery to one whole stored mask, in a few steps, and of several `attempts` the one
-    with the least entropy is the task's own.
+    only the energy counts. Other step sizes and orders of the batches mend that now and then. What did in all of 60
+    tasks, with 2,048 units a layer: `through_memory` leads a recovery to one whole stored mask, in a few steps, and of
+    several `attempts` the one with the least entropy is the task's own.
 
     Attributes:
         gamma: weight of the memory's energy.
@@ -51,7 +51,7 @@ class Recovery:
             it had. It then moves the state along stored masks only: the product is their sum, each weighted with the
             derivative of the entropy with respect to its α.
         attempts: masks to recover, each from a memory without those found before; the one with the least entropy is
-            taken. As many attempts as tasks try every mask.
+            taken.
     """
 
     gamma: float = 1.5e-3

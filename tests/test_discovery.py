@@ -50,6 +50,16 @@ def test_very_different_tasks_are_discovered_one_by_one(four):
     assert len(state.slots) == 4
 
 
+def test_where_the_check_comes_long_after_a_task_began_it_shares_the_slot_of_the_last():
+    learner = Learner(NET, optimizer=LEARNER.optimizer, rule=Rule(check_every=BATCHES))
+    images, labels = stream([0, 1, 1])
+    late = BATCHES // 2
+    _, slots = learner.learn(learner.init(WEIGHTS), WEIGHTS, STATS, images[late:], labels[late:])
+    assert set(slots.tolist()) == {0}
+    _, slots = learner.learn(learner.init(WEIGHTS), WEIGHTS, STATS, images, labels)
+    assert slots.tolist() == BATCHES * [0] + 2 * BATCHES * [1]
+
+
 def test_a_task_that_comes_back_is_recognised_and_trained_further(four):
     state, _ = four
     again, slots = learn([2, 0], state=state)
