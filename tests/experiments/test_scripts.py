@@ -65,6 +65,7 @@ def test_quickstart_runs_from_any_folder_and_names_what_it_wrote(quickstart):
         "confusion.csv",
         "accuracy_matrix.csv",
         "metrics.csv",
+        "storage.csv",
         "metrics.jsonl",
         "settings.yaml",
         "checkpoints",
@@ -72,7 +73,7 @@ def test_quickstart_runs_from_any_folder_and_names_what_it_wrote(quickstart):
         "quickstart.png",
         *(path.name for path in paths if path.name.startswith("events.out.tfevents.")),
     }
-    assert len(paths) == 11
+    assert len(paths) == 12
     assert all(path.exists() for path in paths)
     assert "3/3 tasks" in result.stdout
     settings = yaml.safe_load((folder / "runs/quickstart/seed=1/settings.yaml").read_text())
@@ -265,6 +266,7 @@ def test_every_script_ends_with_its_files(script, tmp_path):
         "settings.yaml",
         "accuracy_matrix.csv",
         "metrics.csv",
+        "storage.csv",
         "metrics.jsonl",
         "accuracy.png",
         "checkpoints",
@@ -285,7 +287,8 @@ def test_every_script_ends_with_its_files(script, tmp_path):
 def run_splitcifar100(script, folder, *arguments):
     """Runs a script with tiny settings; where it is a sweep over sparsities, with one of them."""
     sparsity = ["--sparsity", "32"] if "supsup" in script.stem else []
-    quick = ["--num-tasks", "2", "--epochs", "1", "--batch-size", "1250", "--width", "0.1", "--seed", "0"]
+    quick = ["--num-tasks", "2", "--epochs", "None", "--steps", "2", "--batch-size", "32", "--width", "0.1"]
+    quick += ["--seed", "0"]
     # Two updates are faster than compiling them well.
     result = call(script, *quick, *sparsity, *arguments, cwd=folder, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
     assert result.returncode == 0, result.stderr
