@@ -9,6 +9,7 @@ from collections.abc import Callable
 import compare
 import numpy as np
 
+TASKS = 2
 STEPS = 4
 BATCH = 128
 SCALE = 32.0
@@ -19,20 +20,18 @@ def data() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(BATCH, 32, 32, 3)).astype(np.float32), rng.integers(0, 5, BATCH)
 
 
-def ours(masked: bool = True, xla_convolution: bool = False, tasks: int = 1, grouped: bool = False):
-    """Steps of `tasks` tasks: one after another, or by `vmap`, which makes grouped convolutions of XLA's."""
+def ours(masked: bool = True, xla_convolution: bool = False, side_by_side: bool = False):
+    """Steps of all tasks: one after another, or by `vmap`, which makes grouped convolutions of XLA's."""
 
     def prepare() -> Callable[[], object]:
         import jax
         import optax
-        from flax import linen as nn
 
         from supsup_jax import backend, masks, methods, networks, optimizers
 
         if xla_convolution:
             backend.is_accelerator = lambda: True
         net = networks.GEMResNet18(5)
-        assert isinstance(net.module, nn.Module)
         method = methods.SupSup(masks.ErdosRenyi(SCALE)) if masked else methods.UpperBound()
         weights, stats = net.init(jax.random.key(0))
         images, labels = data()
@@ -52,9 +51,9 @@ def ours(masked: bool = True, xla_convolution: bool = False, tasks: int = 1, gro
 
             return jax.lax.scan(step, (owned, transformation.init(owned), stats), length=STEPS)[1]
 
-        owned = jax.vmap(lambda key: method.init_task(key, weights))(jax.random.split(jax.random.key(1), tasks))
-        run = jax.jit(jax.vmap(learn) if grouped else lambda owned: jax.lax.map(learn, owned))
-        return lambda: [jax.block_until_ready(run(owned)) for _ in range(TASKS // tasks)]
+        owned = jax.vmap(lambda key: method.init_task(key, weights))(jax.random.split(jax.random.key(1), TASKS))
+        run = jax.jit(jax.vmap(learn) if side_by_side else lambda owned: jax.lax.map(learn, owned))
+        return lambda: jax.block_until_ready(run(owned))
 
     return prepare
 
@@ -132,17 +131,15 @@ def pytorch(masked: bool = True, channels_last: bool = True):
     return prepare
 
 
-TASKS = 2
-
 if __name__ == "__main__":
     compare.main(
         f"{TASKS} tasks of {STEPS} steps of {BATCH} images",
         {
             "supsup_jax, shifted products": ours(),
             "supsup_jax, no masks": ours(masked=False),
-            "supsup_jax, shifted products, 2 tasks by vmap": ours(tasks=2, grouped=True),
+            "supsup_jax, shifted products, 2 tasks by vmap": ours(side_by_side=True),
             "supsup_jax, XLA's convolutions": ours(xla_convolution=True),
-            "supsup_jax, XLA's convolutions, 2 tasks by vmap": ours(xla_convolution=True, tasks=2, grouped=True),
+            "supsup_jax, XLA's convolutions, 2 tasks by vmap": ours(xla_convolution=True, side_by_side=True),
             "PyTorch, channels last": pytorch(),
             "PyTorch, channels first": pytorch(channels_last=False),
             "PyTorch, channels last, no masks": pytorch(masked=False),
