@@ -3,7 +3,6 @@
 Command: python benchmarks/resnet.py   (rows of PyTorch need `pip install torch`; without it they are left out)
 """
 
-import math
 from collections.abc import Callable
 
 import compare
@@ -61,58 +60,10 @@ def ours(masked: bool = True, xla_convolution: bool = False, side_by_side: bool 
 def pytorch(masked: bool = True, channels_last: bool = True):
     def prepare() -> Callable[[], object]:
         import torch
-        from torch import nn
         from torch.nn import functional
+        from torch_resnet import gem_resnet18
 
-        class Largest(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx, magnitudes, density):
-                mask = torch.ones_like(magnitudes).flatten()
-                dropped = int((1 - density) * magnitudes.numel())
-                mask[magnitudes.flatten().argsort()[:dropped]] = 0
-                return mask.view_as(magnitudes)
-
-            @staticmethod
-            def backward(ctx, gradient):
-                return gradient, None
-
-        class Convolution(nn.Conv2d):
-            def __init__(self, inputs: int, outputs: int, window: int, stride: int = 1):
-                super().__init__(inputs, outputs, window, stride, window // 2, bias=False)
-                if masked:
-                    constant = math.sqrt(2 / (inputs * window**2))
-                    self.scores = nn.Parameter(self.weight.detach().clone())
-                    self.weight = nn.Parameter(constant * self.weight.detach().sign(), requires_grad=False)
-                    self.density = min(0.5, SCALE * (inputs + outputs) / (inputs * outputs * window**2))
-
-            def forward(self, x):
-                weight = self.weight * Largest.apply(self.scores.abs(), self.density) if masked else self.weight
-                return functional.conv2d(x, weight, None, self.stride, self.padding)
-
-        def norm(channels: int) -> nn.Module:
-            return nn.BatchNorm2d(channels, affine=False)
-
-        class Block(nn.Module):
-            def __init__(self, inputs: int, outputs: int, stride: int):
-                super().__init__()
-                self.body = nn.Sequential(
-                    Convolution(inputs, outputs, 3, stride),
-                    norm(outputs),
-                    nn.ReLU(),
-                    Convolution(outputs, outputs, 3),
-                    norm(outputs),
-                )
-                shortcut = [Convolution(inputs, outputs, 1, stride), norm(outputs)] if stride > 1 else []
-                self.shortcut = nn.Sequential(*shortcut)
-
-            def forward(self, x):
-                return functional.relu(self.body(x) + self.shortcut(x))
-
-        stages = [(20, 20, 1), (20, 20, 1), (20, 40, 2), (40, 40, 1), (40, 80, 2), (80, 80, 1), (80, 160, 2)]
-        blocks = [Block(*stage) for stage in [*stages, (160, 160, 1)]]
-        model = nn.Sequential(
-            Convolution(3, 20, 3), norm(20), nn.ReLU(), *blocks, nn.AvgPool2d(4), Convolution(160, 5, 1), nn.Flatten()
-        )
+        model = gem_resnet18(5, SCALE if masked else None)
         images, labels = data()
         x, y = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
         layout = torch.channels_last if channels_last else torch.contiguous_format

@@ -1,0 +1,73 @@
+"""GEMResNet18 as one writes it with PyTorch's layers, with masks of the largest scores or without."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class _Largest(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, magnitudes, density):
+        mask = torch.ones_like(magnitudes).flatten()
+        mask[magnitudes.flatten().argsort()[: int((1 - density) * magnitudes.numel())]] = 0
+        return mask.view_as(magnitudes)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+class _Convolution(nn.Conv2d):
+    def __init__(self, inputs: int, outputs: int, window: int, stride: int = 1, scale: float | None = None):
+        super().__init__(inputs, outputs, window, stride, window // 2, bias=False)
+        self.masked = scale is not None
+        if scale is not None:
+            constant = math.sqrt(2 / (inputs * window**2))
+            self.scores = nn.Parameter(self.weight.detach().clone())
+            self.weight = nn.Parameter(constant * self.weight.detach().sign(), requires_grad=False)
+            self.density = min(0.5, scale * (inputs + outputs) / (inputs * outputs * window**2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight * _Largest.apply(self.scores.abs(), self.density) if self.masked else self.weight
+        return functional.conv2d(x, weight, None, self.stride, self.padding)
+
+
+class _Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int, affine: bool, scale: float | None):
+        super().__init__()
+        self.body = nn.Sequential(
+            _Convolution(inputs, outputs, 3, stride, scale),
+            nn.BatchNorm2d(outputs, affine=affine),
+            nn.ReLU(),
+            _Convolution(outputs, outputs, 3, 1, scale),
+            nn.BatchNorm2d(outputs, affine=affine),
+        )
+        self.shortcut = nn.Sequential()
+        if stride > 1:
+            self.shortcut.append(_Convolution(inputs, outputs, 1, stride, scale))
+            self.shortcut.append(nn.BatchNorm2d(outputs, affine=affine))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.relu(self.body(x) + self.shortcut(x))
+
+
+def gem_resnet18(classes: int, scale: float | None, affine: bool = False) -> nn.Module:
+    """The network; only what is to be trained requires a gradient.
+
+    Args:
+        classes: outputs.
+        scale: of the Erdős–Rényi densities of the masks; without it all weights are trained.
+        affine: whether batch norm has gains and biases.
+    """
+    stages = [(20, 20, 1), (20, 20, 1), (20, 40, 2), (40, 40, 1), (40, 80, 2), (80, 80, 1), (80, 160, 2)]
+    return nn.Sequential(
+        _Convolution(3, 20, 3, 1, scale),
+        nn.BatchNorm2d(20, affine=affine),
+        nn.ReLU(),
+        *(_Block(*stage, affine, scale) for stage in [*stages, (160, 160, 1)]),
+        nn.AvgPool2d(4),
+        _Convolution(160, classes, 1, 1, scale),
+        nn.Flatten(),
+    )
