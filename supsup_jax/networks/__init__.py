@@ -10,7 +10,7 @@ from supsup_jax.networks.initializers import (
 )
 from supsup_jax.networks.mlp import FC1024, BNNet, LeNet
 from supsup_jax.networks.network import Network, Rotated, Stats, Weights, has_convolutions
-from supsup_jax.networks.resnet import GEMResNet18
+from supsup_jax.networks.resnet import GEMResNet18, ResNet18, ResNet50, ResNet101
 
 __all__ = [
     "FC1024",
@@ -19,6 +19,9 @@ __all__ = [
     "Initializer",
     "LeNet",
     "Network",
+    "ResNet18",
+    "ResNet50",
+    "ResNet101",
     "Rotated",
     "Stats",
     "Weights",

@@ -1,5 +1,6 @@
 """The layers that networks are put together from, where Flax has no equal of PyTorch's or XLA none as fast."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,24 +21,29 @@ class BatchNorm(nn.Module):
         affine: whether there are gains (`scale`) and biases (`bias`), one of each a channel.
         momentum: the share of a new batch in the running statistics.
         epsilon: added to the variance.
+        axis_name: a mapped axis over which the statistics of a batch are taken too, if any: of the devices that share
+            the batch equally.
     """
 
     affine: bool = False
     momentum: float = 0.1
     epsilon: float = 1e-5
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch channels"], train: bool) -> Float[Array, "*batch channels"]:
-        """Normalises with the statistics of this batch in training, and updates the running ones; else with those."""
+        """Normalises with the statistics of this batch in training, and updates the running ones; else with those.
+
+        Statistics are float32, whatever the inputs are.
+        """
         channels = x.shape[-1]
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         var = self.variable("batch_stats", "var", jnp.ones, channels)
         if train:
-            axes = tuple(range(x.ndim - 1))
-            batch_mean = x.mean(axes)
-            batch_var = jnp.square(x - batch_mean).mean(axes)
+            batch_mean = self._mean(x.astype(jnp.float32))
+            batch_var = self._mean(jnp.square(x - batch_mean))
             if not self.is_initializing():
-                samples = x.size // channels
+                samples = x.size // channels * (jax.lax.axis_size(self.axis_name) if self.axis_name else 1)
                 unbiased = batch_var * samples / (samples - 1)
                 mean.value += self.momentum * (batch_mean - mean.value)
                 var.value += self.momentum * (unbiased - var.value)
@@ -48,7 +54,12 @@ class BatchNorm(nn.Module):
         if self.affine:
             scale = self.param("scale", nn.initializers.ones, (channels,))
             gain, bias = gain * scale, bias * scale + self.param("bias", nn.initializers.zeros, (channels,))
-        return x * gain + bias
+        return (x * gain + bias).astype(x.dtype)
+
+    def _mean(self, x: Array) -> Array:
+        """The mean of each channel."""
+        mean = x.mean(tuple(range(x.ndim - 1)))
+        return jax.lax.pmean(mean, self.axis_name) if self.axis_name and not self.is_initializing() else mean
 
 
 def conv_general_dilated(
@@ -94,3 +105,25 @@ def _shifted_products(images: Array, kernel: Array, strides: Sequence[int], padd
             )
             total += shifted.reshape(-1, inputs) @ kernel[row, column]
     return total.reshape(batch, rows, columns, outputs)
+
+
+def max_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch _ _ channels"]:
+    """The maximum of windows of 3 × 3 in steps of 2, with a border that never is it.
+
+    XLA's windows are slow on a CPU, their gradient above all: there it is the maximum of nine shifted images.
+    """
+    if backend.is_accelerator():
+        border: Any = ((1, 1), (1, 1))
+        return nn.max_pool(x, (3, 3), (2, 2), border)
+    batch, height, width, channels = x.shape
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    border = ((0, 0), (1, 1), (1, 1), (0, 0))
+    x = jnp.pad(x, border, constant_values=-jnp.inf)
+    shifted = [
+        jax.lax.slice(
+            x, (0, row, column, 0), (batch, row + 2 * rows - 1, column + 2 * columns - 1, channels), (1, 2, 2, 1)
+        )
+        for row in range(3)
+        for column in range(3)
+    ]
+    return functools.reduce(jnp.maximum, shifted)
