@@ -19,14 +19,14 @@ CONFIGS = Path(__file__).parents[1] / "experiments/GG/splitcifar100/configs"
 def supsup_jax(name: str, data_folder: Path, epochs: int) -> tuple[float, float]:
     """Accuracy after the last epoch, and seconds, compilation included."""
     from supsup_jax import data, scenarios
-    from supsup_jax.experiment import load_experiment
+    from supsup_jax.settings import load_experiment
 
     experiment = load_experiment(CONFIGS / f"{name}.yaml")
     scale = SCALE if experiment.er_scale else None
     experiment = dataclasses.replace(experiment, num_tasks=1, epochs=epochs, seed=0, er_scale=scale)
     dataset = data.load(experiment.dataset, data_folder)
     with tempfile.TemporaryDirectory() as folder:
-        outcome = scenarios.run_of(experiment.scenario).of(experiment, dataset, Path(folder))
+        outcome = scenarios.run_of(experiment).of(experiment, dataset, Path(folder))
     (task,) = outcome.record.tasks
     return task.accuracy, task.seconds
 
@@ -40,7 +40,7 @@ def pytorch(name: str, data_folder: Path, epochs: int) -> tuple[float, float]:
     from torch_resnet import gem_resnet18
 
     from supsup_jax import data
-    from supsup_jax.experiment import load_experiment
+    from supsup_jax.settings import load_experiment
 
     experiment = load_experiment(CONFIGS / f"{name}.yaml")
     dataset = data.load("cifar100", data_folder)
@@ -70,8 +70,9 @@ def pytorch(name: str, data_folder: Path, epochs: int) -> tuple[float, float]:
         for rows in torch.randperm(len(images)).split(experiment.batch_size):
             moves, flips = torch.randint(0, 9, (len(rows), 2)).tolist(), (torch.rand(len(rows)) < 0.5).tolist()
             crops = [
-                padded[row, :, top : top + 32, left : left + 32].flip(2) if flip else
-                padded[row, :, top : top + 32, left : left + 32]
+                padded[row, :, top : top + 32, left : left + 32].flip(2)
+                if flip
+                else padded[row, :, top : top + 32, left : left + 32]
                 for row, (top, left), flip in zip(rows.tolist(), moves, flips, strict=True)
             ]
             batch = torch.stack(crops).contiguous(memory_format=torch.channels_last)
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="the folder with CIFAR-100")
     parser.add_argument("--epochs", type=int, default=20)
     arguments = parser.parse_args()
-    title = f"SplitCIFAR100, task 0, {arguments.epochs} epochs, batches of 128, --sparsity {SCALE:g} where there are masks"
+    title = f"SplitCIFAR100, task 0, {arguments.epochs} epochs, batches of 128; masks of --sparsity {SCALE:g}"
     table = Table("method", "layers of", "accuracy, last epoch", "seconds", title=title)
     for name in ("rn18-supsup", "rn18-upperbound", "rn18-separate-heads"):
         for run in (supsup_jax, pytorch):

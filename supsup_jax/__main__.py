@@ -6,10 +6,25 @@ from typing import Annotated
 
 import tyro
 
-from supsup_jax import figures, launch, tables
+from supsup_jax import collection, figures, launch, tables
 from supsup_jax.console import show_storage
 from supsup_jax.errors import UserError
 from supsup_jax.launch import complaints_as_errors, ends_in_one_line
+
+_Runs = Annotated[
+    tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)")
+]
+
+
+def _folders(runs: tuple[Path, ...], command: str) -> list[Path]:
+    """The runs that a command was given.
+
+    Raises:
+        UserError: if it was given none.
+    """
+    if not runs:
+        raise UserError(f"{command} needs runs; give the folder of a run, or one above several")
+    return [run.expanduser() for run in runs]
 
 
 @dataclass(frozen=True)
@@ -20,11 +35,7 @@ class Plot:
     of one experiment with several seeds become one curve, with the standard deviation over seeds as bars.
     """
 
-    runs: Annotated[
-        tuple[Path, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)"),
-    ]
+    runs: _Runs
     """Folder of a run, or one above several, such as runs/GNu/MNISTPerm: all runs below it are drawn."""
 
     output: Path = Path(".")
@@ -36,10 +47,8 @@ class Plot:
         Raises:
             UserError: if the runs or the output cannot be used; then nothing is written.
         """
-        if not self.runs:
-            raise UserError("plot needs runs; give the folder of a run, or one above several")
         newest = []
-        for run, *older in tables.tries(tables.read_runs(path.expanduser() for path in self.runs)):
+        for run, *older in tables.tries(tables.read_runs(_folders(self.runs, "plot"))):
             newest.append(run)
             if older and run.name in figures.SHOWN:
                 sparsity = f", sparsity {run.er_scale:g}" if run.er_scale else ""
@@ -69,11 +78,7 @@ class Plot:
 class Bytes:
     """Counts the bytes that runs have to keep in order to classify images of all their tasks."""
 
-    runs: Annotated[
-        tuple[Path, ...],
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)"),
-    ]
+    runs: _Runs
     """Folder of a run, or one above several."""
 
     def run(self) -> None:
@@ -82,14 +87,36 @@ class Bytes:
         Raises:
             UserError: if the runs cannot be used.
         """
-        if not self.runs:
-            raise UserError("bytes needs runs; give the folder of a run, or one above several")
-        runs = tables.read_runs(path.expanduser() for path in self.runs)
+        runs = tables.read_runs(_folders(self.runs, "bytes"))
         for run in runs:
             if not run.storage:
                 raise UserError(f"{run.folder} has no storage.csv, as older runs; give folders without this run")
         for run in runs:
             show_storage(run)
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Makes one run of many that learned a task each, as --tasks has them, and evaluates it over all tasks.
+
+    The new run stands beside the first of them; they stay as they are.
+    """
+
+    runs: _Runs
+    """Folder of a run, or one above several, such as runs/GG/splitimagenet/rn50-supsup; runs of several seeds and
+    sparsities become a run each."""
+
+    data: Path | None = None
+    """Folder with data sets, if not the one that the runs had."""
+
+    def run(self) -> None:
+        """Makes the runs, and evaluates them.
+
+        Raises:
+            UserError: if the runs do not make one.
+        """
+        for runs in collection.groups(_folders(self.runs, "collect")):
+            launch.run(collection.collect(runs, self.data), self.data)
 
 
 @dataclass(frozen=True)
@@ -114,7 +141,7 @@ class Run:
         launch.run(self.folder.expanduser(), self.data)
 
 
-COMMANDS = {"bytes": Bytes, "plot": Plot, "run": Run}
+COMMANDS = {"bytes": Bytes, "collect": Collect, "plot": Plot, "run": Run}
 
 
 @ends_in_one_line()

@@ -3,12 +3,15 @@
 A step holds what has come since the one before it: what is kept of new tasks, their statistics, and what was measured;
 so a run's checkpoints grow with its tasks and no faster. With it goes the experiment, whose seed gives the weights that
 are never trained. What is replaced as tasks come, such as weights that are, is the run's *state*: it lies beside the
-steps, and only the last two of it are kept. Saving is synchronous, and a step appears whole or not at all.
+steps, and only the last two of it are kept. A task that takes long to learn is saved *unfinished* too, the last
+time until it is learned. Saving is synchronous, and a step appears whole or not at all.
+
+Of several hosts the first one reads and writes.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from supsup_jax import interruption
+from supsup_jax import hosts, interruption
 from supsup_jax.errors import UserError
 
 FORMAT = 2
@@ -64,8 +67,24 @@ class Saved(NamedTuple):
     state: PyTree[Any] | None
 
 
+class Unfinished(NamedTuple):
+    """How far a task is that is being learned, on the host.
+
+    Attributes:
+        task: its number.
+        done: updates made.
+        arrays: what they have changed.
+        measured: what was measured meanwhile, as plain data.
+    """
+
+    task: int
+    done: int
+    arrays: PyTree[Any]
+    measured: dict[str, Any]
+
+
 class Checkpoints:
-    """The checkpoints of one run, in `<folder>/checkpoints` and `<folder>/state`; a context manager.
+    """The checkpoints of one run, in `checkpoints`, `state` and `unfinished` of its folder; a context manager.
 
     Args:
         folder: the run's folder.
@@ -75,22 +94,44 @@ class Checkpoints:
     def __init__(self, folder: Path, experiment: dict[str, Any]):
         self._experiment = experiment
         self._folder = folder.absolute()  # Orbax refuses a relative path, and not always aloud
-        self._manager = _manager(
-            self._folder / "checkpoints", arrays=ocp.StandardCheckpointHandler(), record=ocp.JsonCheckpointHandler()
-        )
+        self._managers: dict[str, ocp.CheckpointManager] = {}
         self._state_step: int | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.close()
-        if "_states" in vars(self):
-            self._states.close()
+        for manager in self._managers.values():
+            manager.close()
 
-    @cached_property
-    def _states(self) -> ocp.CheckpointManager:  # made with the first state: most runs have none
-        return _manager(self._folder / "state", keep=2, arrays=ocp.StandardCheckpointHandler())
+    def _manager(self, name: str, keep: int | None = None) -> ocp.CheckpointManager:
+        """The manager of a folder, made when it is first needed: most runs have no state."""
+        if name not in self._managers:
+            (self._folder / name).mkdir(exist_ok=True)
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix=name
+            )
+            options = ocp.CheckpointManagerOptions(
+                enable_async_checkpointing=False, create=False, max_to_keep=keep, multiprocessing_options=alone
+            )
+            handlers: Any = {
+                "arrays": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+                "record": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+            }
+            self._managers[name] = ocp.CheckpointManager(self._folder / name, item_handlers=handlers, options=options)
+        return self._managers[name]
+
+    @property
+    def _steps(self) -> ocp.CheckpointManager:
+        return self._manager("checkpoints")
+
+    @property
+    def _states(self) -> ocp.CheckpointManager:
+        return self._manager("state", keep=2)
+
+    @property
+    def _unfinished(self) -> ocp.CheckpointManager:
+        return self._manager("unfinished", keep=1)
 
     def save(self, chunk: Chunk | None, record: dict[str, Any], state: PyTree[Any] | None = None) -> None:
         """Saves what has come since the last step.
@@ -103,7 +144,9 @@ class Checkpoints:
         Raises:
             OSError: if Orbax wrote nothing.
         """
-        latest = self._manager.latest_step()
+        if not hosts.is_first():
+            return
+        latest = self._steps.latest_step()
         step = 0 if latest is None else latest + 1
         if state is not None:  # before the step that needs it; should that not follow, the last but one is still there
             for unused in self._states.all_steps():
@@ -121,7 +164,7 @@ class Checkpoints:
         items: dict[str, Any] = {"record": ocp.args.JsonSave(plain)}
         if chunk and (named := _named(chunk.store, chunk.stats)):
             items["arrays"] = ocp.args.StandardSave(named)
-        _save(self._manager, step, **items)
+        _save(self._steps, step, **items)
 
     def restore(
         self, template: Callable[[int], tuple[PyTree[Any], PyTree[Any]]], state_template: PyTree[Any] | None = None
@@ -136,29 +179,80 @@ class Checkpoints:
             UserError: if a step is missing, cannot be read, or was written by another version.
         """
         saved = []
-        for expected, number in enumerate(sorted(self._manager.all_steps())):
-            if number != expected:
-                raise _unusable(self._manager, expected, "it is missing")
-            plain = _read(self._manager, number, "record", ocp.args.JsonRestore())
-            if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-                raise _unusable(
-                    self._manager, number, f"it is not of format {FORMAT}, which this version of supsup_jax reads"
-                )
+        for number, plain in enumerate(hosts.told_by_first(self._records)):
             chunk = None
             if tasks := plain["new_tasks"]:
                 named = _named(*template(tasks))
-                arrays = _read_arrays(self._manager, number, named) if named else {}
+                arrays = hosts.from_first(partial(_read_arrays, self._steps, number, named), named) if named else {}
                 chunk = Chunk(tasks, arrays.get("store", {}), arrays.get("stats", {}))
             self._state_step = plain.get("state_step")
             saved.append(Step(chunk, plain["experiment"], plain["record"]))
         if self._state_step is None:
             return Saved(saved, None)
-        return Saved(saved, _read_arrays(self._states, self._state_step, state_template))
+        read = partial(_read_arrays, self._states, self._state_step, state_template)
+        return Saved(saved, hosts.from_first(read, state_template))
 
+    def _records(self) -> list[dict[str, Any]]:
+        """What every step says, in order.
 
-def _manager(folder: Path, keep: int | None = None, **handlers: Any) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False, max_to_keep=keep)
-    return ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
+        Raises:
+            UserError: if one is missing, cannot be read, or was written by another version.
+        """
+        records = []
+        for expected, number in enumerate(sorted(self._steps.all_steps())):
+            if number != expected:
+                raise _unusable(self._steps, expected, "it is missing")
+            plain = _read(self._steps, number, "record", ocp.args.JsonRestore())
+            if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+                reason = f"it is not of format {FORMAT}, which this version of supsup_jax reads"
+                raise _unusable(self._steps, number, reason)
+            records.append(plain)
+        return records
+
+    def save_unfinished(self, unfinished: Unfinished) -> None:
+        """Saves how far a task is, in place of what was saved of it before.
+
+        Raises:
+            OSError: if Orbax wrote nothing.
+        """
+        if hosts.is_first():
+            latest = self._unfinished.latest_step()
+            plain = {"task": unfinished.task, "done": unfinished.done, "measured": unfinished.measured}
+            items = {
+                "arrays": ocp.args.StandardSave(_numbered(unfinished.arrays)),
+                "record": ocp.args.JsonSave(plain),
+            }
+            _save(self._unfinished, 0 if latest is None else latest + 1, **items)
+
+    def restore_unfinished(self, task: int, template: PyTree[Any]) -> Unfinished | None:
+        """How far a task was, if anything was saved of it.
+
+        Args:
+            task: its number.
+            template: the shapes and types of the arrays.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+
+        def record() -> dict[str, Any] | None:
+            if not (self._folder / "unfinished").is_dir() or (latest := self._unfinished.latest_step()) is None:
+                return None
+            return _read(self._unfinished, latest, "record", ocp.args.JsonRestore()) | {"step": latest}
+
+        plain = hosts.told_by_first(record)
+        if plain is None or plain["task"] != task:
+            return None
+        named = _numbered(template)
+        arrays = hosts.from_first(lambda: _read_arrays(self._unfinished, plain["step"], named), named)
+        tree = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in named])
+        return Unfinished(task, plain["done"], tree, plain["measured"])
+
+    def forget_unfinished(self) -> None:
+        """Removes what was saved of a task before it was learned."""
+        if hosts.is_first() and (self._folder / "unfinished").is_dir():
+            for step in self._unfinished.all_steps():
+                self._unfinished.delete(step)
 
 
 def _save(manager: ocp.CheckpointManager, step: int, **items: Any) -> None:
@@ -202,6 +296,11 @@ def _named(store: PyTree[Any], stats: PyTree[Any]) -> dict[str, Any]:
     """The arrays under their names; Orbax takes no empty tree."""
     named = {"store": store, "stats": stats}
     return {name: tree for name, tree in named.items() if jax.tree.leaves(tree)}
+
+
+def _numbered(tree: PyTree[Any]) -> dict[str, Any]:
+    """The leaves under their numbers: Orbax knows no optimiser's classes."""
+    return {str(place): leaf for place, leaf in enumerate(jax.tree.leaves(tree))}
 
 
 def _shapes_and_types(tree: PyTree[Any]) -> dict[str, Any]:

@@ -1,31 +1,45 @@
 """Everything that decides what a run computes, in one frozen dataclass."""
 
 import dataclasses
-import difflib
 import math
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple
 
 import jax
-import typeguard
-import yaml
+import jax.numpy as jnp
 
-from supsup_jax import inference, masks, methods, networks
-from supsup_jax.data import Benchmark, Dataset, PermutedMNIST, RotatedMNIST, SplitCIFAR100, SplitMNIST
+from supsup_jax import inference, masks, methods, networks, parallel
+from supsup_jax.data import (
+    Benchmark,
+    Dataset,
+    PermutedMNIST,
+    RotatedMNIST,
+    SplitCIFAR100,
+    SplitImageNet,
+    SplitMNIST,
+)
 from supsup_jax.discovery import Rule
 from supsup_jax.errors import UserError
 from supsup_jax.evaluation import Protocol
 from supsup_jax.optimizers import SGD, Adam, Cosine, Optimizer, RMSprop
 from supsup_jax.recovery import Recovery
 
-_NETWORKS = {"LeNet": networks.LeNet, "FC1024": networks.FC1024, "BNNet": networks.BNNet}
+_NETWORKS = {
+    "LeNet": networks.LeNet,
+    "FC1024": networks.FC1024,
+    "BNNet": networks.BNNet,
+    "GEMResNet18": networks.GEMResNet18,
+    "ResNet18": networks.ResNet18,
+    "ResNet50": networks.ResNet50,
+    "ResNet101": networks.ResNet101,
+}
 _BENCHMARKS = {
     "PermutedMNIST": PermutedMNIST,
     "RotatedMNIST": RotatedMNIST,
     "SplitMNIST": SplitMNIST,
     "SplitCIFAR100": SplitCIFAR100,
+    "SplitImageNet": SplitImageNet,
 }
 _INITIALIZERS = {
     "signed_constant": networks.signed_constant,
@@ -60,21 +74,24 @@ class Experiment:
     name: str
     """Where results lie below the log directory; that of the script."""
 
-    dataset: Literal["mnist", "cifar100", "digits"] = "mnist"
-    """Data set that tasks are made of: MNIST (28 x 28), CIFAR-100, or scikit-learn's digits (8 x 8, embedded)."""
+    dataset: Literal["mnist", "cifar100", "imagenet", "digits"] = "mnist"
+    """Data set that tasks are made of: MNIST (28 x 28), CIFAR-100, ImageNet, or scikit-learn's digits (8 x 8,
+    embedded)."""
 
-    benchmark: Literal["PermutedMNIST", "RotatedMNIST", "SplitMNIST", "SplitCIFAR100"] = "PermutedMNIST"
-    """What makes tasks of it: another order of the pixels, another angle, another two classes, or another five of an
-    order that the seed draws."""
+    benchmark: Literal["PermutedMNIST", "RotatedMNIST", "SplitMNIST", "SplitCIFAR100", "SplitImageNet"] = (
+        "PermutedMNIST"
+    )
+    """What makes tasks of it: another order of the pixels, another angle, another two classes, another five of an
+    order that the seed draws, or another ten of ImageNet's."""
 
     method: Literal["SupSup", "Transfer", "BatchE", "PSP", "SeparateHeads", "UpperBound", "LowerBound", "HopSupSup"] = (
         "SupSup"
     )
     """How tasks are learned in one network; UpperBound gives each a network, LowerBound trains one on all in turn."""
 
-    network: Literal["LeNet", "FC1024", "BNNet", "GEMResNet18"] = "LeNet"
-    """Network: inputs-300-100-features, inputs-1024-1024-features, inputs-2048-2048-features with batch norm, or a
-    narrow ResNet-18."""
+    network: Literal["LeNet", "FC1024", "BNNet", "GEMResNet18", "ResNet18", "ResNet50", "ResNet101"] = "LeNet"
+    """Network: inputs-300-100-features, inputs-1024-1024-features, inputs-2048-2048-features with batch norm, a narrow
+    ResNet-18 for small images, or ImageNet's ResNets."""
 
     features: int = 100
     """Outputs of the network; those beyond the classes are the superfluous neurons."""
@@ -83,7 +100,20 @@ class Experiment:
     """Multiplies the sizes of hidden layers."""
 
     affine: bool = False
-    """GEMResNet18: whether its batch norm has gains and biases."""
+    """ResNets: whether their batch norm has gains and biases."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """ImageNet's ResNets: type of the activations; scores, weights and statistics are float32."""
+
+    sync_bn: bool = False
+    """SplitImageNet: whether batch norm takes its statistics of the whole batch, where several devices share it."""
+
+    image_size: int = 224
+    """SplitImageNet: height and width of the images that the network sees."""
+
+    cache_size: int | None = None
+    """SplitImageNet: shorter side to which images are reduced once, before training cuts out of them; by default
+    256/224 of --image-size."""
 
     initializer: Literal["signed_constant", "kaiming_normal", "kaiming_uniform", "xavier_normal"] = "signed_constant"
     """How the weights are drawn."""
@@ -121,6 +151,9 @@ class Experiment:
     num_tasks: int = 250
     """Tasks to learn, one after another."""
 
+    first_task: int = 0
+    """Scenario GG: the task to begin with."""
+
     steps: int = 1000
     """Updates a task."""
 
@@ -129,6 +162,9 @@ class Experiment:
 
     schedule: Literal["constant", "cosine"] = "constant"
     """The step sizes over a task's updates; the cosine is stepped once an epoch."""
+
+    warmup_epochs: int = 0
+    """Epochs over which the step size grows linearly, before --schedule cosine takes it down over the rest."""
 
     batch_size: int = 128
     """Images an update."""
@@ -190,7 +226,7 @@ class Experiment:
             if field.name == "seed":
                 if not 0 <= value < 2**31:
                     raise UserError(f"{option} {value} is out of range; give a number from 0 to 2147483647")
-            elif field.name in ("weight_decay", "momentum"):
+            elif field.name in ("weight_decay", "momentum", "warmup_epochs", "first_task"):
                 if not 0 <= value < math.inf:
                     raise UserError(f"{option} {value} is out of range; give a number from 0")
             elif isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
@@ -211,8 +247,25 @@ class Experiment:
         masked = self.method in ("SupSup", "Transfer")
         if self.er_scale is not None and not masked:
             raise UserError(f"--sparsity is for --method SupSup or Transfer; {self.method} has no such masks")
-        if self.affine and (self.network != "GEMResNet18" or masked):
-            raise UserError("--affine is for --network GEMResNet18, and not for the masks of SupSup or Transfer")
+        if self.affine and ("ResNet" not in self.network or masked):
+            raise UserError("--affine is for ResNets, and not with the masks of --method SupSup or Transfer")
+        if self.dtype != "float32" and self.network not in ("ResNet18", "ResNet50", "ResNet101"):
+            raise UserError(f"--dtype {self.dtype} is for --network ResNet18, ResNet50 or ResNet101")
+        if self.sync_bn and self.network not in ("ResNet18", "ResNet50", "ResNet101"):
+            raise UserError("--sync-bn is for --network ResNet18, ResNet50 or ResNet101")
+        if (self.dataset == "imagenet") != (self.benchmark == "SplitImageNet"):
+            raise UserError("--dataset imagenet and --benchmark SplitImageNet need each other")
+        if self.dataset == "imagenet" and (self.scenario != "GG" or self.method == "PSP"):
+            raise UserError("--dataset imagenet needs --scenario GG, and another method than PSP")
+        if self.sync_bn and self.dataset != "imagenet":
+            raise UserError("--sync-bn is for --dataset imagenet, where devices share batches")
+        if self.warmup_epochs and self.schedule != "cosine":
+            raise UserError("--warmup-epochs comes before --schedule cosine; give that as well, or leave it out")
+        if self.first_task and (self.scenario != "GG" or self._method("").in_turn(0) or self.in_turn):
+            raise UserError(
+                f"--first-task {self.first_task}: tasks of {self.method} in scenario {self.scenario} need those before "
+                "them; begin with task 0"
+            )
         if self.random_weights and self.method not in ("BatchE", "SeparateHeads"):
             raise UserError(f"--random-weights is for --method BatchE or SeparateHeads, not {self.method}")
         if self.fine_tunes and self.method != "UpperBound":
@@ -235,6 +288,11 @@ class Experiment:
         return sorted({count for count in self.eval_at if count < self.num_tasks} | {self.num_tasks})
 
     @property
+    def shorter_side(self) -> int:
+        """The shorter side to which the images of SplitImageNet are reduced."""
+        return self.cache_size or round(self.image_size * 256 / 224)
+
+    @property
     def in_turn(self) -> bool:
         """Whether every task needs what the one before it has left."""
         return self.scenario == "NNs" or self._method("").in_turn(1)
@@ -246,13 +304,16 @@ class Experiment:
             UserError: if the network does not fit the data set.
         """
         benchmark = _BENCHMARKS[self.benchmark].of(dataset)
-        if benchmark.max_tasks is not None and self.num_tasks > benchmark.max_tasks:
-            raise UserError(f"--num-tasks {self.num_tasks} is more than {self.benchmark} has: {benchmark.max_tasks}")
+        if benchmark.max_tasks is not None and self.first_task + self.num_tasks > benchmark.max_tasks:
+            first = f" from task {self.first_task}" if self.first_task else ""
+            raise UserError(
+                f"--num-tasks {self.num_tasks}{first} is more than {self.benchmark} has: {benchmark.max_tasks}"
+            )
         if self.features < benchmark.num_classes:
             raise UserError(f"--features {self.features} is less than the {benchmark.num_classes} classes")
         if self.scenario != "GG" and self.objective == "superfluous" and self.features == benchmark.num_classes:
             raise UserError(f"--objective superfluous needs --features above the {benchmark.num_classes} classes")
-        narrowest = 20 if self.network == "GEMResNet18" else 100
+        narrowest = {"GEMResNet18": 20, "ResNet18": 64, "ResNet50": 64, "ResNet101": 64}.get(self.network, 100)
         if int(self.width * narrowest) < 1:
             raise UserError(f"--width {self.width} leaves a layer without units; give at least {1 / narrowest}")
         net = self._network(dataset)
@@ -276,7 +337,10 @@ class Experiment:
         )
         per_epoch = -(-benchmark.train_size // self.batch_size)
         steps = self.steps if self.epochs is None else self.epochs * per_epoch
-        schedule = Cosine(-(-steps // per_epoch), per_epoch) if self.schedule == "cosine" else None
+        epochs = -(-steps // per_epoch)
+        if self.warmup_epochs >= epochs:
+            raise UserError(f"--warmup-epochs {self.warmup_epochs} leaves none of {epochs} epochs for the cosine")
+        schedule = Cosine(epochs, per_epoch, self.warmup_epochs) if self.schedule == "cosine" else None
         optimizer, weights_optimizer = (
             self._optimizer(rate, schedule) for rate in (self.learning_rate, self.weights_learning_rate)
         )
@@ -292,10 +356,16 @@ class Experiment:
         return {jax.tree_util.keystr(path[:-1], simple=True, separator="/"): density for path, density in leaves}
 
     def _network(self, dataset: Dataset) -> networks.Network:
-        common = self.features, self.width, dataset.image_shape, _INITIALIZERS[self.initializer]
-        if self.network == "GEMResNet18":
-            return networks.GEMResNet18(*common, affine=self.affine)
-        return _NETWORKS[self.network](*common)
+        settings: dict[str, Any] = {
+            "width": self.width,
+            "input_shape": dataset.image_shape,
+            "initializer": _INITIALIZERS[self.initializer],
+        }
+        if "ResNet" in self.network:
+            settings |= {"affine": self.affine}
+        if self.network in ("ResNet18", "ResNet50", "ResNet101"):
+            settings |= {"dtype": jnp.dtype(self.dtype), "axis_name": parallel.AXIS if self.sync_bn else None}
+        return _NETWORKS[self.network](self.features, **settings)
 
     def _method(self, head: str) -> methods.Method:
         mask = masks.threshold if self.er_scale is None else masks.ErdosRenyi(self.er_scale)
@@ -333,81 +403,3 @@ class Experiment:
             for name, value in self.to_json().items()
             if name not in ("num_tasks", "eval_at") and before[name] != value
         ]
-
-
-def load_experiment(path: Path) -> Experiment:
-    """Reads an experiment's settings from a YAML file; those that it does not name have their defaults.
-
-    Raises:
-        UserError: if it cannot be read, names no name, or names or sets what does not exist or is out of range.
-    """
-    settings = load_settings(path)
-    if "name" not in settings:
-        raise UserError(f"{path} sets no name; give it one, such as name: {path.stem}")
-    return Experiment(**settings)
-
-
-def load_settings(path: Path) -> dict[str, Any]:
-    """Reads fields of an experiment from a YAML file, as `dataclasses.replace` takes them; `sparsity` is `er_scale`.
-
-    Raises:
-        UserError: if it cannot be read, or names or sets what does not exist.
-    """
-    try:
-        plain = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path} is not YAML ({reason}); give a file with a setting a line, such as steps: 1000"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); give a YAML file with settings") from None
-    if not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain):
-        raise UserError(f"{path} does not hold settings; give a setting a line, such as steps: 1000")
-    return fields_of(plain, path)
-
-
-_IN_WORDS = {
-    bool: "true or false",
-    int: "a whole number",
-    int | None: "a whole number",
-    float: "a number, which YAML knows by its point, as in 1.0e-4",
-    float | None: "a number",
-    int | None: "a whole number",
-    str: "text",
-    tuple[int, ...]: "a list of whole numbers",
-}
-
-
-def fields_of(plain: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The fields of an experiment from plain data; `sparsity` is `er_scale`.
-
-    Args:
-        plain: settings by name.
-        path: where they were read.
-
-    Raises:
-        UserError: if a name does not exist, or its value is of another type.
-    """
-    types = get_type_hints(Experiment)
-    types["sparsity"] = types.pop("er_scale")
-    fields = {}
-    for name, value in plain.items():
-        if name not in types:
-            known = {name: name for name in types} | {"er_scale": "sparsity"}
-            (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            raise UserError(f"{path} sets {name}, which does not exist; did you mean {known[nearest]}?")
-        field = "er_scale" if name == "sparsity" else name
-        fields[field] = tuple(value) if isinstance(value, list) else value
-        if isinstance(value, int) and not isinstance(value, bool) and types[name] in (float, float | None):
-            fields[field] = float(value)
-        try:
-            every = typeguard.CollectionCheckStrategy.ALL_ITEMS
-            typeguard.check_type(fields[field], types[name], collection_check_strategy=every)
-            fits = types[name] is bool or not isinstance(value, bool)  # Python takes true for 1
-        except typeguard.TypeCheckError:
-            fits = False
-        if not fits:
-            one_of = f"one of {', '.join(map(str, get_args(types[name])))}"
-            raise UserError(f"{path} sets {name} to {value!r}; it takes {_IN_WORDS.get(types[name], one_of)}")
-    return fields

@@ -31,7 +31,7 @@ _current: ContextVar[Interruption | None] = ContextVar("_current", default=None)
 
 @contextlib.contextmanager
 def graceful(announce: Callable[[], None], give_up: Callable[[], None] | None = None) -> Iterator[Interruption]:
-    """While it lasts, Ctrl-C and SIGTERM are counted, and what goes on stops where it asks `check`.
+    """While it lasts, Ctrl-C and SIGTERM are counted, and what goes on stops where it looks whether one was `asked`.
 
     In compiled code the main thread hears no signal, so another thread listens. Signals that are ignored stay so; in
     any other than the main thread nothing is changed.
@@ -63,15 +63,10 @@ def graceful(announce: Callable[[], None], give_up: Callable[[], None] | None = 
             listening.close()
 
 
-def check() -> None:
-    """A place where what goes on can stop.
-
-    Raises:
-        KeyboardInterrupt: if an end was asked for.
-    """
+def asked() -> bool:
+    """Whether an end was asked for: what goes on is to stop where it can."""
     interruption = _current.get()
-    if interruption and interruption.times:
-        raise KeyboardInterrupt
+    return bool(interruption and interruption.times)
 
 
 @contextlib.contextmanager

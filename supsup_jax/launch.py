@@ -17,11 +17,12 @@ from typing import Annotated, NamedTuple
 import jax
 import tyro
 
-from supsup_jax import data, figures, interruption, parallel, results, sweep
+from supsup_jax import data, figures, hosts, interruption, parallel, results, sweep
 from supsup_jax.cluster import Cluster, Jobs
 from supsup_jax.errors import UserError
-from supsup_jax.experiment import Experiment, fields_of, load_settings
+from supsup_jax.experiment import Experiment
 from supsup_jax.scenarios import Outcome, run_of
+from supsup_jax.settings import load_settings, read_run
 
 _SUBMITIT = ".cluster"
 """Folder of submitit's files, beside the runs."""
@@ -51,6 +52,20 @@ class Options:
     """Tasks to learn between two checkpoints; by default 8 or one a core on a CPU, and up to
     128 a GPU as memory allows. Results do not depend on it."""
 
+    tasks: str | None = None
+    """Tasks to learn each as a run of its own, such as 0:100 for the first hundred; `python -m supsup_jax collect`
+    then makes one run of them."""
+
+    coordinator: str | None = None
+    """A run on several hosts: HOST:PORT of the first of them, where the same command runs on each. Under SLURM, with
+    srun, nothing needs to be said."""
+
+    hosts: int | None = None
+    """With --coordinator: how many hosts there are."""
+
+    host: int | None = None
+    """With --coordinator: which of them this is, from 0."""
+
     resume: bool = False
     """Go on with the latest runs of these settings, if there are any; those that are finished are left as they are."""
 
@@ -61,6 +76,26 @@ class Options:
                 raise UserError(f"--{name.replace('_', '-')} {value} is out of range; give a number from 1")
         if self.gpu_sets is not None:
             sweep.parse_sets(self.gpu_sets)
+        if self.tasks is not None:
+            parse_tasks(self.tasks)
+        together = self.coordinator is not None, self.hosts is not None, self.host is not None
+        if any(together) and not all(together):
+            raise UserError("--coordinator, --hosts and --host need each other; give all of them, or none")
+        if self.hosts is not None and self.host is not None and not 0 <= self.host < self.hosts:
+            raise UserError(f"--host {self.host} is out of range; give a number from 0 to {self.hosts - 1}")
+
+
+def parse_tasks(text: str) -> range:
+    """Tasks as `--tasks` has them: the first and the one after the last.
+
+    Raises:
+        UserError: if there are none.
+    """
+    ends = re.fullmatch(r"(\d+):(\d+)", text)
+    tasks = range(*map(int, ends.groups())) if ends else range(0)
+    if not tasks:
+        raise UserError(f"--tasks {text} names no tasks; give the first and the one after the last, such as 0:100")
+    return tasks
 
 
 @dataclass(frozen=True)
@@ -151,13 +186,41 @@ def main(experiment: Experiment, description: str | None, sparsities: tuple[floa
         _sweep(experiments, options, cluster)
         return []
     (experiment,) = experiments
-    if not experiment.in_turn:
-        parallel.use_all_cores()
-    dataset = data.load(experiment.dataset, options.data)
+    _prepare_devices(experiment)
+    _join_hosts(experiment, options)
+    dataset = _load(experiment, options.data)
     experiment.build(dataset)  # what does not fit is said before anything is written
-    folder = (_earlier_folder(experiment, options) if options.resume else None) or _new_folder(experiment, options)
-    _write_settings(folder, experiment, dataset, options)
-    return [_run(experiment, dataset, folder, options.tasks_at_once)]
+
+    def folder() -> str:
+        folder = (_earlier_folder(experiment, options) if options.resume else None) or _new_folder(experiment, options)
+        _write_settings(folder, experiment, dataset, options)
+        return str(folder)
+
+    return [_run(experiment, dataset, Path(hosts.told_by_first(folder)), options.tasks_at_once)]
+
+
+def _prepare_devices(experiment: Experiment) -> None:
+    """Makes a device of each core, where tasks are learned side by side."""
+    if not experiment.in_turn and experiment.dataset != "imagenet":
+        parallel.use_all_cores()
+
+
+def _join_hosts(experiment: Experiment, options: Options) -> None:
+    """Joins the other hosts of the run, if it has any.
+
+    Raises:
+        UserError: if they cannot be reached, or cannot share this experiment's work.
+    """
+    if hosts.join(options.coordinator, options.hosts, options.host) and experiment.dataset != "imagenet":
+        raise UserError(
+            "several hosts are for --dataset imagenet, where they share batches; let others farm out runs, with "
+            "--seeds and --cluster slurm"
+        )
+
+
+def _load(experiment: Experiment, folder: str | Path) -> data.Dataset:
+    """The experiment's data set."""
+    return data.load(experiment.dataset, folder, experiment.image_size)
 
 
 def run(folder: Path, data_folder: Path | None = None) -> None:
@@ -170,20 +233,13 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
     Raises:
         UserError: if the folder does not hold a run's settings.
     """
-    path = folder / "settings.yaml"
-    settings = results.read_settings(folder)
-    options = settings.get("options")
-    if not isinstance(options, dict) or not {"data", "tasks_at_once"} <= options.keys():
-        raise UserError(f"{path} does not hold the settings of a run; give the folder of a run")
-    plain = {"sparsity" if name == "er_scale" else name: value for name, value in settings["experiment"].items()}
-    experiment = Experiment(**fields_of(plain, path))
-    if not experiment.in_turn:
-        parallel.use_all_cores()
-    dataset = data.load(experiment.dataset, data_folder or options["data"])
+    experiment, options, command = read_run(folder)
+    _prepare_devices(experiment)
+    dataset = _load(experiment, data_folder or options["data"])
     experiment.build(dataset)
     # What this process runs on may be another machine than that which made the folder.
     plain = {"experiment": experiment.to_json(), "options": options, "densities": experiment.densities(dataset)}
-    results.write_settings(folder, plain, settings.get("command"))
+    results.write_settings(folder, plain, command)
     _run(experiment, dataset, folder, options["tasks_at_once"])
 
 
@@ -195,12 +251,15 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     """
     from supsup_jax.console import Reporter, show_densities, show_outcome
 
+    if not hosts.is_first():
+        with interruption.graceful(lambda: None):
+            return run_of(experiment).of(experiment, dataset, folder, tasks_at_once)
     if densities := experiment.densities(dataset):
         show_densities(densities)
     farewell = f"what {folder} has saved is gone on with by --resume"
     try:
         with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):
-            outcome = run_of(experiment.scenario).of(experiment, dataset, folder, tasks_at_once, reporter)
+            outcome = run_of(experiment).of(experiment, dataset, folder, tasks_at_once, reporter)
         figures.draw_accuracy(folder / "accuracy.png", experiment.name, experiment.seed, outcome.record)
         if (folder / "recovery.csv").exists():
             figures.save(figures.draw_recovery([folder]), folder / "recovery.png")
@@ -223,7 +282,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     if cluster.cluster:
         cluster.check()
     jax.config.update("jax_platforms", "cpu")  # the memory of the GPUs is for the runs
-    dataset = data.load(experiments[0].dataset, options.data)
+    dataset = _load(experiments[0], options.data)
     for experiment in experiments:  # what does not fit is said before anything is written
         experiment.build(dataset)
     earlier = [_earlier_folder(experiment, options) if options.resume else None for experiment in experiments]
@@ -298,13 +357,25 @@ def parse(experiment: Experiment, description: str | None, sparsities: tuple[flo
         if run.gpu_sets and cluster.cluster:
             raise UserError("--gpu-sets is for runs on this machine, and --cluster for others; give one of them")
         plain = Experiment(**vars(experiment))
-        seeds = [plain.seed] if run.seeds is None else range(run.seeds)
-        scales = densities.sparsity or (plain.er_scale,)
-        each = [dataclasses.replace(plain, seed=seed, er_scale=scale) for scale in scales for seed in seeds]
+        each = [
+            dataclasses.replace(plain, er_scale=scale, seed=seed, **task)
+            for scale in densities.sparsity or (plain.er_scale,)
+            for seed in ([plain.seed] if run.seeds is None else range(run.seeds))
+            for task in _tasks_of(run)
+        ]
+        if (len(each) > 1 or run.gpu_sets or cluster.cluster) and run.coordinator:
+            raise UserError("--coordinator is for a single run; give one seed, one --sparsity, and no --gpu-sets")
         return Request(each, run, cluster)
 
     with complaints_as_errors():
         return tyro.cli(arguments, description=description)
+
+
+def _tasks_of(options: Options) -> list[dict[str, int]]:
+    """The settings of the runs that `--tasks` makes of one."""
+    if options.tasks is None:
+        return [{}]
+    return [{"first_task": task, "num_tasks": 1} for task in parse_tasks(options.tasks)]
 
 
 def _config() -> Path | None:
@@ -345,7 +416,8 @@ def _one_line(box: str) -> str:
 def _place(experiment: Experiment, options: Options) -> tuple[Path, str]:
     """The folder above a run's, and the name of its own."""
     sparsity = "" if experiment.er_scale is None else f"~sparsity={experiment.er_scale:g}"
-    return Path(os.path.expanduser(options.log_dir)) / experiment.name, f"seed={experiment.seed}{sparsity}"
+    task = "" if options.tasks is None else f"~task={experiment.first_task}"
+    return Path(os.path.expanduser(options.log_dir)) / experiment.name, f"seed={experiment.seed}{sparsity}{task}"
 
 
 def _new_folder(experiment: Experiment, options: Options) -> Path:

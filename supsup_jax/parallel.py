@@ -1,18 +1,24 @@
-"""Independent tasks over all devices. No other file knows how many there are."""
+"""Independent tasks over all devices, or one task's batches. No other file knows how many there are.
+
+Devices are those of this process. Only the batches that `data_parallel` shares go over those of all hosts.
+"""
 
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from supsup_jax import backend
+
+AXIS = "devices"
+"""The mapped axis of the devices that share a batch."""
 
 # More tasks side by side than this on a device put too much work at risk between checkpoints.
 _MOST_TASKS_AT_ONCE = 128
@@ -44,7 +50,7 @@ def tasks_at_once(bytes_per_task: int, convolutions: bool = False) -> int:
         bytes_per_task: what training one task takes on the device.
         convolutions: whether the network has any.
     """
-    devices = jax.devices()
+    devices = jax.local_devices()
     if convolutions:
         return len(devices)
     if not backend.is_accelerator():
@@ -54,7 +60,7 @@ def tasks_at_once(bytes_per_task: int, convolutions: bool = False) -> int:
 
 def _fitting(bytes_per_task: int) -> int:
     """How many tasks fit side by side in the memory of an accelerator."""
-    return int(_MEMORY_SHARE * backend.memory(jax.devices()[0])) // bytes_per_task
+    return int(_MEMORY_SHARE * backend.memory(jax.local_devices()[0])) // bytes_per_task
 
 
 def replicate(tree: PyTree[Any]) -> PyTree[Any]:
@@ -98,7 +104,7 @@ def over_tasks(
         # Every device takes equally many tasks. Places that are left over, at the end of each device's, hold some
         # task again, and what they give is dropped.
         count = len(jax.tree.leaves(tasks)[0])
-        devices = jax.device_count()
+        devices = jax.local_device_count()
         share, places = -(-count // devices), -(-max(count, capacity or 0) // devices)
         task_of = np.arange(devices)[:, None] * share + np.arange(places)
         used = (np.arange(places) < share) & (task_of < count)
@@ -123,4 +129,58 @@ def _one_after_another(function: Callable[[Any], Any], tasks: Any, count: Array)
 
 
 def _mesh() -> Mesh:
-    return Mesh(np.asarray(jax.devices()), ("tasks",))
+    return Mesh(np.asarray(jax.local_devices()), ("tasks",))
+
+
+class Shares(NamedTuple):
+    """What the devices of this process have of a batch that all devices share.
+
+    Attributes:
+        places: places in the batch; every device has equally many.
+        counts: 1, or 0 for a place that another device has too and that only fills this one's share.
+    """
+
+    places: Int[np.ndarray, "devices share"]
+    counts: Float[np.ndarray, "devices share"]
+
+
+def shares(batch: int) -> Shares:
+    """Divides a batch among all devices as equally as may be."""
+    devices = jax.device_count()
+    own = [number for number, device in enumerate(jax.devices()) if device.process_index == jax.process_index()]
+    firsts = np.array([batch * device // devices for device in own])[:, None]
+    lengths = np.array([batch * (device + 1) // devices for device in own])[:, None] - firsts
+    within = np.arange(-(-batch // devices))
+    counts = within < lengths
+    return Shares(np.where(counts, firsts + within, np.minimum(firsts, batch - 1)), counts.astype(np.float32))
+
+
+def data_parallel(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], PyTree[Any]]:
+    """Runs a function on all devices of all hosts at once, each with its share of a batch.
+
+    Args:
+        function: called on every device as `function(share, common)`. What it returns has to be the same on all, as
+            `average` makes it.
+
+    Returns:
+        A function of `(shares, common)`, where every leaf of `shares` has a leading axis of this process's devices.
+    """
+    return jax.pmap(function, axis_name=AXIS, in_axes=(0, None), out_axes=None)
+
+
+def average(tree: PyTree[Any]) -> PyTree[Any]:
+    """The mean over all devices, within a function that is `data_parallel`."""
+    return jax.lax.pmean(tree, AXIS)
+
+
+def spread(tree: PyTree[Any]) -> PyTree[Any]:
+    """Puts arrays with a leading axis of this process's devices there, each its own part, and does not wait for it."""
+    return jax.device_put(tree, NamedSharding(Mesh(np.asarray(jax.local_devices()), (AXIS,)), P(AXIS)))
+
+
+def fits(num_bytes: int) -> bool:
+    """Whether every device of this process can have a copy of so many bytes, beside what it computes."""
+    memory = backend.memory(jax.local_devices()[0])
+    if not backend.is_accelerator():
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
+    return num_bytes <= _MEMORY_SHARE * memory

@@ -94,6 +94,14 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
+def add_unreadable(folder: Path, names: Iterable[str]) -> Path:
+    """Adds images to `unreadable.txt`, which names each one once, and gives the file's path."""
+    path = folder / "unreadable.txt"
+    known = path.read_text().splitlines() if path.exists() else []
+    _replace(path, "".join(f"{name}\n" for name in dict.fromkeys([*known, *names])))
+    return path
+
+
 def is_finished(folder: Path, evaluations: Iterable[int]) -> bool:
     """Whether a run was evaluated after each of these numbers of tasks, as its `metrics.jsonl` says."""
     try:

@@ -5,12 +5,15 @@ Randomness is a function of (seed, task) alone, so task 7 is the same alone or a
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from supsup_jax.data import Benchmark, Split, Tasks
 from supsup_jax.methods import Kept, Legacy, Method, Owned
@@ -51,11 +54,116 @@ def weights_key(seed: int) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.key(seed), 0)
 
 
+class Start(NamedTuple):
+    """What a task starts from.
+
+    Attributes:
+        weights: the shared weights.
+        owned: what it owns.
+    """
+
+    weights: Weights
+    owned: Owned
+
+
+class Progress(NamedTuple):
+    """A task that is being learned: what each update changes.
+
+    Attributes:
+        learned: the `weights`, if they are trained, and what is `owned`, if that is learned.
+        optimizer: the optimiser's state.
+        stats: its batch-norm statistics.
+    """
+
+    learned: dict[str, Any]
+    optimizer: PyTree[Any]
+    stats: Stats
+
+
+@dataclass(frozen=True)
+class Learner:
+    """How a task is learned.
+
+    Attributes:
+        net: the network.
+        method: what the task owns, and how it becomes effective weights.
+        optimizer: changes what is learned.
+        trains_weights: whether the shared weights are learned, beside what the task owns.
+        average: the mean of a pytree over all that share a batch; by default one has all of it.
+    """
+
+    net: Network
+    method: Method
+    optimizer: Optimizer
+    trains_weights: bool = False
+    average: Callable[[Any], Any] = lambda tree: tree
+
+    def start(self, weights: Weights, key: Key[Array, ""], legacy: Legacy | None = None) -> Start:
+        """What a task starts from.
+
+        Args:
+            weights: the shared weights.
+            key: the first of the two that `keys_of` makes of the task's.
+            legacy: what the tasks before have left, if the method has any.
+        """
+        return Start(weights, self.method.init_task(key, weights, legacy))
+
+    def begin(self, start: Start, stats: Stats) -> Progress:
+        """A task of which nothing is learned yet, given the statistics that tasks start from."""
+        weights = start.weights if self.trains_weights else None
+        learned: Any = {"weights": weights, "owned": start.owned if self.method.learns_owned else None}
+        return Progress(learned, self.optimizer.transformation().init(learned), stats)
+
+    def now(self, start: Start, learned: dict[str, Any]) -> Start:
+        """The shared weights and what the task owns, as they are now."""
+        parts = zip(start, (learned["weights"], learned["owned"]), strict=True)
+        return Start(*(fixed if changed is None else changed for fixed, changed in parts))
+
+    def effective(self, start: Start, progress: Progress) -> Weights:
+        """The weights that the network runs with now."""
+        return self.method.effective(*self.now(start, progress.learned))
+
+    def update(
+        self,
+        start: Start,
+        progress: Progress,
+        images: Float[Array, "batch ..."],
+        labels: Int[Array, " batch"],
+        counts: Float[Array, " batch"] | None = None,
+    ) -> tuple[Progress, Float[Array, ""]]:
+        """One update, and the mean cross-entropy of its batch before it, in nats.
+
+        Args:
+            start: what the task started from.
+            progress: how far it is.
+            images: normalised images, or this part's share of them.
+            labels: their labels.
+            counts: how much each counts in the mean; by default all alike.
+        """
+
+        def loss(learned: Any) -> tuple[Array, Stats]:
+            effective = self.method.effective(*self.now(start, learned))
+            logits, stats = self.net.apply(effective, progress.stats, images, train=True)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            if counts is None:
+                return losses.mean(), stats
+            return (losses * counts).sum() / self.average(counts.sum()), stats
+
+        (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(progress.learned)
+        value, stats, gradient = self.average((value, stats, gradient))
+        update, state = self.optimizer.transformation().update(gradient, progress.optimizer, progress.learned)
+        return Progress(optax.apply_updates(progress.learned, update), state, stats), value  # pyright: ignore
+
+
+def keys_of(task_key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""]]:
+    """Of a task's key, one for what it owns, and one for its batches."""
+    init_key, order_key = jax.random.split(task_key)
+    return init_key, order_key
+
+
 def train_task(
-    net: Network,
-    method: Method,
+    learner: Learner,
     benchmark: Benchmark,
-    optimizer: Optimizer,
     steps: int,
     batch_size: int,
     validate: Validate,
@@ -64,7 +172,6 @@ def train_task(
     train: Split,
     task: Tasks,
     key: Key[Array, ""],
-    trains_weights: bool = False,
     legacy: Legacy | None = None,
 ) -> Learned:
     """Learns one task; to be jitted, and mapped over tasks.
@@ -72,10 +179,8 @@ def train_task(
     Batches are drawn without replacement within an epoch, and across the end of one, so that all have one size.
 
     Args:
-        net: the network.
-        method: what the task owns, and how it becomes effective weights.
+        learner: how the task is learned.
         benchmark: shows samples as the task shows them.
-        optimizer: changes what is learned.
         steps: updates.
         batch_size: samples an update.
         validate: called after each epoch.
@@ -84,51 +189,48 @@ def train_task(
         train: the training samples of the data set.
         task: describes the task.
         key: the task's key.
-        trains_weights: whether the shared weights are learned, beside what the task owns.
         legacy: what the tasks before have left, if the method has any.
     """
-    init_key, order_key = jax.random.split(key)  # for what the task owns, and for its batches
-    owned = method.init_task(init_key, weights, legacy)
-    learned: Any = {"weights": weights if trains_weights else None, "owned": owned if method.learns_owned else None}
-    transformation = optimizer.transformation()
+    init_key, order_key = keys_of(key)
+    start = learner.start(weights, init_key, legacy)
     size = benchmark.size(task, train=True)
     batches = draw_batches(order_key, benchmark.train_size, size, steps, batch_size)
 
-    def all_of(learned: Any) -> tuple[Weights, Owned]:
-        parts = (learned["weights"], weights), (learned["owned"], owned)
-        own_weights, own = (fixed if changed is None else changed for changed, fixed in parts)
-        return own_weights, own
+    def step(index: Array, carry: tuple[Progress, Array]) -> tuple[Progress, Array]:
+        progress, total = carry
+        keys = augmentation_keys(order_key, index, jnp.arange(batch_size))
+        images, labels = benchmark.samples(train, task, batches[index], True, keys)
+        progress, loss = learner.update(start, progress, images, labels)
+        return progress, total + loss
 
-    def loss(learned: Any, stats: Stats, images: Array, labels: Array) -> tuple[Array, Stats]:
-        logits, stats = net.apply(method.effective(*all_of(learned)), stats, images, train=True)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
-
-    def step(index: Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        learned, state, stats, total = carry
-        images, labels = benchmark.samples(train, task, batches[index], True, augmentation_key(order_key, index))
-        (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(learned, stats, images, labels)
-        update, state = transformation.update(gradient, state, learned)
-        return optax.apply_updates(learned, update), state, stats, total + value
-
-    def epoch(carry: tuple[Any, ...], bounds: tuple[Array, Array]) -> tuple[tuple[Any, ...], tuple[Array, Array]]:
-        start, stop = bounds
-        learned, state, stats, total = jax.lax.fori_loop(start, stop, step, (*carry, jnp.float32(0)))
-        accuracy = validate(method.effective(*all_of(learned)), stats, task)
-        return (learned, state, stats), (total / (stop - start), accuracy)
+    def epoch(progress: Progress, bounds: tuple[Array, Array]) -> tuple[Progress, tuple[Array, Array]]:
+        first, stop = bounds
+        progress, total = jax.lax.fori_loop(first, stop, step, (progress, jnp.float32(0)))
+        accuracy = validate(learner.effective(start, progress), progress.stats, task)
+        return progress, (total / (stop - first), accuracy)
 
     ends = epoch_ends(benchmark.train_size, steps, batch_size)
     bounds = jnp.asarray([0, *ends[:-1]], jnp.int32), jnp.asarray(ends, jnp.int32)
-    start = learned, transformation.init(learned), stats
-    (learned, _, stats), (losses, accuracies) = jax.lax.scan(epoch, start, bounds)
-    owned = all_of(learned)[1]
-    legacy = None if legacy is None else method.leave(legacy, owned)
-    return Learned(method.keep(owned), learned["weights"], legacy, stats, losses, accuracies)
+    progress, (losses, accuracies) = jax.lax.scan(epoch, learner.begin(start, stats), bounds)
+    owned = learner.now(start, progress.learned).owned
+    legacy = None if legacy is None else learner.method.leave(legacy, owned)
+    kept = learner.method.keep(owned)
+    return Learned(kept, progress.learned["weights"], legacy, progress.stats, losses, accuracies)
 
 
-def augmentation_key(order_key: Key[Array, ""], step: int | Int[Array, ""]) -> Key[Array, ""]:
-    """The key with which the images of a batch are augmented, given the one that its batches are drawn with."""
+def augmentation_keys(
+    order_key: Key[Array, ""], step: int | Int[Array, ""], places: Int[Array | np.ndarray, " images"]
+) -> Key[Array, " images"]:
+    """The keys with which images of a batch are augmented.
+
+    Args:
+        order_key: what the task's batches are drawn with.
+        step: the number of the update.
+        places: of the images in the batch.
+    """
     no_epoch = 2**32 - 1  # the shuffles of epochs are drawn with their numbers
-    return jax.random.fold_in(jax.random.fold_in(order_key, no_epoch), step)
+    key = jax.random.fold_in(jax.random.fold_in(order_key, no_epoch), step)
+    return jax.vmap(partial(jax.random.fold_in, key))(places)
 
 
 def epoch_ends(samples: int, steps: int, batch_size: int) -> list[int]:

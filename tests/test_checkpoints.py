@@ -191,13 +191,13 @@ def test_a_step_written_before_there_were_states_is_read(saved):
 
 def test_an_interrupt_during_a_save_comes_after_it(tmp_path, monkeypatch):
     with Checkpoints(tmp_path, EXPERIMENT) as checkpoints:
-        save = checkpoints._manager.save
+        save = checkpoints._steps.save
 
         def interrupted_save(*arguments, **options):
             signal.raise_signal(signal.SIGINT)
             return save(*arguments, **options)
 
-        monkeypatch.setattr(checkpoints._manager, "save", interrupted_save)
+        monkeypatch.setattr(checkpoints._steps, "save", interrupted_save)
         with pytest.raises(KeyboardInterrupt):
             checkpoints.save(chunk(2, 0), {"tasks": 2})
     assert [step.record for step in restored(tmp_path).steps] == [{"tasks": 2}]

@@ -175,8 +175,8 @@ def split():
 
     def one(task, key):
         validate = partial(evaluation.accuracy, net, benchmark, digits.test)
-        settings = (net, methods.SupSup(), benchmark, optimizers.RMSprop(1e-2), 60, 32, validate)
-        return training.train_task(*settings, weights, {}, digits.train, task, key)
+        learner = training.Learner(net, methods.SupSup(), optimizers.RMSprop(1e-2))
+        return training.train_task(learner, benchmark, 60, 32, validate, weights, {}, digits.train, task, key)
 
     return digits, benchmark, net, weights, tasks, jax.jit(jax.vmap(one))(tasks, jax.random.split(jax.random.key(1)))
 

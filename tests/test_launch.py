@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from supsup_jax import UserError, data, launch, results
-from supsup_jax.experiment import Experiment, load_experiment
+from supsup_jax.experiment import Experiment
+from supsup_jax.settings import load_experiment
 
 DENSE = Experiment("script", "digits", num_tasks=9, steps=100)
 

@@ -56,7 +56,8 @@ def split_digits():
     tasks = benchmark.tasks(digits, 0, range(5))
 
     def learn(task, key):
-        settings = (net, HopSupSup(), benchmark, optimizers.SGD(0.1), 60, 32, lambda *_: jnp.float32(0))
+        learner = training.Learner(net, HopSupSup(), optimizers.SGD(0.1))
+        settings = learner, benchmark, 60, 32, lambda *_: jnp.float32(0)
         return training.train_task(*settings, weights, {}, digits.train, task, key).kept
 
     def batches(task, key):

@@ -50,7 +50,7 @@ DATASET = small_dataset()
 
 def run(folder, experiment=EXPERIMENT, **options):
     folder.mkdir(exist_ok=True, parents=True)
-    return scenarios.run_of(experiment.scenario).of(experiment, DATASET, folder, **options)
+    return scenarios.run_of(experiment).of(experiment, DATASET, folder, **options)
 
 
 def measured(record):

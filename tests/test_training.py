@@ -20,8 +20,8 @@ def learn(numbers, net=DENSE, steps=60, seed=1, method=None, capacity=None):
     def one(shared, one):
         weights, stats, train, test = shared
         validate = partial(evaluation.accuracy, net, BENCHMARK, test)
-        settings = (net, method, BENCHMARK, optimizers.RMSprop(1e-2), steps, 16, validate)
-        return training.train_task(*settings, weights, stats, train, *one)
+        learner = training.Learner(net, method, optimizers.RMSprop(1e-2))
+        return training.train_task(learner, BENCHMARK, steps, 16, validate, weights, stats, train, *one)
 
     weights, stats = net.init(training.weights_key(seed))
     keys = jax.vmap(lambda task: training.task_key(seed, task))(np.asarray(numbers))

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from supsup_jax.data import Dataset, Split
 from supsup_jax.networks import Network
+from supsup_jax.networks.layers import BatchNorm
 
 
 class ConvNet(nn.Module):
@@ -20,6 +21,22 @@ class ConvNet(nn.Module):
         x = nn.Conv(3, (2, 2), use_bias=False)(x)
         x = nn.BatchNorm(use_running_average=not train, use_scale=False, use_bias=False)(x)
         return nn.Dense(self.features, use_bias=False)(nn.relu(x).reshape(len(x), -1))
+
+
+class BatchNormNet(nn.Module):
+    """A convolution, this library's batch norm, and a dense layer."""
+
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Conv(3, (2, 2), use_bias=False)(x)
+        x = BatchNorm(axis_name=self.axis_name)(x, train)
+        return nn.Dense(4, use_bias=False)(nn.relu(x).reshape(len(x), -1))
+
+
+def batch_norm_net(axis_name=None) -> Network:
+    return Network(BatchNormNet(axis_name), input_shape=(5, 5, 1))
 
 
 def kernel_path(name):

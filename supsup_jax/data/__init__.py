@@ -1,19 +1,33 @@
 """Where the arrays come from, and what a task is."""
 
-from supsup_jax.data.arrays import Dataset, Split, load, load_cifar100, load_digits, load_mnist
-from supsup_jax.data.tasks import Benchmark, PermutedMNIST, RotatedMNIST, SplitCIFAR100, SplitMNIST, Tasks
+from supsup_jax.data.arrays import Dataset, Split, load, load_cifar100, load_digits, load_imagenet, load_mnist
+from supsup_jax.data.augmentation import Frames
+from supsup_jax.data.imagenet import Images
+from supsup_jax.data.tasks import (
+    Benchmark,
+    PermutedMNIST,
+    RotatedMNIST,
+    SplitCIFAR100,
+    SplitImageNet,
+    SplitMNIST,
+    Tasks,
+)
 
 __all__ = [
     "Benchmark",
     "Dataset",
+    "Frames",
+    "Images",
     "PermutedMNIST",
     "RotatedMNIST",
     "Split",
     "SplitCIFAR100",
+    "SplitImageNet",
     "SplitMNIST",
     "Tasks",
     "load",
     "load_cifar100",
     "load_digits",
+    "load_imagenet",
     "load_mnist",
 ]

@@ -1,14 +1,16 @@
-"""Data sets as arrays in memory, and where they come from."""
+"""Data sets, most of them as arrays in memory, and where they come from."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Int32, UInt8
 
-from supsup_jax.data import cifar100, files, mnist
+from supsup_jax.data import cifar100, files, imagenet, mnist
+from supsup_jax.data.augmentation import Frames
+from supsup_jax.data.imagenet import Images
 from supsup_jax.errors import UserError
 
 
@@ -16,16 +18,17 @@ class Split(NamedTuple):
     """The samples of a training or test set; a pytree.
 
     Attributes:
-        images: uint8, `(samples, height, width, channels)`.
+        images: uint8, `(samples, height, width, channels)`; those of ImageNet are on disk, and some of them decoded
+            are frames.
         labels: int32, `(samples,)`.
     """
 
-    images: UInt8[Array | np.ndarray, "samples height width channels"]
+    images: UInt8[Array | np.ndarray, "samples height width channels"] | Images | Frames
     labels: Int32[Array | np.ndarray, " samples"]
 
 
 class Dataset(NamedTuple):
-    """A data set in memory.
+    """A data set.
 
     Attributes:
         train: the training samples.
@@ -41,8 +44,9 @@ class Dataset(NamedTuple):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """`(height, width, channels)` of an image."""
-        return self.train.images.shape[1:]
+        """`(height, width, channels)` of an image, as a network sees it."""
+        images: Any = self.train.images
+        return images.shape[1:]
 
     @property
     def num_classes(self) -> int:
@@ -75,6 +79,20 @@ def load_cifar100(folder: Path) -> Dataset:
     return Dataset(*map(_split, cifar100.read(folder)), mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
 
 
+def load_imagenet(folder: Path, image_size: int = 224) -> Dataset:
+    """ImageNet: 1.28 million training and 50,000 validation images of 1,000 classes, on disk, of any size, in colour.
+
+    Args:
+        folder: holds ImageNet in one of the layouts that `supsup_jax.data.imagenet` reads.
+        image_size: pixels of a side of the square that a network will see.
+
+    Raises:
+        UserError: if it is not there, or not as it should be, or what decodes it is not installed.
+    """
+    train, test = imagenet.read(folder, image_size)
+    return Dataset(Split(*train), Split(*test), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
 def _split(samples: files.Samples) -> Split:
     images, labels = samples
     return Split(images, labels.astype(np.int32))
@@ -93,28 +111,31 @@ def load_digits(folder: Path | None = None) -> Dataset:
     images = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
     labels = labels.astype(np.int32)
     test = np.arange(len(labels)) % 5 == 4
-    train = Split(images[~test], labels[~test])
-    scaled = train.images / 255
-    return Dataset(train, Split(images[test], labels[test]), mean=(float(scaled.mean()),), std=(float(scaled.std()),))
+    scaled = images[~test] / 255
+    train, test_split = (Split(images[rows], labels[rows]) for rows in (~test, test))
+    return Dataset(train, test_split, mean=(float(scaled.mean()),), std=(float(scaled.std()),))
 
 
-_LOADERS: dict[str, Callable[[Path], Dataset]] = {
+_LOADERS: dict[str, Callable[..., Dataset]] = {
     "mnist": load_mnist,
     "cifar100": load_cifar100,
     "digits": load_digits,
+    "imagenet": load_imagenet,
 }
 
 
-def load(name: str, folder: str | Path) -> Dataset:
+def load(name: str, folder: str | Path, image_size: int | None = None) -> Dataset:
     """A data set by its name.
 
     Args:
-        name: `"mnist"`, `"cifar100"` or `"digits"`.
+        name: `"mnist"`, `"cifar100"`, `"digits"` or `"imagenet"`.
         folder: where the user keeps data; `~` is expanded.
+        image_size: pixels of a side of what a network will see of ImageNet's images, if not 224; others have a size.
 
     Raises:
         UserError: if there is no such data set, or its files cannot be used.
     """
     if name not in _LOADERS:
         raise UserError(f"there is no data set '{name}'; there are {', '.join(_LOADERS)}")
-    return _LOADERS[name](Path(os.path.expanduser(folder)))
+    settings = {"image_size": image_size} if name == "imagenet" and image_size else {}
+    return _LOADERS[name](Path(os.path.expanduser(folder)), **settings)

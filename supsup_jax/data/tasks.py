@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int32, Key, PyTree, UInt8
 from PIL import Image
 
 from supsup_jax.data.arrays import Dataset, Split
-from supsup_jax.data.augmentation import crop_and_flip
+from supsup_jax.data.augmentation import Frames, centre_crop, crop_and_flip, random_resized_crop
 
 Tasks = PyTree[Array | np.ndarray]
 """What describes tasks: leaves with a leading task axis; without it, one task."""
@@ -70,7 +71,7 @@ class Benchmark(ABC):
         task: Tasks,
         rows: Int[Array | np.ndarray, " batch"],
         train: bool,
-        key: Key[Array, ""] | None = None,
+        keys: Key[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, "batch height width channels"], Int[Array, " batch"]]:
         """Samples as the task shows them, inside a jitted function.
 
@@ -79,14 +80,14 @@ class Benchmark(ABC):
             task: what describes the task.
             rows: numbers below the task's `size`; beyond it samples are any.
             train: whether it is the training split.
-            key: random numbers for augmentation; without it images come as they are.
+            keys: random numbers to augment each image with; without them images come as they are.
 
         Returns:
             Normalised images and their labels.
         """
 
     def normalise(
-        self, images: UInt8[Array, "batch height width channels"]
+        self, images: UInt8[Array, "batch height width channels"] | Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch height width channels"]:
         """Images of 0 to 255 with the data set's mean subtracted, divided by its standard deviation."""
         scale = 1 / (255 * np.asarray(self.std, np.float32))
@@ -115,7 +116,7 @@ class PixelMapBenchmark(Benchmark):
         task: Int[Array | np.ndarray, " pixels"],
         rows: Int[Array | np.ndarray, " batch"],
         train: bool,
-        key: Key[Array, ""] | None = None,
+        keys: Key[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, "batch height width channels"], Int[Array, " batch"]]:
         """The images through the task's pixel map, an entry of which beyond the last pixel reads 0."""
         flat = jnp.asarray(split.images)[rows].reshape(len(rows), -1, self.image_shape[-1])
@@ -237,10 +238,15 @@ class ClassSplit(Benchmark):
         np.put_along_axis(labels, classes, np.arange(self.classes_per_task), axis=1)
         return labels
 
-    def augment(
-        self, images: UInt8[Array, "batch height width channels"], key: Key[Array, ""]
-    ) -> UInt8[Array, "batch height width channels"]:
-        """Images as training sees them: as they are."""
+    def show(
+        self, images: PyTree[Array], keys: Key[Array, " batch"] | None
+    ) -> UInt8[Array, "batch height width channels"] | Float[Array, "batch height width channels"]:
+        """Images as they are seen, before they are normalised; by default as they are.
+
+        Args:
+            images: a batch of them, as they lie in the data set.
+            keys: random numbers to augment each with, in training.
+        """
         return images
 
     def tasks(self, dataset: Dataset, seed: int, numbers: Sequence[int]) -> Rows:
@@ -276,14 +282,12 @@ class ClassSplit(Benchmark):
         task: Rows,
         rows: Int[Array | np.ndarray, " batch"],
         train: bool,
-        key: Key[Array, ""] | None = None,
+        keys: Key[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, "batch height width channels"], Int[Array, " batch"]]:
         """Samples of the task's classes, with their labels there."""
         chosen = jnp.asarray(task.train if train else task.test)[rows]
-        images = jnp.asarray(split.images)[chosen]
-        if key is not None:
-            images = self.augment(images, key)
-        return self.normalise(images), jnp.asarray(task.labels)[jnp.asarray(split.labels)[chosen]]
+        images = jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], split.images)
+        return self.normalise(self.show(images, keys)), jnp.asarray(task.labels)[jnp.asarray(split.labels)[chosen]]
 
 
 @dataclass(frozen=True)
@@ -324,8 +328,28 @@ class SplitCIFAR100(ClassSplit):
         """The original's, `RandomState(seed).permutation(100)`."""
         return np.random.RandomState(seed).permutation(self.dataset_classes)
 
-    def augment(
-        self, images: UInt8[Array, "batch height width channels"], key: Key[Array, ""]
+    def show(
+        self, images: UInt8[Array, "batch height width channels"], keys: Key[Array, " batch"] | None
     ) -> UInt8[Array, "batch height width channels"]:
-        """Images moved by up to 4 pixels either way, and half of them mirrored."""
-        return crop_and_flip(images, key, padding=4)
+        """In training images moved by up to 4 pixels either way, and half of them mirrored."""
+        return images if keys is None else crop_and_flip(images, keys, padding=4)
+
+
+@dataclass(frozen=True)
+class SplitImageNet(ClassSplit):
+    """Every task has ten of the classes, in an order that is always the same; a label is the position among them.
+
+    Training sees random cutouts, resized and half of them mirrored; the test the central 224 of 256 pixels, or as much
+    of another size. The images of a task are `Frames`.
+    """
+
+    classes_per_task: int = 10
+
+    def order(self, seed: int) -> Int[np.ndarray, " classes"]:
+        """The original's, `RandomState(1).permutation(1000)`, whatever the seed."""
+        return np.random.RandomState(1).permutation(self.dataset_classes)
+
+    def show(self, images: Frames, keys: Key[Array, " batch"] | None) -> Float[Array, "batch height width channels"]:
+        """Random cutouts in training, else the central one, of the size that the network sees."""
+        size, _, _ = self.image_shape
+        return centre_crop(images, size) if keys is None else random_resized_crop(images, keys, size)

@@ -1,12 +1,16 @@
 """The loop of a run: tasks arrive one after another, are learned, saved and evaluated."""
 
-from supsup_jax.scenarios.given import GivenTasks
+from supsup_jax.experiment import Experiment
+from supsup_jax.scenarios.given import GivenTasks, tasks_of_run
 from supsup_jax.scenarios.run import Outcome, Report, Run
+from supsup_jax.scenarios.sharded import ShardedTasks
 from supsup_jax.scenarios.unknown import StreamOfTasks
 
-__all__ = ["GivenTasks", "Outcome", "Report", "Run", "StreamOfTasks", "run_of"]
+__all__ = ["GivenTasks", "Outcome", "Report", "Run", "ShardedTasks", "StreamOfTasks", "run_of", "tasks_of_run"]
 
 
-def run_of(scenario: str) -> type[Run]:
-    """How a scenario is run; `run_of(scenario).of(...)` runs it."""
-    return StreamOfTasks if scenario == "NNs" else GivenTasks
+def run_of(experiment: Experiment) -> type[Run]:
+    """How an experiment is run; `run_of(experiment).of(experiment, ...)` runs it."""
+    if experiment.scenario == "NNs":
+        return StreamOfTasks
+    return ShardedTasks if experiment.dataset == "imagenet" else GivenTasks

@@ -1,9 +1,10 @@
 """Scenarios GG, GNu and GNs: the learner is told where a task ends."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,15 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from supsup_jax import evaluation, memory_evaluation, parallel, records
-from supsup_jax.checkpoints import Chunk
+from supsup_jax.checkpoints import Checkpoints, Chunk
+from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
-from supsup_jax.experiment import Parts
-from supsup_jax.methods import HopSupSup, Kept, Legacy, Store
+from supsup_jax.experiment import Experiment, Parts
+from supsup_jax.methods import HopSupSup, Kept, Legacy, Method, Store
 from supsup_jax.networks import Stats, Weights, has_convolutions
 from supsup_jax.optimizers import Optimizer
 from supsup_jax.records import Record, TaskResult
 from supsup_jax.scenarios.run import Run
-from supsup_jax.training import Learned, task_key, train_task
+from supsup_jax.training import Learned, Learner, task_key, train_task
 
 
 class GivenTasks(Run):
@@ -30,8 +32,8 @@ class GivenTasks(Run):
         self._memory: Store | None = None  # what is kept of all tasks, where that does not grow with them
         self._legacy: Legacy | None = None  # what the last task that was learned in turn has left
         super().__init__(*arguments)
-        kept = sum(chunk.num_tasks for chunk in self._chunks)
-        if [task.task for task in self.record.tasks] != list(range(kept)):
+        kept, first = sum(chunk.num_tasks for chunk in self._chunks), self.experiment.first_task
+        if [task.task for task in self.record.tasks] != list(range(first, first + kept)):
             raise UserError(
                 f"{self.folder} holds masks of {kept} tasks, but results of others; restore it from a copy, "
                 "or start without --resume"
@@ -47,12 +49,8 @@ class GivenTasks(Run):
 
     def _kept(self) -> tuple[Store, Stats]:
         method = self.parts.method
-        if len(self._chunks) > 1:  # put together once, and not again at every evaluation
-            counts, stores, stats = zip(*self._chunks, strict=True)
-            stats = jax.tree.map(lambda *leaves: np.concatenate(leaves), *stats)
-            store = method.concatenate(stores, counts) if method.store_grows else {}
-            self._chunks = [Chunk(sum(counts), store, stats)]
-        (chunk,) = self._chunks
+        chunk = together(method, self._chunks)
+        self._chunks = [chunk]  # put together once, and not again at every evaluation
         return chunk.store if method.store_grows else self._memory, chunk.stats
 
     def _unchanged_since(self, num_tasks: int) -> bool:
@@ -60,14 +58,7 @@ class GivenTasks(Run):
         return not later or (method.store_grows and not any(method.trains_weights(task) for task in later))
 
     def _shapes(self, num_tasks: int) -> tuple[Any, Any]:
-        method = self.parts.method
-
-        def stacked(weights: Weights, stats: Stats) -> tuple[Store, Stats]:
-            kept = method.keep(method.init_task(jax.random.key(0), weights))
-            kept, stats = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_tasks), (kept, stats))
-            return method.pack(kept) if method.store_grows else {}, stats
-
-        return jax.eval_shape(stacked, self.weights, self.fresh_stats)
+        return shapes_of(self.parts.method, self.weights, self.fresh_stats, num_tasks)
 
     def _state_shapes(self) -> dict[str, Any]:
         method = self.parts.method
@@ -76,7 +67,7 @@ class GivenTasks(Run):
             kept = method.keep(method.init_task(jax.random.key(0), weights))
             left = {"weights": weights} if method.trains_weights(0) else {}
             if method.in_turn(0):
-                left |= _if_any(method.first_legacy(weights))
+                left |= if_any(method.first_legacy(weights))
             if method.store_grows:
                 return left
             return left | {"memory": method.remember(None, jax.tree.map(lambda leaf: leaf[None], kept))}
@@ -100,12 +91,13 @@ class GivenTasks(Run):
 
     def _learn_chunk(self) -> None:
         experiment, method = self.experiment, self.parts.method
-        numbers = self._next_tasks()
+        places = self._next_tasks()
+        numbers = experiment.first_task + places
         first = int(numbers[0])
         self.report(f"learning tasks {first} to {numbers[-1]}" if len(numbers) > 1 else f"learning task {first}")
         started = time.perf_counter()
         keys = jax.vmap(lambda task: task_key(experiment.seed, task))(numbers)
-        tasks = jax.tree.map(lambda leaf: leaf[numbers], self.tasks), keys
+        tasks = jax.tree.map(lambda leaf: leaf[places], self.tasks), keys
         state = {}
         if method.in_turn(first):
             learned, state = self._learn_in_turn(tasks, len(numbers), method.trains_weights(first))
@@ -114,30 +106,38 @@ class GivenTasks(Run):
             train = _side_by_side(self.parts, self.parts.steps, experiment.batch_size, convolutions)
             shared = *self.on_devices, self._started_from()
             learned = jax.block_until_ready(train(shared, tasks, self.tasks_at_once))
-        seconds = time.perf_counter() - started
+        self._save_learned(learned, state, time.perf_counter() - started)
 
+    def _save_learned(self, learned: Learned, state: dict[str, Any], seconds: float) -> None:
+        """Saves the next tasks, now that they are learned.
+
+        Args:
+            learned: what came of them, stacked along a leading task axis.
+            state: what they have replaced.
+            seconds: how long it took.
+        """
+        method, count = self.parts.method, len(learned.loss)
         if method.store_grows:
-            store, masks = method.pack(learned.kept), [None] * len(numbers)
+            store, masks = method.pack(learned.kept), [None] * count
         else:
             state["memory"] = jax.device_get(method.remember(self._memory, learned.kept))
             store, masks = {}, _as_hex(learned.kept)
         store, stats, loss, accuracy = jax.device_get((store, learned.stats, learned.loss, learned.accuracy))
-        learned_tasks = [
+        results = [
             TaskResult(
-                task=int(number),
+                task=self.experiment.first_task + self._num_learned + row,
                 finished=records.now(),
                 loss=float(loss[row, -1]),
                 accuracy=float(accuracy[row, -1]),
                 best=float(accuracy[row].max()),
-                seconds=seconds / len(numbers),
+                seconds=seconds / count,
                 mask=masks[row],
             )
-            for row, number in enumerate(numbers)
+            for row in range(count)
         ]
-        self._save(Chunk(len(numbers), store, stats), Record(tasks=learned_tasks), state or None)
+        self._save(Chunk(count, store, stats), Record(tasks=results), state or None)
         self.report(
-            f"accuracy {100 * accuracy[:, -1].mean():.2f} % with the task given",
-            len(numbers) * self.parts.steps / seconds,
+            f"accuracy {100 * accuracy[:, -1].mean():.2f} % with the task given", count * self.parts.steps / seconds
         )
 
     def _started_from(self) -> Legacy:
@@ -155,7 +155,7 @@ class GivenTasks(Run):
             legacy = one.legacy
             learned.append(jax.device_get(one._replace(weights=None, legacy=None)))
         left = {"weights": self.on_devices[0]} if trains_weights else {}
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *learned), jax.device_get(left | _if_any(legacy))
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *learned), jax.device_get(left | if_any(legacy))
 
     def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
         weights, _, _, test = self.on_devices
@@ -170,7 +170,41 @@ class GivenTasks(Run):
         return evaluation.evaluate(net, method, *common, stats, store, num_tasks, test, self.tasks), {}
 
 
-def _if_any(legacy: Legacy) -> dict[str, Legacy]:
+def tasks_of_run(folder: Path, experiment: Experiment, dataset: Dataset) -> tuple[Chunk, list[TaskResult]]:
+    """What a finished run holds of its tasks, which it learned side by side or one by one.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    parts = experiment.build(dataset)
+    weights, stats = jax.eval_shape(parts.net.init, jax.random.key(0))
+    with Checkpoints(folder, experiment.to_json()) as checkpoints:
+        steps = checkpoints.restore(partial(shapes_of, parts.method, weights, stats)).steps
+    chunks = [step.chunk for step in steps if step.chunk]
+    return together(parts.method, chunks), [task for step in steps for task in Record.from_json(step.record).tasks]
+
+
+def together(method: Method, chunks: Sequence[Chunk]) -> Chunk:
+    """Several chunks of tasks as one."""
+    if len(chunks) == 1:
+        return chunks[0]
+    counts, stores, stats = zip(*chunks, strict=True)
+    store = method.concatenate(stores, counts) if method.store_grows else {}
+    return Chunk(sum(counts), store, jax.tree.map(lambda *leaves: np.concatenate(leaves), *stats))
+
+
+def shapes_of(method: Method, weights: Any, stats: Any, num_tasks: int) -> tuple[Any, Any]:
+    """The shapes and types of what is kept of so many tasks, and of their statistics, given those of the weights."""
+
+    def stacked(weights: Weights, stats: Stats) -> tuple[Store, Stats]:
+        kept = method.keep(method.init_task(jax.random.key(0), weights))
+        kept, stats = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_tasks), (kept, stats))
+        return method.pack(kept) if method.store_grows else {}, stats
+
+    return jax.eval_shape(stacked, weights, stats)
+
+
+def if_any(legacy: Legacy) -> dict[str, Legacy]:
     """A part of the state, if there is anything in it."""
     return {"legacy": legacy} if jax.tree.leaves(legacy) else {}
 
@@ -200,10 +234,8 @@ def _learner(parts: Parts, optimizer: Optimizer, trains_weights: bool, steps: in
         images_at_once = parts.protocol.batch_size if isinstance(parts.method, HopSupSup) else None
         validate = partial(evaluation.accuracy, parts.net, parts.benchmark, test, images_at_once=images_at_once)
         return train_task(
-            net=parts.net,
-            method=parts.method,
+            learner=Learner(parts.net, parts.method, optimizer, trains_weights),
             benchmark=parts.benchmark,
-            optimizer=optimizer,
             steps=steps,
             batch_size=batch_size,
             validate=validate,
@@ -212,7 +244,6 @@ def _learner(parts: Parts, optimizer: Optimizer, trains_weights: bool, steps: in
             train=train,
             task=task,
             key=key,
-            trains_weights=trains_weights,
             legacy=legacy,
         )
 

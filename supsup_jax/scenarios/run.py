@@ -1,5 +1,6 @@
 """What the loops have in common: what is learned and measured lies in memory and on disk alike, and is evaluated."""
 
+import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from supsup_jax import backend, evaluation, interruption, parallel, results, storage
+from supsup_jax import backend, evaluation, hosts, interruption, parallel, results, storage
 from supsup_jax.checkpoints import Checkpoints, Chunk
 from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
@@ -95,8 +96,9 @@ class Run(ABC):
                 f"{folder} holds {self._num_learned} tasks; give --num-tasks {self._num_learned} or more, or start "
                 "without --resume"
             )
-        self.tasks = self.parts.benchmark.tasks(dataset, experiment.seed, range(experiment.num_tasks))
-        self.on_devices = parallel.replicate((self.weights, self.fresh_stats, dataset.train, dataset.test))
+        numbers = range(experiment.first_task, experiment.first_task + experiment.num_tasks)
+        self.tasks = self.parts.benchmark.tasks(dataset, experiment.seed, numbers)
+        self.on_devices = parallel.replicate((self.weights, self.fresh_stats, *self._resident()))
         self.tasks_at_once = min(tasks_at_once or self._tasks_that_fit(), experiment.num_tasks)
 
     @classmethod
@@ -121,12 +123,20 @@ class Run(ABC):
             UserError: if the folder's checkpoints cannot be read, or another process is using it.
         """
         try:
-            with FileLock(folder / ".lock", timeout=0), Checkpoints(folder, experiment.to_json()) as checkpoints:
+            with contextlib.ExitStack() as stack:
+                if hosts.is_first():
+                    stack.enter_context(FileLock(folder / ".lock", timeout=0))
+                checkpoints = stack.enter_context(Checkpoints(folder, experiment.to_json()))
                 run = cls(experiment, dataset, folder, checkpoints, tasks_at_once, report)
-                with results.EventWriter(folder) as run._events:
-                    return run._go()
+                if hosts.is_first():
+                    run._events = stack.enter_context(results.EventWriter(folder))
+                return run._go()
         except Timeout as error:
             raise UserError(f"{folder} is in use by another process; wait for it, or start without --resume") from error
+
+    def _resident(self) -> tuple[Any, Any]:
+        """What lies on the devices all the time of the training and the test samples; by default all."""
+        return self.dataset.train, self.dataset.test
 
     @abstractmethod
     def _learn_chunk(self) -> None:
@@ -193,6 +203,8 @@ class Run(ABC):
 
     def _write(self, tasks: list[TaskResult]) -> None:
         """Brings the run's files up to the record, of which `results.csv` may lack these tasks."""
+        if not hosts.is_first():
+            return
         name = self.folder.name
         if tasks:
             results.append_results(self.folder.parent / "results.csv", self.folder, name, tasks)
@@ -217,7 +229,7 @@ class Run(ABC):
         self._write(self.record.tasks)
         self._evaluate_where_due()
         while self._num_learned < self.experiment.num_tasks:
-            interruption.check()
+            self._stop_if_asked()
             self._learn_chunk()
             self._evaluate_where_due()
         store, stats = self._kept()
@@ -241,7 +253,7 @@ class Run(ABC):
             if not self._unchanged_since(num_tasks):
                 self.report(f"not evaluated: {num_tasks} tasks, since what they share has changed with later ones")
                 continue
-            interruption.check()
+            self._stop_if_asked()
             self.report(f"evaluating {num_tasks} tasks")
             started = time.perf_counter()
             measured, more = self._evaluate(num_tasks)
@@ -260,6 +272,15 @@ class Run(ABC):
                     f"{num_tasks} tasks: accuracy {100 * np.mean(result.inferred):.2f} % with the task inferred, "
                     f"which was right in {100 * np.mean(result.picked):.2f} %"
                 )
+
+    def _stop_if_asked(self) -> None:
+        """A place where the run can stop.
+
+        Raises:
+            KeyboardInterrupt: if an end was asked for, here or on another host.
+        """
+        if hosts.any_of(interruption.asked()):
+            raise KeyboardInterrupt
 
     def report(self, message: str, steps_per_second: float = 0.0, tasks: int | None = None) -> None:
         """Says how far the run is; by default as many tasks are learned as are recorded."""

@@ -19,7 +19,7 @@ from supsup_jax.metrics import discovery_metrics, usual_masks
 from supsup_jax.networks import Stats
 from supsup_jax.records import Record, StreamResult, TaskResult
 from supsup_jax.scenarios.run import Run
-from supsup_jax.training import augmentation_key, draw_batches, epoch_ends, task_key
+from supsup_jax.training import augmentation_keys, draw_batches, epoch_ends, keys_of, task_key
 
 
 class StreamOfTasks(Run):
@@ -102,7 +102,7 @@ class StreamOfTasks(Run):
         experiment, benchmark = self.experiment, self.parts.benchmark
         weights, stats, train, _ = self.on_devices
         task = jax.tree.map(lambda leaf: leaf[number], self.tasks)
-        _, order_key = jax.random.split(task_key(experiment.seed, number))
+        _, order_key = keys_of(task_key(experiment.seed, number))
         rows = _drawn(benchmark, self.parts.steps, experiment.batch_size)(order_key, task)
         used: list[int] = []
         ends = epoch_ends(benchmark.train_size, self.parts.steps, experiment.batch_size)
@@ -159,7 +159,8 @@ def _shown(benchmark: Benchmark) -> Callable[..., Any]:
     def show(split: Any, task: Any, batches: Any, order_key: Any, first: Any) -> tuple[jax.Array, jax.Array]:
         def one(numbered: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
             step, rows = numbered
-            return benchmark.samples(split, task, rows, True, augmentation_key(order_key, step))
+            keys = augmentation_keys(order_key, step, np.arange(len(rows)))
+            return benchmark.samples(split, task, rows, True, keys)
 
         return jax.lax.map(one, (first + np.arange(len(batches)), batches))
 

@@ -11,7 +11,7 @@ Expect:     a day or more on two CPU cores (estimated; no full run was made). Th
 from pathlib import Path
 
 from supsup_jax import launch
-from supsup_jax.experiment import load_experiment
+from supsup_jax.settings import load_experiment
 
 if __name__ == "__main__":
     config = Path(__file__).parent / "configs/rn18-batche-randw.yaml"

@@ -1,0 +1,82 @@
+"""Runs that learned a task each, as one run of all of them."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from supsup_jax import data, results, tables
+from supsup_jax.checkpoints import Checkpoints
+from supsup_jax.errors import UserError
+from supsup_jax.records import Record
+from supsup_jax.scenarios import tasks_of_run
+from supsup_jax.settings import read_run
+
+_COLLECTED = "~collected"
+
+
+def groups(folders: Sequence[Path]) -> list[list[Path]]:
+    """The finished runs from some folders down, those together that differ in their tasks only.
+
+    What was collected before is left out.
+
+    Raises:
+        UserError: if a folder holds no finished run, or a damaged one.
+    """
+    groups: dict[str, list[Path]] = {}
+    for folder in folders:
+        found = [run for run in tables.run_folders(folder) if _COLLECTED not in run.name]
+        if not found:
+            raise UserError(f"{folder} holds no run that was evaluated; give the folder of a run, or one above several")
+        for run in sorted(found):
+            experiment = dataclasses.replace(read_run(run)[0], first_task=0, num_tasks=1, eval_at=())
+            groups.setdefault(json.dumps(experiment.to_json()), []).append(run)
+    return list(groups.values())
+
+
+def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
+    """Makes one run of several, of which each learned some of its tasks; it stands beside the first of them.
+
+    What it holds is what a single run over all tasks would, since a task depends on the seed and its number alone.
+
+    Args:
+        folders: the runs, finished, of the same settings but for their tasks; these follow one another.
+        data_folder: where their data set is, if not where it was.
+
+    Returns:
+        The folder of the new run, which is not evaluated yet.
+
+    Raises:
+        UserError: if the runs do not make one, or cannot be read; then nothing is written.
+    """
+    runs = {folder: read_run(folder) for folder in folders}
+    order = sorted(folders, key=lambda folder: runs[folder][0].first_task)
+    first, options, command = runs[order[0]]
+    following = first.first_task
+    for folder in order:
+        experiment, _, _ = runs[folder]
+        alike = dataclasses.replace(experiment, first_task=first.first_task)
+        if differences := first.differs_from(alike.to_json()):
+            raise UserError(f"{folder} has other settings than {order[0]} ({'; '.join(differences)}); collect it apart")
+        if experiment.first_task != following:
+            what = "learned task" if experiment.first_task < following else "is the first with a task after"
+            lacking = experiment.first_task if experiment.first_task < following else following
+            how = "another run did too: give one of them" if experiment.first_task < following else "no run has it"
+            raise UserError(f"{folder} {what} {lacking}, {how}")
+        if not results.is_finished(folder, experiment.evaluations):
+            raise UserError(f"{folder} is not finished; go on with it: python -m supsup_jax run {folder}")
+        following += experiment.num_tasks
+    whole = dataclasses.replace(first, num_tasks=following - first.first_task)
+    dataset = data.load(first.dataset, data_folder or options["data"], first.image_size)
+    learned = [tasks_of_run(folder, runs[folder][0], dataset) for folder in order]
+
+    name = re.sub(r"~task=\d+(~try=\d+)?$", "", order[0].name)
+    folder = results.new_folder(order[0].parent, f"{name}{_COLLECTED}")
+    where = options | {"data": str((data_folder or Path(options["data"])).absolute()), "tasks": None}
+    plain = {"experiment": whole.to_json(), "options": where, "densities": whole.densities(dataset)}
+    results.write_settings(folder, plain, command)
+    with Checkpoints(folder, whole.to_json()) as checkpoints:
+        for chunk, tasks in learned:
+            checkpoints.save(chunk, Record(tasks=tasks).to_json())
+    return folder

@@ -1,0 +1,110 @@
+"""One run on several hosts, a process on each: all compute the same in step, and the first one reads and writes.
+
+With one process, which is the rule, nothing here does anything.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import PyTree
+
+from supsup_jax.errors import UserError
+
+
+def join(coordinator: str | None, hosts: int | None, host: int | None) -> bool:
+    """Joins the other processes of a run, if it has any; call it before JAX computes anything.
+
+    Args:
+        coordinator: `HOST:PORT` of the first process; without it SLURM is asked, if it started several.
+        hosts: how many processes there are.
+        host: which of them this is, from 0.
+
+    Returns:
+        Whether there are others.
+
+    Raises:
+        UserError: if the others cannot be reached.
+    """
+    if coordinator is None:
+        if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) < 2:
+            return False
+        jax.distributed.initialize()
+        return True
+    try:
+        jax.distributed.initialize(coordinator, hosts, host)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"the run's other hosts cannot be reached through {coordinator} ({' '.join(str(error).split())}); start "
+            "the same command on each of them, with its own --host, within five minutes"
+        ) from None
+    return True
+
+
+def is_first() -> bool:
+    """Whether this is the process that reads and writes."""
+    return jax.process_index() == 0
+
+
+def told_by_first(make: Callable[[], Any]) -> Any:
+    """What the first process makes, plain data, in all of them.
+
+    Raises:
+        UserError: in all of them, if the first one raises it.
+    """
+    if jax.process_count() == 1:
+        return make()
+    said = b""
+    if is_first():
+        try:
+            said = json.dumps({"made": make()}).encode()
+        except UserError as error:
+            said = json.dumps({"error": str(error)}).encode()
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
+    told = np.frombuffer(said, np.uint8) if said else np.zeros(length, np.uint8)
+    plain = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(told), np.uint8).tobytes())
+    if "error" in plain:
+        raise UserError(plain["error"])
+    return plain["made"]
+
+
+def from_first(make: Callable[[], PyTree[Any]], like: PyTree[Any]) -> PyTree[Any]:
+    """The arrays that the first process makes, in all of them.
+
+    Args:
+        make: called in the first process.
+        like: their shapes and types.
+
+    Raises:
+        UserError: in all of them, if the first one raises it.
+    """
+    made: list[Any] = []
+    told_by_first(lambda: made.append(make()))
+    if jax.process_count() == 1:
+        return made[0]
+    leaves = jax.tree.leaves(made[0]) if made else [np.zeros(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), multihost_utils.broadcast_one_to_all(leaves))
+
+
+def any_of(flag: bool) -> bool:
+    """Whether it holds in any of the processes."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
+def share_of(rows: np.ndarray) -> np.ndarray:
+    """The part of some rows, one after another, that this process is to read; all have equally many."""
+    each = -(-len(rows) // jax.process_count())
+    return np.resize(rows, each * jax.process_count())[jax.process_index() * each :][:each]
+
+
+def gathered(parts: PyTree[np.ndarray], length: int) -> PyTree[np.ndarray]:
+    """What all processes have read of their shares of so many rows, in the order of the rows."""
+    if jax.process_count() > 1:
+        parts = multihost_utils.process_allgather(parts, tiled=True)
+    return jax.tree.map(lambda leaf: leaf[:length], parts)

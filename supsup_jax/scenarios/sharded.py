@@ -1,0 +1,302 @@
+"""Scenario GG where a task takes all devices: they share its batches, and its images are loaded with it.
+
+A task is learned in pieces of some seconds. Between them it can be interrupted: it is then saved unfinished, and gone
+on with on any number of devices and hosts.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from supsup_jax import evaluation, hosts, interruption, parallel, results
+from supsup_jax.checkpoints import Unfinished
+from supsup_jax.data import Images, Split
+from supsup_jax.data.tasks import Rows
+from supsup_jax.experiment import Parts
+from supsup_jax.methods import Legacy
+from supsup_jax.networks import Stats, Weights
+from supsup_jax.scenarios.feeding import (
+    Feed,
+    Piece,
+    Resident,
+    Share,
+    Streamed,
+    batches_of,
+    fits,
+    load,
+    own_rows,
+    unreadable_rows,
+)
+from supsup_jax.scenarios.given import GivenTasks, if_any
+from supsup_jax.training import Learned, Learner, Progress, Start, augmentation_keys, draw_batches, keys_of, task_key
+
+# A piece of training takes about as many seconds, so that an interruption is heard soon.
+_PIECE = 5.0
+
+# An unfinished task is saved after so many seconds at the latest.
+_SAVE_AFTER = 600.0
+
+
+@dataclass
+class _Task:
+    """A task that is being learned.
+
+    Attributes:
+        done: updates made.
+        progress: what they have changed.
+        losses: the mean of each epoch so far.
+        accuracies: after each epoch so far.
+        total: the sum of the losses of this epoch so far.
+        seconds: how long it took before this process went on with it.
+    """
+
+    done: int
+    progress: Progress
+    losses: list[float]
+    accuracies: list[float]
+    total: float = 0.0
+    seconds: float = 0.0
+
+
+class ShardedTasks(GivenTasks):
+    """Learns tasks one after another, each on all devices of all hosts."""
+
+    def _resident(self) -> tuple[Any, Any]:
+        return None, None  # a task's images are loaded with it
+
+    def _tasks_that_fit(self) -> int:
+        return 1
+
+    def _learn_chunk(self) -> None:
+        method, place = self.parts.method, self._num_learned
+        number = self.experiment.first_task + place
+        programs = _programs(self.parts, method.trains_weights(number))
+        init_key, order_key = keys_of(task_key(self.experiment.seed, number))
+        weights, stats, _, _ = self.on_devices
+        start, progress = programs.begin(weights, stats, init_key, self._started_from())
+        task = self._resume(number, progress)
+        started = time.perf_counter() - task.seconds
+        self._train(number, place, programs, start, order_key, task, started)
+        learned, legacy = programs.finish(start, task.progress, self._started_from())
+        state = {}
+        if method.in_turn(number):
+            left = if_any(legacy)
+            if learned.weights is not None:
+                self.on_devices = (learned.weights, *self.on_devices[1:])
+                left |= {"weights": learned.weights}
+            state = jax.device_get(left)
+        measured = learned._replace(weights=None, loss=np.array(task.losses), accuracy=np.array(task.accuracies))
+        stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], measured)
+        self._save_learned(stacked, state, time.perf_counter() - started)
+        self.checkpoints.forget_unfinished()
+
+    def _resume(self, number: int, progress: Progress) -> _Task:
+        """The task as it was saved unfinished, or from its beginning."""
+        saved = self.checkpoints.restore_unfinished(number, jax.eval_shape(lambda tree: tree, progress))
+        if saved is None:
+            return _Task(0, progress, [], [])
+        self.report(f"going on with task {number} after {saved.done:,} updates")
+        return _Task(saved.done, parallel.replicate(saved.arrays), **saved.measured)
+
+    def _train(
+        self, number: int, place: int, programs: "_Programs", start: Start, order_key: Any, task: _Task, started: float
+    ) -> None:
+        """Makes the updates that the task lacks.
+
+        Raises:
+            KeyboardInterrupt: if it was interrupted; it is saved by then.
+        """
+        parts, batch_size = self.parts, self.experiment.batch_size
+        description = jax.tree.map(lambda leaf: leaf[place], self.tasks)
+        own = own_rows(description)
+        test, test_share = self._test_of(number, description)
+        per_epoch = -(-parts.benchmark.train_size // batch_size)
+        batches = np.asarray(_drawn(parts, batch_size)(order_key, description))
+        feed = self._feed(number, description, batches, task.done, per_epoch)
+        at_once, saved_at = 1, time.perf_counter()
+        while task.done < parts.steps:
+            epoch_end = min(task.done - task.done % per_epoch + per_epoch, parts.steps)
+            piece_started = time.perf_counter()
+            piece = feed.piece(task.done, min(task.done + at_once, epoch_end))
+            task.progress, loss = programs.advance(start, task.progress, piece, own, order_key)
+            task.total += float(loss)
+            seconds = time.perf_counter() - piece_started
+            made = piece.stop - piece.start
+            task.done += made
+            if task.done == epoch_end:
+                task.losses.append(task.total / (task.done % per_epoch or per_epoch))
+                effective = programs.effective(start, task.progress)
+                task.accuracies.append(programs.measure(test_share, effective, task.progress.stats, test, own))
+                task.total = 0.0
+            of_steps = f"task {number}: {task.done:,} of {parts.steps:,} updates"
+            accuracy = f", accuracy {100 * task.accuracies[-1]:.2f} %" if task.accuracies else ""
+            self.report(of_steps + accuracy, made / seconds)
+            at_once = hosts.told_by_first(lambda made=made, seconds=seconds: max(1, int(_PIECE * made / seconds)))
+            asked = hosts.any_of(interruption.asked())
+            late = hosts.told_by_first(lambda since=saved_at: time.perf_counter() - since > _SAVE_AFTER)
+            if task.done < parts.steps and (asked or late):
+                self._save_unfinished(number, task, time.perf_counter() - started)
+                saved_at = time.perf_counter()
+            if task.done < parts.steps and asked:
+                feed.close()
+                raise KeyboardInterrupt
+        feed.close()
+        self._name_unreadable(number, self.dataset.train, feed.unreadable())
+
+    def _save_unfinished(self, number: int, task: _Task, seconds: float) -> None:
+        measured = {"losses": task.losses, "accuracies": task.accuracies, "total": task.total, "seconds": seconds}
+        self.checkpoints.save_unfinished(Unfinished(number, task.done, jax.device_get(task.progress), measured))
+
+    def _feed(
+        self, number: int, task: Rows, batches: Int[np.ndarray, "steps batch"], done: int, per_epoch: int
+    ) -> Feed:
+        """What gives the task's batches."""
+        rows, places = np.asarray(task.train)[: int(task.train_size)], self.parts.benchmark.train_size
+        cache_size = self.experiment.shorter_side
+        if fits(places, cache_size):
+            split = load(self.dataset.train, rows, places, cache_size, self._decoding(number))
+            return Resident(split, rows, batches, per_epoch)
+        self.report(f"task {number} does not fit on a device: its images are decoded anew for each batch")
+        return Streamed(self.dataset.train, rows, batches[done:], cache_size)
+
+    def _test_of(self, number: int, task: Rows) -> tuple[Split, Share]:
+        """The test samples of a task on all devices, and how these share them."""
+        rows, places = np.asarray(task.test)[: int(task.test_size)], self.parts.benchmark.test_size
+        split = load(self.dataset.test, rows, places, self.experiment.shorter_side, self._decoding(number))
+        self._name_unreadable(number, self.dataset.test, unreadable_rows(split, rows))
+        return parallel.replicate(split), batches_of(places, self.experiment.test_batch_size, len(rows))
+
+    def _decoding(self, number: int) -> Callable[[int, int], None]:
+        """Reports how many images are decoded, now and then."""
+        reported = time.perf_counter()
+
+        def progress(done: int, of: int) -> None:
+            nonlocal reported
+            if done == of or time.perf_counter() - reported > 1:
+                self.report(f"decoding images of task {number}: {done:,} of {of:,}")
+                reported = time.perf_counter()
+
+        return progress
+
+    def _name_unreadable(self, number: int, split: Split, rows: set[int]) -> None:
+        """Says which images of a task could not be read."""
+        assert isinstance(split.images, Images)
+        if rows and hosts.is_first():
+            path = results.add_unreadable(self.folder, [split.images.name(row) for row in sorted(rows)])
+            self.report(f"{len(rows)} images of task {number} cannot be read, and count for nothing: see {path}")
+
+    def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
+        programs = _programs(self.parts, False)
+        weights, _, _, _ = self.on_devices
+        store, stats = self._kept()
+        accuracies = []
+        for place in range(num_tasks):
+            self._stop_if_asked()
+            task = jax.tree.map(lambda leaf, place=place: leaf[place], self.tasks)
+            test, share = self._test_of(self.experiment.first_task + place, task)
+            effective = programs.combine(weights, store, place)
+            own_stats = jax.tree.map(lambda leaf, place=place: leaf[place], stats)
+            accuracies.append(programs.measure(share, effective, own_stats, test, own_rows(task)))
+        return evaluation.Evaluation(np.array(accuracies)), {}
+
+
+class _Programs(NamedTuple):
+    """The compiled functions of learning and testing tasks.
+
+    Attributes:
+        begin: what a task starts from.
+        advance: some updates, and the sum of their losses.
+        effective: the weights that a task runs with while it is learned.
+        finish: what is kept of a task, and what it leaves.
+        combine: the weights that a learned task runs with.
+        measure: the accuracy of a task.
+    """
+
+    begin: Callable[..., tuple[Start, Progress]]
+    advance: Callable[[Start, Progress, Piece, Rows, Any], tuple[Progress, Any]]
+    effective: Callable[[Start, Progress], Weights]
+    finish: Callable[[Start, Progress, Legacy], tuple[Learned, Legacy]]
+    combine: Callable[..., Weights]
+    measure: Callable[[Share, Weights, Stats, Split, Rows], float]
+
+
+@cache
+def _programs(parts: Parts, trains_weights: bool) -> _Programs:
+    """The functions for tasks with which the shared weights are trained, or not; the same ones for the same parts."""
+    net, method, benchmark = parts.net, parts.method, parts.benchmark
+    optimizer = parts.weights_optimizer if trains_weights else parts.optimizer
+    learner = Learner(net, method, optimizer, trains_weights, parallel.average)
+
+    @jax.jit
+    def begin(weights: Weights, stats: Stats, key: Any, legacy: Legacy) -> tuple[Start, Progress]:
+        start = learner.start(weights, key, legacy)
+        return start, learner.begin(start, stats)
+
+    def updates(share: Share, common: Any) -> tuple[Progress, jax.Array]:
+        start, progress, common_split, task, order_key, first, begins, ends = common
+        split: Any = common_split if share.split is None else share.split
+
+        def step(index: jax.Array, carry: tuple[Progress, jax.Array]) -> tuple[Progress, jax.Array]:
+            progress, total = carry
+            rows = share.rows[index]
+            keys = augmentation_keys(order_key, first + index, share.places)
+            images, labels = benchmark.samples(split, task, rows, True, keys)
+            counts = share.counts[index] * split.images.readable[rows]
+            progress, loss = learner.update(start, progress, images, labels, counts)
+            return progress, total + loss
+
+        return jax.lax.fori_loop(begins, ends, step, (progress, jnp.float32(0)))
+
+    on_devices = parallel.data_parallel(updates)
+
+    def advance(start: Start, progress: Progress, piece: Piece, task: Rows, order_key: Any) -> Any:
+        where = np.int32(piece.first), np.int32(piece.start), np.int32(piece.stop)
+        return on_devices(piece.share, (start, progress, piece.split, task, order_key, *where))
+
+    def finish(start: Start, progress: Progress, legacy: Legacy) -> tuple[Learned, Legacy]:
+        owned = learner.now(start, progress.learned).owned
+        none = jnp.zeros(0)
+        learned = Learned(method.keep(owned), progress.learned["weights"], None, progress.stats, none, none)
+        return learned, method.leave(legacy, owned)
+
+    def hits(share: Share, common: Any) -> jax.Array:
+        effective, stats, split, task = common
+
+        def batch(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
+            rows, counts = numbered
+            images, labels = benchmark.samples(split, task, rows, train=False)
+            logits, _ = net.apply(effective, stats, images, train=False)
+            counts = counts * split.images.readable[rows]
+            return jnp.stack([((logits.argmax(-1) == labels) * counts).sum(), counts.sum()])
+
+        return parallel.average(jax.lax.map(batch, (share.rows, share.counts)).sum(0))
+
+    hits_on_devices = parallel.data_parallel(hits)
+
+    def measure(share: Share, effective: Weights, stats: Stats, split: Split, task: Rows) -> float:
+        right, images = np.asarray(hits_on_devices(share, (effective, stats, split, task)))
+        return float(right / max(images, 1e-9))
+
+    def combine(weights: Weights, store: Any, place: Any) -> Weights:
+        return method.combine(weights, method.unpack(store, place))
+
+    return _Programs(begin, advance, jax.jit(learner.effective), jax.jit(finish), jax.jit(combine), measure)
+
+
+@cache
+def _drawn(parts: Parts, batch_size: int) -> Callable[..., jax.Array]:
+    """The jitted function that draws the batches of a task."""
+    benchmark = parts.benchmark
+
+    def draw(key: Any, task: Rows) -> jax.Array:
+        size = benchmark.size(task, train=True)
+        return draw_batches(key, benchmark.train_size, size, parts.steps, batch_size)
+
+    return jax.jit(draw)

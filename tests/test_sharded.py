@@ -1,0 +1,317 @@
+"""Tasks whose batches several devices share, on small images that the tests make."""
+
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from toys import batch_norm_net
+
+from supsup_jax import checkpoints, collection, data, interruption, launch, methods, optimizers, parallel, scenarios
+from supsup_jax.experiment import Experiment
+from supsup_jax.scenarios import feeding, sharded
+from supsup_jax.training import Learner
+
+CLASSES, TRAIN, TEST = 20, 5, 3
+
+EXPERIMENT = Experiment(
+    "test",
+    dataset="imagenet",
+    benchmark="SplitImageNet",
+    network="LeNet",
+    width=0.1,
+    features=10,
+    er_scale=8.0,
+    scenario="GG",
+    num_tasks=2,
+    epochs=10,
+    batch_size=16,
+    optimizer="Adam",
+    learning_rate=3e-2,
+    weight_decay=0.0,
+    schedule="cosine",
+    warmup_epochs=1,
+    image_size=14,
+)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder with a small ImageNet: a colour for each class, in images of several shapes."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for number in range(CLASSES):
+        colour = rng.integers(0, 256, 3)
+        for split, count in (("train", TRAIN), ("val", TEST)):
+            place = folder / "imagenet" / split / f"n{number:08d}"
+            place.mkdir(parents=True)
+            for index in range(count):
+                height, width = [(20, 30), (30, 20), (24, 24)][index % 3]
+                noisy = np.clip(colour + rng.integers(-20, 21, (height, width, 3)), 0, 255)
+                Image.fromarray(noisy.astype(np.uint8)).save(place / f"{index}.JPEG")
+    return folder
+
+
+def run(folder, images, report=lambda report: None, **changes):
+    experiment = dataclasses.replace(EXPERIMENT, **changes)
+    dataset = data.load_imagenet(images, experiment.image_size)
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharded, "_PIECE", 0.0)  # every update is a piece
+        return scenarios.run_of(experiment).of(experiment, dataset, folder, report=report)
+
+
+@pytest.fixture(scope="module")
+def whole(images, tmp_path_factory):
+    """A run that nothing interrupted."""
+    return run(tmp_path_factory.mktemp("runs") / "whole", images)
+
+
+def assert_same(one, other):
+    jax.tree.map(np.testing.assert_array_equal, (one.store, one.stats), (other.store, other.stats))
+    plain = [[(task.task, task.loss, task.accuracy, task.best) for task in run.record.tasks] for run in (one, other)]
+    assert plain[0] == plain[1]
+    assert [result.given for result in one.record.evaluations] == [result.given for result in other.record.evaluations]
+
+
+def test_tasks_are_learned(whole):
+    assert whole.record.evaluations[-1].given == pytest.approx([task.accuracy for task in whole.record.tasks])
+    assert np.mean(whole.record.evaluations[-1].given) > 0.4  # by chance 0.1
+
+
+def test_what_does_not_fit_on_a_device_is_decoded_for_each_batch_and_gives_the_same(
+    whole, images, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(parallel, "fits", lambda num_bytes: False)
+    said = []
+    assert_same(run(tmp_path, images, lambda report: said.append(report.message)), whole)
+    assert any("does not fit on a device" in message for message in said)
+
+
+def test_a_task_that_was_interrupted_is_gone_on_with_where_it_was(whole, images, tmp_path):
+    def interrupt(report):
+        if report.message.startswith("task 1: 3 of"):
+            signal.raise_signal(signal.SIGTERM)
+
+    with interruption.graceful(lambda: None), pytest.raises(KeyboardInterrupt):
+        run(tmp_path, images, interrupt)
+    assert any((tmp_path / "unfinished").iterdir())
+    said = []
+    assert_same(run(tmp_path, images, lambda report: said.append(report.message)), whole)
+    assert any(message.startswith("going on with task 1 after ") for message in said)
+    assert not any((tmp_path / "unfinished").iterdir())
+
+
+def test_what_was_saved_of_an_unfinished_task_must_be_whole(images, tmp_path):
+    def interrupt(report):
+        if report.message.startswith("task 0: 2 of"):
+            signal.raise_signal(signal.SIGTERM)
+
+    with interruption.graceful(lambda: None), pytest.raises(KeyboardInterrupt):
+        run(tmp_path, images, interrupt)
+    (record,) = tmp_path.glob("unfinished/*/record/metadata")
+    record.write_text("{")
+    with pytest.raises(checkpoints.UserError, match="cannot be read"):
+        run(tmp_path, images)
+
+
+def test_a_task_is_the_same_alone_and_collected_it_is_part_of_the_whole_run(whole, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = []
+    for task in range(2):
+        folders.append(tmp_path / f"seed=1~task={task}")
+        folders[-1].mkdir()
+        experiment = dataclasses.replace(EXPERIMENT, first_task=task, num_tasks=1)
+        options = launch.Options(data=images, log_dir=tmp_path)
+        launch._write_settings(folders[-1], experiment, data.load_imagenet(images, 14), options)
+        alone = run(folders[-1], images, first_task=task, num_tasks=1)
+        assert alone.record.tasks[0].loss == whole.record.tasks[task].loss
+    assert collection.groups([tmp_path]) == [folders]
+    collected = collection.collect(folders)
+    assert collected == tmp_path / "seed=1~collected"
+    assert_same(run(collected, images), whole)
+    assert collection.groups([tmp_path]) == [folders]
+
+
+def test_runs_that_do_not_make_one_are_not_collected(images, tmp_path):
+    def folder(name, **changes):
+        path = tmp_path / name
+        path.mkdir()
+        experiment = dataclasses.replace(EXPERIMENT, **changes)
+        launch._write_settings(path, experiment, data.load_imagenet(images, 14), launch.Options(data=images))
+        (path / "metrics.jsonl").write_text(json.dumps({"kind": "evaluation", "num_tasks": experiment.num_tasks}))
+        return path
+
+    first = folder("first", num_tasks=1)
+    for other, said in (
+        (folder("gap", first_task=2, num_tasks=1), "gap is the first with a task after 1, no run has it"),
+        (folder("twice", num_tasks=1), "learned task 0, another run did too: give one of them"),
+        (folder("other", first_task=1, num_tasks=1, epochs=4), "other settings than"),
+    ):
+        with pytest.raises(checkpoints.UserError, match=said):
+            collection.collect([first, other])
+    unfinished = folder("unfinished", first_task=1, num_tasks=1)
+    (unfinished / "metrics.jsonl").unlink()
+    with pytest.raises(checkpoints.UserError, match="is not finished; go on with it: python -m supsup_jax run"):
+        collection.collect([first, unfinished])
+    assert not (tmp_path / "first~collected").exists()
+
+
+def test_images_that_cannot_be_read_are_named_and_count_for_nothing(images, tmp_path):
+    broken = tmp_path / "data"
+    subprocess.run(["cp", "-r", images, broken], check=True)
+    order = np.random.RandomState(1).permutation(CLASSES)
+    train, test = (broken / "imagenet" / split / f"n{order[0]:08d}" / "0.JPEG" for split in ("train", "val"))
+    train.write_bytes(train.read_bytes()[:300])
+    test.write_bytes(b"")
+    said = []
+    outcome = run(tmp_path / "run", broken, lambda report: said.append(report.message), num_tasks=1)
+    assert (tmp_path / "run" / "unreadable.txt").read_text().splitlines() == [str(test), str(train)]
+    assert sum("1 images of task 0 cannot be read" in message for message in said) == 3  # test twice, training once
+    of = CLASSES // 2 * TEST - 1
+    right = outcome.record.evaluations[-1].given[0] * of
+    assert right == pytest.approx(round(right), abs=1e-4)
+
+
+@pytest.mark.parametrize("method", ["BatchE", "UpperBound"])
+def test_methods_that_train_weights_learn_too_and_go_on_after_an_interruption(method, images, tmp_path):
+    changes = {"method": method, "er_scale": None, "weights_learning_rate": 1e-2, "epochs": 5}
+    expected = run(tmp_path / "whole", images, **changes)
+
+    def interrupt(report):
+        if report.message.startswith("task 0: 3 of"):
+            signal.raise_signal(signal.SIGTERM)
+
+    with interruption.graceful(lambda: None), pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "again", images, interrupt, **changes)
+    assert_same(run(tmp_path / "again", images, **changes), expected)
+    assert np.mean(expected.record.evaluations[-1].given) > 0.3
+
+
+def test_devices_share_a_batch_that_they_do_not_divide_and_every_image_counts_once():
+    for batch in (1, 2, 3, 8, 9):
+        shares = parallel.shares(batch)
+        assert shares.places.shape == shares.counts.shape == (2, -(-batch // 2))
+        assert sorted(shares.places[shares.counts == 1].tolist()) == list(range(batch))
+
+
+def updated(devices_share, sync):
+    """A network with batch norm after an update with 7 images, which two devices share or one has."""
+    net = batch_norm_net(parallel.AXIS if sync and devices_share else None)
+    weights, stats = net.init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(7, 5, 5, 1)).astype(np.float32), np.arange(7, dtype=np.int32) % 4
+    learner = Learner(net, methods.UpperBound(), optimizers.SGD(0.1))
+    start = learner.start(weights, jax.random.key(1))
+    if not devices_share:
+        return learner.update(start, learner.begin(start, stats), jnp.asarray(images), jnp.asarray(labels))
+    learner = dataclasses.replace(learner, average=parallel.average)
+    shares = parallel.shares(len(images))
+
+    def update(share, common):
+        places, counts = share
+        return learner.update(*common, jnp.asarray(images)[places], jnp.asarray(labels)[places], counts)
+
+    return parallel.data_parallel(update)(tuple(shares), (start, learner.begin(start, stats)))
+
+
+def test_without_batch_norm_or_with_it_synchronised_an_update_is_that_of_one_device(images, tmp_path):
+    # 8 images divide; 7 of them would have one twice in the statistics of the batch.
+    one, shared = updated(False, True), updated(True, True)
+    np.testing.assert_allclose(shared[1], one[1], rtol=0.2)
+    own = updated(True, False)
+    assert not np.allclose(own[1], shared[1], rtol=1e-3)
+
+
+def test_feeds_give_the_rows_of_an_epoch_in_order():
+    share = feeding.batches_of(places=7, batch_size=4, size=5)
+    assert share.rows.shape == share.counts.shape == (2, 2, 2)
+    counted = share.rows[share.counts == 1]
+    assert sorted(counted.tolist()) == list(range(5))
+
+
+SCRIPT = Path(__file__).parents[1] / "experiments/GG/splitimagenet/rn50-supsup.py"
+SETTINGS = (
+    *("--network", "LeNet", "--width", "0.1", "--image-size", "14", "--sparsity", "8", "--num-tasks", "2"),
+    *("--epochs", "3", "--warmup-epochs", "1", "--batch-size", "16", "--learning-rate", "1e-2"),
+)
+
+
+def script(folder, images, devices, *arguments, **popen):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+    command = [sys.executable, SCRIPT, "--data", images, "--log-dir", folder, *SETTINGS, *arguments]
+    return subprocess.Popen(
+        [*map(str, command)], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **popen
+    )
+
+
+def finished(*processes):
+    said = [process.communicate(timeout=300) for process in processes]
+    for process, (_, stderr) in zip(processes, said, strict=True):
+        assert process.returncode == 0, stderr
+    return [stdout for stdout, _ in said]
+
+
+def results_of(folder):
+    (path,) = folder.glob("**/metrics.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def on_one_device(images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    finished(script(folder, images, 1))
+    return results_of(folder)
+
+
+def assert_close(some, others):
+    """The same up to rounding, which may turn an image or two."""
+    for one, other in zip(some, others, strict=True):
+        assert (one["kind"], one.get("task"), one.get("num_tasks")) == (
+            other["kind"],
+            other.get("task"),
+            other.get("num_tasks"),
+        )
+        if one["kind"] == "task":
+            assert one["loss"] == pytest.approx(other["loss"], rel=0.02)
+            assert one["accuracy"] == pytest.approx(other["accuracy"], abs=2.1 / 30)
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_a_run_is_the_same_on_four_devices_and_on_two_hosts_as_on_one_device(on_one_device, images, tmp_path):
+    (tmp_path / "hosts").mkdir()
+    coordinator = "--coordinator", f"127.0.0.1:{free_port()}", "--hosts", 2
+    hosts = [script(tmp_path / "hosts", images, 2, *coordinator, "--host", host) for host in range(2)]
+    first, second = finished(*hosts)
+    assert "accuracies in %" in first
+    # The first host speaks, reads and writes; what JAX's own libraries say is not to be helped.
+    assert [line for line in second.splitlines() if not line.startswith("[Gloo]")] == []
+    finished(script(tmp_path / "four", images, 4))
+    assert_close(results_of(tmp_path / "hosts"), on_one_device)
+    assert_close(results_of(tmp_path / "four"), on_one_device)
+
+
+def test_a_run_that_was_preempted_on_four_devices_goes_on_on_one(on_one_device, images, tmp_path):
+    process = script(tmp_path, images, 4)
+    for line in process.stdout:
+        if "task 1: " in line:
+            process.terminate()
+            break
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 130, stderr
+    (said,) = finished(script(tmp_path, images, 1, "--resume"))
+    assert "going on with task 1 after" in said or "1/2 tasks" in said
+    assert_close(results_of(tmp_path), on_one_device)
