@@ -1,0 +1,446 @@
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_data import assert_one_line
+
+from supsup_jax import UserError, data
+from supsup_jax.data import imagenet
+
+RNG = np.random.default_rng(0)
+CLASSES = ("n01440764", "n02105855", "n12998815")
+
+
+def photograph(height, width):
+    """An image with structures of several sizes."""
+    noise = Image.fromarray(RNG.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8))
+    return noise.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def save(image, path, kind="JPEG", **settings):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        image.save(file, kind, **settings)
+
+
+def write(folder, names=("a.JPEG", "b.JPEG"), classes=CLASSES):
+    """ImageNet in torchvision's layout, with a few images a class, all of different sizes."""
+    number = 0  # no image is longer than a frame
+    for split in ("train", "val"):
+        for wnid in classes:
+            for name in names:
+                number = number % 6 + 1
+                shape = (96, 96 + 8 * number) if number % 2 else (96 + 8 * number, 96)
+                kind = "PNG" if name.lower().endswith("png") else "JPEG"
+                save(photograph(*shape), folder / split / wnid / name, kind)
+    return folder
+
+
+@pytest.fixture
+def few(tmp_path):
+    return write(tmp_path / "imagenet")
+
+
+def pillows(path, cache_size):
+    """Pixels of a file as Pillow decodes and resizes it, upright."""
+    with Image.open(path) as image:
+        image = image.convert("RGB")
+    shorter = min(image.size)
+    return np.asarray(image.resize([cache_size * side // shorter for side in image.size], Image.Resampling.BILINEAR))
+
+
+def upright(frames, place):
+    pixels = frames.pixels[place, :, : frames.width[place]]
+    return pixels.swapaxes(0, 1) if frames.transposed[place] else pixels
+
+
+@pytest.mark.parametrize("place", ["imagenet", "."])
+def test_torchvisions_layout_is_read_and_labels_are_positions_of_classes_in_order(tmp_path, place):
+    write(tmp_path / place, ("b.JPEG", "a.jpeg", "c.JpG", "d.PNG"))
+    dataset = data.load("imagenet", tmp_path)
+    assert dataset.image_shape == (224, 224, 3)
+    assert dataset.num_classes == 3
+    for split, name in ((dataset.train, "train"), (dataset.test, "val")):
+        assert split.labels.dtype == np.int32
+        np.testing.assert_array_equal(split.labels, np.repeat([0, 1, 2], 4))
+        names = [split.images.name(row) for row in range(12)]
+        expected = [tmp_path / place / name / c / n for c in CLASSES for n in ("a.jpeg", "b.JPEG", "c.JpG", "d.PNG")]
+        assert names == list(map(str, expected))
+        frames = split.images.frames(np.arange(12), 64)
+        for row, path in enumerate(names):
+            np.testing.assert_array_equal(upright(frames, row), pillows(path, 64))
+
+
+def test_the_size_that_a_network_sees_can_be_chosen(few):
+    assert data.load("imagenet", few.parent, image_size=64).train.images.shape == (6, 64, 64, 3)
+    assert data.load("digits", few.parent, image_size=64).image_shape == (8, 8, 1)  # which has its own
+
+
+def test_what_is_no_image_by_its_name_and_hidden_folders_are_left_out(few):
+    (few / "train" / CLASSES[0] / "notes.txt").write_text("nothing")
+    (few / "train/.cache").mkdir()
+    (few / "val/README").write_text("nothing")
+    dataset = data.load("imagenet", few.parent)
+    assert (len(dataset.train.labels), len(dataset.test.labels), dataset.num_classes) == (6, 6, 3)
+
+
+def test_links_to_folders_and_files_are_followed(few, tmp_path):
+    linked = tmp_path / "linked/imagenet"
+    linked.mkdir(parents=True)
+    (linked / "val").symlink_to(few / "val")
+    for wnid in CLASSES[:2]:
+        (linked / "train" / wnid).parent.mkdir(exist_ok=True)
+        (linked / "train" / wnid).symlink_to(few / "train" / wnid)
+    (linked / "train" / CLASSES[2]).mkdir()
+    (linked / "train" / CLASSES[2] / "x.JPEG").symlink_to(few / "train" / CLASSES[2] / "a.JPEG")
+    images, labels = data.load("imagenet", linked.parent).train
+    np.testing.assert_array_equal(labels, [0, 0, 1, 1, 2])
+    assert images.frames(np.arange(5), 32).readable.all()
+
+
+def fails(folder, *words):
+    with pytest.raises(UserError) as error:
+        data.load("imagenet", folder)
+    assert_one_line(error, *words)
+
+
+def test_without_imagenet_the_error_says_what_belongs_where(tmp_path):
+    fails(
+        tmp_path,
+        f"{tmp_path / 'imagenet'} lacks train and val; expected train/<class>/*.JPEG and val/<class>/*.JPEG there",
+        f"or {tmp_path / 'imagenet2012'}/5.1.0 as TFDS prepares it",
+        "get ImageNet from https://",
+        "with --data",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", ["imagenet", "."])
+def test_the_folder_that_is_missing_is_named(tmp_path, place):
+    shutil.rmtree(write(tmp_path / place) / "val")
+    fails(tmp_path, f"{tmp_path / place} lacks val; expected")
+
+
+@pytest.mark.parametrize(("lacking", "other"), [("train", "val"), ("val", "train")])
+def test_a_class_that_only_one_split_has_is_named(few, lacking, other):
+    shutil.rmtree(few / lacking / CLASSES[1])
+    shutil.rmtree(few / lacking / CLASSES[2])
+    fails(
+        few.parent,
+        f"{few / lacking} has no folder {CLASSES[1]}, but {few / other} has",
+        "expected the same classes in both",
+        f"or remove {few / other / CLASSES[1]}",
+    )
+
+
+def test_validation_images_that_are_not_sorted_into_folders_are_an_error(few):
+    for wnid in CLASSES:
+        shutil.rmtree(few / "val" / wnid)
+    save(photograph(96, 96), few / "val/ILSVRC2012_val_00000001.JPEG")
+    fails(few.parent, f"{few / 'val'} has no folder {CLASSES[0]}", "each a folder of images")
+
+
+def test_a_class_without_images_is_named(few):
+    for path in (few / "val" / CLASSES[1]).iterdir():
+        path.rename(path.with_suffix(".webm"))
+    fails(few.parent, f"{few / 'val' / CLASSES[1]} has no images; expected files that end in .jpeg, .jpg, .png")
+
+
+def test_empty_folders_are_an_error(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / "imagenet" / split).mkdir(parents=True)
+    fails(tmp_path, "train and", "val are empty; expected a folder with images for each class")
+
+
+@pytest.mark.parametrize("name", ["simplejpeg", "grain"])
+def test_what_is_not_installed_is_said_and_how_to_install_it(few, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    fails(few.parent, "ImageNet needs simplejpeg and grain", name, "pip install 'supsup_jax[imagenet]'")
+
+
+def only(tmp_path, *paths):
+    """Images of certain files, which are the first class's."""
+    write(tmp_path / "imagenet", ("z.JPEG",))
+    folder = tmp_path / "imagenet/train" / CLASSES[0]
+    (folder / "z.JPEG").unlink()
+    for path in paths:
+        path.rename(folder / path.name)
+    return data.load("imagenet", tmp_path).train.images, [folder / path.name for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "in_frame"),
+    [(100, 100, 64), (100, 133, 85), (100, 150, 96), (100, 151, 96), (100, 400, 96), (64, 65, 65), (30, 40, 85)],
+)
+@pytest.mark.parametrize("portrait", [False, True])
+def test_frames_have_images_on_their_longer_side_and_say_how_they_were(tmp_path, height, width, in_frame, portrait):
+    size = (height, width) if portrait else (width, height)
+    save(photograph(400, 400).resize(size), tmp_path / "image.JPEG")
+    images, (path,) = only(tmp_path, tmp_path / "image.JPEG")
+    frames = images.frames(np.arange(1), 64)
+    assert frames.pixels.shape == (1, 64, 96, 3)
+    assert frames.pixels.dtype == np.uint8
+    assert frames.width == [in_frame]
+    np.testing.assert_allclose(frames.aspect, [width / height], rtol=1e-6)
+    assert frames.transposed == [portrait and width > height]
+    assert frames.readable.all()
+    assert not frames.pixels[0, :, in_frame:].any()
+    with Image.open(path) as image:
+        short_and_long = (64, in_frame) if portrait else (in_frame, 64)
+        expected = np.asarray(image.resize(short_and_long, Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(upright(frames, 0) if width > height else frames.pixels[0, :, :64], expected)
+
+
+def rgba(image):
+    image = image.convert("RGBA")
+    image.putalpha(100)
+    return image
+
+
+ODD = {
+    "cmyk": (lambda image: image.convert("CMYK"), "JPEG"),
+    "greyscale": (lambda image: image.convert("L"), "JPEG"),
+    "progressive": (lambda image: image, "JPEG"),
+    "png": (lambda image: image, "PNG"),
+    "palette png": (lambda image: image.convert("P"), "PNG"),
+    "transparent png": (rgba, "PNG"),
+    "palette png with transparency": (lambda image: rgba(image).quantize(), "PNG"),
+    "greyscale png": (lambda image: image.convert("L"), "PNG"),
+    "bilevel png": (lambda image: image.convert("1"), "PNG"),
+    "gif": (lambda image: image.convert("P"), "GIF"),
+    "bmp": (lambda image: image, "BMP"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_image_is_converted_whatever_its_name(tmp_path, capfd, odd):
+    convert, kind = ODD[odd]
+    settings = {"progressive": True} if odd == "progressive" else {}
+    save(convert(photograph(96, 120)), tmp_path / "odd.JPEG", kind, **settings)
+    images, (path,) = only(tmp_path, tmp_path / "odd.JPEG")
+    frames = images.frames(np.arange(1), 64)
+    assert frames.readable.all()
+    assert frames.pixels.any()
+    imagenet._quieten_pillow()
+    np.testing.assert_array_equal(upright(frames, 0), pillows(path, 64))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_jpeg_with_stray_bytes_is_read(tmp_path, capfd):
+    file = io.BytesIO()
+    photograph(96, 120).save(file, "JPEG")
+    (tmp_path / "stray.JPEG").write_bytes(file.getvalue()[:-2] + b"stray" + file.getvalue()[-2:])
+    images, (path,) = only(tmp_path, tmp_path / "stray.JPEG")
+    frames = images.frames(np.arange(1), 64)
+    np.testing.assert_array_equal(upright(frames, 0), pillows(path, 64))
+    assert capfd.readouterr().err == ""
+
+
+def encoded(kind="JPEG", size=(96, 120)):
+    file = io.BytesIO()
+    photograph(*size).save(file, kind)
+    return file.getvalue()
+
+
+def bomb(width, height):
+    """A JPEG whose header promises a large image."""
+    content = encoded()
+    start = content.index(b"\xff\xc0") + 5
+    return content[:start] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + content[start + 4 :]
+
+
+DAMAGED = {
+    "zero bytes": lambda: b"",
+    "a text": lambda: b"404 not found\n" * 100,
+    "half a jpeg": lambda: encoded()[: len(encoded()) // 2],
+    "a header": lambda: encoded()[:30],
+    "half a png": lambda: encoded("PNG")[:5000],
+    "a postscript": lambda: encoded("EPS"),
+    "a bomb": lambda: bomb(60000, 60000),
+    "a smaller bomb": lambda: bomb(12000, 10000),
+}
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+def test_what_cannot_be_read_is_black_and_said_to_be_and_the_others_are_read(tmp_path, capfd, damaged):
+    for name in ("a", "c"):
+        (tmp_path / f"{name}.JPEG").write_bytes(encoded())
+    (tmp_path / "b.JPEG").write_bytes(DAMAGED[damaged]())
+    images, paths = only(tmp_path, *(tmp_path / f"{name}.JPEG" for name in "abc"))
+    frames = images.frames(np.arange(3), 64)
+    np.testing.assert_array_equal(frames.readable, [True, False, True])
+    assert not frames.pixels[1].any()
+    assert (frames.width[1], frames.aspect[1], frames.transposed[1]) == (64, 1, False)
+    assert images.name(1) == str(paths[1])
+    assert capfd.readouterr().err == ""
+
+
+def test_files_that_are_gone_and_folders_named_like_images_cannot_be_read(few, tmp_path):
+    folder = few / "train" / CLASSES[0]
+    (folder / "a.JPEG").unlink()
+    (folder / "a.JPEG").symlink_to(tmp_path / "nowhere")
+    (folder / "b.JPEG").unlink()
+    (folder / "b.JPEG").mkdir()
+    frames = data.load("imagenet", few.parent).train.images.frames(np.arange(6), 64)
+    np.testing.assert_array_equal(frames.readable, [False, False, True, True, True, True])
+
+
+def test_of_a_large_jpeg_fewer_pixels_are_decoded_and_it_looks_the_same(tmp_path):
+    save(photograph(1000, 1200), tmp_path / "large.JPEG", quality=95)
+    images, (path,) = only(tmp_path, tmp_path / "large.JPEG")
+    assert imagenet._decoded(path.read_bytes(), 64).size == (450, 375)
+    difference = np.abs(upright(images.frames(np.arange(1), 64), 0).astype(int) - pillows(path, 64))
+    assert difference.mean() < 1
+    assert difference.max() <= 10
+
+
+def test_rows_come_in_the_order_that_they_are_asked_for_and_progress_is_told(few):
+    images = data.load("imagenet", few.parent).train.images
+    every = images.frames(np.arange(6), 48)
+    told = []
+    some = images.frames(np.array([4, 1, 4]), 48, lambda *progress: told.append(progress))
+    for own, part in zip(some, every, strict=True):
+        np.testing.assert_array_equal(own, part[[4, 1, 4]])
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_stream_has_the_batches_in_their_order_and_unreadable_images_in_their_places(few):
+    (few / "train" / CLASSES[1] / "a.JPEG").write_bytes(b"")
+    images = data.load("imagenet", few.parent).train.images
+    batches = RNG.integers(0, 6, (7, 4))
+    streamed = list(images.stream(batches, 48, workers=0))
+    assert len(streamed) == 7
+    for frames, rows in zip(streamed, batches, strict=True):
+        assert isinstance(frames, data.Frames)
+        for own, expected in zip(frames, images.frames(rows, 48), strict=True):
+            np.testing.assert_array_equal(own, expected)
+        np.testing.assert_array_equal(frames.readable, rows != 2)
+
+
+WORKERS = """
+import multiprocessing
+import os
+import signal
+import sys
+import numpy as np
+from supsup_jax import data
+
+if __name__ == "__main__":
+    images = data.load("imagenet", sys.argv[1]).train.images
+    batches = np.arange(60).reshape(20, 3) % 6
+    whole = images.stream(batches, 48, workers=2)
+    for number, (frames, rows) in enumerate(zip(whole, batches)):
+        for own, expected in zip(frames, images.frames(rows, 48)):
+            np.testing.assert_array_equal(own, expected)
+        for child in multiprocessing.active_children() if number == 5 else ():  # all have begun
+            os.kill(child.pid, signal.SIGINT)
+            os.kill(child.pid, signal.SIGTERM)
+    whole.close()
+    assert not multiprocessing.active_children()
+    left_open = images.stream(batches, 48, workers=2)
+    next(left_open)
+    print("done")
+"""
+
+
+def test_workers_decode_in_order_whatever_signals_come_and_an_open_stream_ends_silently_with_the_program(few, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(WORKERS)
+    environment = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
+    finished = subprocess.run(
+        [sys.executable, script, few.parent], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert finished.stderr == ""
+    assert finished.stdout == "done\n"
+    assert finished.returncode == 0
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """ImageNet as TFDS prepares it, six images for training and four for validation; labels are their numbers."""
+    import tensorflow_datasets as tfds
+
+    images = [encoded(size=(96, 100 + 4 * number)) for number in range(10)]
+
+    class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = "imagenet2012"
+        VERSION = tfds.core.Version("5.1.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(encoding_format="jpeg"),
+                "label": tfds.features.ClassLabel(num_classes=1000),
+                "file_name": tfds.features.Text(),
+            }
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples(0, 6), "validation": self._generate_examples(6, 10)}
+
+        def _generate_examples(self, start, stop):
+            for number in range(start, stop):
+                content = b"" if number == 3 else images[number]
+                yield number, {"image": io.BytesIO(content), "label": number, "file_name": f"{number}.JPEG"}
+
+    Prepared(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    return images
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_imagenet_prepared_by_tfds_is_read_and_its_labels_are_kept(prepared, tmp_path, monkeypatch):
+    folder = tmp_path / "imagenet2012/5.1.0"
+    for again in (False, True):
+        if again:
+            monkeypatch.setattr(imagenet, "track", None)  # no second pass
+        dataset = data.load("imagenet", tmp_path)
+        for split, labels in ((dataset.train, range(6)), (dataset.test, range(6, 10))):
+            assert split.labels.dtype == np.int32
+            assert sorted(split.labels) == list(labels)
+            frames = split.images.frames(np.arange(len(labels)), 64)
+            np.testing.assert_array_equal(frames.readable, split.labels != 3)
+            for row, label in enumerate(split.labels):
+                if label != 3:
+                    np.testing.assert_array_equal(upright(frames, row), pillows(io.BytesIO(prepared[label]), 64))
+        assert dataset.test.images.name(2) == f"record 2 of validation in {folder}"
+    assert {path.name for path in folder.glob("*.npy")} == {"labels-train.npy", "labels-validation.npy"}
+    (batch,) = dataset.train.images.stream(np.arange(6)[None], 64, workers=0)
+    assert batch.readable.sum() == 5
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("prepared")
+@pytest.mark.parametrize("content", [b"", b"nonsense", "short"])
+def test_kept_labels_that_are_damaged_are_read_again(tmp_path, content):
+    kept = tmp_path / "imagenet2012/5.1.0/labels-train.npy"
+    if content == "short":
+        np.save(kept, np.arange(3, dtype=np.int32))
+    else:
+        kept.write_bytes(content)
+    assert sorted(data.load("imagenet", tmp_path).train.labels) == list(range(6))
+    assert len(np.load(kept)) == 6
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("prepared")
+def test_what_is_prepared_in_another_way_is_an_error(tmp_path):
+    info = tmp_path / "imagenet2012/5.1.0/dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    fails(tmp_path, f"{info.parent} cannot be read as imagenet2012 prepared by TFDS", "tfrecord", "'array_record'")
+    info.write_text("{")
+    fails(tmp_path, f"{info.parent} cannot be read as imagenet2012 prepared by TFDS", str(tmp_path / "imagenet/train"))
+
+
+def test_real_images_of_a_thousand_classes_are_all_read(data_folder):
+    dataset = data.load("imagenet", data_folder)
+    for split in (dataset.train, dataset.test):
+        np.testing.assert_array_equal(split.labels, np.arange(1000))
+        frames = split.images.frames(np.arange(0, 1000, 5), 64)
+        assert frames.readable.all()
+        assert 0.1 < frames.transposed.mean() < 0.5  # most photographs lie
+        assert np.abs(frames.pixels[:, :, :64].mean((0, 1, 2)) / 255 - dataset.mean).max() < 0.06
