@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from supsup_jax import collection, figures, launch, tables
-from supsup_jax.console import show_storage
+from supsup_jax.console import show_imagenet, show_storage
 from supsup_jax.errors import UserError
 from supsup_jax.launch import complaints_as_errors, ends_in_one_line
 
@@ -96,6 +96,22 @@ class Bytes:
 
 
 @dataclass(frozen=True)
+class Imagenet:
+    """Prints the table of Figure 3, left: accuracy and bytes of runs on SplitImageNet beside the paper's."""
+
+    runs: _Runs
+    """Folder of a run, or one above several, such as runs/GG/splitimagenet."""
+
+    def run(self) -> None:
+        """Prints the table.
+
+        Raises:
+            UserError: if the runs cannot be used.
+        """
+        show_imagenet(tables.imagenet_rows(tables.read_runs(_folders(self.runs, "imagenet"))))
+
+
+@dataclass(frozen=True)
 class Collect:
     """Makes one run of many that learned a task each, as --tasks has them, and evaluates it over all tasks.
 
@@ -141,7 +157,7 @@ class Run:
         launch.run(self.folder.expanduser(), self.data)
 
 
-COMMANDS = {"bytes": Bytes, "collect": Collect, "plot": Plot, "run": Run}
+COMMANDS = {"bytes": Bytes, "collect": Collect, "imagenet": Imagenet, "plot": Plot, "run": Run}
 
 
 @ends_in_one_line()

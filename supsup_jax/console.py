@@ -17,7 +17,7 @@ from supsup_jax.records import EvaluationResult, metrics_of
 from supsup_jax.scenarios import Outcome, Report
 from supsup_jax.storage import SPARSE, total, total_of_paper
 from supsup_jax.sweep import LOG, Member
-from supsup_jax.tables import Run
+from supsup_jax.tables import ImageNetRow, Run
 
 # So many lines of a log show what became of a run.
 _LAST_LINES = 20
@@ -264,6 +264,26 @@ def show_storage(run: Run) -> None:
         table.add_row("all with these in place of the bits", f"{total_of_paper(account):,}")
     console = Console()
     console.width = max(console.width, 100)
+    console.print(table)
+
+
+def show_imagenet(rows: Sequence[ImageNetRow]) -> None:
+    """Prints the table of Figure 3, left: our accuracy and bytes beside the paper's."""
+    table = Table(title="SplitImageNet, task given (Figure 3, left)", title_style="", title_justify="left")
+    for name in ("method", "--sparsity", "tasks", "seeds", "accuracy", "MB, masks as bits", "MB, as the paper counts"):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    table.add_column("paper: accuracy", justify="right")
+    table.add_column("paper: MB", justify="right")
+    for method, scale, paper, point in rows:
+        own = [""] * 5
+        if point:
+            deviation = f" ± {point.deviation:.2f}" if point.seeds > 1 else ""
+            sizes = f"{point.megabytes_of_bits:,.2f}", f"{point.megabytes:,.2f}"
+            own = [str(point.tasks), str(point.seeds), f"{point.accuracy:.2f}{deviation}", *sizes]
+        known = (f"{paper[0]:.2f}", f"{paper[1]:,.2f}") if paper else ("", "")
+        table.add_row(method, "" if scale is None else f"{scale:g}", *own, *known)
+    console = Console()
+    console.width = max(console.width, 130)
     console.print(table)
 
 

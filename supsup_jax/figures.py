@@ -11,8 +11,15 @@ from jaxtyping import Float
 
 from supsup_jax.errors import UserError
 from supsup_jax.records import Record
-from supsup_jax.storage import total_of_paper
-from supsup_jax.tables import Curve, Run, check_settings, over_seeds, read_recovery
+from supsup_jax.tables import (
+    Curve,
+    Run,
+    StoragePoint,
+    check_settings,
+    over_seeds,
+    read_recovery,
+    storage_points,
+)
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -164,47 +171,6 @@ def draw_paper(runs: Iterable[Run]) -> dict[str, "matplotlib.figure.Figure"]:
         check_settings(of_name[_HOPSUPSUP])
         pictures["recovery"] = draw_recovery([run.folder for run in of_name[_HOPSUPSUP]])
     return pictures
-
-
-class StoragePoint(NamedTuple):
-    """Accuracy over the bytes that have to be kept, over seeds.
-
-    Attributes:
-        megabytes: mean over seeds, masks as the paper counts them.
-        accuracy: mean over seeds of the mean over tasks, the task given, in %.
-        deviation: standard deviation of the accuracy over seeds (of the sample; 0 for a single seed).
-        seeds: how many.
-    """
-
-    megabytes: float
-    accuracy: float
-    deviation: float
-    seeds: int
-
-
-def storage_points(runs: Sequence[Run]) -> list[StoragePoint]:
-    """One point for each scale of densities, after all tasks.
-
-    Args:
-        runs: of one experiment, each with another seed or scale.
-
-    Raises:
-        UserError: if settings other than these differ, or runs have other numbers of tasks or no account of bytes.
-    """
-    points = []
-    for scale in sorted({run.er_scale or 0 for run in runs}):
-        same = [run for run in runs if (run.er_scale or 0) == scale]
-        check_settings(same)
-        (tasks, *others) = {max(run.accuracies["given"]) for run in same}
-        if others or not all(tasks in run.storage for run in same):
-            raise UserError(
-                f"{same[0].folder} and the other seeds beside it do not all have {tasks} tasks and a storage.csv; give "
-                "finished runs of one length"
-            )
-        accuracy = over_seeds([{0: run.accuracies["given"][tasks]} for run in same])
-        size = over_seeds([{0: total_of_paper(run.storage[tasks]) / 1e6} for run in same])
-        points.append(StoragePoint(size.mean[0], accuracy.mean[0], accuracy.deviation[0], len(same)))
-    return points
 
 
 def _draw_storage(curves: Mapping[str, Sequence[StoragePoint]]) -> "matplotlib.figure.Figure":

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from supsup_jax.errors import UserError
 from supsup_jax.results import read_settings
-from supsup_jax.storage import Account
+from supsup_jax.storage import Account, total, total_of_paper
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,111 @@ def check_settings(runs: Sequence[Run]) -> None:
     for other in others:
         for setting, value in first.experiment.items():
             its = other.experiment.get(setting, value)  # a run may be older than a setting
-            if its != value and setting not in ("seed", "num_tasks", "eval_at"):
+            if its != value and setting not in ("seed", "num_tasks", "eval_at", "first_task"):
                 raise UserError(
                     f"{first.folder} and {other.folder} differ in {setting} ({value} and {its}); give runs that differ "
                     "in their seeds only"
                 )
+
+
+class StoragePoint(NamedTuple):
+    """Accuracy and the bytes that have to be kept, over seeds.
+
+    Attributes:
+        er_scale: scale of the densities, if there are any.
+        tasks: how many were learned.
+        megabytes: mean over seeds, masks as the paper counts them.
+        megabytes_of_bits: mean over seeds, masks as bits.
+        accuracy: mean over seeds of the mean over tasks, the task given, in %.
+        deviation: standard deviation of the accuracy over seeds (of the sample; 0 for a single seed).
+        seeds: how many.
+    """
+
+    er_scale: float | None
+    tasks: int
+    megabytes: float
+    megabytes_of_bits: float
+    accuracy: float
+    deviation: float
+    seeds: int
+
+
+def storage_points(runs: Sequence[Run]) -> list[StoragePoint]:
+    """One point for each scale of densities, after all tasks.
+
+    Args:
+        runs: of one experiment, each with another seed or scale.
+
+    Raises:
+        UserError: if settings other than these differ, or runs have other numbers of tasks or no account of bytes.
+    """
+    points = []
+    for scale in sorted({run.er_scale or 0 for run in runs}):
+        same = [run for run in runs if (run.er_scale or 0) == scale]
+        check_settings(same)
+        (tasks, *others) = {max(run.accuracies["given"]) for run in same}
+        if others or not all(tasks in run.storage for run in same):
+            raise UserError(
+                f"{same[0].folder} and the other seeds beside it do not all have {tasks} tasks and a storage.csv; give "
+                "finished runs of one length"
+            )
+        accuracy = over_seeds([{0: run.accuracies["given"][tasks]} for run in same])
+        paper, bits = (fmean(count(run.storage[tasks]) for run in same) / 1e6 for count in (total_of_paper, total))
+        mean, deviation = accuracy.mean[0], accuracy.deviation[0]
+        points.append(StoragePoint(scale or None, tasks, paper, bits, mean, deviation, len(same)))
+    return points
+
+
+class ImageNetRow(NamedTuple):
+    """A row of the table of Figure 3, left.
+
+    Attributes:
+        method: as the paper calls it.
+        er_scale: scale of its densities, if there are any.
+        paper: the paper's accuracy in % and megabytes, if it has them.
+        point: ours, if there are runs.
+    """
+
+    method: str
+    er_scale: float | None
+    paper: tuple[float, float] | None
+    point: StoragePoint | None
+
+
+_PREFIX = "GG/splitimagenet/rn50-"
+_METHODS = {"upperbound": "Upper Bound", "supsup": "SupSup", "batche": "BatchE"}
+
+# Wortsman et al. (2020), the table in Figure 3 (arXiv; Figure 2 of the camera-ready): accuracy in %, and megabytes.
+_PAPER: dict[tuple[str, float | None], tuple[float, float]] = {
+    ("upperbound", None): (92.55, 10222.81),
+    ("supsup", 16.0): (89.58, 195.18),
+    ("supsup", 8.0): (88.68, 100.98),
+    ("supsup", 4.0): (86.37, 65.50),
+    ("batche", None): (81.50, 124.99),
+}
+
+
+def imagenet_rows(runs: Iterable[Run]) -> list[ImageNetRow]:
+    """The table of Figure 3, left: the paper's rows, and below them ours that it does not have.
+
+    Of runs of one seed and scale the one with the most tasks counts, then the newest.
+
+    Raises:
+        UserError: if there is no run on SplitImageNet, or some differ in more than seed and scale.
+    """
+    ours: dict[tuple[str, float | None], StoragePoint] = {}
+    of_name: dict[str, list[Run]] = defaultdict(list)
+    for group in tries(runs):
+        if group[0].name.startswith(_PREFIX):
+            of_name[group[0].name.removeprefix(_PREFIX)].append(
+                max(group, key=lambda run: max(run.accuracies["given"]))
+            )
+    if not of_name:
+        raise UserError(f"there is no run on SplitImageNet; give folders of runs of experiments/{_PREFIX}*.py")
+    for name, same in of_name.items():
+        ours |= {(name, point.er_scale): point for point in storage_points(same)}
+    keys = [*_PAPER, *sorted(ours.keys() - _PAPER.keys(), key=str)]
+    return [
+        ImageNetRow(_METHODS.get(name, name), scale, _PAPER.get((name, scale)), ours.get((name, scale)))
+        for name, scale in keys
+    ]

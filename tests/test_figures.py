@@ -136,9 +136,9 @@ def test_figure_3_has_a_point_for_each_sparsity(tmp_path):
         write_run(tmp_path, f"{CIFAR}-supsup", seed, [accuracy] * 3, er_scale=scale)
     write_run(tmp_path, f"{CIFAR}-upperbound", 0, [0.95] * 3)
     runs = tables.read_runs([tmp_path])
-    sparse, dense = figures.storage_points([run for run in runs if run.er_scale])
-    assert dense == (4e-6, pytest.approx(91), pytest.approx(2**0.5), 2)
-    assert sparse == (4e-6, pytest.approx(80), 0, 1)
+    sparse, dense = tables.storage_points([run for run in runs if run.er_scale])
+    assert dense == (16.0, 3, 4e-6, 8e-6, pytest.approx(91), pytest.approx(2**0.5), 2)
+    assert sparse == (2.0, 3, 4e-6, 8e-6, pytest.approx(80), 0, 1)
     (axes,) = figures.draw_paper(runs)["figure3"].axes
     assert [len(container.lines[0].get_xdata()) for container in axes.containers] == [2, 1]
     assert axes.get_xscale() == "log"
@@ -148,7 +148,7 @@ def test_runs_of_unequal_length_have_no_common_point(tmp_path):
     write_run(tmp_path, f"{CIFAR}-supsup", 0, [0.9] * 3, er_scale=1.0)
     write_run(tmp_path, f"{CIFAR}-supsup", 1, [0.9] * 4, er_scale=1.0)
     with pytest.raises(UserError, match="finished runs of one length"):
-        figures.storage_points(tables.read_runs([tmp_path]))
+        tables.storage_points(tables.read_runs([tmp_path]))
 
 
 def test_what_falls_far_below_the_others_has_a_scale_of_its_own(tmp_path):

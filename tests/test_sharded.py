@@ -16,7 +16,18 @@ import pytest
 from PIL import Image
 from toys import batch_norm_net
 
-from supsup_jax import checkpoints, collection, data, interruption, launch, methods, optimizers, parallel, scenarios
+from supsup_jax import (
+    checkpoints,
+    collection,
+    data,
+    interruption,
+    launch,
+    methods,
+    networks,
+    optimizers,
+    parallel,
+    scenarios,
+)
 from supsup_jax.experiment import Experiment
 from supsup_jax.scenarios import feeding, sharded
 from supsup_jax.training import Learner
@@ -204,32 +215,42 @@ def test_devices_share_a_batch_that_they_do_not_divide_and_every_image_counts_on
         assert sorted(shares.places[shares.counts == 1].tolist()) == list(range(batch))
 
 
-def updated(devices_share, sync):
-    """A network with batch norm after an update with 7 images, which two devices share or one has."""
-    net = batch_norm_net(parallel.AXIS if sync and devices_share else None)
+def updated(net, batch, devices_share):
+    """What an update makes of a network, and its loss, where two devices share the batch or one has it."""
     weights, stats = net.init(jax.random.key(0))
     rng = np.random.default_rng(0)
-    images, labels = rng.normal(size=(7, 5, 5, 1)).astype(np.float32), np.arange(7, dtype=np.int32) % 4
+    images, labels = rng.normal(size=(batch, 5, 5, 1)).astype(np.float32), np.arange(batch) % 4
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
     learner = Learner(net, methods.UpperBound(), optimizers.SGD(0.1))
     start = learner.start(weights, jax.random.key(1))
     if not devices_share:
-        return learner.update(start, learner.begin(start, stats), jnp.asarray(images), jnp.asarray(labels))
+        progress, loss = jax.jit(learner.update)(start, learner.begin(start, stats), images, labels)
+        return progress.learned, progress.stats, loss
     learner = dataclasses.replace(learner, average=parallel.average)
-    shares = parallel.shares(len(images))
+    shares = parallel.shares(batch)
 
     def update(share, common):
         places, counts = share
-        return learner.update(*common, jnp.asarray(images)[places], jnp.asarray(labels)[places], counts)
+        return learner.update(*common, images[places], labels[places], counts)
 
-    return parallel.data_parallel(update)(tuple(shares), (start, learner.begin(start, stats)))
+    progress, loss = parallel.data_parallel(update)(tuple(shares), (start, learner.begin(start, stats)))
+    return progress.learned, progress.stats, loss
 
 
-def test_without_batch_norm_or_with_it_synchronised_an_update_is_that_of_one_device(images, tmp_path):
-    # 8 images divide; 7 of them would have one twice in the statistics of the batch.
-    one, shared = updated(False, True), updated(True, True)
-    np.testing.assert_allclose(shared[1], one[1], rtol=0.2)
-    own = updated(True, False)
-    assert not np.allclose(own[1], shared[1], rtol=1e-3)
+def assert_trees_close(one, other):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, other)
+
+
+def test_an_update_that_devices_share_is_that_of_one_device_also_where_they_do_not_divide_the_batch():
+    net = networks.LeNet(4, 0.1, (5, 5, 1))
+    assert_trees_close(updated(net, 7, True), updated(net, 7, False))
+
+
+def test_with_batch_norm_it_is_if_that_is_synchronised_and_else_each_device_has_its_own():
+    alone = updated(batch_norm_net(), 8, False)
+    assert_trees_close(updated(batch_norm_net(parallel.AXIS), 8, True), alone)
+    *_, loss = updated(batch_norm_net(), 8, True)
+    assert abs(float(loss - alone[2])) > 1e-3
 
 
 def test_feeds_give_the_rows_of_an_epoch_in_order():

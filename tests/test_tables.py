@@ -58,3 +58,30 @@ def test_damaged_settings_are_named(tmp_path, settings):
     (folder / "settings.yaml").write_text(settings)
     with pytest.raises(UserError, match=r"settings.yaml is damaged"):
         tables.read_runs([tmp_path])
+
+
+def test_the_table_of_imagenet_has_the_papers_rows_and_ours_beside_and_below_them(tmp_path):
+    name = "GG/splitimagenet/rn50-supsup"
+    write_run(tmp_path, name, 1, [0.5, 0.5, 0.8], er_scale=8.0, first_task=0)
+    write_run(tmp_path, name, 1, [0.9, 0.9], er_scale=8.0, first_task=1)  # newer, and with fewer tasks
+    write_run(tmp_path, name, 2, [0.5, 0.5, 0.5], er_scale=8.0)
+    write_run(tmp_path, name, 1, [0.4, 0.4], er_scale=32.0)
+    rows = tables.imagenet_rows(tables.read_runs([tmp_path]))
+    assert [(row.method, row.er_scale, row.paper is not None) for row in rows] == [
+        ("Upper Bound", None, True),
+        ("SupSup", 16.0, True),
+        ("SupSup", 8.0, True),
+        ("SupSup", 4.0, True),
+        ("BatchE", None, True),
+        ("SupSup", 32.0, False),
+    ]
+    point = rows[2].point
+    assert (point.tasks, point.seeds, point.accuracy) == (3, 2, pytest.approx(55))
+    assert (point.megabytes_of_bits, point.megabytes) == (8e-6, 4e-6)
+    assert [row.point is not None for row in rows] == [False, False, True, False, False, True]
+
+
+def test_without_runs_on_imagenet_there_is_no_table_of_it(tmp_path):
+    write_run(tmp_path, "quickstart", 1, [0.5, 0.5])
+    with pytest.raises(UserError, match="there is no run on SplitImageNet"):
+        tables.imagenet_rows(tables.read_runs([tmp_path]))

@@ -1,0 +1,18 @@
+"""SplitImageNet, 100 tasks of 10 classes, ResNet-50: BatchE.
+
+Reproduces: the BatchE row of the table in Figure 3, left (Figure 2 of the camera-ready). The original has no script for
+            it: the step sizes are this project's choice.
+
+Command:    python experiments/GG/splitimagenet/rn50-batche.py --data DIR
+
+Expect:     a GPU a day or more (estimated; no full run was made). The paper has 81.50 %.
+"""
+
+from pathlib import Path
+
+from supsup_jax import launch
+from supsup_jax.settings import load_experiment
+
+if __name__ == "__main__":
+    config = Path(__file__).parent / "configs/rn50-batche.yaml"
+    launch.main(load_experiment(config), description=__doc__)
