@@ -45,6 +45,11 @@ def join(coordinator: str | None, hosts: int | None, host: int | None) -> bool:
     return True
 
 
+def count() -> int:
+    """How many processes there are."""
+    return jax.process_count()
+
+
 def is_first() -> bool:
     """Whether this is the process that reads and writes."""
     return jax.process_index() == 0
@@ -56,7 +61,7 @@ def told_by_first(make: Callable[[], Any]) -> Any:
     Raises:
         UserError: in all of them, if the first one raises it.
     """
-    if jax.process_count() == 1:
+    if count() == 1:
         return make()
     said = b""
     if is_first():
@@ -84,7 +89,7 @@ def from_first(make: Callable[[], PyTree[Any]], like: PyTree[Any]) -> PyTree[Any
     """
     made: list[Any] = []
     told_by_first(lambda: made.append(make()))
-    if jax.process_count() == 1:
+    if count() == 1:
         return made[0]
     leaves = jax.tree.leaves(made[0]) if made else [np.zeros(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]
     return jax.tree.unflatten(jax.tree.structure(like), multihost_utils.broadcast_one_to_all(leaves))
@@ -92,19 +97,19 @@ def from_first(make: Callable[[], PyTree[Any]], like: PyTree[Any]) -> PyTree[Any
 
 def any_of(flag: bool) -> bool:
     """Whether it holds in any of the processes."""
-    if jax.process_count() == 1:
+    if count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
 def share_of(rows: np.ndarray) -> np.ndarray:
     """The part of some rows, one after another, that this process is to read; all have equally many."""
-    each = -(-len(rows) // jax.process_count())
-    return np.resize(rows, each * jax.process_count())[jax.process_index() * each :][:each]
+    each = -(-len(rows) // count())
+    return np.resize(rows, each * count())[jax.process_index() * each :][:each]
 
 
 def gathered(parts: PyTree[np.ndarray], length: int) -> PyTree[np.ndarray]:
     """What all processes have read of their shares of so many rows, in the order of the rows."""
-    if jax.process_count() > 1:
+    if count() > 1:
         parts = multihost_utils.process_allgather(parts, tiled=True)
     return jax.tree.map(lambda leaf: leaf[:length], parts)

@@ -256,6 +256,8 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
             return run_of(experiment).of(experiment, dataset, folder, tasks_at_once)
     if densities := experiment.densities(dataset):
         show_densities(densities)
+    if hosts.count() > 1:
+        print(f"hosts: {hosts.count()}")
     farewell = f"what {folder} has saved is gone on with by --resume"
     try:
         with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):

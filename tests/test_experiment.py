@@ -36,6 +36,15 @@ def test_evaluations_end_with_the_last_task():
         ({"method": "LowerBound", "search": "exhaustive"}, "--method LowerBound has one network for all tasks"),
         ({"scenario": "NNs", "method": "BatchE", "search": "exhaustive"}, "--scenario NNs needs --method SupSup"),
         ({"images_per_pick": 129}, "--images-per-pick 129 is more than a test batch has"),
+        ({"dtype": "bfloat16"}, "--dtype bfloat16 is for --network ResNet18, ResNet50 or ResNet101"),
+        ({"sync_bn": True}, "--sync-bn is for --network ResNet18, ResNet50 or ResNet101"),
+        ({"sync_bn": True, "network": "ResNet18"}, "--sync-bn is for --dataset imagenet"),
+        ({"dataset": "imagenet", "scenario": "GG"}, "--dataset imagenet and --benchmark SplitImageNet need each other"),
+        ({"dataset": "imagenet", "benchmark": "SplitImageNet"}, "--dataset imagenet needs --scenario GG"),
+        ({"warmup_epochs": 5}, "--warmup-epochs comes before --schedule cosine"),
+        ({"warmup_epochs": -1}, "--warmup-epochs -1 is out of range"),
+        ({"first_task": 1}, "begin with task 0"),
+        ({"first_task": 1, "scenario": "GG", "method": "BatchE"}, "begin with task 0"),
     ],
 )
 def test_a_setting_out_of_range_is_named(setting, message):

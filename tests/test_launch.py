@@ -84,6 +84,18 @@ def test_seeds_and_sparsities_are_a_run_each(parse):
     assert [(one.er_scale, one.seed) for one in each] == [(4, 1), (0.5, 1)]
 
 
+def test_tasks_are_a_run_each(parse):
+    arguments = ["--tasks", "2:4", "--scenario", "GG", "--network", "LeNet"]
+    each = parse(*arguments, sparsities=(1, 32)).experiments
+    assert [(one.er_scale, one.first_task, one.num_tasks) for one in each] == [
+        (1, 2, 1),
+        (1, 3, 1),
+        (32, 2, 1),
+        (32, 3, 1),
+    ]
+    assert launch._place(each[1], parse(*arguments).options)[1] == "seed=1~sparsity=1~task=3"
+
+
 def test_the_density_of_a_file_goes_before_those_of_the_script(parse, config):
     path = config("sparsity: 8")
     assert [one.er_scale for one in parse("--config", path, sparsities=(1, 32)).experiments] == [8]
@@ -113,6 +125,12 @@ def test_without_sparsities_there_is_no_flag_for_them(parse, capsys):
         (["--sparsity", "2", "2.0"], "--sparsity has 2 twice"),
         (["--gpu-sets", "0", "--cluster", "local"], "give one of them"),
         (["--config"], "--config"),
+        (["--tasks", "5"], "--tasks 5 names no tasks"),
+        (["--tasks", "5:5"], "--tasks 5:5 names no tasks"),
+        (["--tasks", "0:2"], "tasks of SupSup in scenario GNu need those before them"),
+        (["--coordinator", "localhost:1234"], "need each other"),
+        (["--coordinator", "localhost:1234", "--hosts", "2", "--host", "2"], "give a number from 0 to 1"),
+        (["--coordinator", "localhost:1234", "--hosts", "2", "--host", "0"], "--coordinator is for a single run"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_one_clear_error(parse, arguments, words):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -216,7 +217,7 @@ def test_devices_share_a_batch_that_they_do_not_divide_and_every_image_counts_on
 
 
 def updated(net, batch, devices_share):
-    """What an update makes of a network, and its loss, where two devices share the batch or one has it."""
+    """What an update makes of a network, and its loss, where all devices share the batch or one has it."""
     weights, stats = net.init(jax.random.key(0))
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(batch, 5, 5, 1)).astype(np.float32), np.arange(batch) % 4
@@ -246,9 +247,14 @@ def test_an_update_that_devices_share_is_that_of_one_device_also_where_they_do_n
     assert_trees_close(updated(net, 7, True), updated(net, 7, False))
 
 
-def test_with_batch_norm_it_is_if_that_is_synchronised_and_else_each_device_has_its_own():
+def assert_synchronised_is_alone():
     alone = updated(batch_norm_net(), 8, False)
     assert_trees_close(updated(batch_norm_net(parallel.AXIS), 8, True), alone)
+    return alone
+
+
+def test_with_batch_norm_it_is_if_that_is_synchronised_and_else_each_device_has_its_own():
+    alone = assert_synchronised_is_alone()
     *_, loss = updated(batch_norm_net(), 8, True)
     assert abs(float(loss - alone[2])) > 1e-3
 
@@ -267,11 +273,12 @@ SETTINGS = (
 )
 
 
-def script(folder, images, devices, *arguments, **popen):
+def script(folder, images, devices, *arguments, before=()):
+    """Starts a script on so many devices."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
-    command = [sys.executable, SCRIPT, "--data", images, "--log-dir", folder, *SETTINGS, *arguments]
+    command = [*before, sys.executable, SCRIPT, "--data", images, "--log-dir", folder, *SETTINGS, *arguments]
     return subprocess.Popen(
-        [*map(str, command)], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **popen
+        [*map(str, command)], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
@@ -325,14 +332,50 @@ def test_a_run_is_the_same_on_four_devices_and_on_two_hosts_as_on_one_device(on_
     assert_close(results_of(tmp_path / "four"), on_one_device)
 
 
-def test_a_run_that_was_preempted_on_four_devices_goes_on_on_one(on_one_device, images, tmp_path):
-    process = script(tmp_path, images, 4)
+def preempted(process):
+    """Lets a script compile its first update, and ends it as SLURM does."""
     for line in process.stdout:
-        if "task 1: " in line:
+        if "decoding images" in line:
             process.terminate()
             break
-    _, stderr = process.communicate(timeout=300)
+    said, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
-    (said,) = finished(script(tmp_path, images, 1, "--resume"))
-    assert "going on with task 1 after" in said or "1/2 tasks" in said
+    return said
+
+
+def test_a_run_that_is_preempted_goes_on_on_another_number_of_devices(on_one_device, images, tmp_path):
+    preempted(script(tmp_path, images, 1))
+    said = preempted(script(tmp_path, images, 4, "--resume"))
+    (last,) = finished(script(tmp_path, images, 1, "--resume"))
+    assert "2 of 12 updates" in said
+    assert "going on with task 0 after" in last
+    assert_close(results_of(tmp_path), on_one_device)
+
+
+def test_with_synchronised_batch_norm_four_devices_do_what_one_does():
+    code = "import jax, test_sharded as t; assert jax.device_count() == 4; t.assert_synchronised_is_alone()"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, env=environment, check=True)
+
+
+def test_tasks_are_farmed_out_and_collected_from_the_command_line(on_one_device, images, tmp_path):
+    (said,) = finished(script(tmp_path, images, 1, "--tasks", "0:2", "--num-tasks", "1"))
+    assert "seed=1~sparsity=8~task=1 finished" in said
+    module = [sys.executable, "-m", "supsup_jax"]
+    result = subprocess.run([*module, "collect", tmp_path], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (folder,) = tmp_path.glob("**/seed=1~sparsity=8~collected")
+    assert_close(results_of(folder), on_one_device)
+    result = subprocess.run([*module, "imagenet", tmp_path], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (row,) = [line for line in result.stdout.splitlines() if "SupSup" in line and "88.68" in line]
+    assert [cell.strip() for cell in row.split("│")][2:5] == ["8", "2", "1"]
+
+
+@pytest.mark.skipif(
+    not (shutil.which("srun") and "SLURM_CONF" in os.environ), reason="there is no srun, or SLURM_CONF names no file"
+)
+def test_under_slurm_hosts_find_each_other(on_one_device, images, tmp_path):
+    (said,) = finished(script(tmp_path, images, 2, before=("srun", "--ntasks=2", "--overlap")))
+    assert "hosts: 2" in said
     assert_close(results_of(tmp_path), on_one_device)
