@@ -50,6 +50,8 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
     Raises:
         UserError: if the runs do not make one, or cannot be read; then nothing is written.
     """
+    if len(folders) == 1:
+        raise UserError(f"{folders[0]} is the only run of its settings; give the runs of other tasks too")
     runs = {folder: read_run(folder) for folder in folders}
     order = sorted(folders, key=lambda folder: runs[folder][0].first_task)
     first, options, command = runs[order[0]]

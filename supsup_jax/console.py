@@ -67,7 +67,8 @@ class Reporter:
             self._first, self._started = step.tasks, time.monotonic()
         self._rate = step.steps_per_second or self._rate
         self._message = step.message
-        rate = f"{self._rate:,.0f} steps/s{self._remaining(step)}" if self._rate else ""
+        digits = 0 if self._rate >= 10 else 2  # a step of ResNet-50 may take seconds
+        rate = f"{self._rate:,.{digits}f} steps/s{self._remaining(step)}" if self._rate else ""
         if self._console.is_terminal:
             description = f"{self._title}: {step.message}"
             self._bar.update(self._id, completed=step.tasks, total=step.of, description=description, rate=rate)

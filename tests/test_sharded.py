@@ -171,6 +171,8 @@ def test_runs_that_do_not_make_one_are_not_collected(images, tmp_path):
     ):
         with pytest.raises(checkpoints.UserError, match=said):
             collection.collect([first, other])
+    with pytest.raises(checkpoints.UserError, match="first is the only run of its settings"):
+        collection.collect([first])
     unfinished = folder("unfinished", first_task=1, num_tasks=1)
     (unfinished / "metrics.jsonl").unlink()
     with pytest.raises(checkpoints.UserError, match="is not finished; go on with it: python -m supsup_jax run"):
