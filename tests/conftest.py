@@ -1,12 +1,15 @@
 """Two CPU devices, as the scripts have on two cores, also where there is a GPU; the real data where it is at hand.
 
+Most of the tests' time is XLA's, which compiles for them. So it does it quickly instead of well, and nothing twice.
+
 SUPSUP_DATA names a folder with data sets as `--data` takes it, SUPSUP_GOLDEN one with arrays that the original
 implementation computed. Tests that need them are skipped where they are not set.
 """
 
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -15,6 +18,32 @@ import pytest
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Sets how programs are compiled, by this process and by those that its tests start.
+
+    What is compiled is kept until the tests end. Each worker has a folder of its own for it: JAX may read a file there
+    that another process has not written whole.
+    """
+    folder = tempfile.TemporaryDirectory()
+    config.add_cleanup(folder.cleanup)
+    options = {
+        "jax_compilation_cache_dir": folder.name,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_disable_most_optimizations": True,
+    }
+    for option, value in options.items():
+        jax.config.update(option, value)
+        os.environ[option.upper()] = str(value)
+
+
+@pytest.fixture(scope="module")
+def optimised() -> Iterator[None]:
+    """Has XLA compile as it does for users, where that could matter."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def _folder(variable: str, what: str) -> Path:

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import os
 import shutil
@@ -5,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 from test_data import assert_one_line
 
 from supsup_jax import UserError, data
-from supsup_jax.data import imagenet
+from supsup_jax.data import Dataset, Split, SplitImageNet, imagenet
 
 RNG = np.random.default_rng(0)
 CLASSES = ("n01440764", "n02105855", "n12998815")
@@ -328,6 +330,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import jax
 import numpy as np
 from supsup_jax import data
 
@@ -444,3 +447,18 @@ def test_real_images_of_a_thousand_classes_are_all_read(data_folder):
         assert frames.readable.all()
         assert 0.1 < frames.transposed.mean() < 0.5  # most photographs lie
         assert np.abs(frames.pixels[:, :, :64].mean((0, 1, 2)) / 255 - dataset.mean).max() < 0.06
+
+
+def test_classes_and_labels_of_tasks_are_the_originals_whatever_the_seed(golden):
+    known = golden("splits.json")
+    labels = np.repeat(np.arange(1000, dtype=np.int32), 2)  # two images a class
+    split = Split(np.zeros((2000, 1, 1, 3), np.uint8), labels)
+    dataset = Dataset(split, split, (0.0,) * 3, (1.0,) * 3)
+    benchmark = SplitImageNet.of(dataset)
+    order = benchmark.order(seed=7)
+    assert order[:50].tolist() == known["SplitImageNet_seed1"]["first50"]
+    assert hashlib.sha256(order.astype("<i8").tobytes()).hexdigest() == known["SplitImageNet_seed1"]["sha256_int64_le"]
+    for number, samples in known["SplitImageNet_tasks"].items():
+        task = jax.tree.map(lambda leaf: leaf[0], benchmark.tasks(dataset, 7, [int(number)]))
+        ours = {(f"c{row // 2}_{row % 2}", int(task.labels[labels[row]])) for row in task.train[: task.train_size]}
+        assert ours == {(path, label) for path, label in samples}

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from supsup_jax.experiment import Experiment
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "experiments").rglob("*.py"))
 SPLITCIFAR100 = [path for path in SCRIPTS if path.parent.name == "splitcifar100"]
+SPLITIMAGENET = [path for path in SCRIPTS if path.parent.name == "splitimagenet"]
+MNIST = [path for path in SCRIPTS if path.parent != ROOT / "experiments" and "GG" not in path.parts]
 QUICK = ["--num-tasks", "3", "--steps", "20", "--eval-at", "2", "3", "--width", "0.1"]
 
 
@@ -30,6 +33,20 @@ def call(script, *arguments, cwd=None, **environment):
         cwd=cwd,
         env=os.environ | environment,
     )
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capsys):
+    """Runs a script in an empty folder, in this process, which has imported and compiled much of it already."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(script, *arguments):
+        path = str(ROOT / "experiments" / script)
+        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
+        runpy.run_path(path, run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT / "experiments")))
@@ -96,7 +113,7 @@ def test_a_second_run_gets_a_folder_of_its_own_and_resume_does_not(quickstart):
 def test_resuming_with_other_settings_says_which(quickstart):
     folder, _ = quickstart
     result = call("quickstart.py", *QUICK[:-4], "--resume", "--steps", "21", cwd=folder)
-    assert_one_line_error(result, "has other settings", "steps: 20 before, 21 now")
+    assert_one_line_error(result.returncode, result.stderr, "has other settings", "steps: 20 before, 21 now")
 
 
 def test_the_picture_shows_images_of_the_run_that_was_made(tmp_path, monkeypatch):
@@ -147,12 +164,12 @@ def test_a_sweep_runs_each_seed_by_itself_goes_on_where_one_failed_and_leaves_th
         assert len(list(csv.reader(file))) == 1 + 2 * 3
 
 
-def assert_one_line_error(result, *words):
-    assert result.returncode == 2, result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert result.stderr.startswith("error: ")
+def assert_one_line_error(status, stderr, *words):
+    assert status == 2, stderr
+    assert len(stderr.strip().splitlines()) == 1
+    assert stderr.startswith("error: ")
     for word in words:
-        assert word in result.stderr
+        assert word in stderr
 
 
 @pytest.mark.parametrize(
@@ -181,9 +198,11 @@ def assert_one_line_error(result, *words):
         (["--benchmark", "SplitMNIST"], ["--num-tasks 25 is more than SplitMNIST has: 5"]),
     ],
 )
-def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(tmp_path, arguments, words):
+def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(run_here, tmp_path, capsys, arguments, words):
     (tmp_path / "a-file").write_text("")
-    assert_one_line_error(call("quickstart.py", *arguments, cwd=tmp_path), *words)
+    with pytest.raises(SystemExit) as end:
+        run_here("quickstart.py", *arguments)
+    assert_one_line_error(end.value.code, capsys.readouterr().err, *words)
     assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
 
 
@@ -252,14 +271,21 @@ def run_of(script, folder):
     return folder / "runs" / script.relative_to(ROOT / "experiments").with_suffix("") / "seed=1"
 
 
-@pytest.mark.parametrize(
-    "script",
-    [path for path in SCRIPTS if path.name != "quickstart.py" and path not in SPLITCIFAR100],
-    ids=lambda path: "/".join(path.parts[-2:]),
-)
-def test_every_script_ends_with_its_files(script, tmp_path):
-    result = call(script, *QUICK, "--dataset", "digits", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+@pytest.fixture
+def real_or_embedded(request):
+    """What makes a script run on real data, where it is at hand."""
+    return ["--data", request.getfixturevalue("data_folder")] if "SUPSUP_DATA" in os.environ else EMBEDDED
+
+
+EMBEDDED = ["--dataset", "digits"]
+# One script of each way in which MNIST becomes tasks, and of each loop over them.
+ON_MNIST = ["LeNet-250-tasks/batche", "MNISTRotate/psp", "SplitMNIST/hopsupsup", "NNs/supsup"]
+
+
+@pytest.mark.parametrize("script", MNIST, ids=lambda path: "/".join(path.parts[-2:]))
+def test_every_script_ends_with_its_files(script, run_here, real_or_embedded, tmp_path):
+    real = any(str(script).endswith(f"{name}.py") for name in ON_MNIST)
+    run_here(script, *QUICK, *(real_or_embedded if real else EMBEDDED))
     folder = run_of(script, tmp_path)
     names = {path.name for path in folder.iterdir()}
     assert {
@@ -284,64 +310,50 @@ def test_every_script_ends_with_its_files(script, tmp_path):
     assert all(0 <= float(row[2]) <= 1 for row in rows)
 
 
-def run_splitcifar100(script, folder, *arguments):
-    """Runs a script with tiny settings; where it is a sweep over sparsities, with one of them."""
-    sparsity = ["--sparsity", "32"] if "supsup" in script.stem else []
-    quick = ["--num-tasks", "2", "--epochs", "None", "--steps", "2", "--batch-size", "32", "--width", "0.1"]
-    quick += ["--seed", "0"]
-    # Two updates are faster than compiling them well.
-    result = call(script, *quick, *sparsity, *arguments, cwd=folder, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
-    assert result.returncode == 0, result.stderr
-    (metrics,) = folder.glob("runs/**/metrics.jsonl")
-    return metrics.parent, result.stdout
-
-
 @pytest.mark.parametrize("script", SPLITCIFAR100, ids=lambda path: path.stem)
-def test_every_script_of_splitcifar100_runs_on_real_data(script, data_folder, tmp_path):
-    folder, said = run_splitcifar100(script, tmp_path, "--data", data_folder)
+def test_every_script_of_splitcifar100_runs(script, run_here, real_or_embedded, tmp_path):
     masked = "supsup" in script.stem
+    quick = ["--num-tasks", 2, "--epochs", None, "--steps", 2, "--batch-size", 32, "--width", 0.1, "--seed", 0]
+    sparsity = ["--sparsity", 32] if masked else []  # the script itself is a sweep
+    said = run_here(script, *quick, *sparsity, *(EMBEDDED if script.stem == "rn18-supsup" else real_or_embedded))
+    (metrics,) = tmp_path.glob("runs/**/metrics.jsonl")
+    folder = metrics.parent
     assert folder.name == ("seed=0~sparsity=32" if masked else "seed=0")
     settings = yaml.safe_load((folder / "settings.yaml").read_text())
     assert len(settings["densities"]) == (21 if masked else 0)
     assert ("layer4_1/conv2" in said) == masked
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["task", "task", "evaluation"]
-    # The accuracy of a task does not change with later ones: its statistics and all it runs with are its own.
-    for line, accuracy in zip(lines, matrix_row(folder), strict=False):
-        assert line["accuracy"] == pytest.approx(accuracy, abs=1e-4)
-
-
-def matrix_row(folder):
-    """The accuracies of all tasks in the last evaluation."""
     *_, row = (folder / "accuracy_matrix.csv").read_text().splitlines()
-    return [float(accuracy) for accuracy in row.split(",")[2:]]
+    accuracies = [float(accuracy) for accuracy in row.split(",")[2:]]
+    # The accuracy of a task does not change with later ones: its statistics and all it runs with are its own.
+    assert [line["accuracy"] for line in lines[:2]] == pytest.approx(accuracies, abs=1e-4)
 
 
-def test_a_script_of_splitcifar100_runs_on_embedded_data(tmp_path):
-    script = ROOT / "experiments/GG/splitcifar100/rn18-supsup.py"
-    folder, _ = run_splitcifar100(script, tmp_path, "--dataset", "digits")
-    assert len(matrix_row(folder)) == 2
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "GNu/MNISTPerm/LeNet-250-tasks/supsup_h",
-        "GNu/MNISTPerm/LeNet-250-tasks/batche",
-        "GNu/MNISTRotate/psp",
-        "GNu/SplitMNIST/hopsupsup",
-        "NNs/supsup",
-    ],
-)
-def test_scripts_run_on_real_data(name, data_folder, tmp_path):
-    script = ROOT / f"experiments/{name}.py"
-    result = call(script, *QUICK, "--num-tasks", 2, "--data", data_folder, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert (run_of(script, tmp_path) / "accuracy_matrix.csv").exists()
+@pytest.mark.parametrize("script", SPLITIMAGENET, ids=lambda path: path.stem)
+def test_every_script_of_splitimagenet_runs_on_real_data(script, run_here, data_folder, tmp_path):
+    quick = ["--num-tasks", 2, "--epochs", 2, "--warmup-epochs", 1, "--batch-size", 4, "--image-size", 14]
+    # Compiling a ResNet takes minutes; tests/test_resnet.py has its parts.
+    network = ["--network", "LeNet", "--width", 0.1, *(["--no-affine"] if script.stem == "rn50-upperbound" else [])]
+    sparsity = ["--sparsity", 8] if script.stem == "rn50-supsup" else []
+    said = run_here(script, *quick, *network, *sparsity, "--data", data_folder)
+    assert "decoding images of task 1: 10 of 10" in said
+    (metrics,) = tmp_path.glob("runs/**/metrics.jsonl")
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["task", "task", "evaluation"]
+    assert not (metrics.parent / "unreadable.txt").exists()
 
 
 def test_ten_tasks_of_real_mnist_reach_the_accuracy_of_the_original(data_folder, tmp_path):
-    result = call("GNu/MNISTPerm/LeNet-250-tasks/supsup_h.py", "--num-tasks", 10, "--data", data_folder, cwd=tmp_path)
+    result = call(
+        "GNu/MNISTPerm/LeNet-250-tasks/supsup_h.py",
+        "--num-tasks",
+        10,
+        "--data",
+        data_folder,
+        cwd=tmp_path,
+        JAX_DISABLE_MOST_OPTIMIZATIONS="0",
+    )
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "runs/GNu/MNISTPerm/LeNet-250-tasks/supsup_h/seed=1"
     evaluation = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
