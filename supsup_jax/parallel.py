@@ -89,7 +89,7 @@ def over_tasks(
 
     def on_device(shared: Any, tasks: Any, count: Array) -> Any:
         if convolutions or not backend.is_accelerator():
-            return _one_after_another(partial(function, shared), tasks, count)
+            return _one_after_another(partial(function, shared), tasks, count[0])
         capacity = len(jax.tree.leaves(tasks)[0])
         side_by_side = max(1, min(capacity, _fitting(bytes_per_task) if bytes_per_task else capacity))
         return jax.lax.map(partial(function, shared), tasks, batch_size=side_by_side)
@@ -97,19 +97,20 @@ def over_tasks(
     @jax.jit
     def mapped(shared: Any, tasks: Any, count: Array) -> Any:
         return jax.shard_map(
-            on_device, mesh=_mesh(), in_specs=(P(), P("tasks"), P()), out_specs=P("tasks"), check_vma=False
+            on_device, mesh=_mesh(), in_specs=(P(), P("tasks"), P("tasks")), out_specs=P("tasks"), check_vma=False
         )(shared, tasks, count)
 
     def call(shared: Any, tasks: Any, capacity: int | None = None) -> Any:
-        # Every device takes equally many tasks. Places that are left over, at the end of each device's, hold some
-        # task again, and what they give is dropped.
+        # Every device has equally many places. Those that are left over, at the end of each device's, hold some task
+        # again: on a CPU they are passed over, and elsewhere what they give is dropped.
         count = len(jax.tree.leaves(tasks)[0])
         devices = jax.local_device_count()
         share, places = -(-count // devices), -(-max(count, capacity or 0) // devices)
         task_of = np.arange(devices)[:, None] * share + np.arange(places)
         used = (np.arange(places) < share) & (task_of < count)
         filled = np.where(used, task_of, 0).reshape(-1)
-        results = mapped(shared, jax.tree.map(lambda leaf: leaf[filled], tasks), np.int32(share))
+        counts = used.sum(1, dtype=np.int32)
+        results = mapped(shared, jax.tree.map(lambda leaf: leaf[filled], tasks), counts)
         return jax.tree.map(lambda leaf: leaf[np.flatnonzero(used)], results)
 
     return call

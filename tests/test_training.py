@@ -84,3 +84,18 @@ def test_tasks_side_by_side_as_on_an_accelerator_learn_the_same(monkeypatch):
     side_by_side = learn(range(3))
     np.testing.assert_allclose(side_by_side.loss, alone.loss, rtol=1e-3)
     np.testing.assert_allclose(side_by_side.accuracy, alone.accuracy, atol=0.03)
+
+
+def test_a_device_without_a_task_rests():
+    learned = []
+
+    def learn_one(shared, task):
+        jax.debug.callback(lambda task: learned.append(int(task)), task)
+        return task
+
+    run = parallel.over_tasks(learn_one)
+    for count in (1, 3):
+        learned.clear()
+        run({}, jnp.arange(count), 8)
+        jax.effects_barrier()
+        assert sorted(learned) == list(range(count))
