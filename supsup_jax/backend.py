@@ -1,6 +1,7 @@
 """What kind of machine this is, how much of its memory a step of a computation may take, and what arrays take."""
 
 import math
+import os
 from typing import Any
 
 import jax
@@ -19,6 +20,11 @@ def slice_bytes() -> int:
 def gradient_bytes() -> int:
     """How much memory the gradients of single images to all weights may take."""
     return 2 * 2**30 if is_accelerator() else 128 * 2**20
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory(device: Any) -> int:

@@ -183,14 +183,18 @@ class Checkpoints:
             chunk = None
             if tasks := plain["new_tasks"]:
                 named = _named(*template(tasks))
-                arrays = hosts.from_first(partial(_read_arrays, self._steps, number, named), named) if named else {}
+                read = partial(self._read_step, number, named)
+                arrays = hosts.from_first(read, named) if named else {}
                 chunk = Chunk(tasks, arrays.get("store", {}), arrays.get("stats", {}))
             self._state_step = plain.get("state_step")
             saved.append(Step(chunk, plain["experiment"], plain["record"]))
         if self._state_step is None:
             return Saved(saved, None)
-        read = partial(_read_arrays, self._states, self._state_step, state_template)
-        return Saved(saved, hosts.from_first(read, state_template))
+        step = self._state_step
+        return Saved(saved, hosts.from_first(lambda: _read_arrays(self._states, step, state_template), state_template))
+
+    def _read_step(self, number: int, shapes: PyTree[Any]) -> Any:
+        return _read_arrays(self._steps, number, shapes)
 
     def _records(self) -> list[dict[str, Any]]:
         """What every step says, in order.

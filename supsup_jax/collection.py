@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from supsup_jax import data, results, tables
 from supsup_jax.checkpoints import Checkpoints
@@ -17,12 +18,12 @@ _COLLECTED = "~collected"
 
 
 def groups(folders: Sequence[Path]) -> list[list[Path]]:
-    """The finished runs from some folders down, those together that differ in their tasks only.
+    """The runs from some folders down that were evaluated, those together that differ in their tasks only.
 
-    What was collected before is left out.
+    Runs that have no other beside them, and what was collected before, are left out.
 
     Raises:
-        UserError: if a folder holds no finished run, or a damaged one.
+        UserError: if there are none, or some do not make one run.
     """
     groups: dict[str, list[Path]] = {}
     for folder in folders:
@@ -32,7 +33,14 @@ def groups(folders: Sequence[Path]) -> list[list[Path]]:
         for run in sorted(found):
             experiment = dataclasses.replace(read_run(run)[0], first_task=0, num_tasks=1, eval_at=())
             groups.setdefault(json.dumps(experiment.to_json()), []).append(run)
-    return list(groups.values())
+    several = [runs for runs in groups.values() if len(runs) > 1]
+    if not several:
+        raise UserError(
+            f"{', '.join(map(str, folders))}: no runs that differ in their tasks only; give those that --tasks made"
+        )
+    for runs in several:
+        _in_order(runs)
+    return several
 
 
 def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
@@ -50,25 +58,9 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
     Raises:
         UserError: if the runs do not make one, or cannot be read; then nothing is written.
     """
-    if len(folders) == 1:
-        raise UserError(f"{folders[0]} is the only run of its settings; give the runs of other tasks too")
-    runs = {folder: read_run(folder) for folder in folders}
-    order = sorted(folders, key=lambda folder: runs[folder][0].first_task)
+    order, runs = _in_order(folders)
     first, options, command = runs[order[0]]
-    following = first.first_task
-    for folder in order:
-        experiment, _, _ = runs[folder]
-        alike = dataclasses.replace(experiment, first_task=first.first_task)
-        if differences := first.differs_from(alike.to_json()):
-            raise UserError(f"{folder} has other settings than {order[0]} ({'; '.join(differences)}); collect it apart")
-        if experiment.first_task != following:
-            what = "learned task" if experiment.first_task < following else "is the first with a task after"
-            lacking = experiment.first_task if experiment.first_task < following else following
-            how = "another run did too: give one of them" if experiment.first_task < following else "no run has it"
-            raise UserError(f"{folder} {what} {lacking}, {how}")
-        if not results.is_finished(folder, experiment.evaluations):
-            raise UserError(f"{folder} is not finished; go on with it: python -m supsup_jax run {folder}")
-        following += experiment.num_tasks
+    following = max(experiment.first_task + experiment.num_tasks for experiment, _, _ in runs.values())
     whole = dataclasses.replace(first, num_tasks=following - first.first_task)
     dataset = data.load(first.dataset, data_folder or options["data"], first.image_size)
     learned = [tasks_of_run(folder, runs[folder][0], dataset) for folder in order]
@@ -82,3 +74,28 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
         for chunk, tasks in learned:
             checkpoints.save(chunk, Record(tasks=tasks).to_json())
     return folder
+
+
+def _in_order(folders: Sequence[Path]) -> tuple[list[Path], dict[Path, Any]]:
+    """Runs in the order of their tasks, and what `read_run` says of each.
+
+    Raises:
+        UserError: if their tasks do not follow one another, or they have other settings or are not finished.
+    """
+    runs = {folder: read_run(folder) for folder in folders}
+    order = sorted(folders, key=lambda folder: runs[folder][0].first_task)
+    first, _, _ = runs[order[0]]
+    following = first.first_task
+    for folder in order:
+        experiment, _, _ = runs[folder]
+        alike = dataclasses.replace(experiment, first_task=first.first_task)
+        if differences := first.differs_from(alike.to_json()):
+            raise UserError(f"{folder} has other settings than {order[0]} ({'; '.join(differences)}); collect it apart")
+        if experiment.first_task < following:
+            raise UserError(f"{folder} learned task {experiment.first_task}, another run did too; give one of them")
+        if experiment.first_task > following:
+            raise UserError(f"{folder} begins with task {experiment.first_task}, and no run has task {following}")
+        if not results.is_finished(folder, experiment.evaluations):
+            raise UserError(f"{folder} is not finished; go on with it: python -m supsup_jax run {folder}")
+        following += experiment.num_tasks
+    return order, runs

@@ -5,6 +5,7 @@ With one process, which is the rule, nothing here does anything.
 
 import json
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,11 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from supsup_jax.errors import UserError
+
+
+def several(coordinator: str | None) -> bool:
+    """Whether a run is to have several processes: one names their coordinator, or SLURM started several."""
+    return coordinator is not None or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
 
 
 def join(coordinator: str | None, hosts: int | None, host: int | None) -> bool:
@@ -30,16 +36,19 @@ def join(coordinator: str | None, hosts: int | None, host: int | None) -> bool:
     Raises:
         UserError: if the others cannot be reached.
     """
-    if coordinator is None:
-        if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) < 2:
-            return False
-        jax.distributed.initialize()
-        return True
+    if not several(coordinator):
+        return False
     try:
-        jax.distributed.initialize(coordinator, hosts, host)
+        if coordinator is not None:
+            jax.distributed.initialize(coordinator, hosts, host, cluster_detection_method="deactivate")
+        else:
+            jax.distributed.initialize()
+            if re.fullmatch(r"1(\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")):
+                # JAX takes SLURM's processes to have a GPU each. The only one of a node has all that SLURM gives it.
+                jax.config.update("jax_cuda_visible_devices", "all")
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"the run's other hosts cannot be reached through {coordinator} ({' '.join(str(error).split())}); start "
+            f"the run's other hosts cannot be reached ({' '.join(str(error).split())}); start "
             "the same command on each of them, with its own --host, within five minutes"
         ) from None
     return True
@@ -67,7 +76,7 @@ def told_by_first(make: Callable[[], Any]) -> Any:
     if is_first():
         try:
             said = json.dumps({"made": make()}).encode()
-        except UserError as error:
+        except (UserError, OSError) as error:
             said = json.dumps({"error": str(error)}).encode()
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
     told = np.frombuffer(said, np.uint8) if said else np.zeros(length, np.uint8)
@@ -93,6 +102,22 @@ def from_first(make: Callable[[], PyTree[Any]], like: PyTree[Any]) -> PyTree[Any
         return made[0]
     leaves = jax.tree.leaves(made[0]) if made else [np.zeros(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]
     return jax.tree.unflatten(jax.tree.structure(like), multihost_utils.broadcast_one_to_all(leaves))
+
+
+def together(make: Callable[[], Any]) -> Any:
+    """What each process makes for itself, if all of them can.
+
+    Raises:
+        UserError: in all of them, if one of them raises an error.
+    """
+    made, failure = None, None
+    try:
+        made = make()
+    except (UserError, OSError) as error:
+        failure = error
+    if any_of(failure is not None):
+        raise failure or UserError("another of the run's hosts cannot go on; what it says is to be mended there")
+    return made
 
 
 def any_of(flag: bool) -> bool:

@@ -188,7 +188,7 @@ def main(experiment: Experiment, description: str | None, sparsities: tuple[floa
     (experiment,) = experiments
     _prepare_devices(experiment)
     _join_hosts(experiment, options)
-    dataset = _load(experiment, options.data)
+    dataset = hosts.together(lambda: _load(experiment, options.data))
     experiment.build(dataset)  # what does not fit is said before anything is written
 
     def folder() -> str:
@@ -216,6 +216,14 @@ def _join_hosts(experiment: Experiment, options: Options) -> None:
             "several hosts are for --dataset imagenet, where they share batches; let others farm out runs, with "
             "--seeds and --cluster slurm"
         )
+    first = hosts.told_by_first(experiment.to_json)
+    other = [name for name, value in experiment.to_json().items() if value != first[name]]
+
+    def agree() -> None:
+        if other:
+            raise UserError(f"this host and the first one have other {', '.join(other)}; give all the same command")
+
+    hosts.together(agree)
 
 
 def _load(experiment: Experiment, folder: str | Path) -> data.Dataset:
@@ -252,13 +260,13 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     from supsup_jax.console import Reporter, show_densities, show_outcome
 
     if not hosts.is_first():
-        with interruption.graceful(lambda: None):
+        with interruption.graceful(lambda: None, lambda: None):
             return run_of(experiment).of(experiment, dataset, folder, tasks_at_once)
     if densities := experiment.densities(dataset):
         show_densities(densities)
     if hosts.count() > 1:
         print(f"hosts: {hosts.count()}")
-    farewell = f"what {folder} has saved is gone on with by --resume"
+    farewell = f"what {folder} has saved is gone on with by --resume, or python -m supsup_jax run {folder}"
     try:
         with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):
             outcome = run_of(experiment).of(experiment, dataset, folder, tasks_at_once, reporter)
@@ -365,8 +373,8 @@ def parse(experiment: Experiment, description: str | None, sparsities: tuple[flo
             for seed in ([plain.seed] if run.seeds is None else range(run.seeds))
             for task in _tasks_of(run)
         ]
-        if (len(each) > 1 or run.gpu_sets or cluster.cluster) and run.coordinator:
-            raise UserError("--coordinator is for a single run; give one seed, one --sparsity, and no --gpu-sets")
+        if (len(each) > 1 or run.gpu_sets or cluster.cluster) and hosts.several(run.coordinator):
+            raise UserError("several hosts are for a single run; give one seed, one --sparsity, and no --gpu-sets")
         return Request(each, run, cluster)
 
     with complaints_as_errors():

@@ -35,8 +35,7 @@ def use_all_cores() -> None:
 
     Each task then trains on a core of its own, which is faster than all cores sharing the products of one task.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jax.config.update("jax_num_cpu_devices", min(cores, _MOST_CPU_DEVICES))
+    jax.config.update("jax_num_cpu_devices", min(backend.cores(), _MOST_CPU_DEVICES))
 
 
 def tasks_at_once(bytes_per_task: int, convolutions: bool = False) -> int:
@@ -138,7 +137,7 @@ class Shares(NamedTuple):
 
     Attributes:
         places: places in the batch; every device has equally many.
-        counts: 1, or 0 for a place that another device has too and that only fills this one's share.
+        counts: 1, or 0 for a place that comes again, only to fill the share.
     """
 
     places: Int[np.ndarray, "devices share"]

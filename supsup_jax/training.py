@@ -147,7 +147,8 @@ class Learner:
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             if counts is None:
                 return losses.mean(), stats
-            return (losses * counts).sum() / self.average(counts.sum()), stats
+            total = self.average(counts.sum())
+            return (losses * counts).sum() / jnp.where(total > 0, total, 1), stats
 
         (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(progress.learned)
         value, stats, gradient = self.average((value, stats, gradient))

@@ -130,7 +130,7 @@ def test_without_sparsities_there_is_no_flag_for_them(parse, capsys):
         (["--tasks", "0:2"], "tasks of SupSup in scenario GNu need those before them"),
         (["--coordinator", "localhost:1234"], "need each other"),
         (["--coordinator", "localhost:1234", "--hosts", "2", "--host", "2"], "give a number from 0 to 1"),
-        (["--coordinator", "localhost:1234", "--hosts", "2", "--host", "0"], "--coordinator is for a single run"),
+        (["--coordinator", "localhost:1234", "--hosts", "2", "--host", "0"], "several hosts are for a single run"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_one_clear_error(parse, arguments, words):

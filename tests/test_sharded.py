@@ -165,14 +165,12 @@ def test_runs_that_do_not_make_one_are_not_collected(images, tmp_path):
 
     first = folder("first", num_tasks=1)
     for other, said in (
-        (folder("gap", first_task=2, num_tasks=1), "gap is the first with a task after 1, no run has it"),
-        (folder("twice", num_tasks=1), "learned task 0, another run did too: give one of them"),
+        (folder("gap", first_task=2, num_tasks=1), "gap begins with task 2, and no run has task 1"),
+        (folder("twice", num_tasks=1), "learned task 0, another run did too; give one of them"),
         (folder("other", first_task=1, num_tasks=1, epochs=4), "other settings than"),
     ):
         with pytest.raises(checkpoints.UserError, match=said):
             collection.collect([first, other])
-    with pytest.raises(checkpoints.UserError, match="first is the only run of its settings"):
-        collection.collect([first])
     unfinished = folder("unfinished", first_task=1, num_tasks=1)
     (unfinished / "metrics.jsonl").unlink()
     with pytest.raises(checkpoints.UserError, match="is not finished; go on with it: python -m supsup_jax run"):
@@ -321,28 +319,53 @@ def free_port():
         return server.getsockname()[1]
 
 
-def test_a_run_is_the_same_on_four_devices_and_on_two_hosts_as_on_one_device(on_one_device, images, tmp_path):
-    (tmp_path / "hosts").mkdir()
+def preempted(first, *others):
+    """Lets a script compile its first update, and ends it as SLURM does."""
+    for line in first.stdout:
+        if "decoding images" in line:
+            break
+    for process in (first, *others):
+        process.terminate()
+    said = ""
+    for process in (first, *others):
+        stdout, stderr = process.communicate(timeout=300)
+        assert process.returncode == 130, stderr
+        said += stdout
+    return said
+
+
+def on_two_hosts(folder, images, *arguments):
     coordinator = "--coordinator", f"127.0.0.1:{free_port()}", "--hosts", 2
-    hosts = [script(tmp_path / "hosts", images, 2, *coordinator, "--host", host) for host in range(2)]
-    first, second = finished(*hosts)
-    assert "accuracies in %" in first
+    return [script(folder, images, 2, *coordinator, "--host", host, *arguments) for host in range(2)]
+
+
+def test_a_run_is_the_same_on_four_devices_as_on_one(on_one_device, images, tmp_path):
+    finished(script(tmp_path, images, 4))
+    assert_close(results_of(tmp_path), on_one_device)
+
+
+def test_two_hosts_share_a_run_go_on_with_it_and_find_it_finished(on_one_device, images, tmp_path):
+    assert "hosts: 2" in preempted(*on_two_hosts(tmp_path, images))
+    first, second = finished(*on_two_hosts(tmp_path, images, "--resume"))
+    assert "going on with task 0 after" in first
     # The first host speaks, reads and writes; what JAX's own libraries say is not to be helped.
     assert [line for line in second.splitlines() if not line.startswith("[Gloo]")] == []
-    finished(script(tmp_path / "four", images, 4))
-    assert_close(results_of(tmp_path / "hosts"), on_one_device)
-    assert_close(results_of(tmp_path / "four"), on_one_device)
+    results = results_of(tmp_path)
+    assert_close(results, on_one_device)
+    first, _ = finished(*on_two_hosts(tmp_path, images, "--resume"))
+    assert "learning task" not in first
+    assert results_of(tmp_path) == results
 
 
-def preempted(process):
-    """Lets a script compile its first update, and ends it as SLURM does."""
-    for line in process.stdout:
-        if "decoding images" in line:
-            process.terminate()
-            break
-    said, stderr = process.communicate(timeout=300)
-    assert process.returncode == 130, stderr
-    return said
+@pytest.mark.parametrize(("changes", "said"), [(["--seed", 2], "have other seed"), (["--data", "."], "lacks train")])
+def test_hosts_with_other_settings_or_without_data_end_together(changes, said, images, tmp_path):
+    coordinator = "--coordinator", f"127.0.0.1:{free_port()}", "--hosts", 2, "--host"
+    processes = [script(tmp_path, images, 1, *coordinator, 0), script(tmp_path, images, 1, *coordinator, 1, *changes)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2]
+    assert "another of the run's hosts cannot go on" in errors[0]
+    assert said in errors[1]
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_run_that_is_preempted_goes_on_on_another_number_of_devices(on_one_device, images, tmp_path):

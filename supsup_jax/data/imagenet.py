@@ -25,6 +25,7 @@ from jaxtyping import Int, Int32
 from PIL import Image
 from rich.progress import track
 
+from supsup_jax import backend
 from supsup_jax.data import files
 from supsup_jax.data.augmentation import Frames
 from supsup_jax.errors import UserError
@@ -134,6 +135,7 @@ class Images:
         rows: Int[np.ndarray, " images"],
         cache_size: int,
         progress: Callable[[int, int], None] | None = None,
+        places: int | None = None,
     ) -> Frames:
         """Decodes images on all cores.
 
@@ -141,10 +143,11 @@ class Images:
             rows: which ones.
             cache_size: what their shorter sides are resized to.
             progress: called after every image with how many are done, and of how many.
+            places: frames to return, black ones at the end; by default as many as there are images.
         """
         _quieten_pillow()
-        frames = black_frames(len(rows), cache_size)
-        with ThreadPoolExecutor(_cores()) as threads:
+        frames = black_frames(places or len(rows), cache_size)
+        with ThreadPoolExecutor(backend.cores()) as threads:
             for done, _ in enumerate(threads.map(partial(self._decode, frames, rows), range(len(rows))), 1):
                 if progress:
                     progress(done, len(rows))
@@ -193,7 +196,7 @@ def _decoded_ahead(
     from absl import flags
 
     flags.FLAGS.mark_as_parsed()  # Grain asks for flags of its own, which no main function of absl has parsed
-    threads = 1 if workers else _cores()
+    threads = 1 if workers else backend.cores()
     loaded = grain.MapDataset.source(list(batches)).map(decode).to_iter_dataset(grain.ReadOptions(threads, threads))
     if workers:
         loaded = loaded.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _begin_worker)
@@ -275,10 +278,6 @@ def _quieten_pillow() -> None:
     For good: to hide warnings for a while is not possible in threads.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _Split = tuple[Images, Int32[np.ndarray, " _"]]

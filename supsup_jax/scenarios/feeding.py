@@ -1,6 +1,5 @@
 """The images of a task for devices that share its batches: all on every device, or each batch when it is due."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -168,16 +167,20 @@ def load(
         progress: called with how many images are decoded here, and of how many.
     """
     assert isinstance(split.images, Images)
-    decoded = split.images.frames(hosts.share_of(rows), cache_size, progress)
-    frames = hosts.gathered(decoded, len(rows))
-    rest = black_frames(places - len(rows), cache_size)
-    frames = Frames(*(np.concatenate(parts) for parts in zip(frames, rest, strict=True)))
+    if hosts.count() == 1:
+        frames = split.images.frames(rows, cache_size, progress, places)
+    else:
+        parts = split.images.frames(hosts.share_of(rows), cache_size, progress)
+        rest = black_frames(places - len(rows), cache_size)
+        both = zip(hosts.gathered(parts, len(rows)), rest, strict=True)
+        frames = Frames(*map(np.concatenate, both))
     return Split(frames, np.resize(split.labels[rows], places))
 
 
 def fits(images: int, cache_size: int) -> bool:
-    """Whether every device can have so many images."""
-    return parallel.fits(backend.num_bytes(black_frames(images, cache_size)))  # no memory is touched
+    """Whether every device of every host can have so many images."""
+    here = parallel.fits(backend.num_bytes(black_frames(images, cache_size)))  # no memory is touched
+    return not hosts.any_of(not here)
 
 
 def batches_of(places: int, batch_size: int, size: int) -> Share:
@@ -216,5 +219,4 @@ def _share(batches: Int[np.ndarray, "steps batch"]) -> Share:
 
 def _workers() -> int:
     """Processes that decode: with few cores threads of this one are faster."""
-    cores = os.cpu_count() or 1
-    return cores if cores > _FEW_CORES else 0
+    return backend.cores() if backend.cores() > _FEW_CORES else 0

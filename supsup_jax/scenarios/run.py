@@ -122,17 +122,13 @@ class Run(ABC):
         Raises:
             UserError: if the folder's checkpoints cannot be read, or another process is using it.
         """
-        try:
-            with contextlib.ExitStack() as stack:
-                if hosts.is_first():
-                    stack.enter_context(FileLock(folder / ".lock", timeout=0))
-                checkpoints = stack.enter_context(Checkpoints(folder, experiment.to_json()))
-                run = cls(experiment, dataset, folder, checkpoints, tasks_at_once, report)
-                if hosts.is_first():
-                    run._events = stack.enter_context(results.EventWriter(folder))
-                return run._go()
-        except Timeout as error:
-            raise UserError(f"{folder} is in use by another process; wait for it, or start without --resume") from error
+        with contextlib.ExitStack() as stack:
+            hosts.told_by_first(lambda: _lock(folder, stack))
+            checkpoints = stack.enter_context(Checkpoints(folder, experiment.to_json()))
+            run = cls(experiment, dataset, folder, checkpoints, tasks_at_once, report)
+            if hosts.is_first():
+                run._events = stack.enter_context(results.EventWriter(folder))
+            return run._go()
 
     def _resident(self) -> tuple[Any, Any]:
         """What lies on the devices all the time of the training and the test samples; by default all."""
@@ -295,3 +291,15 @@ class Run(ABC):
         pixels = math.prod(self.dataset.image_shape)
         convolutions = has_convolutions(self.weights)
         return parallel.tasks_at_once(6 * weights + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels, convolutions)
+
+
+def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
+    """Takes a run's folder for this process.
+
+    Raises:
+        UserError: if another one has it.
+    """
+    try:
+        stack.enter_context(FileLock(folder / ".lock", timeout=0))
+    except Timeout as error:
+        raise UserError(f"{folder} is in use by another process; wait for it, or start without --resume") from error

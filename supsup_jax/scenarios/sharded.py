@@ -6,8 +6,9 @@ on with on any number of devices and hosts.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import jax
@@ -53,7 +54,7 @@ class _Task:
         progress: what they have changed.
         losses: the mean of each epoch so far.
         accuracies: after each epoch so far.
-        total: the sum of the losses of this epoch so far.
+        epoch: the losses of this epoch's updates so far.
         seconds: how long it took before this process went on with it.
     """
 
@@ -61,7 +62,7 @@ class _Task:
     progress: Progress
     losses: list[float]
     accuracies: list[float]
-    total: float = 0.0
+    epoch: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -125,16 +126,16 @@ class ShardedTasks(GivenTasks):
             epoch_end = min(task.done - task.done % per_epoch + per_epoch, parts.steps)
             piece_started = time.perf_counter()
             piece = feed.piece(task.done, min(task.done + at_once, epoch_end))
-            task.progress, loss = programs.advance(start, task.progress, piece, own, order_key)
-            task.total += float(loss)
+            task.progress, losses = programs.advance(start, task.progress, piece, own, order_key)
+            task.epoch += np.asarray(losses)[piece.start : piece.stop].tolist()
             seconds = time.perf_counter() - piece_started
             made = piece.stop - piece.start
             task.done += made
             if task.done == epoch_end:
-                task.losses.append(task.total / (task.done % per_epoch or per_epoch))
+                task.losses.append(fmean(task.epoch))
                 effective = programs.effective(start, task.progress)
                 task.accuracies.append(programs.measure(test_share, effective, task.progress.stats, test, own))
-                task.total = 0.0
+                task.epoch = []
             of_steps = f"task {number}: {task.done:,} of {parts.steps:,} updates"
             accuracy = f", accuracy {100 * task.accuracies[-1]:.2f} %" if task.accuracies else ""
             self.report(of_steps + accuracy, made / seconds)
@@ -144,14 +145,15 @@ class ShardedTasks(GivenTasks):
             if task.done < parts.steps and (asked or late):
                 self._save_unfinished(number, task, time.perf_counter() - started)
                 saved_at = time.perf_counter()
-            if task.done < parts.steps and asked:
-                feed.close()
-                raise KeyboardInterrupt
+            if asked:
+                break
         feed.close()
         self._name_unreadable(number, self.dataset.train, feed.unreadable())
+        if task.done < parts.steps:
+            raise KeyboardInterrupt
 
     def _save_unfinished(self, number: int, task: _Task, seconds: float) -> None:
-        measured = {"losses": task.losses, "accuracies": task.accuracies, "total": task.total, "seconds": seconds}
+        measured = {"losses": task.losses, "accuracies": task.accuracies, "epoch": task.epoch, "seconds": seconds}
         self.checkpoints.save_unfinished(Unfinished(number, task.done, jax.device_get(task.progress), measured))
 
     def _feed(
@@ -212,7 +214,7 @@ class _Programs(NamedTuple):
 
     Attributes:
         begin: what a task starts from.
-        advance: some updates, and the sum of their losses.
+        advance: some updates, and the losses of the share's batches among them.
         effective: the weights that a task runs with while it is learned.
         finish: what is kept of a task, and what it leaves.
         combine: the weights that a learned task runs with.
@@ -244,15 +246,15 @@ def _programs(parts: Parts, trains_weights: bool) -> _Programs:
         split: Any = common_split if share.split is None else share.split
 
         def step(index: jax.Array, carry: tuple[Progress, jax.Array]) -> tuple[Progress, jax.Array]:
-            progress, total = carry
+            progress, losses = carry
             rows = share.rows[index]
             keys = augmentation_keys(order_key, first + index, share.places)
             images, labels = benchmark.samples(split, task, rows, True, keys)
             counts = share.counts[index] * split.images.readable[rows]
             progress, loss = learner.update(start, progress, images, labels, counts)
-            return progress, total + loss
+            return progress, losses.at[index].set(loss)
 
-        return jax.lax.fori_loop(begins, ends, step, (progress, jnp.float32(0)))
+        return jax.lax.fori_loop(begins, ends, step, (progress, jnp.zeros(len(share.rows))))
 
     on_devices = parallel.data_parallel(updates)
 
