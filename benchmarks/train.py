@@ -26,6 +26,7 @@ def ours(all_cores: bool) -> compare.Formulation:
         if all_cores:
             parallel.use_all_cores()
         import jax
+        import jax.numpy as jnp
 
         from supsup_jax import methods, networks, optimizers, training
         from supsup_jax.data import Dataset, PermutedMNIST, Split
@@ -38,8 +39,8 @@ def ours(all_cores: bool) -> compare.Formulation:
         weights, stats = net.init(training.weights_key(0))
 
         def learn(shared, one):
-            settings = (net, method, benchmark, optimizers.RMSprop(), STEPS, 128, lambda *_: np.float32(0))
-            return training.train_task(*settings, *shared, *one)
+            learner = training.Learner(net, method, optimizers.RMSprop())
+            return training.train_task(learner, benchmark, STEPS, 128, lambda *_: jnp.float32(0), *shared, *one)
 
         keys = jax.vmap(lambda task: training.task_key(0, task))(np.arange(TASKS))
         run = parallel.over_tasks(learn)
