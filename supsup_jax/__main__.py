@@ -9,7 +9,8 @@ import tyro
 from supsup_jax import collection, figures, launch, tables
 from supsup_jax.console import show_imagenet, show_storage
 from supsup_jax.errors import UserError
-from supsup_jax.launch import complaints_as_errors, ends_in_one_line
+from supsup_jax.launch import ends_in_one_line
+from supsup_jax.options import complaints_as_errors
 
 _Runs = Annotated[
     tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)")

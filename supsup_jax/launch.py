@@ -1,146 +1,24 @@
-"""The command line of every experiment script."""
+"""Runs what the command line of an experiment script asks for: here, in several processes, or on a cluster."""
 
-import argparse
 import contextlib
-import dataclasses
-import io
-import math
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
 
 import jax
-import tyro
 
 from supsup_jax import data, figures, hosts, interruption, parallel, results, sweep
 from supsup_jax.cluster import Cluster, Jobs
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
+from supsup_jax.options import Options, parse
 from supsup_jax.scenarios import Outcome, run_of
-from supsup_jax.settings import load_settings, read_run
+from supsup_jax.settings import read_run
 
 _SUBMITIT = ".cluster"
 """Folder of submitit's files, beside the runs."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """Where a run reads and writes, and how: nothing that changes what it computes."""
-
-    config: Path | None = None
-    """YAML file with settings in place of the script's; what the command line says goes before."""
-
-    data: Path = Path("~/data")
-    """Folder with data sets in the layouts that you have; what is missing is downloaded into it."""
-
-    log_dir: Path = Path("runs")
-    """Folder for results."""
-
-    seeds: int | None = None
-    """Run with seeds 0 to N-1 in place of --seed."""
-
-    gpu_sets: str | None = None
-    """Sets of GPUs for several runs, such as "0,1|2,3": each run has the next free set, in a process of its own. By
-    default every GPU is a set, or the CPU."""
-
-    tasks_at_once: int | None = None
-    """Tasks to learn between two checkpoints; by default 8 or one a core on a CPU, and up to
-    128 a GPU as memory allows. Results do not depend on it."""
-
-    tasks: str | None = None
-    """Tasks to learn each as a run of its own, such as 0:100 for the first hundred; `python -m supsup_jax collect`
-    then makes one run of them."""
-
-    coordinator: str | None = None
-    """A run on several hosts: HOST:PORT of the first of them, where the same command runs on each. Under SLURM, with
-    srun, nothing needs to be said."""
-
-    hosts: int | None = None
-    """With --coordinator: how many hosts there are."""
-
-    host: int | None = None
-    """With --coordinator: which of them this is, from 0."""
-
-    resume: bool = False
-    """Go on with the latest runs of these settings, if there are any; those that are finished are left as they are."""
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "tasks_at_once"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} {value} is out of range; give a number from 1")
-        if self.gpu_sets is not None:
-            sweep.parse_sets(self.gpu_sets)
-        if self.tasks is not None:
-            parse_tasks(self.tasks)
-        together = self.coordinator is not None, self.hosts is not None, self.host is not None
-        if any(together) and not all(together):
-            raise UserError("--coordinator, --hosts and --host need each other; give all of them, or none")
-        if self.hosts is not None and self.host is not None and not 0 <= self.host < self.hosts:
-            raise UserError(f"--host {self.host} is out of range; give a number from 0 to {self.hosts - 1}")
-
-
-def parse_tasks(text: str) -> range:
-    """Tasks as `--tasks` has them: the first and the one after the last.
-
-    Raises:
-        UserError: if there are none.
-    """
-    ends = re.fullmatch(r"(\d+):(\d+)", text)
-    tasks = range(*map(int, ends.groups())) if ends else range(0)
-    if not tasks:
-        raise UserError(f"--tasks {text} names no tasks; give the first and the one after the last, such as 0:100")
-    return tasks
-
-
-@dataclass(frozen=True)
-class Sparsities:
-    """The densities of a sweep."""
-
-    sparsity: Annotated[tuple[float, ...], tyro.conf.arg(metavar="S [S ...]")] = ()
-    """Numbers s, a run each: a layer of O outputs and I inputs keeps the fraction min(0.5, s (O + I) / (O I kh kw)) of
-    its weights; more is denser."""
-
-    def __post_init__(self) -> None:
-        for value in self.sparsity:
-            if not 0 < value < math.inf:
-                raise UserError(f"--sparsity {value:g} is out of range; give numbers above 0")
-            if self.sparsity.count(value) > 1:
-                raise UserError(f"--sparsity has {value:g} twice; give every number once")
-
-
-@dataclass(frozen=True)
-class _Settings(Experiment):
-    """What a run computes: with the same settings, it gives the same numbers."""
-
-    # The command line has `--sparsity` for it.
-    er_scale: Annotated[float | None, tyro.conf.Suppress, tyro.conf.Fixed] = None
-
-
-@dataclass(frozen=True)
-class _NoSparsities(Sparsities):
-    """Where an experiment has no density, `--sparsity` is not offered."""
-
-    sparsity: Annotated[tuple[float, ...], tyro.conf.Suppress, tyro.conf.Fixed] = ()
-
-
-class Request(NamedTuple):
-    """What a command line asks for.
-
-    Attributes:
-        experiments: the settings of each run.
-        options: where they read and write, and how.
-        cluster: where they are submitted to, if they are.
-    """
-
-    experiments: list[Experiment]
-    options: Options
-    cluster: Cluster
 
 
 @contextlib.contextmanager
@@ -330,97 +208,6 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
         show_failures(members)
     if any(member.state == "failed" for member in members):
         raise SystemExit(1)
-
-
-def parse(experiment: Experiment, description: str | None, sparsities: tuple[float | int, ...] = ()) -> Request:
-    """What the command line makes of an experiment.
-
-    Args:
-        experiment: the script's.
-        description: shown by `--help`.
-        sparsities: the script's values of `er_scale`; by default its only one, if it has any.
-
-    Raises:
-        SystemExit: for `--help`.
-        UserError: if a flag does not exist or takes another type, or a value is out of its range.
-    """
-    if config := _config():
-        fields = load_settings(config)
-        experiment = dataclasses.replace(experiment, **fields)
-        sparsities = () if "er_scale" in fields else sparsities
-    if not sparsities and experiment.er_scale is not None:
-        sparsities = (experiment.er_scale,)
-
-    settings, several = _Settings(**vars(experiment)), _NoSparsities()
-    if sparsities:
-        several = Sparsities(tuple(map(float, sparsities)))
-    nowhere = Cluster()
-
-    def arguments(
-        experiment: tyro.conf.OmitArgPrefixes[_Settings] = settings,
-        densities: tyro.conf.OmitArgPrefixes[Sparsities] = several,
-        run: tyro.conf.OmitArgPrefixes[Options] = Options(),
-        cluster: tyro.conf.OmitArgPrefixes[Cluster] = nowhere,
-    ) -> Request:
-        if sparsities and not densities.sparsity:
-            raise UserError("--sparsity has no numbers; give one or more, such as --sparsity 16 32")
-        if run.gpu_sets and cluster.cluster:
-            raise UserError("--gpu-sets is for runs on this machine, and --cluster for others; give one of them")
-        plain = Experiment(**vars(experiment))
-        each = [
-            dataclasses.replace(plain, er_scale=scale, seed=seed, **task)
-            for scale in densities.sparsity or (plain.er_scale,)
-            for seed in ([plain.seed] if run.seeds is None else range(run.seeds))
-            for task in _tasks_of(run)
-        ]
-        if (len(each) > 1 or run.gpu_sets or cluster.cluster) and hosts.several(run.coordinator):
-            raise UserError("several hosts are for a single run; give one seed, one --sparsity, and no --gpu-sets")
-        return Request(each, run, cluster)
-
-    with complaints_as_errors():
-        return tyro.cli(arguments, description=description)
-
-
-def _tasks_of(options: Options) -> list[dict[str, int]]:
-    """The settings of the runs that `--tasks` makes of one."""
-    if options.tasks is None:
-        return [{}]
-    return [{"first_task": task, "num_tasks": 1} for task in parse_tasks(options.tasks)]
-
-
-def _config() -> Path | None:
-    """The file that the command line gives with `--config`, which has to be read before all else."""
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config", type=Path, nargs="?")
-    config = finder.parse_known_args()[0].config
-    return config and config.expanduser()
-
-
-@contextlib.contextmanager
-def complaints_as_errors() -> Iterator[None]:
-    """Turns what tyro says of a wrong command line into an error of the user's.
-
-    Raises:
-        SystemExit: for `--help`.
-        UserError: in place of tyro's box on stderr.
-    """
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            yield
-    except SystemExit:
-        if not complaint.getvalue():
-            raise
-        raise UserError(_one_line(complaint.getvalue())) from None
-
-
-def _one_line(box: str) -> str:
-    """What a box of tyro's says, without its frame, the help of other options, and where to find more help."""
-    lines = [line.strip("│ ") for line in box.splitlines()[1:-1]]
-    words = " ".join(line for line in lines if not set(line) <= {"─"})
-    words = words.split(" For full helptext")[0].split(" Argument helptext:")[0]
-    words = re.sub(r" in \S+ \S+ --help", "", words)  # tyro forgets a part of `python -m supsup_jax COMMAND`
-    return f"{words} (--help explains every option)"
 
 
 def _place(experiment: Experiment, options: Options) -> tuple[Path, str]:

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from supsup_jax import UserError, data, launch, results
+from supsup_jax import UserError, data, launch, options, results
 from supsup_jax.experiment import Experiment
 from supsup_jax.settings import load_experiment
 
@@ -16,7 +16,7 @@ def parse(monkeypatch):
 
     def parsed(*arguments, experiment=DENSE, sparsities=()):
         monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
-        return launch.parse(experiment, "A script.", sparsities)
+        return options.parse(experiment, "A script.", sparsities)
 
     return parsed
 
@@ -71,10 +71,10 @@ def test_a_file_that_is_not_there_is_one_clear_error(tmp_path):
 def test_a_file_goes_before_the_script_and_the_command_line_before_the_file(parse, config):
     path = config("steps: 7\nmethod: HopSupSup\nnetwork: BNNet\nsearch: recovery\n")
     for given in ([f"--config={path}"], ["--config", path]):
-        ((experiment,), options, _) = parse("--num-tasks", 3, *given, "--attempts", 2, "--steps", 8)
+        ((experiment,), said, _) = parse("--num-tasks", 3, *given, "--attempts", 2, "--steps", 8)
         assert (experiment.num_tasks, experiment.steps, experiment.batch_size) == (3, 8, DENSE.batch_size)
         assert (experiment.method, experiment.attempts) == ("HopSupSup", 2)
-        assert options.config == path
+        assert said.config == path
 
 
 def test_seeds_and_sparsities_are_a_run_each(parse):

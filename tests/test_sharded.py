@@ -26,6 +26,7 @@ from supsup_jax import (
     methods,
     networks,
     optimizers,
+    options,
     parallel,
     scenarios,
 )
@@ -143,8 +144,8 @@ def test_a_task_is_the_same_alone_and_collected_it_is_part_of_the_whole_run(whol
         folders.append(tmp_path / f"seed=1~task={task}")
         folders[-1].mkdir()
         experiment = dataclasses.replace(EXPERIMENT, first_task=task, num_tasks=1)
-        options = launch.Options(data=images, log_dir=tmp_path)
-        launch._write_settings(folders[-1], experiment, data.load_imagenet(images, 14), options)
+        where = options.Options(data=images, log_dir=tmp_path)
+        launch._write_settings(folders[-1], experiment, data.load_imagenet(images, 14), where)
         alone = run(folders[-1], images, first_task=task, num_tasks=1)
         assert alone.record.tasks[0].loss == whole.record.tasks[task].loss
     assert collection.groups([tmp_path]) == [folders]
@@ -159,7 +160,7 @@ def test_runs_that_do_not_make_one_are_not_collected(images, tmp_path):
         path = tmp_path / name
         path.mkdir()
         experiment = dataclasses.replace(EXPERIMENT, **changes)
-        launch._write_settings(path, experiment, data.load_imagenet(images, 14), launch.Options(data=images))
+        launch._write_settings(path, experiment, data.load_imagenet(images, 14), options.Options(data=images))
         (path / "metrics.jsonl").write_text(json.dumps({"kind": "evaluation", "num_tasks": experiment.num_tasks}))
         return path
 
