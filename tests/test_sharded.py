@@ -322,12 +322,13 @@ def free_port():
 
 def preempted(first, *others):
     """Lets a script compile its first update, and ends it as SLURM does."""
+    said = ""
     for line in first.stdout:
+        said += line
         if "decoding images" in line:
             break
     for process in (first, *others):
         process.terminate()
-    said = ""
     for process in (first, *others):
         stdout, stderr = process.communicate(timeout=300)
         assert process.returncode == 130, stderr
