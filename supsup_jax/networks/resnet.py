@@ -13,12 +13,12 @@ from supsup_jax.networks.layers import BatchNorm, conv_general_dilated, max_pool
 from supsup_jax.networks.network import Network
 
 
-class BasicBlock(nn.Module):
-    """Two convolutions of 3 × 3, and what came in added to what comes out.
+class Block(nn.Module):
+    """What a block is made of.
 
     Attributes:
-        channels: outputs.
-        stride: of the first convolution.
+        channels: of its convolutions of 3 × 3.
+        stride: of the first of these.
         conv: makes a convolution.
         norm: makes a batch norm.
     """
@@ -27,6 +27,17 @@ class BasicBlock(nn.Module):
     stride: int
     conv: Callable[..., Any]
     norm: Callable[..., Any]
+
+    def shortcut(self, x: Float[Array, "batch _ _ _"], outputs: int, train: bool) -> Float[Array, "batch _ _ outputs"]:
+        """What came in, in the shape of what comes out; to be called within the block."""
+        if self.stride == 1 and x.shape[-1] == outputs:
+            return x
+        x = self.conv(outputs, (1, 1), strides=self.stride, padding=0, name="shortcut_conv")(x)
+        return self.norm(name="shortcut_bn")(x, train)
+
+
+class BasicBlock(Block):
+    """Two convolutions of 3 × 3, and what came in added to what comes out."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch _ _ _"], train: bool) -> Float[Array, "batch _ _ _"]:
@@ -34,23 +45,11 @@ class BasicBlock(nn.Module):
         conv = partial(self.conv, self.channels, (3, 3), padding=1)
         y = nn.relu(self.norm(name="bn1")(conv(strides=self.stride, name="conv1")(x), train))
         y = self.norm(name="bn2")(conv(name="conv2")(y), train)
-        return nn.relu(_shortcut(self, x, self.channels, train) + y)
+        return nn.relu(self.shortcut(x, self.channels, train) + y)
 
 
-class Bottleneck(nn.Module):
-    """Convolutions of 1 × 1, 3 × 3 and 1 × 1, the last to four times the channels, and what came in added to it.
-
-    Attributes:
-        channels: of the convolution of 3 × 3, which has the stride.
-        stride: of that convolution.
-        conv: makes a convolution.
-        norm: makes a batch norm.
-    """
-
-    channels: int
-    stride: int
-    conv: Callable[..., Any]
-    norm: Callable[..., Any]
+class Bottleneck(Block):
+    """Convolutions of 1 × 1, 3 × 3 and 1 × 1, the last to four times the channels, and what came in added to it."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch _ _ _"], train: bool) -> Float[Array, "batch _ _ _"]:
@@ -62,15 +61,7 @@ class Bottleneck(nn.Module):
         y = nn.relu(self.norm(name="bn2")(y, train))
         y = self.conv(outputs, (1, 1), padding=0, name="conv3")(y)
         y = self.norm(name="bn3")(y, train)
-        return nn.relu(_shortcut(self, x, outputs, train) + y)
-
-
-def _shortcut(block: BasicBlock | Bottleneck, x: Array, outputs: int, train: bool) -> Array:
-    """What came into a block, in the shape of what comes out; called within the block."""
-    if block.stride == 1 and x.shape[-1] == outputs:
-        return x
-    x = block.conv(outputs, (1, 1), strides=block.stride, padding=0, name="shortcut_conv")(x)
-    return block.norm(name="shortcut_bn")(x, train)
+        return nn.relu(self.shortcut(x, outputs, train) + y)
 
 
 class ResNet(nn.Module):
