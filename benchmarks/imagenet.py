@@ -18,7 +18,7 @@ from rich.table import Table
 
 from supsup_jax import data, masks, methods, networks, optimizers
 from supsup_jax.data.augmentation import random_resized_crop
-from supsup_jax.data.imagenet import black_frames
+from supsup_jax.data.images import black_frames
 from supsup_jax.methods import Method
 from supsup_jax.training import Learner
 

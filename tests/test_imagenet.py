@@ -14,6 +14,7 @@ from test_data import assert_one_line
 
 from supsup_jax import UserError, data
 from supsup_jax.data import Dataset, Split, SplitImageNet, imagenet
+from supsup_jax.data import images as decoding
 
 RNG = np.random.default_rng(0)
 CLASSES = ("n01440764", "n02105855", "n12998815")
@@ -229,7 +230,7 @@ def test_an_odd_image_is_converted_whatever_its_name(tmp_path, capfd, odd):
     frames = images.frames(np.arange(1), 64)
     assert frames.readable.all()
     assert frames.pixels.any()
-    imagenet._quieten_pillow()
+    decoding._quieten_pillow()
     np.testing.assert_array_equal(upright(frames, 0), pillows(path, 64))
     assert capfd.readouterr().err == ""
 
@@ -296,7 +297,7 @@ def test_files_that_are_gone_and_folders_named_like_images_cannot_be_read(few, t
 def test_of_a_large_jpeg_fewer_pixels_are_decoded_and_it_looks_the_same(tmp_path):
     save(photograph(1000, 1200), tmp_path / "large.JPEG", quality=95)
     images, (path,) = only(tmp_path, tmp_path / "large.JPEG")
-    assert imagenet._decoded(path.read_bytes(), 64).size == (450, 375)
+    assert decoding._decoded(path.read_bytes(), 64).size == (450, 375)
     difference = np.abs(upright(images.frames(np.arange(1), 64), 0).astype(int) - pillows(path, 64))
     assert difference.mean() < 1
     assert difference.max() <= 10

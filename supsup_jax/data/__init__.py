@@ -2,7 +2,7 @@
 
 from supsup_jax.data.arrays import Dataset, Split, load, load_cifar100, load_digits, load_imagenet, load_mnist
 from supsup_jax.data.augmentation import Frames
-from supsup_jax.data.imagenet import Images
+from supsup_jax.data.images import Images
 from supsup_jax.data.tasks import (
     Benchmark,
     PermutedMNIST,

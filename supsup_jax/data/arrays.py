@@ -10,7 +10,7 @@ from jaxtyping import Array, Int32, UInt8
 
 from supsup_jax.data import cifar100, files, imagenet, mnist
 from supsup_jax.data.augmentation import Frames
-from supsup_jax.data.imagenet import Images
+from supsup_jax.data.images import Images
 from supsup_jax.errors import UserError
 
 

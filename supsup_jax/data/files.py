@@ -5,6 +5,8 @@ import socket
 import threading
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,34 @@ def find_prepared(folder: Path, name: str) -> Path | None:
     return None
 
 
+@contextmanager
+def prepared(folder: Path, name: str, instead: str) -> Iterator[Any]:
+    """TFDS's builder of a data set that it prepared; what goes wrong within is an error of the user's.
+
+    Args:
+        folder: the folder of a version, as `find_prepared` returns it.
+        name: TFDS's name of the data set.
+        instead: what else the user can do, for messages.
+
+    Raises:
+        UserError: if it cannot be read, or is not the data set.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder: Any = tfds.builder_from_directory(folder)
+        if builder.name != name:
+            raise ValueError(f"it is {builder.name}")
+        if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:  # others fail, or read too little
+            raise ValueError(f"its format is {builder.info.file_format.value}")
+        yield builder
+    except Exception as error:  # TFDS and the libraries below it raise many kinds for a damaged file
+        raise UserError(
+            f"{folder} cannot be read as {name} prepared by TFDS ({reason(error)}); expected "
+            f"file_format='array_record': prepare it again so, or {instead}"
+        ) from error
+
+
 def read_prepared(
     folder: Path, name: str, sizes: dict[str, int], image_shape: tuple[int, ...], instead: str
 ) -> tuple[Samples, Samples]:
@@ -50,15 +80,8 @@ def read_prepared(
     Raises:
         UserError: if it cannot be read, or is not the data set.
     """
-    import tensorflow_datasets as tfds
-
-    try:
-        builder: Any = tfds.builder_from_directory(folder)
-        if builder.name != name:
-            raise ValueError(f"it is {builder.name}")
-        if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:  # others fail, or read too little
-            raise ValueError(f"its format is {builder.info.file_format.value}")
-        arrays = []
+    arrays = []
+    with prepared(folder, name, instead) as builder:
         for split, size in sizes.items():
             source = builder.as_data_source(split)
             if len(source) != size:
@@ -68,11 +91,6 @@ def read_prepared(
             if images.shape[1:] != image_shape:
                 raise ValueError(f"its images are {' × '.join(map(str, images.shape[1:]))}")
             arrays.append((images, np.asarray([sample["label"] for sample in samples], np.uint8)))
-    except Exception as error:  # TFDS and the libraries below it raise many kinds for a damaged file
-        raise UserError(
-            f"{folder} cannot be read as {name} prepared by TFDS ({reason(error)}); expected "
-            f"file_format='array_record': prepare it again so, or {instead}"
-        ) from error
     return arrays[0], arrays[1]
 
 

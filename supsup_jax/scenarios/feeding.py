@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from supsup_jax import backend, hosts, parallel
 from supsup_jax.data import Frames, Images, Split
-from supsup_jax.data.imagenet import black_frames
+from supsup_jax.data.images import black_frames
 from supsup_jax.data.tasks import Rows
 
 _FEW_CORES = 4
