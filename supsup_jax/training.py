@@ -6,7 +6,7 @@ Randomness is a function of (seed, task) alone, so task 7 is the same alone or a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -40,8 +40,8 @@ class Learned(NamedTuple):
     weights: Weights | None
     legacy: Legacy | None
     stats: Stats
-    loss: Float[Array, "*tasks epochs"]
-    accuracy: Float[Array, "*tasks epochs"]
+    loss: Float[Array | np.ndarray, "*tasks epochs"]
+    accuracy: Float[Array | np.ndarray, "*tasks epochs"]
 
 
 def task_key(seed: int, task: int | Int[Array, ""]) -> Key[Array, ""]:
@@ -155,6 +155,20 @@ class Learner:
         update, state = self.optimizer.transformation().update(gradient, progress.optimizer, progress.learned)
         return Progress(optax.apply_updates(progress.learned, update), state, stats), value  # pyright: ignore
 
+    def finish(
+        self, start: Start, progress: Progress, legacy: Legacy | None
+    ) -> tuple[Kept, Weights | None, Legacy | None, Stats]:
+        """What came of a task, all its updates made: what `Learned` begins with.
+
+        Args:
+            start: what it started from.
+            progress: how far it is.
+            legacy: what the tasks before had left, if it was learned in turn.
+        """
+        owned = self.now(start, progress.learned).owned
+        legacy = None if legacy is None else self.method.leave(legacy, owned)
+        return self.method.keep(owned), progress.learned["weights"], legacy, progress.stats
+
 
 def keys_of(task_key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""]]:
     """Of a task's key, one for what it owns, and one for its batches."""
@@ -213,10 +227,7 @@ def train_task(
     ends = epoch_ends(benchmark.train_size, steps, batch_size)
     bounds = jnp.asarray([0, *ends[:-1]], jnp.int32), jnp.asarray(ends, jnp.int32)
     progress, (losses, accuracies) = jax.lax.scan(epoch, learner.begin(start, stats), bounds)
-    owned = learner.now(start, progress.learned).owned
-    legacy = None if legacy is None else learner.method.leave(legacy, owned)
-    kept = learner.method.keep(owned)
-    return Learned(kept, progress.learned["weights"], legacy, progress.stats, losses, accuracies)
+    return Learned(*learner.finish(start, progress, legacy), losses, accuracies)
 
 
 def augmentation_keys(
@@ -267,3 +278,13 @@ def draw_batches(
         return shuffles.reshape(-1)[: steps * batch_size].reshape(steps, batch_size)
     positions = jnp.arange(steps * batch_size)
     return shuffles[positions // size, positions % size].reshape(steps, batch_size)
+
+
+@cache
+def drawn_batches(benchmark: Benchmark, steps: int, batch_size: int) -> Callable[[Key[Array, ""], Tasks], Array]:
+    """The jitted function that draws the batches of a task as `draw_batches` does, given its key and description."""
+
+    def draw(key: Key[Array, ""], task: Tasks) -> Array:
+        return draw_batches(key, benchmark.train_size, benchmark.size(task, train=True), steps, batch_size)
+
+    return jax.jit(draw)

@@ -67,7 +67,7 @@ class GivenTasks(Run):
             kept = method.keep(method.init_task(jax.random.key(0), weights))
             left = {"weights": weights} if method.trains_weights(0) else {}
             if method.in_turn(0):
-                left |= if_any(method.first_legacy(weights))
+                left |= _if_any(method.first_legacy(weights))
             if method.store_grows:
                 return left
             return left | {"memory": method.remember(None, jax.tree.map(lambda leaf: leaf[None], kept))}
@@ -150,12 +150,20 @@ class GivenTasks(Run):
         legacy, learned = self._started_from(), []
         for row in range(count):
             one = train((*self.on_devices, legacy), jax.tree.map(lambda leaf, row=row: leaf[row], tasks))
-            if trains_weights:
-                self.on_devices = (one.weights, *self.on_devices[1:])
             legacy = one.legacy
+            self._start_from(one.weights)
             learned.append(jax.device_get(one._replace(weights=None, legacy=None)))
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *learned), self._left(trains_weights, legacy)
+
+    def _start_from(self, weights: Weights | None) -> None:
+        """Has later tasks start from the shared weights as a task left them, if it trained them."""
+        if weights is not None:
+            self.on_devices = (weights, *self.on_devices[1:])
+
+    def _left(self, trains_weights: bool, legacy: Legacy) -> dict[str, Any]:
+        """What tasks that were learned in turn have replaced, as it is saved."""
         left = {"weights": self.on_devices[0]} if trains_weights else {}
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *learned), jax.device_get(left | if_any(legacy))
+        return jax.device_get(left | _if_any(legacy))
 
     def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
         weights, _, _, test = self.on_devices
@@ -204,7 +212,7 @@ def shapes_of(method: Method, weights: Any, stats: Any, num_tasks: int) -> tuple
     return jax.eval_shape(stacked, weights, stats)
 
 
-def if_any(legacy: Legacy) -> dict[str, Legacy]:
+def _if_any(legacy: Legacy) -> dict[str, Legacy]:
     """A part of the state, if there is anything in it."""
     return {"legacy": legacy} if jax.tree.leaves(legacy) else {}
 

@@ -18,11 +18,11 @@ from jaxtyping import Int
 
 from supsup_jax import evaluation, hosts, interruption, parallel, results
 from supsup_jax.checkpoints import Unfinished
-from supsup_jax.data import Images, Split
+from supsup_jax.data import Benchmark, Images, Split
 from supsup_jax.data.tasks import Rows
 from supsup_jax.experiment import Parts
-from supsup_jax.methods import Legacy
-from supsup_jax.networks import Stats, Weights
+from supsup_jax.methods import Legacy, Method
+from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.scenarios.feeding import (
     Feed,
     Piece,
@@ -35,8 +35,8 @@ from supsup_jax.scenarios.feeding import (
     own_rows,
     unreadable_rows,
 )
-from supsup_jax.scenarios.given import GivenTasks, if_any
-from supsup_jax.training import Learned, Learner, Progress, Start, augmentation_keys, draw_batches, keys_of, task_key
+from supsup_jax.scenarios.given import GivenTasks
+from supsup_jax.training import Learned, Learner, Progress, Start, augmentation_keys, drawn_batches, keys_of, task_key
 
 # A piece of training takes about as many seconds, so that an interruption is heard soon.
 _PIECE = 5.0
@@ -69,6 +69,11 @@ class _Task:
 class ShardedTasks(GivenTasks):
     """Learns tasks one after another, each on all devices of all hosts."""
 
+    @property
+    def _measure(self) -> Callable[[Share, Weights, Stats, Split, Rows], float]:
+        """Gives a task's accuracy."""
+        return _measure(self.parts.net, self.parts.benchmark)
+
     def _resident(self) -> tuple[Any, Any]:
         return None, None  # a task's images are loaded with it
 
@@ -85,16 +90,11 @@ class ShardedTasks(GivenTasks):
         task = self._resume(number, progress)
         started = time.perf_counter() - task.seconds
         self._train(number, place, programs, start, order_key, task, started)
-        learned, legacy = programs.finish(start, task.progress, self._started_from())
-        state = {}
-        if method.in_turn(number):
-            left = if_any(legacy)
-            if learned.weights is not None:
-                self.on_devices = (learned.weights, *self.on_devices[1:])
-                left |= {"weights": learned.weights}
-            state = jax.device_get(left)
-        measured = learned._replace(weights=None, loss=np.array(task.losses), accuracy=np.array(task.accuracies))
-        stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], measured)
+        came = programs.finish(start, task.progress, self._started_from())
+        learned = Learned(*came, loss=np.array(task.losses), accuracy=np.array(task.accuracies))
+        self._start_from(learned.weights)
+        state = self._left(method.trains_weights(number), learned.legacy) if method.in_turn(number) else {}
+        stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], learned._replace(weights=None, legacy=None))
         self._save_learned(stacked, state, time.perf_counter() - started)
         self.checkpoints.forget_unfinished()
 
@@ -119,7 +119,7 @@ class ShardedTasks(GivenTasks):
         own = own_rows(description)
         test, test_share = self._test_of(number, description)
         per_epoch = -(-parts.benchmark.train_size // batch_size)
-        batches = np.asarray(_drawn(parts, batch_size)(order_key, description))
+        batches = np.asarray(drawn_batches(parts.benchmark, parts.steps, batch_size)(order_key, description))
         feed = self._feed(number, description, batches, task.done, per_epoch)
         at_once, saved_at = 1, time.perf_counter()
         while task.done < parts.steps:
@@ -134,14 +134,15 @@ class ShardedTasks(GivenTasks):
             if task.done == epoch_end:
                 task.losses.append(fmean(task.epoch))
                 effective = programs.effective(start, task.progress)
-                task.accuracies.append(programs.measure(test_share, effective, task.progress.stats, test, own))
+                task.accuracies.append(self._measure(test_share, effective, task.progress.stats, test, own))
                 task.epoch = []
             of_steps = f"task {number}: {task.done:,} of {parts.steps:,} updates"
             accuracy = f", accuracy {100 * task.accuracies[-1]:.2f} %" if task.accuracies else ""
             self.report(of_steps + accuracy, made / seconds)
-            at_once = hosts.told_by_first(lambda made=made, seconds=seconds: max(1, int(_PIECE * made / seconds)))
+            late = time.perf_counter() - saved_at > _SAVE_AFTER
+            next_ones = max(1, int(_PIECE * made / seconds)), late
+            at_once, late = hosts.told_by_first(lambda now=next_ones: now)
             asked = hosts.any_of(interruption.asked())
-            late = hosts.told_by_first(lambda since=saved_at: time.perf_counter() - since > _SAVE_AFTER)
             if task.done < parts.steps and (asked or late):
                 self._save_unfinished(number, task, time.perf_counter() - started)
                 saved_at = time.perf_counter()
@@ -195,7 +196,6 @@ class ShardedTasks(GivenTasks):
             self.report(f"{len(rows)} images of task {number} cannot be read, and count for nothing: see {path}")
 
     def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
-        programs = _programs(self.parts, False)
         weights, _, _, _ = self.on_devices
         store, stats = self._kept()
         accuracies = []
@@ -203,30 +203,26 @@ class ShardedTasks(GivenTasks):
             self._stop_if_asked()
             task = jax.tree.map(lambda leaf, place=place: leaf[place], self.tasks)
             test, share = self._test_of(self.experiment.first_task + place, task)
-            effective = programs.combine(weights, store, place)
+            effective = _combine(self.parts.method)(weights, store, place)
             own_stats = jax.tree.map(lambda leaf, place=place: leaf[place], stats)
-            accuracies.append(programs.measure(share, effective, own_stats, test, own_rows(task)))
+            accuracies.append(self._measure(share, effective, own_stats, test, own_rows(task)))
         return evaluation.Evaluation(np.array(accuracies)), {}
 
 
 class _Programs(NamedTuple):
-    """The compiled functions of learning and testing tasks.
+    """The compiled functions of learning tasks.
 
     Attributes:
         begin: what a task starts from.
         advance: some updates, and the losses of the share's batches among them.
         effective: the weights that a task runs with while it is learned.
-        finish: what is kept of a task, and what it leaves.
-        combine: the weights that a learned task runs with.
-        measure: the accuracy of a task.
+        finish: what came of a task, as `Learner.finish` gives it.
     """
 
     begin: Callable[..., tuple[Start, Progress]]
     advance: Callable[[Start, Progress, Piece, Rows, Any], tuple[Progress, Any]]
     effective: Callable[[Start, Progress], Weights]
-    finish: Callable[[Start, Progress, Legacy], tuple[Learned, Legacy]]
-    combine: Callable[..., Weights]
-    measure: Callable[[Share, Weights, Stats, Split, Rows], float]
+    finish: Callable[..., tuple[Any, ...]]
 
 
 @cache
@@ -262,11 +258,12 @@ def _programs(parts: Parts, trains_weights: bool) -> _Programs:
         where = np.int32(piece.first), np.int32(piece.start), np.int32(piece.stop)
         return on_devices(piece.share, (start, progress, piece.split, task, order_key, *where))
 
-    def finish(start: Start, progress: Progress, legacy: Legacy) -> tuple[Learned, Legacy]:
-        owned = learner.now(start, progress.learned).owned
-        none = jnp.zeros(0)
-        learned = Learned(method.keep(owned), progress.learned["weights"], None, progress.stats, none, none)
-        return learned, method.leave(legacy, owned)
+    return _Programs(begin, advance, jax.jit(learner.effective), jax.jit(learner.finish))
+
+
+@cache
+def _measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, Stats, Split, Rows], float]:
+    """The function that gives a task's accuracy; the same one for the same network and benchmark."""
 
     def hits(share: Share, common: Any) -> jax.Array:
         effective, stats, split, task = common
@@ -286,19 +283,10 @@ def _programs(parts: Parts, trains_weights: bool) -> _Programs:
         right, images = np.asarray(hits_on_devices(share, (effective, stats, split, task)))
         return float(right / max(images, 1e-9))
 
-    def combine(weights: Weights, store: Any, place: Any) -> Weights:
-        return method.combine(weights, method.unpack(store, place))
-
-    return _Programs(begin, advance, jax.jit(learner.effective), jax.jit(finish), jax.jit(combine), measure)
+    return measure
 
 
 @cache
-def _drawn(parts: Parts, batch_size: int) -> Callable[..., jax.Array]:
-    """The jitted function that draws the batches of a task."""
-    benchmark = parts.benchmark
-
-    def draw(key: Any, task: Rows) -> jax.Array:
-        size = benchmark.size(task, train=True)
-        return draw_batches(key, benchmark.train_size, size, parts.steps, batch_size)
-
-    return jax.jit(draw)
+def _combine(method: Method) -> Callable[[Weights, Any, int], Weights]:
+    """The jitted function that gives the weights that a learned task runs with."""
+    return jax.jit(lambda weights, store, place: method.combine(weights, method.unpack(store, place)))

@@ -19,7 +19,7 @@ from supsup_jax.metrics import discovery_metrics, usual_masks
 from supsup_jax.networks import Stats
 from supsup_jax.records import Record, StreamResult, TaskResult
 from supsup_jax.scenarios.run import Run
-from supsup_jax.training import augmentation_keys, draw_batches, epoch_ends, keys_of, task_key
+from supsup_jax.training import augmentation_keys, drawn_batches, epoch_ends, keys_of, task_key
 
 
 class StreamOfTasks(Run):
@@ -103,7 +103,7 @@ class StreamOfTasks(Run):
         weights, stats, train, _ = self.on_devices
         task = jax.tree.map(lambda leaf: leaf[number], self.tasks)
         _, order_key = keys_of(task_key(experiment.seed, number))
-        rows = _drawn(benchmark, self.parts.steps, experiment.batch_size)(order_key, task)
+        rows = drawn_batches(benchmark, self.parts.steps, experiment.batch_size)(order_key, task)
         used: list[int] = []
         ends = epoch_ends(benchmark.train_size, self.parts.steps, experiment.batch_size)
         for start, stop in pairwise([0, *ends]):
@@ -140,16 +140,6 @@ def _as_store(slots: Slot) -> tuple[Any, Stats]:
     """Slots, stacked, as they lie in a checkpoint, which knows no optimiser's classes."""
     leaves = {str(place): leaf for place, leaf in enumerate(jax.tree.leaves(slots.optimizer))}
     return {"owned": slots.owned, "optimizer": leaves}, slots.stats
-
-
-@cache
-def _drawn(benchmark: Benchmark, steps: int, batch_size: int) -> Callable[..., Any]:
-    """The jitted function that draws the batches of a task."""
-
-    def draw(key: Any, task: Any) -> jax.Array:
-        return draw_batches(key, benchmark.train_size, benchmark.size(task, train=True), steps, batch_size)
-
-    return jax.jit(draw)
 
 
 @cache
