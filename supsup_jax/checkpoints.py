@@ -3,15 +3,14 @@
 A step holds what has come since the one before it: what is kept of new tasks, their statistics, and what was measured;
 so a run's checkpoints grow with its tasks and no faster. With it goes the experiment, whose seed gives the weights that
 are never trained. What is replaced as tasks come, such as weights that are, is the run's *state*: it lies beside the
-steps, and only the last two of it are kept. A task that takes long to learn is saved *unfinished* too, the last
-time until it is learned. Saving is synchronous, and a step appears whole or not at all.
+steps, and only the last two of it are kept. A task that takes long to learn is saved *unfinished* too, and the
+last of that is kept until it is learned. Saving is synchronous, and a step appears whole or not at all.
 
 Of several hosts the first one reads and writes.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,9 @@ from supsup_jax.errors import UserError
 
 FORMAT = 2
 """Version of what a step holds."""
+
+# The folders, and how many of what lies in each are kept.
+_KEPT = {"checkpoints": None, "state": 2, "unfinished": 1}
 
 
 class Chunk(NamedTuple):
@@ -104,7 +106,7 @@ class Checkpoints:
         for manager in self._managers.values():
             manager.close()
 
-    def _manager(self, name: str, keep: int | None = None) -> ocp.CheckpointManager:
+    def _manager(self, name: str) -> ocp.CheckpointManager:
         """The manager of a folder, made when it is first needed: most runs have no state."""
         if name not in self._managers:
             (self._folder / name).mkdir(exist_ok=True)
@@ -112,7 +114,7 @@ class Checkpoints:
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix=name
             )
             options = ocp.CheckpointManagerOptions(
-                enable_async_checkpointing=False, create=False, max_to_keep=keep, multiprocessing_options=alone
+                enable_async_checkpointing=False, create=False, max_to_keep=_KEPT[name], multiprocessing_options=alone
             )
             handlers: Any = {
                 "arrays": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
@@ -127,11 +129,11 @@ class Checkpoints:
 
     @property
     def _states(self) -> ocp.CheckpointManager:
-        return self._manager("state", keep=2)
+        return self._manager("state")
 
     @property
     def _unfinished(self) -> ocp.CheckpointManager:
-        return self._manager("unfinished", keep=1)
+        return self._manager("unfinished")
 
     def save(self, chunk: Chunk | None, record: dict[str, Any], state: PyTree[Any] | None = None) -> None:
         """Saves what has come since the last step.
@@ -183,18 +185,17 @@ class Checkpoints:
             chunk = None
             if tasks := plain["new_tasks"]:
                 named = _named(*template(tasks))
-                read = partial(self._read_step, number, named)
-                arrays = hosts.from_first(read, named) if named else {}
+                arrays = self._arrays("checkpoints", number, named) if named else {}
                 chunk = Chunk(tasks, arrays.get("store", {}), arrays.get("stats", {}))
             self._state_step = plain.get("state_step")
             saved.append(Step(chunk, plain["experiment"], plain["record"]))
         if self._state_step is None:
             return Saved(saved, None)
-        step = self._state_step
-        return Saved(saved, hosts.from_first(lambda: _read_arrays(self._states, step, state_template), state_template))
+        return Saved(saved, self._arrays("state", self._state_step, state_template))
 
-    def _read_step(self, number: int, shapes: PyTree[Any]) -> Any:
-        return _read_arrays(self._steps, number, shapes)
+    def _arrays(self, name: str, number: int, shapes: PyTree[Any]) -> Any:
+        """The arrays of a step in one of the folders, which the first host reads."""
+        return hosts.from_first(lambda: _read_arrays(self._manager(name), number, shapes), shapes)
 
     def _records(self) -> list[dict[str, Any]]:
         """What every step says, in order.
@@ -248,7 +249,7 @@ class Checkpoints:
         if plain is None or plain["task"] != task:
             return None
         named = _numbered(template)
-        arrays = hosts.from_first(lambda: _read_arrays(self._unfinished, plain["step"], named), named)
+        arrays = self._arrays("unfinished", plain["step"], named)
         tree = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in named])
         return Unfinished(task, plain["done"], tree, plain["measured"])
 

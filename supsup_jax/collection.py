@@ -12,7 +12,7 @@ from supsup_jax.checkpoints import Checkpoints
 from supsup_jax.errors import UserError
 from supsup_jax.records import Record
 from supsup_jax.scenarios import tasks_of_run
-from supsup_jax.settings import read_run
+from supsup_jax.settings import read_run, write_run
 
 _COLLECTED = "~collected"
 
@@ -26,13 +26,10 @@ def groups(folders: Sequence[Path]) -> list[list[Path]]:
         UserError: if there are none, or some do not make one run.
     """
     groups: dict[str, list[Path]] = {}
-    for folder in folders:
-        found = [run for run in tables.run_folders(folder) if _COLLECTED not in run.name]
-        if not found:
-            raise UserError(f"{folder} holds no run that was evaluated; give the folder of a run, or one above several")
-        for run in sorted(found):
-            experiment = dataclasses.replace(read_run(run)[0], first_task=0, num_tasks=1, eval_at=())
-            groups.setdefault(json.dumps(experiment.to_json()), []).append(run)
+    for folder in sorted(run.folder for run in tables.read_runs(folders)):
+        if _COLLECTED not in folder.name:
+            experiment = dataclasses.replace(read_run(folder)[0], first_task=0, num_tasks=1, eval_at=())
+            groups.setdefault(json.dumps(experiment.to_json()), []).append(folder)
     several = [runs for runs in groups.values() if len(runs) > 1]
     if not several:
         raise UserError(
@@ -67,9 +64,8 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
 
     name = re.sub(r"~task=\d+(~try=\d+)?$", "", order[0].name)
     folder = results.new_folder(order[0].parent, f"{name}{_COLLECTED}")
-    where = options | {"data": str((data_folder or Path(options["data"])).absolute()), "tasks": None}
-    plain = {"experiment": whole.to_json(), "options": where, "densities": whole.densities(dataset)}
-    results.write_settings(folder, plain, command)
+    where = options | {"data": data_folder or options["data"], "tasks": None}
+    write_run(folder, whole, dataset, where, command)
     with Checkpoints(folder, whole.to_json()) as checkpoints:
         for chunk, tasks in learned:
             checkpoints.save(chunk, Record(tasks=tasks).to_json())

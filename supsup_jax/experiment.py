@@ -25,15 +25,13 @@ from supsup_jax.evaluation import Protocol
 from supsup_jax.optimizers import SGD, Adam, Cosine, Optimizer, RMSprop
 from supsup_jax.recovery import Recovery
 
-_NETWORKS = {
-    "LeNet": networks.LeNet,
-    "FC1024": networks.FC1024,
-    "BNNet": networks.BNNet,
-    "GEMResNet18": networks.GEMResNet18,
+_IMAGENET_RESNETS = {
     "ResNet18": networks.ResNet18,
     "ResNet50": networks.ResNet50,
     "ResNet101": networks.ResNet101,
 }
+_RESNETS = {"GEMResNet18": networks.GEMResNet18} | _IMAGENET_RESNETS
+_NETWORKS = {"LeNet": networks.LeNet, "FC1024": networks.FC1024, "BNNet": networks.BNNet} | _RESNETS
 _BENCHMARKS = {
     "PermutedMNIST": PermutedMNIST,
     "RotatedMNIST": RotatedMNIST,
@@ -247,17 +245,17 @@ class Experiment:
         masked = self.method in ("SupSup", "Transfer")
         if self.er_scale is not None and not masked:
             raise UserError(f"--sparsity is for --method SupSup or Transfer; {self.method} has no such masks")
-        if self.affine and ("ResNet" not in self.network or masked):
+        if self.affine and (self.network not in _RESNETS or masked):
             raise UserError("--affine is for ResNets, and not with the masks of --method SupSup or Transfer")
-        if self.dtype != "float32" and self.network not in ("ResNet18", "ResNet50", "ResNet101"):
+        if self.dtype != "float32" and self.network not in _IMAGENET_RESNETS:
             raise UserError(f"--dtype {self.dtype} is for --network ResNet18, ResNet50 or ResNet101")
-        if self.sync_bn and self.network not in ("ResNet18", "ResNet50", "ResNet101"):
+        if self.sync_bn and self.network not in _IMAGENET_RESNETS:
             raise UserError("--sync-bn is for --network ResNet18, ResNet50 or ResNet101")
         if (self.dataset == "imagenet") != (self.benchmark == "SplitImageNet"):
             raise UserError("--dataset imagenet and --benchmark SplitImageNet need each other")
-        if self.dataset == "imagenet" and (self.scenario != "GG" or self.method == "PSP"):
+        if self.shares_batches and (self.scenario != "GG" or self.method == "PSP"):
             raise UserError("--dataset imagenet needs --scenario GG, and another method than PSP")
-        if self.sync_bn and self.dataset != "imagenet":
+        if self.sync_bn and not self.shares_batches:
             raise UserError("--sync-bn is for --dataset imagenet, where devices share batches")
         if self.warmup_epochs and self.schedule != "cosine":
             raise UserError("--warmup-epochs comes before --schedule cosine; give that as well, or leave it out")
@@ -293,6 +291,11 @@ class Experiment:
         return self.cache_size or round(self.image_size * 256 / 224)
 
     @property
+    def shares_batches(self) -> bool:
+        """Whether a task takes all devices, which share its batches; else each device has tasks of its own."""
+        return self.dataset == "imagenet"
+
+    @property
     def in_turn(self) -> bool:
         """Whether every task needs what the one before it has left."""
         return self.scenario == "NNs" or self._method("").in_turn(1)
@@ -313,7 +316,7 @@ class Experiment:
             raise UserError(f"--features {self.features} is less than the {benchmark.num_classes} classes")
         if self.scenario != "GG" and self.objective == "superfluous" and self.features == benchmark.num_classes:
             raise UserError(f"--objective superfluous needs --features above the {benchmark.num_classes} classes")
-        narrowest = {"GEMResNet18": 20, "ResNet18": 64, "ResNet50": 64, "ResNet101": 64}.get(self.network, 100)
+        narrowest = 20 if self.network == "GEMResNet18" else 64 if self.network in _IMAGENET_RESNETS else 100
         if int(self.width * narrowest) < 1:
             raise UserError(f"--width {self.width} leaves a layer without units; give at least {1 / narrowest}")
         net = self._network(dataset)
@@ -361,9 +364,9 @@ class Experiment:
             "input_shape": dataset.image_shape,
             "initializer": _INITIALIZERS[self.initializer],
         }
-        if "ResNet" in self.network:
+        if self.network in _RESNETS:
             settings |= {"affine": self.affine}
-        if self.network in ("ResNet18", "ResNet50", "ResNet101"):
+        if self.network in _IMAGENET_RESNETS:
             settings |= {"dtype": jnp.dtype(self.dtype), "axis_name": parallel.AXIS if self.sync_bn else None}
         return _NETWORKS[self.network](self.features, **settings)
 

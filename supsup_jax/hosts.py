@@ -135,6 +135,4 @@ def share_of(rows: np.ndarray) -> np.ndarray:
 
 def gathered(parts: PyTree[np.ndarray], length: int) -> PyTree[np.ndarray]:
     """What all processes have read of their shares of so many rows, in the order of the rows."""
-    if count() > 1:
-        parts = multihost_utils.process_allgather(parts, tiled=True)
-    return jax.tree.map(lambda leaf: leaf[:length], parts)
+    return jax.tree.map(lambda leaf: leaf[:length], multihost_utils.process_allgather(parts, tiled=True))

@@ -15,7 +15,7 @@ from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.options import Options, parse
 from supsup_jax.scenarios import Outcome, run_of
-from supsup_jax.settings import read_run
+from supsup_jax.settings import read_run, write_run
 
 _SUBMITIT = ".cluster"
 """Folder of submitit's files, beside the runs."""
@@ -71,7 +71,7 @@ def main(experiment: Experiment, description: str | None, sparsities: tuple[floa
 
     def folder() -> str:
         folder = (_earlier_folder(experiment, options) if options.resume else None) or _new_folder(experiment, options)
-        _write_settings(folder, experiment, dataset, options)
+        write_run(folder, experiment, dataset, vars(options))
         return str(folder)
 
     return [_run(experiment, dataset, Path(hosts.told_by_first(folder)), options.tasks_at_once)]
@@ -79,7 +79,7 @@ def main(experiment: Experiment, description: str | None, sparsities: tuple[floa
 
 def _prepare_devices(experiment: Experiment) -> None:
     """Makes a device of each core, where tasks are learned side by side."""
-    if not experiment.in_turn and experiment.dataset != "imagenet":
+    if not experiment.in_turn and not experiment.shares_batches:
         parallel.use_all_cores()
 
 
@@ -89,7 +89,7 @@ def _join_hosts(experiment: Experiment, options: Options) -> None:
     Raises:
         UserError: if they cannot be reached, or cannot share this experiment's work.
     """
-    if hosts.join(options.coordinator, options.hosts, options.host) and experiment.dataset != "imagenet":
+    if hosts.join(options.coordinator, options.hosts, options.host) and not experiment.shares_batches:
         raise UserError(
             "several hosts are for --dataset imagenet, where they share batches; let others farm out runs, with "
             "--seeds and --cluster slurm"
@@ -124,8 +124,7 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
     dataset = _load(experiment, data_folder or options["data"])
     experiment.build(dataset)
     # What this process runs on may be another machine than that which made the folder.
-    plain = {"experiment": experiment.to_json(), "options": options, "densities": experiment.densities(dataset)}
-    results.write_settings(folder, plain, command)
+    write_run(folder, experiment, dataset, options, command)
     _run(experiment, dataset, folder, options["tasks_at_once"])
 
 
@@ -178,7 +177,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     members = [sweep.Member(folder, one.evaluations) for one, folder in zip(experiments, folders, strict=True)]
     for experiment, member in zip(experiments, members, strict=True):
         if member.state != "finished":
-            _write_settings(member.folder, experiment, dataset, options)
+            write_run(member.folder, experiment, dataset, vars(options))
 
     parent = folders[0].parent
     table = SweepTable(
@@ -220,14 +219,6 @@ def _place(experiment: Experiment, options: Options) -> tuple[Path, str]:
 def _new_folder(experiment: Experiment, options: Options) -> Path:
     """Makes the folder of a new run."""
     return results.new_folder(*_place(experiment, options))
-
-
-def _write_settings(folder: Path, experiment: Experiment, dataset: data.Dataset, options: Options) -> None:
-    """Writes what it takes to start the run in a folder, from anywhere."""
-    where = {field: str(value) if isinstance(value, Path) else value for field, value in vars(options).items()}
-    where["data"] = os.path.abspath(os.path.expanduser(options.data))
-    plain = {"experiment": experiment.to_json(), "options": where, "densities": experiment.densities(dataset)}
-    results.write_settings(folder, plain)
 
 
 def _earlier_folder(experiment: Experiment, options: Options) -> Path | None:

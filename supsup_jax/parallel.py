@@ -128,8 +128,8 @@ def _one_after_another(function: Callable[[Any], Any], tasks: Any, count: Array)
     return jax.lax.fori_loop(0, count, step, empty)
 
 
-def _mesh() -> Mesh:
-    return Mesh(np.asarray(jax.local_devices()), ("tasks",))
+def _mesh(axis: str = "tasks") -> Mesh:
+    return Mesh(np.asarray(jax.local_devices()), (axis,))
 
 
 class Shares(NamedTuple):
@@ -175,7 +175,7 @@ def average(tree: PyTree[Any]) -> PyTree[Any]:
 
 def spread(tree: PyTree[Any]) -> PyTree[Any]:
     """Puts arrays with a leading axis of this process's devices there, each its own part, and does not wait for it."""
-    return jax.device_put(tree, NamedSharding(Mesh(np.asarray(jax.local_devices()), (AXIS,)), P(AXIS)))
+    return jax.device_put(tree, NamedSharding(_mesh(AXIS), P(AXIS)))
 
 
 def fits(num_bytes: int) -> bool:

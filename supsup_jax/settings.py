@@ -1,6 +1,8 @@
 """An experiment's settings from files: YAML that a person writes, or what an earlier run left in its folder."""
 
 import difflib
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -8,6 +10,7 @@ import typeguard
 import yaml
 
 from supsup_jax import results
+from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 
@@ -47,7 +50,6 @@ def load_settings(path: Path) -> dict[str, Any]:
 _IN_WORDS = {
     bool: "true or false",
     int: "a whole number",
-    int | None: "a whole number",
     float: "a number, which YAML knows by its point, as in 1.0e-4",
     float | None: "a number",
     int | None: "a whole number",
@@ -88,6 +90,29 @@ def fields_of(plain: dict[str, Any], path: Path) -> dict[str, Any]:
             one_of = f"one of {', '.join(map(str, get_args(types[name])))}"
             raise UserError(f"{path} sets {name} to {value!r}; it takes {_IN_WORDS.get(types[name], one_of)}")
     return fields
+
+
+def write_run(
+    folder: Path,
+    experiment: Experiment,
+    dataset: Dataset,
+    options: Mapping[str, Any],
+    command: Sequence[str] | None = None,
+) -> None:
+    """Writes the `settings.yaml` of a run: what it takes to start it, from anywhere.
+
+    Args:
+        folder: the run's folder.
+        experiment: what it computes.
+        dataset: its data set.
+        options: where it reads and writes, and how.
+        command: how it was called; by default as this process was.
+    """
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    plain["data"] = os.path.abspath(os.path.expanduser(plain["data"]))
+    densities = experiment.densities(dataset)
+    whole = {"experiment": experiment.to_json(), "options": plain, "densities": densities}
+    results.write_settings(folder, whole, command)
 
 
 def read_run(folder: Path) -> tuple[Experiment, dict[str, Any], list[str] | None]:

@@ -64,7 +64,7 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; give the folder of a run, or one above several")
-        found = {path.resolve(): run for path in run_folders(folder) if (run := _read_run(path)).accuracies["given"]}
+        found = {path.resolve(): run for path in _run_folders(folder) if (run := _read_run(path)).accuracies["given"]}
         if not found:
             raise UserError(
                 f"{folder} holds no run that was evaluated (settings.yaml and accuracy_matrix.csv); give the folder of "
@@ -74,8 +74,7 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
     return list(runs.values())
 
 
-def run_folders(folder: Path) -> Iterator[Path]:
-    """The folders of runs that were evaluated, from a folder down."""
+def _run_folders(folder: Path) -> Iterator[Path]:
     for path, below, files in os.walk(folder):
         if {"settings.yaml", "accuracy_matrix.csv"} <= set(files):
             below.clear()  # checkpoints are large trees without runs

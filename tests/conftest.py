@@ -9,7 +9,7 @@ implementation computed. Tests that need them are skipped where they are not set
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -36,14 +36,6 @@ def pytest_configure(config: pytest.Config) -> None:
     for option, value in options.items():
         jax.config.update(option, value)
         os.environ[option.upper()] = str(value)
-
-
-@pytest.fixture(scope="module")
-def optimised() -> Iterator[None]:
-    """Has XLA compile as it does for users, where that could matter."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def _folder(variable: str, what: str) -> Path:

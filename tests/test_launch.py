@@ -5,7 +5,7 @@ import pytest
 
 from supsup_jax import UserError, data, launch, options, results
 from supsup_jax.experiment import Experiment
-from supsup_jax.settings import load_experiment
+from supsup_jax.settings import load_experiment, write_run
 
 DENSE = Experiment("script", "digits", num_tasks=9, steps=100)
 
@@ -147,7 +147,7 @@ def test_a_run_has_a_folder_of_its_seed_and_density_and_resuming_finds_it(tmp_pa
     for request in (sparse, dense, sparse):
         for experiment in request.experiments:
             folder = launch._new_folder(experiment, request.options)
-            launch._write_settings(folder, experiment, digits, request.options)
+            write_run(folder, experiment, digits, vars(request.options))
             names.append(str(folder.relative_to(tmp_path)))
             assert launch._earlier_folder(experiment, request.options) == folder
     assert names == [
@@ -167,7 +167,7 @@ def test_a_run_has_a_folder_of_its_seed_and_density_and_resuming_finds_it(tmp_pa
 def test_settings_start_the_run_from_anywhere(tmp_path, parse, monkeypatch):
     request = parse("--data", "data", sparsities=(16,))
     monkeypatch.chdir(tmp_path)
-    launch._write_settings(tmp_path, request.experiments[0], data.load_digits(), request.options)
+    write_run(tmp_path, request.experiments[0], data.load_digits(), vars(request.options))
     settings = results.read_settings(tmp_path)
     assert settings["options"]["data"] == str(tmp_path / "data")
     assert settings["experiment"]["er_scale"] == 16

@@ -22,7 +22,6 @@ from supsup_jax import (
     collection,
     data,
     interruption,
-    launch,
     methods,
     networks,
     optimizers,
@@ -32,6 +31,7 @@ from supsup_jax import (
 )
 from supsup_jax.experiment import Experiment
 from supsup_jax.scenarios import feeding, sharded
+from supsup_jax.settings import write_run
 from supsup_jax.training import Learner
 
 CLASSES, TRAIN, TEST = 20, 5, 3
@@ -145,7 +145,7 @@ def test_a_task_is_the_same_alone_and_collected_it_is_part_of_the_whole_run(whol
         folders[-1].mkdir()
         experiment = dataclasses.replace(EXPERIMENT, first_task=task, num_tasks=1)
         where = options.Options(data=images, log_dir=tmp_path)
-        launch._write_settings(folders[-1], experiment, data.load_imagenet(images, 14), where)
+        write_run(folders[-1], experiment, data.load_imagenet(images, 14), vars(where))
         alone = run(folders[-1], images, first_task=task, num_tasks=1)
         assert alone.record.tasks[0].loss == whole.record.tasks[task].loss
     assert collection.groups([tmp_path]) == [folders]
@@ -160,7 +160,7 @@ def test_runs_that_do_not_make_one_are_not_collected(images, tmp_path):
         path = tmp_path / name
         path.mkdir()
         experiment = dataclasses.replace(EXPERIMENT, **changes)
-        launch._write_settings(path, experiment, data.load_imagenet(images, 14), options.Options(data=images))
+        write_run(path, experiment, data.load_imagenet(images, 14), vars(options.Options(data=images)))
         (path / "metrics.jsonl").write_text(json.dumps({"kind": "evaluation", "num_tasks": experiment.num_tasks}))
         return path
 

@@ -13,4 +13,4 @@ def run_of(experiment: Experiment) -> type[Run]:
     """How an experiment is run; `run_of(experiment).of(experiment, ...)` runs it."""
     if experiment.scenario == "NNs":
         return StreamOfTasks
-    return ShardedTasks if experiment.dataset == "imagenet" else GivenTasks
+    return ShardedTasks if experiment.shares_batches else GivenTasks
