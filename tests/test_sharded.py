@@ -350,8 +350,10 @@ def test_two_hosts_share_a_run_go_on_with_it_and_find_it_finished(on_one_device,
     assert "hosts: 2" in preempted(*on_two_hosts(tmp_path, images))
     first, second = finished(*on_two_hosts(tmp_path, images, "--resume"))
     assert "going on with task 0 after" in first
-    # The first host speaks, reads and writes; what JAX's own libraries say is not to be helped.
-    assert [line for line in second.splitlines() if not line.startswith("[Gloo]")] == []
+    # The first host speaks, reads and writes. The second says nothing but what JAX's own libraries say, in C++,
+    # whose lines can fall into one another.
+    assert {line for line in second.splitlines() if "peer ranks" not in line} <= {""}
+    assert "learning task" not in second
     results = results_of(tmp_path)
     assert_close(results, on_one_device)
     first, _ = finished(*on_two_hosts(tmp_path, images, "--resume"))
