@@ -1,5 +1,6 @@
 import ast
 import json
+import os
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import nbclient
 import nbformat
 import pytest
 
+DATA = os.environ.get("SUPSUP_DATA")
 TUTORIAL = Path(__file__).parents[2] / "experiments/tutorial.ipynb"
 
 
@@ -38,23 +40,16 @@ def run(tmp_path, monkeypatch):
     return in_kernel
 
 
-def test_the_tutorial_learns_and_infers_the_tasks_of_the_digits_that_need_no_download(run):
+def test_the_tutorial_learns_and_infers_tasks(run, monkeypatch):
+    # On MNIST, where it is at hand, what the original reached; else on the digits, which need no download.
+    if on_mnist := DATA is not None:
+        monkeypatch.setenv("SUPSUP_DATA", DATA)
     notebook = run()
     results = summary(notebook)
-    assert results["data"] == "digits"
-    assert results["accuracy untrained"] < 0.05
-    assert results["accuracy given"] > 0.95
-    assert results["inferred right"] > 0.95
-    assert streams(notebook) == {"stdout"}
-
-
-def test_the_tutorial_reaches_on_mnist_what_the_originals_reached(run, data_folder, monkeypatch):
-    monkeypatch.setenv("SUPSUP_DATA", str(data_folder))
-    notebook = run()
-    results = summary(notebook)
-    assert results["data"] == "MNIST"
-    assert results["accuracy given"] > 0.92
-    assert results["inferred right"] == 1
+    assert results["data"] == ("MNIST" if on_mnist else "digits")
+    assert results["accuracy untrained"] < (0.2 if on_mnist else 0.05)
+    assert results["accuracy given"] > (0.92 if on_mnist else 0.95)
+    assert results["inferred right"] == 1 if on_mnist else results["inferred right"] > 0.95
     assert streams(notebook) == {"stdout"}
 
 
