@@ -4,11 +4,14 @@ A step holds what has come since the one before it: what is kept of new tasks, t
 so a run's checkpoints grow with its tasks and no faster. With it goes the experiment, whose seed gives the weights that
 are never trained. What is replaced as tasks come, such as weights that are, is the run's *state*: it lies beside the
 steps, and only the last two of it are kept. A task that takes long to learn is saved *unfinished* too, and the
-last of that is kept until it is learned. Saving is synchronous, and a step appears whole or not at all.
+last of that is kept until it is learned. Saving is synchronous, and a step appears whole or not at all. What it says
+and its arrays have checksums, since Orbax reads a flipped bit without a word.
 
 Of several hosts the first one reads and writes.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +25,17 @@ from jaxtyping import PyTree
 from supsup_jax import hosts, interruption
 from supsup_jax.errors import UserError
 
-FORMAT = 2
-"""Version of what a step holds."""
+FORMAT = 3
+"""Version of what a step holds. Steps of format 2, the first that was published, have neither checksums nor what images
+and weights are like; they are read as well."""
+
+_READ = (2, FORMAT)
+
+# What a step says of the state that goes with it, where there is none.
+_NO_STATE = {"state_step": None, "state_sha256": None}
+
+# What a step says of the run.
+_OF_RUN = ("experiment", "inputs", "weights")
 
 # The folders, and how many of what lies in each are kept.
 _KEPT = {"checkpoints": None, "state": 2, "unfinished": 1}
@@ -48,12 +60,12 @@ class Step(NamedTuple):
 
     Attributes:
         chunk: the tasks learned since the step before, if any.
-        experiment: the settings of the run, as plain data.
+        run: what the run is, as plain data: see `Checkpoints`.
         record: what was measured since the step before, as plain data.
     """
 
     chunk: Chunk | None
-    experiment: dict[str, Any]
+    run: dict[str, Any]
     record: dict[str, Any]
 
 
@@ -90,14 +102,15 @@ class Checkpoints:
 
     Args:
         folder: the run's folder.
-        experiment: the settings of the run, as plain data.
+        run: what the run is, as plain data, which goes with every step: its `experiment`, of what kind its `inputs`
+            are, and the first of its `weights`. To read, it may be left out.
     """
 
-    def __init__(self, folder: Path, experiment: dict[str, Any]):
-        self._experiment = experiment
+    def __init__(self, folder: Path, run: dict[str, Any] | None = None):
+        self._run = run or {}
         self._folder = folder.absolute()  # Orbax refuses a relative path, and not always aloud
         self._managers: dict[str, ocp.CheckpointManager] = {}
-        self._state_step: int | None = None
+        self._state: dict[str, Any] = _NO_STATE
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -155,63 +168,72 @@ class Checkpoints:
                 if unused >= step:
                     self._states.delete(unused)
             _save(self._states, step, arrays=ocp.args.StandardSave(state))
-            self._state_step = step
+            self._state = {"state_step": step, "state_sha256": _digest(state)}
         plain = {
             "format": FORMAT,
-            "experiment": self._experiment,
+            **self._run,
             "new_tasks": chunk.num_tasks if chunk else 0,
             "record": record,
-            "state_step": self._state_step,
+            **self._state,
         }
-        items: dict[str, Any] = {"record": ocp.args.JsonSave(plain)}
-        if chunk and (named := _named(chunk.store, chunk.stats)):
-            items["arrays"] = ocp.args.StandardSave(named)
-        _save(self._steps, step, **items)
+        _save_with_record(self._steps, step, plain, _named(chunk.store, chunk.stats) if chunk else {})
 
     def restore(
-        self, template: Callable[[int], tuple[PyTree[Any], PyTree[Any]]], state_template: PyTree[Any] | None = None
+        self,
+        template: Callable[[int], tuple[PyTree[Any], PyTree[Any]]],
+        state_template: PyTree[Any] | None = None,
+        last: int | None = None,
     ) -> Saved:
         """Everything saved so far.
 
         Args:
             template: gives the shapes and types of store and statistics for a number of tasks.
             state_template: the shapes and types of the state.
+            last: the last step to read, if not all.
 
         Raises:
             UserError: if a step is missing, cannot be read, or was written by another version.
         """
         saved = []
-        for number, plain in enumerate(hosts.told_by_first(self._records)):
+        for number, plain in enumerate(hosts.told_by_first(lambda: self.records(last))):
             chunk = None
             if tasks := plain["new_tasks"]:
                 named = _named(*template(tasks))
-                arrays = self._arrays("checkpoints", number, named) if named else {}
+                arrays = self._arrays("checkpoints", number, named, plain.get("arrays_sha256")) if named else {}
                 chunk = Chunk(tasks, arrays.get("store", {}), arrays.get("stats", {}))
-            self._state_step = plain.get("state_step")
-            saved.append(Step(chunk, plain["experiment"], plain["record"]))
-        if self._state_step is None:
+            self._state = {name: plain.get(name) for name in _NO_STATE}
+            saved.append(Step(chunk, {name: plain[name] for name in _OF_RUN if name in plain}, plain["record"]))
+        if (step := self._state["state_step"]) is None:
             return Saved(saved, None)
-        return Saved(saved, self._arrays("state", self._state_step, state_template))
+        if hosts.told_by_first(lambda: step not in self._states.all_steps()):
+            raise _unusable(self._states, step, "it is missing" if last is None else "what it shared has been replaced")
+        return Saved(saved, self._arrays("state", step, state_template, self._state["state_sha256"]))
 
-    def _arrays(self, name: str, number: int, shapes: PyTree[Any]) -> Any:
+    def _arrays(self, name: str, number: int, shapes: PyTree[Any], digest: str | None) -> Any:
         """The arrays of a step in one of the folders, which the first host reads."""
-        return hosts.from_first(lambda: _read_arrays(self._manager(name), number, shapes), shapes)
+        return hosts.from_first(lambda: _read_arrays(self._manager(name), number, shapes, digest), shapes)
 
-    def _records(self) -> list[dict[str, Any]]:
-        """What every step says, in order.
+    def records(self, last: int | None = None) -> list[dict[str, Any]]:
+        """What every step says, in order; on the first host only.
+
+        Args:
+            last: the last step to read, if not all.
 
         Raises:
             UserError: if one is missing, cannot be read, or was written by another version.
         """
+        numbers = {int(step.name) for step in (self._folder / "checkpoints").glob("[0-9]*") if step.name.isdecimal()}
+        if last is not None and last not in numbers:
+            there = f"steps 0 to {max(numbers)}" if numbers else "none"
+            raise UserError(f"{self._folder} has no checkpoint {last}; there are {there}")
         records = []
-        for expected, number in enumerate(sorted(self._steps.all_steps())):
-            if number != expected:
-                raise _unusable(self._steps, expected, "it is missing")
-            plain = _read(self._steps, number, "record", ocp.args.JsonRestore())
-            if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-                reason = f"it is not of format {FORMAT}, which this version of supsup_jax reads"
+        for number in range(max(numbers, default=-1) + 1 if last is None else last + 1):
+            if number not in numbers:
+                raise _unusable(self._steps, number, "it is missing")
+            records.append(_read_record(self._steps, number))
+            if records[-1].get("format") not in _READ:
+                reason = f"it is of another format than {' and '.join(map(str, _READ))}, which this version reads"
                 raise _unusable(self._steps, number, reason)
-            records.append(plain)
         return records
 
     def save_unfinished(self, unfinished: Unfinished) -> None:
@@ -223,11 +245,9 @@ class Checkpoints:
         if hosts.is_first():
             latest = self._unfinished.latest_step()
             plain = {"task": unfinished.task, "done": unfinished.done, "measured": unfinished.measured}
-            items = {
-                "arrays": ocp.args.StandardSave(_numbered(unfinished.arrays)),
-                "record": ocp.args.JsonSave(plain),
-            }
-            _save(self._unfinished, 0 if latest is None else latest + 1, **items)
+            _save_with_record(
+                self._unfinished, 0 if latest is None else latest + 1, plain, _numbered(unfinished.arrays)
+            )
 
     def restore_unfinished(self, task: int, template: PyTree[Any]) -> Unfinished | None:
         """How far a task was, if anything was saved of it.
@@ -243,13 +263,13 @@ class Checkpoints:
         def record() -> dict[str, Any] | None:
             if not (self._folder / "unfinished").is_dir() or (latest := self._unfinished.latest_step()) is None:
                 return None
-            return _read(self._unfinished, latest, "record", ocp.args.JsonRestore()) | {"step": latest}
+            return _read_record(self._unfinished, latest) | {"step": latest}
 
         plain = hosts.told_by_first(record)
         if plain is None or plain["task"] != task:
             return None
         named = _numbered(template)
-        arrays = self._arrays("unfinished", plain["step"], named)
+        arrays = self._arrays("unfinished", plain["step"], named, plain.get("arrays_sha256"))
         tree = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in named])
         return Unfinished(task, plain["done"], tree, plain["measured"])
 
@@ -266,7 +286,47 @@ def _save(manager: ocp.CheckpointManager, step: int, **items: Any) -> None:
             raise OSError(f"checkpoint {step} was not written to {manager.directory}")
 
 
-def _read_arrays(manager: ocp.CheckpointManager, number: int, shapes: PyTree[Any]) -> Any:
+def _save_with_record(manager: ocp.CheckpointManager, step: int, plain: dict[str, Any], arrays: PyTree[Any]) -> None:
+    """Saves plain data and arrays, if there are any, with checksums of both."""
+    if arrays:
+        plain = plain | {"arrays_sha256": _digest(arrays)}
+    items: dict[str, Any] = {"record": ocp.args.JsonSave(plain | {"sha256": _digest_of_plain(plain)})}
+    if arrays:
+        items["arrays"] = ocp.args.StandardSave(arrays)
+    _save(manager, step, **items)
+
+
+def _digest(tree: PyTree[Any]) -> str:
+    """The SHA-256 of arrays, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, leaf in sorted(_by_name(tree).items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(jax.device_get(leaf)).data)
+    return digest.hexdigest()
+
+
+def _digest_of_plain(plain: dict[str, Any]) -> str:
+    # As it will be read: JSON turns tuples into lists.
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _read_record(manager: ocp.CheckpointManager, number: int) -> dict[str, Any]:
+    """What a step says.
+
+    Raises:
+        UserError: if it cannot be read, or is not what was written.
+    """
+    plain = _read(manager, number, "record", ocp.args.JsonRestore())
+    if not isinstance(plain, dict):
+        raise _unusable(manager, number, "it does not say what it holds")
+    digest = plain.pop("sha256", None)
+    # Format 2 has none; nor must a damaged step pass for one of it.
+    if digest != _digest_of_plain(plain) and not (digest is None and plain.get("format", 2) == 2):
+        raise _unusable(manager, number, "its checksum is another: the file was damaged")
+    return plain
+
+
+def _read_arrays(manager: ocp.CheckpointManager, number: int, shapes: PyTree[Any], digest: str | None) -> Any:
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
     # Orbax casts to the target's types without a word, so compare first.
@@ -274,7 +334,10 @@ def _read_arrays(manager: ocp.CheckpointManager, number: int, shapes: PyTree[Any
         stored = manager.item_metadata(number)["arrays"].tree
     if _shapes_and_types(stored) != _shapes_and_types(target):
         raise _unusable(manager, number, "its arrays have other shapes or types than this run's")
-    return jax.device_get(_read(manager, number, "arrays", ocp.args.StandardRestore(target)))
+    arrays = jax.device_get(_read(manager, number, "arrays", ocp.args.StandardRestore(target)))
+    if digest is not None and digest != _digest(arrays):
+        raise _unusable(manager, number, "the checksum of its arrays is another: a file was damaged")
+    return arrays
 
 
 def _read(manager: ocp.CheckpointManager, number: int, item: str, args: ocp.args.CheckpointArgs) -> Any:
@@ -308,10 +371,11 @@ def _numbered(tree: PyTree[Any]) -> dict[str, Any]:
     return {str(place): leaf for place, leaf in enumerate(jax.tree.leaves(tree))}
 
 
-def _shapes_and_types(tree: PyTree[Any]) -> dict[str, Any]:
+def _by_name(tree: PyTree[Any]) -> dict[str, Any]:
+    """The leaves by names alone: what was a named tuple comes back as a dictionary."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    # By names alone: what was a named tuple comes back as a dictionary.
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (tuple(leaf.shape), np.dtype(leaf.dtype))
-        for path, leaf in leaves
-    }
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _shapes_and_types(tree: PyTree[Any]) -> dict[str, Any]:
+    return {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in _by_name(tree).items()}

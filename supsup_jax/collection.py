@@ -10,8 +10,9 @@ from typing import Any
 from supsup_jax import data, results, tables
 from supsup_jax.checkpoints import Checkpoints
 from supsup_jax.errors import UserError
+from supsup_jax.learned import LearnedTasks
+from supsup_jax.opening import restore
 from supsup_jax.records import Record
-from supsup_jax.scenarios import tasks_of_run
 from supsup_jax.settings import read_run, write_run
 
 _COLLECTED = "~collected"
@@ -60,15 +61,16 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
     following = max(experiment.first_task + experiment.num_tasks for experiment, _, _ in runs.values())
     whole = dataclasses.replace(first, num_tasks=following - first.first_task)
     dataset = data.load(first.dataset, data_folder or options["data"], first.image_size)
-    learned = [tasks_of_run(folder, runs[folder][0], dataset) for folder in order]
+    learned = [restore(folder) for folder in order]
 
     name = re.sub(r"~task=\d+(~try=\d+)?$", "", order[0].name)
     folder = results.new_folder(order[0].parent, f"{name}{_COLLECTED}")
     where = options | {"data": data_folder or options["data"], "tasks": None}
     write_run(folder, whole, dataset, where, command)
-    with Checkpoints(folder, whole.to_json()) as checkpoints:
-        for chunk, tasks in learned:
-            checkpoints.save(chunk, Record(tasks=tasks).to_json())
+    with Checkpoints(folder, learned[0].about | {"experiment": whole.to_json()}) as checkpoints:
+        for run in learned:
+            assert isinstance(run.tasks, LearnedTasks)
+            checkpoints.save(run.tasks.whole(), Record(tasks=run.record.tasks).to_json())
     return folder
 
 

@@ -155,6 +155,7 @@ def evaluate(
     test: Split,
     tasks: Tasks,
     entries: Int[np.ndarray, " tasks"] | None = None,
+    numbers: Int[np.ndarray, " tasks"] | None = None,
 ) -> Evaluation:
     """Evaluates tasks, with as many to infer from as are stored; compiled once for each number of tasks.
 
@@ -172,13 +173,14 @@ def evaluate(
         tasks: describes the tasks, stacked along a leading axis.
         entries: for each task its entry in the store, -1 for a task that has none and of which nothing is right; by
             default the first task has the first entry, and so on.
+        numbers: of the tasks, from which with the seed their order follows; by default 0, 1, ...
     """
     if entries is None:
         entries = np.arange(num_tasks)
     stats, tasks = (
         jax.tree.map(lambda leaf, n=n: leaf[:n], tree) for tree, n in ((stats, num_tasks), (tasks, len(entries)))
     )
-    orders = jax.vmap(lambda task: order_key(seed, task))(np.arange(len(entries)))
+    orders = jax.vmap(lambda task: order_key(seed, task))(np.arange(len(entries)) if numbers is None else numbers)
     picks_per_task = -(-benchmark.test_size // protocol.batch_size) + protocol.images_per_task
     memory, convolutions = inference.memory(weights, picks_per_task), has_convolutions(weights)
     run = _over_tasks(net, method, benchmark, protocol, num_tasks, memory, convolutions)

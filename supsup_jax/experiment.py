@@ -13,6 +13,7 @@ from supsup_jax import inference, masks, methods, networks, parallel
 from supsup_jax.data import (
     Benchmark,
     Dataset,
+    OwnTasks,
     PermutedMNIST,
     RotatedMNIST,
     SplitCIFAR100,
@@ -22,6 +23,7 @@ from supsup_jax.data import (
 from supsup_jax.discovery import Rule
 from supsup_jax.errors import UserError
 from supsup_jax.evaluation import Protocol
+from supsup_jax.inference import Inference
 from supsup_jax.optimizers import SGD, Adam, Cosine, Optimizer, RMSprop
 from supsup_jax.recovery import Recovery
 
@@ -38,14 +40,30 @@ _BENCHMARKS = {
     "SplitMNIST": SplitMNIST,
     "SplitCIFAR100": SplitCIFAR100,
     "SplitImageNet": SplitImageNet,
+    "own": OwnTasks,
 }
 _INITIALIZERS = {
     "signed_constant": networks.signed_constant,
     "kaiming_normal": networks.kaiming_normal,
     "kaiming_uniform": networks.kaiming_uniform,
     "xavier_normal": networks.xavier_normal,
+    "stored": networks.signed_constant,  # of which the shapes alone are used
 }
 _SEARCHES = {"one_shot": inference.one_shot, "binary": inference.binary, "exhaustive": inference.exhaustive}
+
+
+def inference_by(search: str, objective: str, num_classes: int) -> Inference:
+    """A search and an objective by their names, for networks whose first outputs stand for so many classes."""
+    return Inference(_SEARCHES[search], _objective(objective, num_classes))
+
+
+def _objective(name: str, num_classes: int) -> inference.Objective:
+    objectives = {
+        "entropy": inference.entropy,
+        "superfluous": inference.superfluous(num_classes),
+        "maximum": inference.maximum,
+    }
+    return objectives[name]
 
 
 class Parts(NamedTuple):
@@ -72,24 +90,24 @@ class Experiment:
     name: str
     """Where results lie below the log directory; that of the script."""
 
-    dataset: Literal["mnist", "cifar100", "imagenet", "digits"] = "mnist"
+    dataset: Literal["mnist", "cifar100", "imagenet", "digits", "own"] = "mnist"
     """Data set that tasks are made of: MNIST (28 x 28), CIFAR-100, ImageNet, or scikit-learn's digits (8 x 8,
-    embedded)."""
+    embedded); own: arrays that Python code hands in."""
 
-    benchmark: Literal["PermutedMNIST", "RotatedMNIST", "SplitMNIST", "SplitCIFAR100", "SplitImageNet"] = (
+    benchmark: Literal["PermutedMNIST", "RotatedMNIST", "SplitMNIST", "SplitCIFAR100", "SplitImageNet", "own"] = (
         "PermutedMNIST"
     )
     """What makes tasks of it: another order of the pixels, another angle, another two classes, another five of an
-    order that the seed draws, or another ten of ImageNet's."""
+    order that the seed draws, or another ten of ImageNet's; own: every task is a data set of its own."""
 
     method: Literal["SupSup", "Transfer", "BatchE", "PSP", "SeparateHeads", "UpperBound", "LowerBound", "HopSupSup"] = (
         "SupSup"
     )
     """How tasks are learned in one network; UpperBound gives each a network, LowerBound trains one on all in turn."""
 
-    network: Literal["LeNet", "FC1024", "BNNet", "GEMResNet18", "ResNet18", "ResNet50", "ResNet101"] = "LeNet"
+    network: Literal["LeNet", "FC1024", "BNNet", "GEMResNet18", "ResNet18", "ResNet50", "ResNet101", "own"] = "LeNet"
     """Network: inputs-300-100-features, inputs-1024-1024-features, inputs-2048-2048-features with batch norm, a narrow
-    ResNet-18 for small images, or ImageNet's ResNets."""
+    ResNet-18 for small images, or ImageNet's ResNets; own: one that Python code hands in."""
 
     features: int = 100
     """Outputs of the network; those beyond the classes are the superfluous neurons."""
@@ -113,8 +131,10 @@ class Experiment:
     """SplitImageNet: shorter side to which images are reduced once, before training cuts out of them; by default
     256/224 of --image-size."""
 
-    initializer: Literal["signed_constant", "kaiming_normal", "kaiming_uniform", "xavier_normal"] = "signed_constant"
-    """How the weights are drawn."""
+    initializer: Literal["signed_constant", "kaiming_normal", "kaiming_uniform", "xavier_normal", "stored"] = (
+        "signed_constant"
+    )
+    """How the weights are drawn; stored: they lie in the checkpoints of a run that was imported."""
 
     random_weights: bool = False
     """BatchE, SeparateHeads: whether the shared weights are never trained ("Rand W")."""
@@ -253,13 +273,15 @@ class Experiment:
             raise UserError("--sync-bn is for --network ResNet18, ResNet50 or ResNet101")
         if (self.dataset == "imagenet") != (self.benchmark == "SplitImageNet"):
             raise UserError("--dataset imagenet and --benchmark SplitImageNet need each other")
+        if (self.dataset == "own") != (self.benchmark == "own"):
+            raise UserError("--dataset own and --benchmark own need each other")
         if self.shares_batches and (self.scenario != "GG" or self.method == "PSP"):
             raise UserError("--dataset imagenet needs --scenario GG, and another method than PSP")
         if self.sync_bn and not self.shares_batches:
             raise UserError("--sync-bn is for --dataset imagenet, where devices share batches")
         if self.warmup_epochs and self.schedule != "cosine":
             raise UserError("--warmup-epochs comes before --schedule cosine; give that as well, or leave it out")
-        if self.first_task and (self.scenario != "GG" or self._method("").in_turn(0) or self.in_turn):
+        if self.first_task and (self.scenario != "GG" or self.make_method("").in_turn(0) or self.in_turn):
             raise UserError(
                 f"--first-task {self.first_task}: tasks of {self.method} in scenario {self.scenario} need those before "
                 "them; begin with task 0"
@@ -298,10 +320,14 @@ class Experiment:
     @property
     def in_turn(self) -> bool:
         """Whether every task needs what the one before it has left."""
-        return self.scenario == "NNs" or self._method("").in_turn(1)
+        return self.scenario == "NNs" or self.make_method("").in_turn(1)
 
-    def build(self, dataset: Dataset) -> Parts:
+    def build(self, dataset: Dataset, net: networks.Network | None = None) -> Parts:
         """The network, method, benchmark, optimiser and protocol of evaluation over a data set.
+
+        Args:
+            dataset: the data set.
+            net: the network, where it is one's own.
 
         Raises:
             UserError: if the network does not fit the data set.
@@ -319,20 +345,9 @@ class Experiment:
         narrowest = 20 if self.network == "GEMResNet18" else 64 if self.network in _IMAGENET_RESNETS else 100
         if int(self.width * narrowest) < 1:
             raise UserError(f"--width {self.width} leaves a layer without units; give at least {1 / narrowest}")
-        net = self._network(dataset)
-        objectives = {
-            "entropy": inference.entropy,
-            "superfluous": inference.superfluous(benchmark.num_classes),
-            "maximum": inference.maximum,
-        }
-        infer = None
-        if self.method == "HopSupSup":
-            optimizer = SGD(self.recovery_learning_rate, self.momentum, self.weight_decay)
-            infer = Recovery(self.gamma, optimizer, self.through_memory, self.attempts)
-        elif self.scenario != "GG":
-            infer = inference.Inference(_SEARCHES[self.search], objectives[self.objective])
+        net = net or self.make_network(dataset.image_shape)
         protocol = Protocol(
-            infer,
+            self.make_inference(benchmark.num_classes),
             self.test_batch_size,
             self.images_per_pick,
             min(self.images_per_task, benchmark.test_size),
@@ -345,23 +360,31 @@ class Experiment:
             raise UserError(f"--warmup-epochs {self.warmup_epochs} leaves none of {epochs} epochs for the cosine")
         schedule = Cosine(epochs, per_epoch, self.warmup_epochs) if self.schedule == "cosine" else None
         optimizer, weights_optimizer = (
-            self._optimizer(rate, schedule) for rate in (self.learning_rate, self.weights_learning_rate)
+            self.make_optimizer(rate, schedule) for rate in (self.learning_rate, self.weights_learning_rate)
         )
-        rule = Rule(self.check_every, self.novelty, self.fewest_masks, self.most_masks, objectives[self.objective])
-        return Parts(net, self._method(net.head), benchmark, optimizer, weights_optimizer, steps, protocol, rule)
+        objective = _objective(self.objective, benchmark.num_classes)
+        rule = Rule(self.check_every, self.novelty, self.fewest_masks, self.most_masks, objective)
+        return Parts(net, self.make_method(net.head), benchmark, optimizer, weights_optimizer, steps, protocol, rule)
 
     def densities(self, dataset: Dataset) -> dict[str, float]:
         """The fraction of its weights that each layer's masks keep; nothing where masks are not of a fixed density."""
         if self.er_scale is None:
             return {}
-        weights, _ = jax.eval_shape(self._network(dataset).init, jax.random.key(0))
+        weights, _ = jax.eval_shape(self.make_network(dataset.image_shape).init, jax.random.key(0))
         leaves = jax.tree_util.tree_leaves_with_path(masks.erdos_renyi(weights, self.er_scale))
         return {jax.tree_util.keystr(path[:-1], simple=True, separator="/"): density for path, density in leaves}
 
-    def _network(self, dataset: Dataset) -> networks.Network:
+    def make_network(self, image_shape: tuple[int, ...]) -> networks.Network:
+        """The network for images of a shape.
+
+        Raises:
+            UserError: if it is one's own.
+        """
+        if self.network == "own":
+            raise UserError("--network own is for Python code, which hands it in; give the name of a network")
         settings: dict[str, Any] = {
             "width": self.width,
-            "input_shape": dataset.image_shape,
+            "input_shape": image_shape,
             "initializer": _INITIALIZERS[self.initializer],
         }
         if self.network in _RESNETS:
@@ -370,7 +393,17 @@ class Experiment:
             settings |= {"dtype": jnp.dtype(self.dtype), "axis_name": parallel.AXIS if self.sync_bn else None}
         return _NETWORKS[self.network](self.features, **settings)
 
-    def _method(self, head: str) -> methods.Method:
+    def make_inference(self, num_classes: int) -> Inference | Recovery | None:
+        """How the task of an image is inferred, by networks whose first outputs stand for so many classes, if it is."""
+        if self.method == "HopSupSup":
+            optimizer = SGD(self.recovery_learning_rate, self.momentum, self.weight_decay)
+            return Recovery(self.gamma, optimizer, self.through_memory, self.attempts)
+        if self.scenario == "GG":
+            return None
+        return inference_by(self.search, self.objective, num_classes)
+
+    def make_method(self, head: str) -> methods.Method:
+        """The method, for networks whose last layer has this name."""
         mask = masks.threshold if self.er_scale is None else masks.ErdosRenyi(self.er_scale)
         makers = {
             "SupSup": partial(methods.SupSup, mask),
@@ -384,7 +417,8 @@ class Experiment:
         }
         return makers[self.method]()
 
-    def _optimizer(self, learning_rate: float, schedule: Cosine | None) -> Optimizer:
+    def make_optimizer(self, learning_rate: float, schedule: Cosine | None = None) -> Optimizer:
+        """The optimiser with a step size."""
         if self.optimizer == "RMSprop":
             return RMSprop(learning_rate, schedule=schedule)
         if self.optimizer == "Adam":

@@ -224,7 +224,6 @@ def binary_path(
     return _in_chunks(search, weights, _grouped(images, images_per_pick)).swapaxes(0, 1)
 
 
-@partial(jax.jit, static_argnames=("net", "method", "num_tasks", "objective", "images_per_pick"))
 def exhaustive(
     net: Network,
     method: Method,
@@ -240,6 +239,32 @@ def exhaustive(
 
     BatchE infers its tasks so, by the entropy or by the largest maximal probability.
 
+    Args are those of `objective_of_each`.
+
+    Returns:
+        A task for each pick, int32; among equal ones the lowest.
+
+    Raises:
+        ValueError: if the images do not divide into picks.
+    """
+    each = objective_of_each(net, method, weights, stats, store, num_tasks, images, objective, images_per_pick)
+    return each.argmin(-1).astype(jnp.int32)
+
+
+@partial(jax.jit, static_argnames=("net", "method", "num_tasks", "objective", "images_per_pick"))
+def objective_of_each(
+    net: Network,
+    method: Method,
+    weights: Weights,
+    stats: Stats,
+    store: Store,
+    num_tasks: int,
+    images: Float[Array, "batch height width channels"],
+    objective: Objective = entropy,
+    images_per_pick: int = 1,
+) -> Float[Array, "picks tasks"]:
+    """The objective of each pick with every task's own effective weights.
+
     Args:
         net: the network.
         method: how what is kept of a task becomes effective weights.
@@ -250,9 +275,6 @@ def exhaustive(
         images: normalised images.
         objective: `entropy`, `maximum`, or `superfluous(real=...)`.
         images_per_pick: how many consecutive images share their task; the mean of their objectives counts.
-
-    Returns:
-        A task for each pick, int32; among equal ones the lowest.
 
     Raises:
         ValueError: if the images do not divide into picks.
@@ -265,7 +287,7 @@ def exhaustive(
         logits, _ = net.apply(effective, own, images, train=False)
         return objective(logits).reshape(groups.shape[:2]).mean(1)
 
-    return jax.lax.map(one_task, jnp.arange(num_tasks)).argmin(0).astype(jnp.int32)
+    return jax.lax.map(one_task, jnp.arange(num_tasks)).T
 
 
 @dataclass(frozen=True)
@@ -295,8 +317,31 @@ class Inference:
         how = self.objective, images_per_pick
         if self.search is exhaustive:
             return exhaustive(net, method, weights, stats, store, num_tasks, images, *how)
-        superposed = jax.tree.map(lambda leaf: leaf[:num_tasks].mean(0), stats)
-        return self.search(net, weights, superposed, store, num_tasks, images, *how)
+        return self.search(net, weights, _mean(stats, num_tasks), store, num_tasks, images, *how)
+
+    def scores(
+        self,
+        net: Network,
+        method: Method,
+        weights: Weights,
+        stats: Stats,
+        store: Store,
+        num_tasks: int,
+        images: Float[Array, "batch height width channels"],
+    ) -> Float[Array, "batch tasks"]:
+        """What is small for the task of an image: the objective's derivatives where all α are 1/n, or itself.
+
+        Arguments are those of `exhaustive`, whose scores are values of the objective. `one_shot` picks the smallest
+        score; for `binary` it is what the first round sees.
+        """
+        if self.search is exhaustive:
+            return objective_of_each(net, method, weights, stats, store, num_tasks, images, self.objective)
+        everything = np.ones(num_tasks, bool)
+        return gradient_among(net, weights, _mean(stats, num_tasks), store, everything, images, self.objective)
+
+
+def _mean(stats: Stats, num_tasks: int) -> Stats:
+    return jax.tree.map(lambda leaf: leaf[:num_tasks].mean(0), stats)
 
 
 def _derivatives(

@@ -14,7 +14,7 @@ from supsup_jax.cluster import Cluster, Jobs
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.options import Options, parse
-from supsup_jax.scenarios import Outcome, run_of
+from supsup_jax.scenarios import Outcome, loop_of
 from supsup_jax.settings import read_run, write_run
 
 _SUBMITIT = ".cluster"
@@ -138,7 +138,7 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
 
     if not hosts.is_first():
         with interruption.graceful(lambda: None, lambda: None):
-            return run_of(experiment).of(experiment, dataset, folder, tasks_at_once)
+            return loop_of(experiment).run(experiment, dataset, folder, tasks_at_once)
     if densities := experiment.densities(dataset):
         show_densities(densities)
     if hosts.count() > 1:
@@ -146,7 +146,7 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     farewell = f"what {folder} has saved is gone on with by --resume, or python -m supsup_jax run {folder}"
     try:
         with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):
-            outcome = run_of(experiment).of(experiment, dataset, folder, tasks_at_once, reporter)
+            outcome = loop_of(experiment).run(experiment, dataset, folder, tasks_at_once, reporter)
         figures.draw_accuracy(folder / "accuracy.png", experiment.name, experiment.seed, outcome.record)
         if (folder / "recovery.csv").exists():
             figures.save(figures.draw_recovery([folder]), folder / "recovery.png")

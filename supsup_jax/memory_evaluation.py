@@ -106,6 +106,26 @@ def evaluate_recovery(
     return Evaluation(measured.given, measured.recovered, picked=hit, confusion=confusion), paths
 
 
+def masks_as_hex(masks: Kept) -> list[str]:
+    """The bits of masks of vectors, stacked along a leading task axis, leaf after leaf; a text for each task."""
+    bits = np.concatenate([np.asarray(leaf) != 0 for leaf in jax.tree.leaves(masks)], axis=1)
+    return [row.tobytes().hex() for row in np.packbits(bits, axis=1)]
+
+
+def masks_from_hex(masks: list[str], like: Kept) -> Kept:
+    """Masks of vectors, stacked along a leading task axis, from their bits.
+
+    Args:
+        masks: as `masks_as_hex` gives them.
+        like: one mask.
+    """
+    bits = np.unpackbits(np.array([list(bytes.fromhex(mask)) for mask in masks], np.uint8), axis=1)
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([len(leaf) for leaf in leaves])
+    parts = [bits[:, end - len(leaf) : end] for leaf, end in zip(leaves, ends, strict=True)]
+    return structure.unflatten([part.astype(np.float32) for part in parts])
+
+
 def _joined(masks: Any) -> Bool[np.ndarray, "..."]:
     """The units of all layers along one last axis."""
     return np.concatenate([np.asarray(leaf) != 0 for leaf in jax.tree.leaves(masks)], axis=-1)

@@ -22,10 +22,11 @@ class TaskResult:
         task: its number.
         finished: when, local time.
         loss: mean cross-entropy of the last epoch, in nats; nothing where it was not measured.
-        accuracy: on the test set after the last epoch, the task given.
+        accuracy: on the test set after the last epoch, the task given; no number where there was no test set.
         best: that of the best epoch.
         seconds: training time; tasks trained side by side share theirs equally.
         mask: its mask as hexadecimal bits, where the method itself keeps none; only to compare with.
+        labels: what its classes are called, where it is a task of one's own.
     """
 
     task: int
@@ -35,6 +36,7 @@ class TaskResult:
     best: float
     seconds: float
     mask: str | None = None
+    labels: list[Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import numpy as np
 import yaml
 from filelock import FileLock
 
+from supsup_jax import atomic
 from supsup_jax.errors import UserError
 from supsup_jax.records import EvaluationResult, Record, TaskResult, matrices, metrics_of
 from supsup_jax.storage import total
@@ -73,7 +74,7 @@ def write_settings(folder: Path, settings: dict[str, Any], command: Sequence[str
         "git_commit": _git_commit(),
         "command": list(command or sys.argv),
     }
-    _replace(folder / "settings.yaml", yaml.safe_dump(settings | environment, sort_keys=False))
+    atomic.write(folder / "settings.yaml", yaml.safe_dump(settings | environment, sort_keys=False))
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def add_unreadable(folder: Path, names: Iterable[str]) -> Path:
     """Adds images to `unreadable.txt`, which names each one once, and gives the file's path."""
     path = folder / "unreadable.txt"
     known = path.read_text().splitlines() if path.exists() else []
-    _replace(path, "".join(f"{name}\n" for name in dict.fromkeys([*known, *names])))
+    atomic.write(path, "".join(f"{name}\n" for name in dict.fromkeys([*known, *names])))
     return path
 
 
@@ -138,7 +139,7 @@ def append_results(path: Path, save_directory: Path, name: str, tasks: Iterable[
                 file.seek(-1, os.SEEK_END)
                 text = "" if file.read() == b"\n" else "\n"  # a row that another program left unfinished
         else:
-            text = _csv([RESULTS_HEADER])
+            text = csv_text([RESULTS_HEADER])
         rows = [
             [
                 task.finished,
@@ -150,7 +151,7 @@ def append_results(path: Path, save_directory: Path, name: str, tasks: Iterable[
             for task in tasks
         ]
         with path.open("a", newline="") as file:
-            file.write(text + _csv([row for row in rows if tuple(row) not in known]))
+            file.write(text + csv_text([row for row in rows if tuple(row) not in known]))
             file.flush()
             os.fsync(file.fileno())
 
@@ -168,10 +169,10 @@ def write_files(folder: Path, name: str, record: Record) -> None:
             for result in inferred
             for task, (given, accuracy) in enumerate(zip(result.given, result.inferred or [], strict=True))
         ]
-        _replace(folder / "adapt_results.csv", _csv([ADAPT_HEADER, *adapt]))
+        atomic.write(folder / "adapt_results.csv", csv_text([ADAPT_HEADER, *adapt]))
         confusion = [[result.num_tasks, *cell] for result in inferred for cell in result.confusion or []]
         header = ["Num Tasks Learned", "Task", "Inferred Task", "Batches"]
-        _replace(folder / "confusion.csv", _csv([header, *confusion]))
+        atomic.write(folder / "confusion.csv", csv_text([header, *confusion]))
 
     by_identity = matrices(record)
     most = max((count for rows in by_identity.values() for count in rows), default=0)
@@ -181,18 +182,18 @@ def write_files(folder: Path, name: str, record: Record) -> None:
         for count, accuracies in rows.items()
     ]
     header = ["Num Tasks Learned", "Task Identity", *(f"Task {task}" for task in range(most))]
-    _replace(folder / "accuracy_matrix.csv", _csv([header, *matrix]))
+    atomic.write(folder / "accuracy_matrix.csv", csv_text([header, *matrix]))
     summary = [
         [count, kind, *("" if value is None else _signed(value) for value in metrics_of(record, count)[kind])]
         for kind, rows in by_identity.items()
         for count in rows
     ]
     header = ["Num Tasks Learned", "Task Identity", "Average Accuracy", "Forgetting", "Backward Transfer"]
-    _replace(folder / "metrics.csv", _csv([header, *summary]))
+    atomic.write(folder / "metrics.csv", csv_text([header, *summary]))
 
     header = ["Num Tasks Learned", "What", "Bytes"]
     account = [[result.num_tasks, what, size] for result in record.evaluations for what, size in result.storage.items()]
-    _replace(folder / "storage.csv", _csv([header, *account]))
+    atomic.write(folder / "storage.csv", csv_text([header, *account]))
 
     recovery = [
         [result.num_tasks, task, step, *("" if value is None else f"{value:g}" for value in values)]
@@ -202,7 +203,7 @@ def write_files(folder: Path, name: str, record: Record) -> None:
     ]
     if recovery:
         header = ["Num Tasks Learned", "Task", "Step", "Hamming Distance", "Energy", "Entropy"]
-        _replace(folder / "recovery.csv", _csv([header, *recovery]))
+        atomic.write(folder / "recovery.csv", csv_text([header, *recovery]))
 
     if record.stream:
         header = ["Task", "First Batch", "Batches", "Mask"]
@@ -212,11 +213,11 @@ def write_files(folder: Path, name: str, record: Record) -> None:
             for result, of_task in zip(record.stream, starts, strict=True)
             for (slot, batches), first in zip(result.slots, of_task, strict=False)
         ]
-        _replace(folder / "stream.csv", _csv([header, *stream]))
+        atomic.write(folder / "stream.csv", csv_text([header, *stream]))
 
-    lines = [{"kind": "task", **_without(task, "mask")} for task in record.tasks]
+    lines = [{"kind": "task", **_without(task, "mask", "labels")} for task in record.tasks]
     lines += [{"kind": "evaluation", **_means(result)} for result in record.evaluations]
-    _replace(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    atomic.write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _means(result: EvaluationResult) -> dict[str, Any]:
@@ -273,14 +274,8 @@ class EventWriter:
         self._written = len(record.tasks), len(record.evaluations)
 
 
-def _csv(rows: Iterable[Iterable[Any]]) -> str:
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text)
-    unfinished.replace(path)

@@ -92,6 +92,20 @@ def fields_of(plain: dict[str, Any], path: Path) -> dict[str, Any]:
     return fields
 
 
+def experiment_of(plain: dict[str, Any], path: Path) -> Experiment:
+    """An experiment from plain data, as `Experiment.to_json` gives it.
+
+    Args:
+        plain: settings by the names of their fields.
+        path: where they were read.
+
+    Raises:
+        UserError: if a name does not exist, or its value is of another type or out of range.
+    """
+    named = {"sparsity" if name == "er_scale" else name: value for name, value in plain.items()}
+    return Experiment(**fields_of(named, path))
+
+
 def write_run(
     folder: Path,
     experiment: Experiment,
@@ -126,5 +140,4 @@ def read_run(folder: Path) -> tuple[Experiment, dict[str, Any], list[str] | None
     options = settings.get("options")
     if not isinstance(options, dict) or not {"data", "tasks_at_once"} <= options.keys():
         raise UserError(f"{path} does not hold the settings of a run; give the folder of a run")
-    plain = {"sparsity" if name == "er_scale" else name: value for name, value in settings["experiment"].items()}
-    return Experiment(**fields_of(plain, path)), options, settings.get("command")
+    return experiment_of(settings["experiment"], path), options, settings.get("command")

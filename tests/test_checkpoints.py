@@ -1,5 +1,6 @@
 import gc
 import json
+import re
 import shutil
 import signal
 
@@ -7,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from supsup_jax import UserError
+from supsup_jax import UserError, checkpoints
 from supsup_jax.checkpoints import Checkpoints, Chunk
 
-EXPERIMENT = {"seed": 1}
+RUN = {"experiment": {"seed": 1}, "inputs": {"image_shape": [2, 2, 1]}}
 
 # Where an array cannot be read, Orbax abandons coroutines, of which Python complains when it collects them.
 pytestmark = pytest.mark.filterwarnings(
@@ -39,63 +40,103 @@ def template(tasks):
 @pytest.fixture
 def saved(tmp_path):
     chunks = [chunk(8, 0), chunk(3, 1)]
-    with Checkpoints(tmp_path, EXPERIMENT) as checkpoints:
-        checkpoints.save(chunks[0], {"tasks": 8})
-        checkpoints.save(None, {"evaluated": True})
-        checkpoints.save(chunks[1], {"tasks": 3})
+    with Checkpoints(tmp_path, RUN) as opened:
+        opened.save(chunks[0], {"tasks": 8})
+        opened.save(None, {"evaluated": True})
+        opened.save(chunks[1], {"tasks": 3})
     return tmp_path, chunks
 
 
 def test_what_was_saved_is_restored(saved):
     folder, chunks = saved
-    with Checkpoints(folder, EXPERIMENT) as checkpoints:
-        steps = checkpoints.restore(template).steps
+    with Checkpoints(folder, RUN) as opened:
+        steps = opened.restore(template).steps
     assert [step.record for step in steps] == [{"tasks": 8}, {"evaluated": True}, {"tasks": 3}]
-    assert [step.experiment for step in steps] == [{"seed": 1}] * 3
+    assert [step.run for step in steps] == [RUN] * 3
     assert steps[1].chunk is None
     jax.tree.map(np.testing.assert_array_equal, [tuple(steps[0].chunk), tuple(steps[2].chunk)], [*map(tuple, chunks)])
 
 
 def test_saving_goes_on_after_restoring(saved):
     folder, _ = saved
-    with Checkpoints(folder, EXPERIMENT) as checkpoints:
-        checkpoints.save(chunk(2, 2), {"tasks": 2})
-    with Checkpoints(folder, EXPERIMENT) as checkpoints:
-        steps = checkpoints.restore(template).steps
+    with Checkpoints(folder, RUN) as opened:
+        opened.save(chunk(2, 2), {"tasks": 2})
+    with Checkpoints(folder, RUN) as opened:
+        steps = opened.restore(template).steps
     assert [step.chunk.num_tasks for step in steps if step.chunk] == [8, 3, 2]
 
 
 def test_nothing_is_restored_from_an_empty_folder(tmp_path):
-    with Checkpoints(tmp_path, EXPERIMENT) as checkpoints:
-        assert checkpoints.restore(template) == ([], None)
+    with Checkpoints(tmp_path, RUN) as opened:
+        assert opened.restore(template) == ([], None)
 
 
 def test_tasks_without_statistics_are_saved_and_restored(tmp_path):
     one = chunk(8, 0)._replace(stats={})
-    with Checkpoints(tmp_path, EXPERIMENT) as checkpoints:
-        checkpoints.save(one, {})
-        ((step,), _) = checkpoints.restore(lambda tasks: (template(tasks)[0], {}))
+    with Checkpoints(tmp_path, RUN) as opened:
+        opened.save(one, {})
+        ((step,), _) = opened.restore(lambda tasks: (template(tasks)[0], {}))
     assert step.chunk.stats == {}
 
 
 def test_an_unfinished_checkpoint_is_ignored(saved):
     folder, _ = saved
     (folder / "checkpoints/3.orbax-checkpoint-tmp").mkdir()
-    with Checkpoints(folder, EXPERIMENT) as checkpoints:
-        assert len(checkpoints.restore(template).steps) == 3
+    with Checkpoints(folder, RUN) as opened:
+        assert len(opened.restore(template).steps) == 3
 
 
-@pytest.mark.parametrize("victim", ["record/metadata", "arrays/manifest.ocdbt", "arrays/_METADATA"])
-def test_a_damaged_checkpoint_is_one_clear_error(saved, victim):
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "flipped": flip,
+    "missing": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_each_damaged_file_is_one_clear_error_or_changes_nothing(saved, damage, tmp_path_factory):
+    folder, chunks = saved
+    files = sorted(path.relative_to(folder) for path in (folder / "checkpoints").rglob("*") if path.is_file())
+    noticed = 0
+    for file in files:
+        copy = tmp_path_factory.mktemp("damaged") / "run"
+        shutil.copytree(folder, copy)
+        if not (copy / file).stat().st_size and damage != "missing":
+            continue
+        DAMAGES[damage](copy / file)
+        try:
+            with Checkpoints(copy, RUN) as opened:
+                steps = opened.restore(template).steps
+        except UserError as error:
+            assert re.search(r"checkpoints/\d cannot be read", str(error)) and "\n" not in str(error)
+            noticed += 1
+        else:  # what Orbax keeps for itself, such as times
+            kept = [step.chunk for step in steps if step.chunk]
+            assert [step.record for step in steps] == [{"tasks": 8}, {"evaluated": True}, {"tasks": 3}]
+            jax.tree.map(np.testing.assert_array_equal, [*map(tuple, kept)], [*map(tuple, chunks)])
+    assert noticed >= 3 * 2
+
+
+@pytest.mark.parametrize("what", ["arrays", "record"])
+def test_what_was_changed_is_noticed_by_its_checksum(saved, what):
     folder, _ = saved
-    path = folder / "checkpoints/0" / victim
-    path.write_bytes(path.read_bytes()[:10])
-    with (
-        Checkpoints(folder, EXPERIMENT) as checkpoints,
-        pytest.raises(UserError, match=r"checkpoints/0 cannot be read") as error,
-    ):
-        checkpoints.restore(template)
-    assert "\n" not in str(error.value)
+    path = folder / "checkpoints/2/record/metadata"
+    plain = json.loads(path.read_text())
+    if what == "arrays":
+        plain["arrays_sha256"] = "0" * 64
+        plain.pop("sha256")
+        plain["sha256"] = checkpoints._digest_of_plain(plain)
+    else:
+        plain["record"]["tasks"] = 4
+    path.write_text(json.dumps(plain))
+    with Checkpoints(folder, RUN) as opened, pytest.raises(UserError, match="checksum"):
+        opened.restore(template)
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((6, 5, 1), np.uint8), ((6, 4, 1), np.float32)])
@@ -105,22 +146,24 @@ def test_a_checkpoint_of_other_shapes_or_types_is_refused(saved, shape, dtype):
     def other(tasks):
         return {"dense": jax.ShapeDtypeStruct(shape, dtype)}, template(tasks)[1]
 
-    with Checkpoints(folder, EXPERIMENT) as checkpoints, pytest.raises(UserError, match="other shapes or types"):
-        checkpoints.restore(other)
+    with Checkpoints(folder, RUN) as opened, pytest.raises(UserError, match="other shapes or types"):
+        opened.restore(other)
 
 
 def test_a_missing_checkpoint_is_noticed(saved):
     folder, _ = saved
     shutil.rmtree(folder / "checkpoints/1")
-    with Checkpoints(folder, EXPERIMENT) as checkpoints, pytest.raises(UserError, match=r"checkpoints/1 .* is missing"):
-        checkpoints.restore(template)
+    with Checkpoints(folder, RUN) as opened, pytest.raises(UserError, match=r"checkpoints/1 .* is missing"):
+        opened.restore(template)
 
 
 def test_a_checkpoint_of_another_format_is_refused(saved):
     folder, _ = saved
-    (folder / "checkpoints/0/record/metadata").write_text('{"format": 0}')
-    with Checkpoints(folder, EXPERIMENT) as checkpoints, pytest.raises(UserError, match="is not of format 2"):
-        checkpoints.restore(template)
+    plain = {"format": 0}
+    plain["sha256"] = checkpoints._digest_of_plain(plain)
+    (folder / "checkpoints/0/record/metadata").write_text(json.dumps(plain))
+    with Checkpoints(folder, RUN) as opened, pytest.raises(UserError, match="another format than 2 and 3"):
+        opened.restore(template)
 
 
 STATE = {"weights": {"dense": np.arange(6.0, dtype=np.float32).reshape(2, 3)}}
@@ -134,16 +177,16 @@ def later(number):
 @pytest.fixture
 def replaced(tmp_path):
     """Three steps, each of which replaces the state, and one that does not."""
-    with Checkpoints(tmp_path, EXPERIMENT) as checkpoints:
+    with Checkpoints(tmp_path, RUN) as opened:
         for number in range(3):
-            checkpoints.save(chunk(1, number), {}, later(number))
-        checkpoints.save(None, {"evaluated": True})
+            opened.save(chunk(1, number), {}, later(number))
+        opened.save(None, {"evaluated": True})
     return tmp_path
 
 
 def restored(folder, shapes=STATE_SHAPES):
-    with Checkpoints(folder, EXPERIMENT) as checkpoints:
-        return checkpoints.restore(template, shapes)
+    with Checkpoints(folder, RUN) as opened:
+        return opened.restore(template, shapes)
 
 
 def test_the_last_state_is_restored_and_one_more_is_kept(replaced):
@@ -157,9 +200,9 @@ def test_a_state_whose_step_did_not_follow_is_not_used_and_replaced(replaced):
     shutil.rmtree(replaced / "checkpoints/3")
     shutil.rmtree(replaced / "checkpoints/2")  # as if the process had ended between the state and its step
     jax.tree.map(np.testing.assert_array_equal, restored(replaced).state, later(1))
-    with Checkpoints(replaced, EXPERIMENT) as checkpoints:
-        checkpoints.restore(template, STATE_SHAPES)
-        checkpoints.save(chunk(1, 7), {}, later(7))
+    with Checkpoints(replaced, RUN) as opened:
+        opened.restore(template, STATE_SHAPES)
+        opened.save(chunk(1, 7), {}, later(7))
     jax.tree.map(np.testing.assert_array_equal, restored(replaced).state, later(7))
 
 
@@ -180,25 +223,27 @@ def test_a_run_without_a_state_has_no_folder_for_it(saved):
     assert not (saved[0] / "state").exists()
 
 
-def test_a_step_written_before_there_were_states_is_read(saved):
-    folder, _ = saved
-    path = folder / "checkpoints/0/record/metadata"
-    plain = json.loads(path.read_text())
-    plain.pop("state_step")
-    path.write_text(json.dumps(plain))
-    assert len(restored(folder).steps) == 3
+def test_a_run_is_read_as_it_was_at_an_earlier_step(replaced):
+    with Checkpoints(replaced) as opened:
+        saved = opened.restore(template, STATE_SHAPES, last=1)
+        assert len(saved.steps) == 2
+        jax.tree.map(np.testing.assert_array_equal, saved.state, later(1))
+        with pytest.raises(UserError, match=r"state/0 cannot be read .*replaced"):
+            opened.restore(template, STATE_SHAPES, last=0)
+        with pytest.raises(UserError, match="no checkpoint 7; there are steps 0 to 3"):
+            opened.restore(template, STATE_SHAPES, last=7)
 
 
 def test_an_interrupt_during_a_save_comes_after_it(tmp_path, monkeypatch):
-    with Checkpoints(tmp_path, EXPERIMENT) as checkpoints:
-        save = checkpoints._steps.save
+    with Checkpoints(tmp_path, RUN) as opened:
+        save = opened._steps.save
 
         def interrupted_save(*arguments, **options):
             signal.raise_signal(signal.SIGINT)
             return save(*arguments, **options)
 
-        monkeypatch.setattr(checkpoints._steps, "save", interrupted_save)
+        monkeypatch.setattr(opened._steps, "save", interrupted_save)
         with pytest.raises(KeyboardInterrupt):
-            checkpoints.save(chunk(2, 0), {"tasks": 2})
+            opened.save(chunk(2, 0), {"tasks": 2})
     assert [step.record for step in restored(tmp_path).steps] == [{"tasks": 2}]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -98,8 +98,8 @@ def test_a_run_that_is_interrupted_saves_the_chunk_that_it_is_at_and_goes_on_lat
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt), interruption.graceful(lambda: None):
-        scenarios.GivenTasks.of(experiment, digits, tmp_path, 2, report)
+        scenarios.GivenTasks.run(experiment, digits, tmp_path, 2, report)
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert kinds == ["task"] * 4
-    outcome = scenarios.GivenTasks.of(experiment, digits, tmp_path, 2)
+    outcome = scenarios.GivenTasks.run(experiment, digits, tmp_path, 2)
     assert [task.task for task in outcome.record.tasks] == list(range(5))

@@ -8,6 +8,7 @@ import pytest
 from filelock import FileLock
 from toys import small_dataset
 
+import supsup_jax
 from supsup_jax import UserError, masks, scenarios, training
 from supsup_jax.experiment import Experiment
 
@@ -50,7 +51,7 @@ DATASET = small_dataset()
 
 def run(folder, experiment=EXPERIMENT, **options):
     folder.mkdir(exist_ok=True, parents=True)
-    return scenarios.run_of(experiment).of(experiment, DATASET, folder, **options)
+    return scenarios.loop_of(experiment).run(experiment, DATASET, folder, **options)
 
 
 def measured(record):
@@ -175,6 +176,25 @@ def test_every_method_goes_on_where_it_was_interrupted_and_ends_with_the_same_re
     assert dicts_without_saved(resumed) == dicts_without_saved(expected)
     for part in ("weights", "stats", "store"):
         jax.tree.map(np.testing.assert_array_equal, getattr(resumed, part), getattr(expected, part))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_method_is_restored_without_its_data_set_and_evaluates_as_it_did(others, name):
+    outcome = others(name)
+    restored = supsup_jax.restore(outcome.folder)
+    for part in ("weights", "stats", "store"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(restored, part), getattr(outcome, part))
+    assert dicts_without_saved(restored) == dicts_without_saved(outcome)
+    last = outcome.record.evaluations[-1]
+    assert restored.account() == last.storage
+    given = supsup_jax.evaluate(restored, data=DATASET)
+    np.testing.assert_array_equal(given.accuracy, last.given)
+    assert given.matrix.shape == (len(outcome.record.evaluations) + 1, outcome.experiment.num_tasks)
+    np.testing.assert_array_equal(given.matrix[-1], given.matrix[-2])
+    if last.inferred is not None:
+        inferred = supsup_jax.evaluate(restored, task="inferred", data=DATASET)
+        np.testing.assert_array_equal(inferred.accuracy, last.inferred)
+        np.testing.assert_array_equal(inferred.picked, last.picked)
 
 
 def dicts_without_saved(outcome):

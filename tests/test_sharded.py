@@ -80,7 +80,7 @@ def run(folder, images, report=lambda report: None, **changes):
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharded, "_PIECE", 0.0)  # every update is a piece
-        return scenarios.run_of(experiment).of(experiment, dataset, folder, report=report)
+        return scenarios.loop_of(experiment).run(experiment, dataset, folder, report=report)
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,10 @@
 from supsup_jax.data.arrays import Dataset, Split, load, load_cifar100, load_digits, load_imagenet, load_mnist
 from supsup_jax.data.augmentation import Frames
 from supsup_jax.data.images import Images
+from supsup_jax.data.inputs import Inputs
 from supsup_jax.data.tasks import (
     Benchmark,
+    OwnTasks,
     PermutedMNIST,
     RotatedMNIST,
     SplitCIFAR100,
@@ -18,6 +20,8 @@ __all__ = [
     "Dataset",
     "Frames",
     "Images",
+    "Inputs",
+    "OwnTasks",
     "PermutedMNIST",
     "RotatedMNIST",
     "Split",

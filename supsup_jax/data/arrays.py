@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Int32, UInt8
+from jaxtyping import Array, Float, Int32, UInt8
 
 from supsup_jax.data import cifar100, files, imagenet, mnist
 from supsup_jax.data.augmentation import Frames
@@ -18,12 +18,17 @@ class Split(NamedTuple):
     """The samples of a training or test set; a pytree.
 
     Attributes:
-        images: uint8, `(samples, height, width, channels)`; those of ImageNet are on disk, and some of them decoded
-            are frames.
+        images: uint8, or floats of 0 to 255, `(samples, height, width, channels)`; those of ImageNet are on disk, and
+            some of them decoded are frames.
         labels: int32, `(samples,)`.
     """
 
-    images: UInt8[Array | np.ndarray, "samples height width channels"] | Images | Frames
+    images: (
+        UInt8[Array | np.ndarray, "samples height width channels"]
+        | Float[Array | np.ndarray, "samples height width channels"]
+        | Images
+        | Frames
+    )
     labels: Int32[Array | np.ndarray, " samples"]
 
 
@@ -54,6 +59,14 @@ class Dataset(NamedTuple):
         return int(self.train.labels.max()) + 1
 
 
+NORMALISATION = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "cifar100": ((0.491, 0.482, 0.447), (0.247, 0.243, 0.262)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Mean and standard deviation of each channel, as the original has them."""
+
+
 def load_mnist(folder: Path) -> Dataset:
     """MNIST: 60,000 training and 10,000 test images of 28 × 28.
 
@@ -63,7 +76,7 @@ def load_mnist(folder: Path) -> Dataset:
     Raises:
         UserError: if a file is missing and cannot be downloaded, or is not what it should be.
     """
-    return Dataset(*map(_split, mnist.read(folder)), mean=(0.1307,), std=(0.3081,))
+    return _dataset("mnist", *map(_split, mnist.read(folder)))
 
 
 def load_cifar100(folder: Path) -> Dataset:
@@ -76,7 +89,7 @@ def load_cifar100(folder: Path) -> Dataset:
     Raises:
         UserError: if a file is missing and cannot be downloaded, or is not what it should be.
     """
-    return Dataset(*map(_split, cifar100.read(folder)), mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
+    return _dataset("cifar100", *map(_split, cifar100.read(folder)))
 
 
 def load_imagenet(folder: Path, image_size: int = 224) -> Dataset:
@@ -90,7 +103,12 @@ def load_imagenet(folder: Path, image_size: int = 224) -> Dataset:
         UserError: if it is not there, or not as it should be, or what decodes it is not installed.
     """
     train, test = imagenet.read(folder, image_size)
-    return Dataset(Split(*train), Split(*test), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    return _dataset("imagenet", Split(*train), Split(*test))
+
+
+def _dataset(name: str, train: Split, test: Split) -> Dataset:
+    mean, std = NORMALISATION[name]
+    return Dataset(train, test, mean, std)
 
 
 def _split(samples: files.Samples) -> Split:

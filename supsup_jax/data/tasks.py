@@ -17,6 +17,7 @@ from PIL import Image
 
 from supsup_jax.data.arrays import Dataset, Split
 from supsup_jax.data.augmentation import Frames, centre_crop, crop_and_flip, random_resized_crop
+from supsup_jax.data.inputs import Inputs
 
 Tasks = PyTree[Array | np.ndarray]
 """What describes tasks: leaves with a leading task axis; without it, one task."""
@@ -86,13 +87,16 @@ class Benchmark(ABC):
             Normalised images and their labels.
         """
 
+    @property
+    def inputs(self) -> Inputs:
+        """What images are to a network."""
+        return Inputs(self.image_shape, self.mean, self.std, self.num_classes)
+
     def normalise(
         self, images: UInt8[Array, "batch height width channels"] | Float[Array, "batch height width channels"]
     ) -> Float[Array, "batch height width channels"]:
         """Images of 0 to 255 with the data set's mean subtracted, divided by its standard deviation."""
-        scale = 1 / (255 * np.asarray(self.std, np.float32))
-        shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
-        return images.astype(jnp.float32) * scale - shift
+        return self.inputs.normalise(images)
 
 
 @dataclass(frozen=True)
@@ -353,3 +357,47 @@ class SplitImageNet(ClassSplit):
         """Random cutouts in training, else the central one, of the size that the network sees."""
         size, _, _ = self.image_shape
         return centre_crop(images, size) if keys is None else random_resized_crop(images, keys, size)
+
+
+class Part(NamedTuple):
+    """Which test samples belong to a task of one's own: some in a row.
+
+    Attributes:
+        start: the first.
+        size: how many.
+    """
+
+    start: Int32[Array | np.ndarray, "*tasks"]
+    size: Int32[Array | np.ndarray, "*tasks"]
+
+
+@dataclass(frozen=True)
+class OwnTasks(Benchmark):
+    """Tasks that are data sets of their own, as they are: all of the training samples are one, the test may be many."""
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "OwnTasks":
+        """The benchmark over a data set."""
+        sizes = len(dataset.train.labels), len(dataset.test.labels), dataset.num_classes
+        return cls(*sizes, dataset.image_shape, dataset.mean, dataset.std)
+
+    def tasks(self, dataset: Dataset, seed: int, numbers: Sequence[int]) -> Part:
+        """Each is the whole data set."""
+        return Part(np.zeros(len(numbers), np.int32), np.full(len(numbers), self.test_size, np.int32))
+
+    def size(self, task: Part, train: bool) -> int | Int[Array, ""]:
+        """How many samples a task has."""
+        return self.train_size if train else jnp.asarray(task.size)
+
+    def samples(
+        self,
+        split: Split,
+        task: Part,
+        rows: Int[Array | np.ndarray, " batch"],
+        train: bool,
+        keys: Key[Array, " batch"] | None = None,
+    ) -> tuple[Float[Array, "batch height width channels"], Int[Array, " batch"]]:
+        """The images and labels as they are."""
+        chosen = jnp.asarray(rows) if train else jnp.asarray(task.start) + rows
+        images: Any = split.images
+        return self.normalise(jnp.asarray(images)[chosen]), jnp.asarray(split.labels)[chosen]

@@ -101,4 +101,5 @@ def BNNet(
         input_shape: `(height, width, channels)` of an image.
         initializer: how kernels are drawn.
     """
-    return Network(BNMLP((int(2048 * width), int(2048 * width), features)), input_shape, initializer, head="dense2")
+    layers = BNMLP((int(2048 * width), int(2048 * width), features))
+    return Network(layers, input_shape, initializer, head="dense2", uses_batch=True)

@@ -40,12 +40,14 @@ class Network:
         input_shape: shape of one image, `(height, width, channels)`.
         initializer: draws the kernels.
         head: the name of the last layer among the weights, which methods may give each task its own of.
+        uses_batch: whether what it says of an image depends on the others of its batch, in use too.
     """
 
     module: nn.Module
     input_shape: tuple[int, ...] = (28, 28, 1)
     initializer: Initializer = signed_constant
     head: str = ""
+    uses_batch: bool = False
 
     def init(self, key: Key[Array, ""]) -> tuple[Weights, Stats]:
         """Draws the weights, and gives the statistics their initial values.

@@ -18,9 +18,9 @@ from jaxtyping import Int
 
 from supsup_jax import evaluation, hosts, interruption, parallel, results
 from supsup_jax.checkpoints import Unfinished
-from supsup_jax.data import Benchmark, Images, Split
+from supsup_jax.data import Benchmark, Dataset, Images, Split
 from supsup_jax.data.tasks import Rows
-from supsup_jax.experiment import Parts
+from supsup_jax.experiment import Experiment, Parts
 from supsup_jax.methods import Legacy, Method
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.scenarios.feeding import (
@@ -72,7 +72,7 @@ class ShardedTasks(GivenTasks):
     @property
     def _measure(self) -> Callable[[Share, Weights, Stats, Split, Rows], float]:
         """Gives a task's accuracy."""
-        return _measure(self.parts.net, self.parts.benchmark)
+        return measure(self.parts.net, self.parts.benchmark)
 
     def _resident(self) -> tuple[Any, Any]:
         return None, None  # a task's images are loaded with it
@@ -171,10 +171,11 @@ class ShardedTasks(GivenTasks):
 
     def _test_of(self, number: int, task: Rows) -> tuple[Split, Share]:
         """The test samples of a task on all devices, and how these share them."""
-        rows, places = np.asarray(task.test)[: int(task.test_size)], self.parts.benchmark.test_size
-        split = load(self.dataset.test, rows, places, self.experiment.shorter_side, self._decoding(number))
-        self._name_unreadable(number, self.dataset.test, unreadable_rows(split, rows))
-        return parallel.replicate(split), batches_of(places, self.experiment.test_batch_size, len(rows))
+        split, share, unreadable = test_of(
+            self.experiment, self.parts.benchmark, self.dataset, task, self._decoding(number)
+        )
+        self._name_unreadable(number, self.dataset.test, unreadable)
+        return split, share
 
     def _decoding(self, number: int) -> Callable[[int, int], None]:
         """Reports how many images are decoded, now and then."""
@@ -207,6 +208,28 @@ class ShardedTasks(GivenTasks):
             own_stats = jax.tree.map(lambda leaf, place=place: leaf[place], stats)
             accuracies.append(self._measure(share, effective, own_stats, test, own_rows(task)))
         return evaluation.Evaluation(np.array(accuracies)), {}
+
+
+def test_of(
+    experiment: Experiment,
+    benchmark: Benchmark,
+    dataset: Dataset,
+    task: Rows,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> tuple[Split, Share, set[int]]:
+    """The test samples of a task on all devices, how these share them, and the rows that cannot be read.
+
+    Args:
+        experiment: says how they are decoded, and how many go through the network together.
+        benchmark: what tasks are.
+        dataset: has the images on disk.
+        task: describes the task.
+        progress: called with how many of how many are decoded.
+    """
+    rows, places = np.asarray(task.test)[: int(task.test_size)], benchmark.test_size
+    split = load(dataset.test, rows, places, experiment.shorter_side, progress)
+    share = batches_of(places, experiment.test_batch_size, len(rows))
+    return parallel.replicate(split), share, unreadable_rows(split, rows)
 
 
 class _Programs(NamedTuple):
@@ -262,7 +285,7 @@ def _programs(parts: Parts, trains_weights: bool) -> _Programs:
 
 
 @cache
-def _measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, Stats, Split, Rows], float]:
+def measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, Stats, Split, Rows], float]:
     """The function that gives a task's accuracy; the same one for the same network and benchmark."""
 
     def hits(share: Share, common: Any) -> jax.Array:
@@ -279,11 +302,11 @@ def _measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, St
 
     hits_on_devices = parallel.data_parallel(hits)
 
-    def measure(share: Share, effective: Weights, stats: Stats, split: Split, task: Rows) -> float:
+    def accuracy(share: Share, effective: Weights, stats: Stats, split: Split, task: Rows) -> float:
         right, images = np.asarray(hits_on_devices(share, (effective, stats, split, task)))
         return float(right / max(images, 1e-9))
 
-    return measure
+    return accuracy
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -12,59 +12,49 @@ import numpy as np
 from supsup_jax import evaluation, records, storage
 from supsup_jax.checkpoints import Chunk
 from supsup_jax.data import Benchmark
-from supsup_jax.discovery import Learner, Slot
+from supsup_jax.discovery import Learner
 from supsup_jax.experiment import Parts
+from supsup_jax.learned import DiscoveredTasks
 from supsup_jax.methods import Store, SupSup
 from supsup_jax.metrics import discovery_metrics, usual_masks
 from supsup_jax.networks import Stats
 from supsup_jax.records import Record, StreamResult, TaskResult
-from supsup_jax.scenarios.run import Run
+from supsup_jax.scenarios.loop import Loop
 from supsup_jax.training import augmentation_keys, drawn_batches, epoch_ends, keys_of, task_key
 
 
-class StreamOfTasks(Run):
+class StreamOfTasks(Loop):
     """Feeds a learner with tasks one after another, and measures what it makes of them: only that knows the tasks.
 
     A checkpoint holds the slots that were trained since the one before it.
     """
 
     def __init__(self, *arguments: Any):
-        self._restored: list[Slot] = []
         super().__init__(*arguments)
-        parts = self.parts
-        if not isinstance(parts.method, SupSup):
-            raise ValueError("only SupSup discovers tasks")
-        self._learner = Learner(parts.net, parts.method, parts.optimizer, parts.rule, self.experiment.seed)
         position = {}
         if self.record.stream:
             last = self.record.stream[-1]
             position = {"active": last.active, "since_check": last.since_check}
-        self._state = self._learner.resume(self.weights, self._restored, **position)
-        del self._restored  # thousands of slots would be held twice as they are trained further
+        self._state = self._learner.resume(self.weights, self._restored.slots, **position)
+        self._restored.slots.clear()  # thousands of slots would be held twice as they are trained further
+
+    @cached_property
+    def _learner(self) -> Learner:
+        parts = self.parts
+        if not isinstance(parts.method, SupSup):
+            raise ValueError("only SupSup discovers tasks")
+        return Learner(parts.net, parts.method, parts.optimizer, parts.rule, self.experiment.seed)
+
+    @cached_property
+    def _restored(self) -> DiscoveredTasks:
+        return DiscoveredTasks(self._learner, self.weights, self.fresh_stats)
 
     def _take_in(self, chunk: Chunk, news: Record, restored: bool) -> None:
-        if not restored:  # what has just been learned is there already
-            return
-        structure = jax.tree.structure(self._slot_shapes().optimizer)
-        for row, number in enumerate(news.stream[-1].saved):
-            owned, leaves, stats = jax.tree.map(
-                lambda leaf, row=row: leaf[row], (chunk.store["owned"], chunk.store["optimizer"], chunk.stats)
-            )
-            slot = Slot(owned, structure.unflatten(leaves[str(place)] for place in range(len(leaves))), stats)
-            self._restored[number : number + 1] = [slot]
-
-    def _slot_shapes(self) -> Slot:
-        def slot() -> Slot:
-            owned = self.parts.method.init_task(jax.random.key(0), self.weights)
-            return Slot(owned, self.parts.optimizer.transformation().init(owned), self.fresh_stats)
-
-        return jax.eval_shape(slot)
+        if restored:  # what has just been learned is there already
+            self._restored.add(chunk, news.stream[-1].saved)
 
     def _shapes(self, num_tasks: int) -> tuple[Any, Any]:
-        slot = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((num_tasks, *leaf.shape), leaf.dtype), self._slot_shapes()
-        )
-        return _as_store(slot)
+        return self._restored.shapes(num_tasks)
 
     def _kept(self) -> tuple[Store, Stats]:
         return jax.device_get(self._learner.masks(self._state)), self._learner.stats(self._state)
@@ -93,9 +83,8 @@ class StreamOfTasks(Run):
             news.tasks.append(TaskResult(number, records.now(), None, accuracy, accuracy, seconds))
             message = f"task {number} came, accuracy {100 * accuracy:.2f} %; masks so far: {len(self._state.slots)}"
             self.report(message, self.parts.steps / seconds, number + 1)
-        slots = [self._state.slots[slot] for slot in saved]
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(slots)) if slots else None
-        self._save(Chunk(len(saved), *_as_store(stacked)) if stacked else None, news)
+        slots: list[Any] = [self._state.slots[slot] for slot in saved]
+        self._save(self._restored.chunk(slots) if slots else None, news)
 
     def _feed(self, number: int) -> list[int]:
         """Feeds the learner with a task's batches, which are those that a learner of given tasks has."""
@@ -134,12 +123,6 @@ class StreamOfTasks(Run):
         found = len(self._state.slots)
         measured = evaluation.evaluate(*common, stats, store, found, test, tasks, entries)
         return measured, {"discovery": discovery_metrics(runs)._asdict()}
-
-
-def _as_store(slots: Slot) -> tuple[Any, Stats]:
-    """Slots, stacked, as they lie in a checkpoint, which knows no optimiser's classes."""
-    leaves = {str(place): leaf for place, leaf in enumerate(jax.tree.leaves(slots.optimizer))}
-    return {"owned": slots.owned, "optimizer": leaves}, slots.stats
 
 
 @cache

@@ -123,7 +123,7 @@ def test_the_picture_shows_images_of_the_run_that_was_made(tmp_path, monkeypatch
     quickstart = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(quickstart)
     experiment = Experiment("q", "digits", num_tasks=12, steps=300, batch_size=32, learning_rate=1e-3, seed=5)
-    outcome = scenarios.GivenTasks.of(experiment, data.load_digits(), tmp_path)
+    outcome = scenarios.GivenTasks.run(experiment, data.load_digits(), tmp_path)
     drawn = {}
     monkeypatch.setattr(figures, "draw_run", lambda *arguments: drawn.update(arguments=arguments))
     quickstart.draw(outcome)

@@ -16,6 +16,7 @@ from supsup_jax.checkpoints import Checkpoints, Chunk
 from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment, Parts
+from supsup_jax.identity import check_weights, describe
 from supsup_jax.methods import Store
 from supsup_jax.networks import Stats, Weights, has_convolutions
 from supsup_jax.records import EvaluationResult, Record, TaskResult
@@ -62,16 +63,16 @@ class Report(NamedTuple):
     message: str
 
 
-class Run(ABC):
-    """A run of an experiment in a folder, which may hold an earlier part of it.
+class Loop(ABC):
+    """The run of an experiment in a folder, which may hold an earlier part of it.
 
     Args:
         experiment: the settings.
         dataset: the data set that they name.
         folder: the run's folder; it must exist.
-        checkpoints: those of the folder.
         tasks_at_once: tasks to learn between two checkpoints; by default as many as fit in memory.
         report: called as the run goes on.
+        open_until: closes the folder's checkpoints.
     """
 
     _events: results.EventWriter
@@ -81,13 +82,15 @@ class Run(ABC):
         experiment: Experiment,
         dataset: Dataset,
         folder: Path,
-        checkpoints: Checkpoints,
         tasks_at_once: int | None,
         report: Callable[[Report], None],
+        open_until: contextlib.ExitStack,
     ):
-        self.experiment, self.dataset, self.folder, self.checkpoints = experiment, dataset, folder, checkpoints
+        self.experiment, self.dataset, self.folder = experiment, dataset, folder
         self.parts = experiment.build(dataset)
         self.weights, self.fresh_stats = self.parts.net.init(weights_key(experiment.seed))
+        about = describe(experiment, self.parts.benchmark.inputs, self.weights)
+        self.checkpoints = open_until.enter_context(Checkpoints(folder, about))
         self.record = Record()
         self._listener = report
         self._restore()
@@ -102,7 +105,7 @@ class Run(ABC):
         self.tasks_at_once = min(tasks_at_once or self._tasks_that_fit(), experiment.num_tasks)
 
     @classmethod
-    def of(
+    def run(
         cls,
         experiment: Experiment,
         dataset: Dataset,
@@ -124,11 +127,10 @@ class Run(ABC):
         """
         with contextlib.ExitStack() as stack:
             hosts.told_by_first(lambda: _lock(folder, stack))
-            checkpoints = stack.enter_context(Checkpoints(folder, experiment.to_json()))
-            run = cls(experiment, dataset, folder, checkpoints, tasks_at_once, report)
+            loop = cls(experiment, dataset, folder, tasks_at_once, report, stack)
             if hosts.is_first():
-                run._events = stack.enter_context(results.EventWriter(folder))
-            return run._go()
+                loop._events = stack.enter_context(results.EventWriter(folder))
+            return loop._go()
 
     def _resident(self) -> tuple[Any, Any]:
         """What lies on the devices all the time of the training and the test samples; by default all."""
@@ -175,12 +177,17 @@ class Run(ABC):
         """Takes in what was saved, if it is of the same run and whole."""
         saved = self.checkpoints.restore(self._shapes, self._state_shapes())
         for step in saved.steps:
-            if differences := self.experiment.differs_from(step.experiment):
+            if differences := self.experiment.differs_from(step.run["experiment"]):
                 raise UserError(
                     f"{self.folder} holds a run of other settings ({'; '.join(differences)}); use its settings, "
                     "or start without --resume"
                 )
+            check_weights(self.weights, step.run, self.folder)
             news = Record.from_json(step.record)
+            if any(task.labels for task in news.tasks):
+                raise UserError(
+                    f"{self.folder} holds tasks that were learned from Python; go on there: supsup_jax.restore(...)"
+                )
             self.record.add(news)
             if step.chunk:
                 self._take_in(step.chunk, news, restored=True)

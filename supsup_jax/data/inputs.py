@@ -1,0 +1,69 @@
+"""What images are to a network: their shape, how they are normalised, and how many classes a task may have."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from supsup_jax.errors import UserError
+
+
+class Inputs(NamedTuple):
+    """What a network sees, and what it answers.
+
+    Attributes:
+        image_shape: `(height, width, channels)`.
+        mean: for each channel, subtracted from images scaled to [0, 1].
+        std: for each channel, what they are then divided by.
+        num_classes: classes of a task, or of the largest; the first outputs of the network stand for them.
+    """
+
+    image_shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_classes: int
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> "Inputs":
+        """From plain data, in which lists stand for tuples."""
+        shape, mean, std = (tuple(plain[name]) for name in ("image_shape", "mean", "std"))
+        return cls(shape, mean, std, plain["num_classes"])
+
+    def normalise(
+        self, images: UInt8[Array, "batch height width channels"] | Float[Array, "batch height width channels"]
+    ) -> Float[Array, "batch height width channels"]:
+        """Images of 0 to 255 with the mean subtracted, divided by the standard deviation."""
+        scale = 1 / (255 * np.asarray(self.std, np.float32))
+        shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
+        return images.astype(jnp.float32) * scale - shift
+
+    def images(self, given: Any) -> np.ndarray:
+        """What a user gives as images, checked.
+
+        Args:
+            given: uint8 of 0 to 255, or floats of 0 to 1; `(images, height, width, channels)`, or without the last axis
+                where there is one channel.
+
+        Returns:
+            Images of 0 to 255, uint8 or float32, `(images, height, width, channels)`.
+
+        Raises:
+            UserError: if they have another shape, type or range.
+        """
+        images = np.asarray(given)
+        if self.image_shape[-1:] == (1,) and images.shape[1:] == self.image_shape[:-1]:
+            images = images[..., None]
+        if images.ndim != 1 + len(self.image_shape) or images.shape[1:] != self.image_shape:
+            expected = ", ".join(map(str, ("images", *self.image_shape)))
+            raise UserError(f"the images have shape {np.shape(given)}; give an array of shape ({expected})")
+        if not len(images):
+            raise UserError("there are no images; give at least one")
+        if images.dtype == np.uint8:
+            return images
+        if not np.issubdtype(images.dtype, np.floating):
+            raise UserError(f"the images are {images.dtype}; give uint8 of 0 to 255, or floats of 0 to 1")
+        low, high = float(images.min()), float(images.max())
+        if not (low >= 0 and high <= 1):  # also where one is no number
+            raise UserError(f"the images have values from {low:g} to {high:g}; give floats of 0 to 1, or uint8")
+        return np.asarray(images, np.float32) * np.float32(255)

@@ -1,0 +1,60 @@
+"""Tasks of one's own: any images of the right shape, with labels of any type."""
+
+from typing import Any
+
+import numpy as np
+
+from supsup_jax.data.arrays import Dataset, Split
+from supsup_jax.data.inputs import Inputs
+from supsup_jax.errors import UserError
+
+
+def own_dataset(
+    inputs: Inputs, data: tuple[Any, Any], test: tuple[Any, Any] | None = None
+) -> tuple[Dataset, list[Any]]:
+    """A data set of one's own, and what its classes are called: the different labels, in order.
+
+    Args:
+        inputs: what images are to the network.
+        data: images to learn, as `Inputs.images` takes them, and a label for each: numbers or text.
+        test: images and labels to measure the accuracy on; by default there are none.
+
+    Raises:
+        UserError: if they do not fit.
+    """
+    images, labels = _checked(inputs, data)
+    names = np.unique(labels)
+    if len(names) > inputs.num_classes:
+        raise UserError(
+            f"there are {len(names)} different labels; this network tells {inputs.num_classes} classes apart"
+        )
+    train = _split(images, labels, names)
+    held_out = _split(images[:0], labels[:0], names) if test is None else _split(*_checked(inputs, test), names)
+    return Dataset(train, held_out, inputs.mean, inputs.std), names.tolist()
+
+
+def labelled(inputs: Inputs, data: tuple[Any, Any], names: list[Any]) -> Split:
+    """Further samples of a data set of one's own, given what its classes are called.
+
+    Raises:
+        UserError: if they do not fit.
+    """
+    return _split(*_checked(inputs, data), np.array(names))
+
+
+def _checked(inputs: Inputs, data: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = inputs.images(data[0]), np.asarray(data[1])
+    if labels.dtype == object:
+        labels = np.array(labels.tolist())
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "biufU":
+        raise UserError(
+            f"the labels are {labels.dtype} of shape {labels.shape}; give a number or a text for each of "
+            f"{len(images)} images"
+        )
+    return images, labels
+
+
+def _split(images: np.ndarray, labels: np.ndarray, names: np.ndarray) -> Split:
+    if strange := sorted(set(labels.tolist()) - set(names.tolist())):
+        raise UserError(f"a test image has the label {strange[0]!r}, which none had that was learned")
+    return Split(images, np.searchsorted(names, labels).astype(np.int32))

@@ -1,0 +1,58 @@
+"""What a run says of itself in its checkpoints: enough to use it without its data set, and never with other weights."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from supsup_jax.data import Inputs
+from supsup_jax.errors import UserError
+from supsup_jax.experiment import Experiment
+from supsup_jax.networks import Weights
+
+_SHOWN = 8
+
+
+def describe(experiment: Experiment, inputs: Inputs, weights: Weights) -> dict[str, Any]:
+    """The run as plain data, as `Checkpoints` takes it.
+
+    Args:
+        experiment: its settings.
+        inputs: what images are to its network.
+        weights: the shared weights as they were drawn.
+    """
+    return {"experiment": experiment.to_json(), "inputs": inputs._asdict(), "weights": _first_values(weights)}
+
+
+def check_weights(weights: Weights, described: dict[str, Any], folder: Path) -> None:
+    """Checks that weights are those that a run was described with, if it was.
+
+    Args:
+        weights: drawn from the run's seed.
+        described: what its checkpoint says.
+        folder: the run's.
+
+    Raises:
+        UserError: if they are others, as another version of JAX, or another network, would draw.
+    """
+    if "weights" not in described:  # format 2
+        return
+    drawn = _first_values(weights)
+    fits = drawn.keys() == described["weights"].keys() and all(
+        np.allclose(values, described["weights"][name], rtol=1e-4, atol=1e-6) for name, values in drawn.items()
+    )
+    if not fits:
+        raise UserError(
+            f"{folder} was learned with other weights than its seed gives here; use the network and the version of JAX "
+            "that it was made with"
+        )
+
+
+def _first_values(weights: Weights) -> dict[str, list[float]]:
+    """The first few values of every layer; devices of another kind may round them otherwise."""
+    leaves = jax.tree_util.tree_leaves_with_path(weights)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf.reshape(-1)[:_SHOWN]).tolist()
+        for path, leaf in leaves
+    }

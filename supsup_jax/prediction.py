@@ -1,0 +1,106 @@
+"""Classes and tasks of images, in batches of few sizes."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from supsup_jax.data import Inputs
+from supsup_jax.inference import Inference, binary
+from supsup_jax.methods import Method, Store
+from supsup_jax.networks import Network, Stats, Weights
+
+_BATCH = 256
+"""Images that go through the network together."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run says of images.
+
+    Attributes:
+        labels: `(images,)`, what the classes are called: 0, 1, ... as the benchmark of a script numbers them, or the
+            labels that `Run.learn` was given.
+        tasks: `(images,)`, with which task; -1 where a mask was recovered for all of them together (HopSupSup).
+        logits: `(images, outputs)`, the network's outputs, the superfluous ones among them.
+        probabilities: `(images, classes)`, the softmax over the outputs that stand for classes.
+    """
+
+    labels: np.ndarray
+    tasks: Int[np.ndarray, " images"]
+    logits: Float[np.ndarray, "images outputs"]
+    probabilities: Float[np.ndarray, "images classes"]
+
+
+class InferredTasks(NamedTuple):
+    """Which tasks images belong to.
+
+    Attributes:
+        tasks: `(images,)`.
+        scores: `(images, tasks)`, what is small for the right task: the derivatives of the objective with respect to
+            all α at 1/n, or for the exhaustive search its values.
+        confidence: `(images,)`, the softmax of the scores times -1 at the task that was picked (as in Section 3.6).
+    """
+
+    tasks: Int[np.ndarray, " images"]
+    scores: Float[np.ndarray, "images tasks"]
+    confidence: Float[np.ndarray, " images"]
+
+
+@partial(jax.jit, static_argnames=("net", "method", "inputs"))
+def logits(
+    net: Network,
+    method: Method,
+    inputs: Inputs,
+    weights: Weights,
+    store: Store,
+    stats: Stats,
+    task: Int[Array, ""],
+    images: Array | np.ndarray,
+) -> Float[Array, "images outputs"]:
+    """The outputs for images of 0 to 255 that are all of one task."""
+    effective = method.combine(weights, method.unpack(store, task))
+    own = jax.tree.map(lambda leaf: leaf[task], stats)
+    logits, _ = net.apply(effective, own, inputs.normalise(jnp.asarray(images)), train=False)
+    return logits
+
+
+@partial(jax.jit, static_argnames=("net", "method", "inputs", "search", "num_tasks"))
+def inferred(
+    net: Network,
+    method: Method,
+    inputs: Inputs,
+    search: Inference,
+    num_tasks: int,
+    weights: Weights,
+    store: Store,
+    stats: Stats,
+    images: Array | np.ndarray,
+) -> tuple[Int[Array, " images"], Float[Array, "images tasks"]]:
+    """The task of each of some images of 0 to 255, and its scores."""
+    what = net, method, weights, stats, store, num_tasks, inputs.normalise(jnp.asarray(images))
+    scores = search.scores(*what)
+    return search(*what) if search.search is binary else scores.argmin(-1).astype(jnp.int32), scores
+
+
+def in_batches(function: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
+    """A function of batches over any number of images, of few sizes, so that few are compiled; on the host.
+
+    Args:
+        function: from images to arrays with a leading image axis.
+        images: all of them.
+    """
+    results = []
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
+        count = len(batch)
+        size = 2 ** math.ceil(math.log2(count))
+        padded = np.concatenate([batch, np.repeat(batch[-1:], size - count, axis=0)])
+        results.append(jax.tree.map(lambda leaf: leaf[:count], jax.device_get(function(padded))))  # noqa: B023
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)

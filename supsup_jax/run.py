@@ -1,0 +1,437 @@
+"""A trained run as something to work with: which task is this, which class, what is the mask, learn one more.
+
+run = supsup_jax.restore("runs/quickstart/seed=1")
+run.predict(images).labels
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from filelock import FileLock, Timeout
+from jaxtyping import Array, Int
+
+from supsup_jax import exporting, methods, prediction, programs, records, storage
+from supsup_jax.checkpoints import Checkpoints, Chunk
+from supsup_jax.data import Dataset, Inputs
+from supsup_jax.data.own import own_dataset
+from supsup_jax.data.tasks import Part
+from supsup_jax.discovery import Learner
+from supsup_jax.errors import UserError
+from supsup_jax.experiment import Experiment, Parts, inference_by
+from supsup_jax.identity import check_weights, describe
+from supsup_jax.inference import Inference
+from supsup_jax.learned import DiscoveredTasks, LearnedTasks
+from supsup_jax.methods import Kept, Method, Store
+from supsup_jax.networks import Network, Stats, Weights
+from supsup_jax.prediction import InferredTasks, Prediction, in_batches
+from supsup_jax.records import Record, TaskResult
+from supsup_jax.recovery import Recovery
+from supsup_jax.training import task_key, weights_key
+
+
+class Run:
+    """Tasks learned in one network. `restore` gives a run from disk, and `SupSup` one that has learned nothing yet.
+
+    Tasks are numbered from 0 in the order in which they were learned, or discovered.
+
+    Images are uint8 of 0 to 255, or floats of 0 to 1, `(images, height, width, channels)`, as the network gets to see
+    them: those of a benchmark that moves pixels have them moved already.
+
+    Args:
+        experiment: how it learns.
+        inputs: what images are to the network.
+        net: the network.
+
+    Attributes:
+        experiment: how it learns.
+        inputs: what images are to the network.
+        net: the network.
+        method: what is kept of a task.
+        weights: the shared weights.
+        tasks: what it has learned.
+        record: what was measured.
+        folder: where it is saved; nothing if it is not.
+        about: what its checkpoints say of it.
+    """
+
+    folder: Path | None
+
+    def __init__(self, experiment: Experiment, inputs: Inputs, net: Network):
+        self.experiment, self.inputs, self.net = experiment, inputs, net
+        self.method: Method = experiment.make_method(net.head)
+        self.weights, self._fresh_stats = net.init(weights_key(experiment.seed))
+        self.record, self.folder = Record(), None
+        self.about = describe(experiment, inputs, self.weights)
+        self.tasks = self._no_tasks()
+        self._on_device: tuple[Weights, Store, Stats] | None = None
+
+    @property
+    def num_tasks(self) -> int:
+        """How many tasks it has learned."""
+        return self.tasks.num_tasks
+
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs the network has, the superfluous ones among them."""
+        one = jax.ShapeDtypeStruct((1, *self.inputs.image_shape), jnp.float32)
+        logits, _ = jax.eval_shape(partial(self.net.apply, train=False), self.weights, self._fresh_stats, one)
+        return logits.shape[-1]
+
+    @property
+    def store(self) -> Store:
+        """What is kept of all tasks; for SupSup a bank of masks."""
+        return self._learned()[1]
+
+    @property
+    def stats(self) -> Stats:
+        """The batch-norm statistics of all tasks, stacked along a leading axis; `{}` if there are none."""
+        return self._learned()[2]
+
+    def mask(self, task: int) -> Kept:
+        """The mask of a task: a pytree of 0 and 1 with the structure of the weights.
+
+        Raises:
+            UserError: if there is no such task, or its method has no masks.
+        """
+        if not isinstance(self.method, methods.SupSup):
+            raise UserError(f"{self.experiment.method} keeps no masks; see weights_for")
+        return self.method.unpack(self.store, self._existing(task))
+
+    def weights_for(self, task: int) -> Weights:
+        """The effective weights of a task: what the network runs with.
+
+        Raises:
+            UserError: if there is no such task, or its method cannot give them without images.
+        """
+        if isinstance(self.method, methods.HopSupSup):
+            raise UserError("HopSupSup keeps no task apart: predict recovers a mask from images of one task")
+        return self.method.combine(self.weights, self.method.unpack(self.store, self._existing(task)))
+
+    def stats_for(self, task: int) -> Stats:
+        """The batch-norm statistics of a task.
+
+        Raises:
+            UserError: if there is no such task.
+        """
+        return jax.tree.map(lambda leaf: leaf[self._existing(task)], self.stats)
+
+    def predict(
+        self,
+        images: Any,
+        task: int | Sequence[int] | np.ndarray | None = None,
+        search: str | None = None,
+        objective: str | None = None,
+    ) -> Prediction:
+        """Classifies images.
+
+        Args:
+            images: see `Run`.
+            task: the task of all images, or of each; by default it is inferred for every single image. HopSupSup, which
+                keeps no masks, recovers one from all images, which have to be of one task.
+            search: see `infer_task`.
+            objective: see `infer_task`.
+
+        Raises:
+            UserError: if the images, the tasks, the search or the objective do not fit.
+        """
+        images = self.inputs.images(images)
+        if isinstance(self.method, methods.HopSupSup):
+            return self._with_a_recovered_mask(images, task)
+        if task is None:
+            tasks = self._infer(images, self.inference(search, objective)).tasks
+        else:
+            tasks = self._tasks_of(task, len(images))
+        logits = np.zeros((len(images), self.num_outputs), np.float32)
+        for number in np.unique(tasks).tolist():
+            rows = np.flatnonzero(tasks == number)
+            logits[rows] = self._in_batches(lambda batch, task=number: self._logits(task, batch), images[rows])
+        return self._prediction(logits, tasks)
+
+    def infer_task(
+        self, images: Any, return_scores: bool = False, search: str | None = None, objective: str | None = None
+    ) -> Int[np.ndarray, " images"] | InferredTasks:
+        """Which task each image belongs to.
+
+        Args:
+            images: see `Run`.
+            return_scores: whether to give all scores and a confidence as well.
+            search: "one_shot", "binary" or "exhaustive"; by default the experiment's, and where that is not for this
+                method, or it always was given its tasks, "one_shot" for masks and else "exhaustive".
+            objective: "entropy", "superfluous" or, for the exhaustive search, "maximum"; by default the experiment's.
+
+        Raises:
+            UserError: if the images, the search or the objective do not fit.
+        """
+        images = self.inputs.images(images)
+        inferred = self._infer(images, self.inference(search, objective))
+        return inferred if return_scores else inferred.tasks
+
+    def learn(self, data: tuple[Any, Any], steps: int | None = None, test: tuple[Any, Any] | None = None) -> int:
+        """Learns one more task, as the experiment says, and saves it where the run lies, if it lies anywhere.
+
+        Args:
+            data: images, see `Run`, and a label for each: numbers or text.
+            steps: updates; by default the experiment's.
+            test: further images and labels to measure the accuracy on.
+
+        Returns:
+            The number of the task.
+
+        Raises:
+            UserError: if the data do not fit, or the run cannot go on.
+        """
+        if isinstance(self.tasks, DiscoveredTasks):
+            raise UserError("this run discovers its tasks in a stream; supsup_jax.discovery.Learner goes on with that")
+        dataset, labels = own_dataset(self.inputs, data, test)
+        parts = self._parts(dataset, steps)
+        number = self.experiment.first_task + self.num_tasks
+        started = self.tasks.started_from(self.weights)
+        trains_weights = self.method.trains_weights(number)
+        learn = programs.alone(parts, self.experiment.batch_size, trains_weights)
+        began = time.perf_counter()
+        shared = self.weights, self._fresh_stats, dataset.train, dataset.test, started
+        (description,) = zip(*parts.benchmark.tasks(dataset, 0, [0]), strict=True)
+        one = learn(shared, (Part(*description), task_key(self.experiment.seed, number)))
+        loss, accuracy = jax.device_get((one.loss, one.accuracy))
+        if not np.isfinite(loss[-1]):
+            raise UserError(f"the loss of task {number} is {loss[-1]}; try a smaller learning rate; nothing was saved")
+        kept, stats = jax.tree.map(lambda leaf: leaf[None], (one.kept, one.stats))
+        chunk, state = self.tasks.chunk(kept, stats, 1)
+        if self.method.in_turn(number):
+            state |= self.tasks.left(one.weights, one.legacy)
+        last, best = float(accuracy[-1]), float(accuracy.max())
+        seconds = time.perf_counter() - began
+        result = TaskResult(number, records.now(), float(loss[-1]), last, best, seconds, labels=labels)
+        news = Record(tasks=[result])
+        if self.folder:
+            self._append(self.folder, chunk, news, state)
+        self._take_in(chunk, news, state)
+        return self.num_tasks - 1
+
+    def save(self, folder: str | Path) -> None:
+        """Saves the run in a new folder; what `learn` learns from now on is saved there.
+
+        Raises:
+            UserError: if the folder holds a run already, or nothing has been learned.
+        """
+        folder = Path(folder).expanduser()
+        if isinstance(self.tasks, DiscoveredTasks) or not self.num_tasks:
+            raise UserError("there are no tasks to save; learn one first" if not self.num_tasks else "copy its folder")
+        if (folder / "checkpoints").exists():
+            raise UserError(f"{folder} holds a run already; give a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._append(folder, self.tasks.whole(), self.record, self.tasks.state(self.weights), new=True)
+        self.folder = folder
+
+    def export(self, path: str | Path, task: int | None = None) -> None:
+        """Writes `predict` as a program that JAX alone can run, on CPU and GPU (StableHLO, by `jax.export`).
+
+        `jax.export.deserialize(bytearray(path.read_bytes())).call(images)` takes any number of images, uint8, and gives
+        their classes, tasks and logits.
+
+        Args:
+            path: file to write.
+            task: the task of all images; by default it is inferred for each.
+
+        Raises:
+            UserError: if there is no such task, or the method cannot be exported.
+        """
+        if isinstance(self.method, methods.HopSupSup):
+            raise UserError("HopSupSup recovers a mask from many images; that is not exported")
+        weights, store, stats = self._learned()
+        if task is not None:
+            number = self._existing(task)
+            effective, own = self.weights_for(number), self.stats_for(number)
+
+            def logits_of(image: Array) -> tuple[Array, Array]:
+                logits, _ = self.net.apply(effective, own, image[None], train=False)
+                return logits[0], jnp.int32(number)
+        else:
+            search = self.inference()
+
+            def logits_of(image: Array) -> tuple[Array, Array]:
+                (picked,) = search(self.net, self.method, weights, stats, store, self.num_tasks, image[None])
+                return self._logits_of(weights, store, stats, picked, image[None])[0], picked
+
+        def predict(image: Array) -> tuple[Array, Array, Array]:
+            logits, task = logits_of(self.inputs.normalise(image[None])[0])
+            return logits[: self.inputs.num_classes].argmax().astype(jnp.int32), task, logits
+
+        exporting.export(predict, self.inputs.image_shape, Path(path).expanduser())
+
+    def account(self) -> storage.Account:
+        """The bytes that have to be kept, by what they hold."""
+        return storage.account(self.method, self.weights, self.stats, self.store, self.num_tasks)
+
+    def read(self, folder: Path, last: int | None = None) -> None:
+        """Takes in what a folder holds of this run, which has learned nothing yet.
+
+        Args:
+            folder: the run's.
+            last: the last checkpoint to read, if not all.
+
+        Raises:
+            UserError: if it cannot be read, or was learned with other weights.
+        """
+        with Checkpoints(folder) as checkpoints:
+            saved = checkpoints.restore(self.tasks.shapes, self.tasks.state_shapes(), last)
+        for step in saved.steps:
+            if self.experiment.initializer != "stored":
+                check_weights(self.weights, step.run, folder)
+            self._take_in(step.chunk, Record.from_json(step.record), {})
+        self._take_in(None, Record(), saved.state or {})
+        self.folder = folder
+
+    def _no_tasks(self) -> LearnedTasks | DiscoveredTasks:
+        """What holds the tasks to come."""
+        if self.experiment.scenario != "NNs":
+            stored = self.experiment.initializer == "stored"
+            return LearnedTasks(self.method, self.weights, self._fresh_stats, weights_are_stored=stored)
+        optimizer = self.experiment.make_optimizer(self.experiment.learning_rate)
+        assert isinstance(self.method, methods.SupSup)
+        return DiscoveredTasks(Learner(self.net, self.method, optimizer), self.weights, self._fresh_stats)
+
+    def _take_in(self, chunk: Chunk | None, news: Record, state: dict[str, Any]) -> None:
+        """Takes in tasks, what was measured of them, and what they have replaced."""
+        self.record.add(news)
+        if chunk:
+            self.tasks.add(chunk, news.stream[-1].saved if news.stream else ())
+        self.tasks.replace(state)
+        self.weights = state.get("weights", self.weights)
+        self._on_device = None
+
+    def _learned(self) -> tuple[Weights, Store, Stats]:
+        """The weights, what is kept, and statistics, on the device.
+
+        Raises:
+            UserError: if nothing has been learned yet.
+        """
+        if not self.num_tasks:
+            raise UserError("this run has learned no task yet; learn one first")
+        on_device = self._on_device or jax.device_put((self.weights, *self.tasks.together()))
+        self._on_device = on_device
+        return on_device
+
+    def _existing(self, task: int) -> int:
+        if not 0 <= task < self.num_tasks:
+            raise UserError(f"there is no task {task}; there are tasks 0 to {self.num_tasks - 1}")
+        return int(task)
+
+    def _tasks_of(self, task: Any, images: int) -> Int[np.ndarray, " images"]:
+        """The task of each image."""
+        tasks = np.asarray(task)
+        if not np.issubdtype(tasks.dtype, np.integer) or tasks.shape not in ((), (images,)):
+            raise UserError(
+                f"task has shape {tasks.shape} and type {tasks.dtype}; give a number, or one for each image"
+            )
+        for number in np.unique(tasks).tolist():
+            self._existing(number)
+        return np.broadcast_to(tasks, images).astype(np.int32)
+
+    def inference(self, search: str | None = None, objective: str | None = None) -> Inference:
+        """How tasks are inferred; arguments are those of `infer_task`.
+
+        Raises:
+            UserError: if the search or the objective are not for this run's method.
+        """
+        masked = isinstance(self.method, methods.SupSup)
+        own = self.experiment.search if masked and self.experiment.search in ("one_shot", "binary") else None
+        search = search or own or ("one_shot" if masked else "exhaustive")
+        objective = objective or self.experiment.objective
+        for kind, value, values in (
+            ("search", search, ("one_shot", "binary", "exhaustive") if masked else ("exhaustive",)),
+            ("objective", objective, ("entropy", "superfluous", *(["maximum"] if search == "exhaustive" else []))),
+        ):
+            if value not in values:
+                raise UserError(f"{kind} {value} is not for this run; give {' or '.join(values)}")
+        return inference_by(search, objective, self.inputs.num_classes)
+
+    def _infer(self, images: np.ndarray, search: Inference) -> InferredTasks:
+        if isinstance(self.method, methods.HopSupSup):
+            raise UserError("HopSupSup keeps no masks to tell tasks apart; predict recovers one from images of a task")
+        what = self.net, self.method, self.inputs, search, self.num_tasks, *self._learned()
+        tasks, scores = self._in_batches(lambda batch: prediction.inferred(*what, batch), images)
+        share = np.asarray(jax.nn.softmax(-scores, axis=-1))
+        return InferredTasks(tasks, scores, np.take_along_axis(share, tasks[:, None], 1)[:, 0])
+
+    def _logits(self, task: int, images: np.ndarray) -> Array:
+        return prediction.logits(self.net, self.method, self.inputs, *self._learned(), jnp.int32(task), images)
+
+    def _in_batches(self, function: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
+        return jax.device_get(function(images)) if self.net.uses_batch else in_batches(function, images)
+
+    def _logits_of(self, weights: Weights, store: Store, stats: Stats, task: Array, images: Array) -> Array:
+        """The logits of normalised images."""
+        effective = self.method.combine(weights, self.method.unpack(store, task))
+        logits, _ = self.net.apply(effective, jax.tree.map(lambda leaf: leaf[task], stats), images, train=False)
+        return logits
+
+    def _with_a_recovered_mask(self, images: np.ndarray, task: Any) -> Prediction:
+        """What HopSupSup says of images of one task."""
+        if task is not None:
+            raise UserError("HopSupSup keeps no task apart, so none can be given: it recovers a mask from the images")
+        _, memory, _ = self._learned()
+        recover = self.experiment.make_inference(self.inputs.num_classes)
+        assert isinstance(recover, Recovery)
+        batch = min(self.experiment.test_batch_size, len(images))
+        batches = self.inputs.normalise(jnp.asarray(images[: len(images) // batch * batch]))
+        mask, _ = recover(self.net, self.weights, memory, batches.reshape(-1, batch, *self.inputs.image_shape))
+        effective = self.method.combine(self.weights, mask)
+        logits, _ = self.net.apply(effective, {}, self.inputs.normalise(jnp.asarray(images)), train=False)
+        return self._prediction(np.asarray(logits), np.full(len(images), -1, np.int32))
+
+    def _prediction(self, logits: np.ndarray, tasks: np.ndarray) -> Prediction:
+        of_classes = logits[:, : self.inputs.num_classes]
+        classes = of_classes.argmax(-1)
+        names = [self._names(task) for task in range(self.num_tasks)]
+        labels = classes
+        if any(own is not None for own in names):
+            # With as many outputs as the run has, a task of fewer classes can be sure of none of its own.
+            for task in np.unique(tasks).tolist():
+                if (own := names[task]) is not None:
+                    rows = tasks == task
+                    classes[rows] = of_classes[rows, : len(own)].argmax(-1)
+            labels = [own[c] if (own := names[t]) is not None else c for c, t in zip(classes, tasks, strict=True)]
+            labels = np.array(labels, None if len({type(label) for label in labels}) == 1 else object)
+        return Prediction(labels, tasks, logits, np.asarray(jax.nn.softmax(of_classes, axis=-1)))
+
+    def _names(self, task: int) -> list[Any] | None:
+        """What the classes of a task are called, where it is one's own."""
+        return self.record.tasks[task].labels if isinstance(self.tasks, LearnedTasks) else None
+
+    def _parts(self, dataset: Dataset, steps: int | None) -> Parts:
+        """What it takes to learn from a user's arrays."""
+        changes: dict[str, Any] = {
+            "dataset": "own",
+            "benchmark": "own",
+            "sync_bn": False,
+            "num_tasks": 1,
+            "first_task": 0,
+        }
+        if steps is not None:
+            changes |= {"steps": steps, "epochs": None}
+        experiment = dataclasses.replace(self.experiment, **changes)
+        own = self.net if experiment.network == "own" else experiment.make_network(self.inputs.image_shape)
+        return experiment.build(dataset, own)
+
+    def _append(self, folder: Path, chunk: Any, news: Record, state: dict[str, Any], new: bool = False) -> None:
+        """Saves what has come; the run must be as it was when it was read.
+
+        Raises:
+            UserError: if another process is using the folder, or has gone on with the run.
+        """
+        try:
+            with FileLock(folder / ".lock", timeout=0), Checkpoints(folder, self.about) as checkpoints:
+                earlier = [] if new else checkpoints.restore(self.tasks.shapes, self.tasks.state_shapes()).steps
+                if sum(step.chunk.num_tasks for step in earlier if step.chunk) != (0 if new else self.num_tasks):
+                    raise UserError(f"{folder} has gone on since it was read; restore it again")
+                checkpoints.save(chunk, news.to_json(), state or None)
+        except Timeout as error:
+            raise UserError(f"{folder} is in use by another process; wait for it") from error

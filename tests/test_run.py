@@ -1,0 +1,340 @@
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from filelock import FileLock
+from toys import ConvNet, small_dataset
+
+import supsup_jax as ss
+from supsup_jax import UserError, inference, scenarios, training
+from supsup_jax.data import Inputs
+from supsup_jax.experiment import Experiment
+from supsup_jax.networks import Network, kaiming_normal
+
+DATASET = small_dataset()
+NAMES = np.array(["nought", "one", "two", "three"])
+SETTINGS = {"features": 6, "width": 0.1, "steps": 60, "batch_size": 16, "learning_rate": 1e-2}
+INPUTS = {"num_classes": 4, "image_shape": (4, 4, 1), "mean": DATASET.mean, "std": DATASET.std}
+
+
+def moved(number, split=DATASET.test):
+    """Images and labels of a task: the first task's are as they are, those of the second are upside down, ..."""
+    return np.rot90(split.images, number, axes=(1, 2)).copy(), split.labels
+
+
+def learned(**settings):
+    """A run that has learned two tasks of one's own, with labels of other types."""
+    run = ss.SupSup("LeNet", **INPUTS, **SETTINGS | settings)
+    images, labels = moved(0, DATASET.train)
+    assert run.learn((images, NAMES[labels])) == 0
+    images, labels = moved(2, DATASET.train)
+    assert run.learn((images / 255, 10 * labels)) == 1
+    return run
+
+
+@pytest.fixture(scope="module")
+def own():
+    return learned()
+
+
+@pytest.fixture(scope="module")
+def saved(own, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "run"
+    own.save(folder)
+    return folder
+
+
+def test_a_task_of_ones_own_is_told_by_the_labels_it_was_learned_with(own):
+    images, labels = moved(0)
+    predicted = own.predict(images, task=0)
+    assert (predicted.labels == NAMES[labels]).mean() > 0.8
+    assert predicted.probabilities.shape == (len(images), 4)
+    np.testing.assert_allclose(predicted.probabilities.sum(-1), 1, rtol=1e-5)
+    assert predicted.logits.shape == (len(images), 6)
+    images, labels = moved(2)
+    assert (own.predict(images, task=1).labels == 10 * labels).mean() > 0.8
+
+
+def test_images_of_several_tasks_are_predicted_each_with_its_own(own):
+    images = np.concatenate([moved(0)[0][:5], moved(2)[0][:5]])
+    tasks = np.repeat([0, 1], 5)
+    together = own.predict(images, task=tasks)
+    for task in (0, 1):
+        alone = own.predict(images[tasks == task], task=task)
+        np.testing.assert_allclose(together.logits[tasks == task], alone.logits, rtol=1e-5, atol=1e-5)
+    assert together.labels.dtype == object
+    assert together.labels[0] in NAMES and together.labels[-1] in (0, 10, 20, 30)
+    np.testing.assert_array_equal(together.tasks, tasks)
+
+
+@pytest.mark.parametrize("count", [1, 3, 300])
+def test_tasks_are_inferred_image_by_image_whatever_their_number(own, count):
+    images = np.resize(moved(0)[0], (count, 4, 4, 1))
+    inferred = own.infer_task(images, return_scores=True)
+    assert inferred.scores.shape == (count, 2)
+    np.testing.assert_array_equal(inferred.tasks, inferred.scores.argmin(-1))
+    np.testing.assert_allclose(inferred.confidence, jax.nn.softmax(-inferred.scores, axis=-1).max(-1), rtol=1e-5)
+    np.testing.assert_array_equal(own.infer_task(images), inferred.tasks)
+    np.testing.assert_array_equal(own.predict(images).tasks, inferred.tasks)
+    expected = inference.alpha_gradient(
+        own.net, own.weights, {}, own.store, 2, own.inputs.normalise(jnp.asarray(images)), jnp.full(2, 0.5)
+    )
+    # Where a unit is within rounding of 0, its gradient is there or not.
+    assert np.isclose(inferred.scores, expected, rtol=1e-4, atol=1e-5).mean() > 0.97
+
+
+@pytest.mark.parametrize("search", ["one_shot", "binary", "exhaustive"])
+@pytest.mark.parametrize("objective", ["entropy", "superfluous"])
+def test_the_search_and_its_objective_may_be_chosen(own, search, objective):
+    images = own.inputs.images(moved(0)[0][:20])
+    objectives = {"entropy": inference.entropy, "superfluous": inference.superfluous(4)}
+    how = inference.Inference(getattr(inference, search), objectives[objective])
+    normalised = own.inputs.normalise(jnp.asarray(images))
+    expected = how(own.net, own.method, own.weights, own.stats, own.store, 2, normalised)
+    np.testing.assert_array_equal(own.infer_task(images, search=search, objective=objective), expected)
+
+
+def test_masks_and_weights_of_a_task_are_those_of_its_method(own):
+    mask, weights = own.mask(1), own.weights_for(1)
+    assert {0, 1} == set(np.unique(mask["dense0"]["kernel"]).tolist())
+    jax.tree.map(lambda w, m, e: np.testing.assert_array_equal(w * m, e), own.weights, mask, weights)
+    fresh, _ = own.net.init(training.weights_key(own.experiment.seed))
+    jax.tree.map(np.testing.assert_array_equal, fresh, own.weights)
+
+
+def test_a_saved_run_predicts_the_same_in_another_process_and_on_other_devices(own, saved, tmp_path):
+    np.save(tmp_path / "images.npy", moved(0)[0])
+    program = (
+        "import jax, numpy as np, supsup_jax as ss\n"
+        "jax.config.update('jax_num_cpu_devices', 4)\n"
+        f"predicted = ss.restore({str(saved)!r}).predict(np.load('images.npy'))\n"
+        "assert jax.device_count() == 4\n"
+        "np.savez('predicted.npz', tasks=predicted.tasks, logits=predicted.logits, labels=predicted.labels.astype(str))"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    here = own.predict(moved(0)[0])
+    with np.load(tmp_path / "predicted.npz") as there:
+        np.testing.assert_array_equal(there["tasks"], here.tasks)
+        np.testing.assert_allclose(there["logits"], here.logits, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(there["labels"], here.labels.astype(str))
+
+
+def test_a_restored_run_learns_on_and_what_it_knew_stays_as_it_was(saved, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(saved, folder)
+    run = ss.restore(folder)
+    before = run.predict(moved(0)[0], task=0).logits
+    test = moved(1)
+    assert run.learn(moved(1, DATASET.train), steps=40, test=test) == 2
+    assert run.record.tasks[-1].accuracy == pytest.approx((run.predict(test[0], task=2).labels == test[1]).mean())
+    np.testing.assert_array_equal(run.predict(moved(0)[0], task=0).logits, before)
+    again = ss.restore(folder)
+    assert again.num_tasks == 3
+    jax.tree.map(np.testing.assert_array_equal, again.store, run.store)
+    assert ss.restore(folder, step=0).num_tasks == 2
+
+
+def test_a_task_does_not_depend_on_whether_the_run_was_saved_between(own, saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "run")
+    restored, at_once = ss.restore(tmp_path / "run"), learned()
+    for run in (restored, at_once):
+        run.learn(moved(1, DATASET.train), steps=20)
+    jax.tree.map(np.testing.assert_array_equal, restored.store, at_once.store)
+
+
+@pytest.mark.parametrize("method", ["BatchE", "PSP", "Transfer", "SeparateHeads", "UpperBound"])
+def test_other_methods_learn_tasks_of_ones_own_too(method, tmp_path):
+    settings = {"method": method, "scenario": "GG", "optimizer": "Adam", "weights_learning_rate": 1e-2}
+    run = learned(**settings | ({"er_scale": 2.0, "optimizer": "RMSprop"} if method == "Transfer" else {}))
+    run.save(tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    restored = ss.restore(tmp_path / "copy")
+    for again in (run, restored):
+        again.learn(moved(1, DATASET.train), steps=40)
+    images, labels = moved(1)
+    np.testing.assert_array_equal(run.predict(images, task=2).logits, restored.predict(images, task=2).logits)
+    assert (run.predict(images, task=2).labels == labels).mean() > 0.6
+    if method != "PSP":
+        assert (run.predict(*moved(0)[:1], task=0).labels == NAMES[moved(0)[1]]).mean() > 0.7
+    assert run.infer_task(images).shape == (len(images),)
+
+
+def test_any_linen_module_learns_and_is_handed_in_again(tmp_path):
+    net = Network(ConvNet(4), (4, 4, 1))
+    run = ss.SupSup(net, num_classes=4, mean=DATASET.mean, std=DATASET.std, steps=60, learning_rate=1e-2, batch_size=16)
+    run.learn(moved(0, DATASET.train))
+    run.learn(moved(2, DATASET.train))
+    images, labels = moved(2)
+    assert (run.predict(images, task=1).labels == labels).mean() > 0.7
+    run.save(tmp_path / "run")
+    restored = ss.restore(tmp_path / "run", network=net)
+    np.testing.assert_array_equal(restored.predict(images).logits, run.predict(images).logits)
+    with pytest.raises(UserError, match="give it as network="):
+        ss.restore(tmp_path / "run")
+    with pytest.raises(UserError, match="other weights than its seed gives"):
+        ss.restore(tmp_path / "run", network=Network(ConvNet(4), (4, 4, 1), kaiming_normal))
+
+
+def test_hopsupsup_recovers_a_mask_from_images_of_one_task(tmp_path):
+    experiment = Experiment(
+        "hop",
+        benchmark="SplitMNIST",
+        method="HopSupSup",
+        network="BNNet",
+        search="recovery",
+        optimizer="SGD",
+        features=4,
+        width=0.02,
+        num_tasks=2,
+        steps=30,
+        batch_size=16,
+        test_batch_size=8,
+        learning_rate=0.1,
+        through_memory=True,
+        attempts=2,
+    )
+    scenarios.loop_of(experiment).run(experiment, DATASET, tmp_path)
+    run = ss.restore(tmp_path)
+    rows = np.flatnonzero(DATASET.test.labels < 2)
+    predicted = run.predict(DATASET.test.images[rows])
+    assert (predicted.labels == DATASET.test.labels[rows]).mean() > 0.7
+    assert set(predicted.tasks.tolist()) == {-1}
+    for wrong in (lambda: run.predict(DATASET.test.images, task=0), lambda: run.mask(0), lambda: run.weights_for(0)):
+        with pytest.raises(UserError):
+            wrong()
+
+
+@pytest.mark.parametrize("task", [None, 1])
+def test_an_exported_run_is_run_by_jax_alone(own, tmp_path, task):
+    images = np.concatenate([moved(0)[0][:3], moved(2)[0][:4]])
+    own.export(tmp_path / "run.bin", task)
+    np.save(tmp_path / "images.npy", images)
+    program = (
+        "import sys, numpy as np, jax.export\n"
+        "program = jax.export.deserialize(bytearray(open('run.bin', 'rb').read()))\n"
+        "classes, tasks, logits = program.call(np.load('images.npy'))\n"
+        "assert 'supsup_jax' not in sys.modules and 'flax' not in sys.modules\n"
+        "np.savez('out.npz', classes=classes, tasks=tasks, logits=logits)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    expected = own.predict(images, task=task)
+    with np.load(tmp_path / "out.npz") as out:
+        np.testing.assert_array_equal(out["tasks"], expected.tasks)
+        np.testing.assert_allclose(out["logits"], expected.logits, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(out["classes"], expected.probabilities.argmax(-1))
+
+
+RUNS = Path(__file__).parent / "stored"
+
+
+@pytest.mark.parametrize("method", ["SupSup", "BatchE"])
+def test_a_run_of_format_2_is_read_as_it_was_when_it_was_written(method):
+    folder = RUNS / f"format-2-{method}"
+    run = ss.restore(folder)
+    with (folder / "accuracy_matrix.csv").open() as file:
+        _, *rows = csv.reader(file)
+    for row in rows:
+        measured = ss.evaluate(run, task=row[1])
+        np.testing.assert_allclose(measured.accuracy, [float(value) for value in row[2:]], atol=5e-3)
+
+
+IMAGES = np.zeros((2, 4, 4, 1), np.uint8)
+PAIR = IMAGES, np.array([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda run: run.predict(np.zeros((2, 4, 4, 3), np.uint8)), r"shape \(2, 4, 4, 3\); .*\(images, 4, 4, 1\)"),
+        (lambda run: run.predict(np.zeros((2, 5, 4), np.uint8)), "shape"),
+        (lambda run: run.predict(IMAGES[:0]), "there are no images"),
+        (lambda run: run.predict(IMAGES.astype(np.int64)), "uint8 of 0 to 255, or floats"),
+        (lambda run: run.predict(IMAGES + 2.0), "values from 2 to 2; give floats of 0 to 1"),
+        (lambda run: run.predict(np.full(IMAGES.shape, np.nan)), "values from nan"),
+        (lambda run: run.predict(IMAGES, task=2), "there is no task 2; there are tasks 0 to 1"),
+        (lambda run: run.predict(IMAGES, task=np.array([0, -1])), "there is no task -1"),
+        (lambda run: run.predict(IMAGES, task=np.array([0, 1, 1])), "give a number, or one for each image"),
+        (lambda run: run.predict(IMAGES, task=np.array([0.5, 0])), "one for each image"),
+        (lambda run: run.predict(IMAGES, search="exhaust"), "give one_shot or binary or exhaustive"),
+        (lambda run: run.infer_task(IMAGES, objective="maximum"), "give entropy or superfluous"),
+        (lambda run: run.mask(2), "there is no task 2"),
+        (lambda run: run.learn((IMAGES, np.array([0]))), "a number or a text for each of 2 images"),
+        (lambda run: run.learn((IMAGES, np.array([[0], [1]]))), "a number or a text for each"),
+        (lambda run: run.learn((np.resize(IMAGES, (5, 4, 4, 1)), np.arange(5))), "tells 4 classes apart"),
+        (lambda run: run.learn(PAIR, test=(IMAGES, np.array([0, 7]))), "the label 7, which none had"),
+        (lambda run: run.learn(PAIR, steps=0), "--steps 0 is out of range"),
+        (lambda run: ss.evaluate(run), "there are no tasks to evaluate with its data set"),
+        (lambda run: ss.evaluate(run, data=[PAIR]), "data of 1 tasks for 2"),
+        (lambda run: ss.evaluate(run, tasks=[5], data=[PAIR]), "task 5 cannot be evaluated"),
+        (lambda run: ss.evaluate(run, task="guessed"), "give 'given' or 'inferred'"),
+        (lambda run: ss.SupSup("LeNet", num_classes=7, image_shape=(4, 4, 1), features=6), "6 outputs for 7 classes"),
+        (lambda run: ss.SupSup("LeNet", num_classes=3), "image_shape"),
+        (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1), stpes=3), "did you mean steps"),
+        (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1), mean=(0.1, 0.2)), "mean has 2 numbers"),
+        (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1)).mask(0), "no task"),
+        (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1)).save("x"), "no tasks to save"),
+        (lambda run: ss.restore("nowhere"), "nowhere holds no run"),
+    ],
+)
+def test_what_does_not_fit_is_one_clear_error_and_changes_nothing(own, wrong, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=words) as error:
+        wrong(own)
+    assert "\n" not in str(error.value)
+    assert own.num_tasks == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_used_or_has_gone_on_is_left_alone(saved, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(saved, folder)
+    run, other = ss.restore(folder), ss.restore(folder)
+    with FileLock(folder / ".lock"), pytest.raises(UserError, match="in use by another process"):
+        run.learn(PAIR, steps=2)
+    run.learn(PAIR, steps=2)
+    with pytest.raises(UserError, match="has gone on since it was read"):
+        other.learn(PAIR, steps=2)
+    assert other.num_tasks == 2
+    with pytest.raises(UserError, match="holds a run already"):
+        run.save(folder)
+
+
+def test_a_script_does_not_go_on_with_tasks_learned_from_python(tmp_path):
+    experiment = Experiment("small", features=8, width=0.1, num_tasks=1, steps=5, batch_size=16)
+    scenarios.loop_of(experiment).run(experiment, DATASET, tmp_path)
+    run = ss.restore(tmp_path)
+    run.learn(moved(1, DATASET.train), steps=5)
+    assert ss.evaluate(run, data=DATASET).tasks.tolist() == [0]
+    assert ss.evaluate(run, data=[moved(1)]).tasks.tolist() == [1]
+    longer = Experiment("small", features=8, width=0.1, num_tasks=3, steps=5, batch_size=16)
+    with pytest.raises(UserError, match="learned from Python"):
+        scenarios.loop_of(longer).run(longer, DATASET, tmp_path)
+
+
+def test_evaluating_own_tasks_agrees_with_predicting_them(own, tmp_path):
+    tests = [(moved(0)[0][:50], NAMES[moved(0)[1][:50]]), (moved(2)[0], 10 * moved(2)[1])]
+    given = ss.evaluate(own, data=tests)
+    for task, (images, labels) in enumerate(tests):
+        logits = own.predict(images, task=task).logits
+        right = logits.argmax(-1) == np.unique(labels, return_inverse=True)[1]
+        assert given.accuracy[task] == pytest.approx(right.mean())
+    inferred = ss.evaluate(own, task="inferred", data=tests)
+    assert inferred.confusion.shape == (2, 2)
+    assert (inferred.accuracy <= given.accuracy + 1e-9).all()
+    inferred.to_csv(tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert header == ["Task", "Accuracy", "Accuracy Per Image", "Task Inferred Right"]
+    assert [float(row[1]) for row in rows] == pytest.approx(inferred.accuracy, abs=1e-4)
+
+
+def test_images_without_the_axis_of_one_channel_are_taken():
+    inputs = Inputs((4, 4, 1), (0.0,), (1.0,), 4)
+    np.testing.assert_array_equal(inputs.images(IMAGES[..., 0]), IMAGES)
+    np.testing.assert_array_equal(inputs.images(np.ones((1, 4, 4))), np.full((1, 4, 4, 1), 255, np.float32))
