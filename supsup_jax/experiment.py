@@ -33,7 +33,7 @@ _IMAGENET_RESNETS = {
     "ResNet101": networks.ResNet101,
 }
 _RESNETS = {"GEMResNet18": networks.GEMResNet18} | _IMAGENET_RESNETS
-_NETWORKS = {"LeNet": networks.LeNet, "FC1024": networks.FC1024, "BNNet": networks.BNNet} | _RESNETS
+NETWORKS = {"LeNet": networks.LeNet, "FC1024": networks.FC1024, "BNNet": networks.BNNet} | _RESNETS
 _BENCHMARKS = {
     "PermutedMNIST": PermutedMNIST,
     "RotatedMNIST": RotatedMNIST,
@@ -391,7 +391,7 @@ class Experiment:
             settings |= {"affine": self.affine}
         if self.network in _IMAGENET_RESNETS:
             settings |= {"dtype": jnp.dtype(self.dtype), "axis_name": parallel.AXIS if self.sync_bn else None}
-        return _NETWORKS[self.network](self.features, **settings)
+        return NETWORKS[self.network](self.features, **settings)
 
     def make_inference(self, num_classes: int) -> Inference | Recovery | None:
         """How the task of an image is inferred, by networks whose first outputs stand for so many classes, if it is."""

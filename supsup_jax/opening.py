@@ -9,7 +9,7 @@ from supsup_jax.checkpoints import Checkpoints
 from supsup_jax.data import Inputs, load_digits
 from supsup_jax.data.arrays import NORMALISATION
 from supsup_jax.errors import UserError
-from supsup_jax.experiment import Experiment
+from supsup_jax.experiment import NETWORKS, Experiment
 from supsup_jax.networks import Network
 from supsup_jax.run import Run
 from supsup_jax.settings import experiment_of
@@ -71,21 +71,29 @@ def SupSup(
     """
     if isinstance(network, str) == (image_shape is None):
         raise UserError("give the name of a network and image_shape, or a network, which knows it")
+    if isinstance(network, str) and network not in NETWORKS:
+        raise UserError(f"there is no network {network}; give one of your own, or {', '.join(NETWORKS)}")
     shape = network.input_shape if isinstance(network, Network) else image_shape
-    assert shape is not None
-    channels = shape[-1]
+    if shape is None or len(shape) != 3:
+        raise UserError(f"images have shape {shape}; give (height, width, channels), such as (28, 28, 1)")
     for name, values in (("mean", mean), ("std", std)):
-        if len(values) not in (1, channels):
-            raise UserError(f"{name} has {len(values)} numbers; give one, or one for each of {channels} channels")
-    named = "own" if isinstance(network, Network) else network
-    fixed = {"dataset": "own", "benchmark": "own", "network": named}
-    experiment = experiment_of({"name": "own", **settings, **fixed}, Path("supsup_jax.SupSup"))
-    per_channel = [tuple(np.broadcast_to(values, channels).astype(float).tolist()) for values in (mean, std)]
-    inputs = Inputs(shape, per_channel[0], per_channel[1], num_classes)
+        if len(values) not in (1, shape[-1]):
+            raise UserError(f"{name} has {len(values)} numbers; give one, or one for each of {shape[-1]} channels")
+    settings |= {"dataset": "own", "benchmark": "own", "network": network}
+    if isinstance(network, Network):
+        settings |= {"network": "own", "features": network.num_outputs}
+    if settings.get("method", "SupSup") not in ("SupSup", "Transfer"):
+        settings = {"scenario": "GG"} | settings  # what they infer tasks with follows from the method
+    experiment = experiment_of({"name": "own"} | settings, Path("supsup_jax.SupSup"))
+    per_channel = [tuple(np.broadcast_to(values, shape[-1]).astype(float).tolist()) for values in (mean, std)]
     net = network if isinstance(network, Network) else experiment.make_network(shape)
-    run = Run(experiment, inputs, net)
-    if (outputs := run.num_outputs) < num_classes:
-        raise UserError(f"the network has {outputs} outputs for {num_classes} classes; give it more")
+    if net.num_outputs < num_classes:
+        raise UserError(f"the network has {net.num_outputs} outputs for {num_classes} classes; give it more")
+    if experiment.method == "SeparateHeads" and not net.head:
+        raise UserError("SeparateHeads needs to know the last layer; give Network(..., head=NAME)")
+    run = Run(experiment, Inputs(shape, per_channel[0], per_channel[1], num_classes), net)
+    if experiment.scenario != "GG" and experiment.method != "HopSupSup":
+        run.inference()  # what does not fit is said before anything is learned
     return run
 
 

@@ -7,7 +7,6 @@ run.predict(images).labels
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +77,6 @@ class Run:
         return self.tasks.num_tasks
 
     @property
-    def num_outputs(self) -> int:
-        """How many outputs the network has, the superfluous ones among them."""
-        one = jax.ShapeDtypeStruct((1, *self.inputs.image_shape), jnp.float32)
-        logits, _ = jax.eval_shape(partial(self.net.apply, train=False), self.weights, self._fresh_stats, one)
-        return logits.shape[-1]
-
-    @property
     def store(self) -> Store:
         """What is kept of all tasks; for SupSup a bank of masks."""
         return self._learned()[1]
@@ -148,7 +140,7 @@ class Run:
             tasks = self._infer(images, self.inference(search, objective)).tasks
         else:
             tasks = self._tasks_of(task, len(images))
-        logits = np.zeros((len(images), self.num_outputs), np.float32)
+        logits = np.zeros((len(images), self.net.num_outputs), np.float32)
         for number in np.unique(tasks).tolist():
             rows = np.flatnonzero(tasks == number)
             logits[rows] = self._in_batches(lambda batch, task=number: self._logits(task, batch), images[rows])
@@ -206,6 +198,8 @@ class Run:
         chunk, state = self.tasks.chunk(kept, stats, 1)
         if self.method.in_turn(number):
             state |= self.tasks.left(one.weights, one.legacy)
+        if state and self.experiment.initializer == "stored":
+            state = {"weights": jax.device_get(self.weights)} | state
         last, best = float(accuracy[-1]), float(accuracy.max())
         seconds = time.perf_counter() - began
         result = TaskResult(number, records.now(), float(loss[-1]), last, best, seconds, labels=labels)
@@ -351,6 +345,8 @@ class Run:
         ):
             if value not in values:
                 raise UserError(f"{kind} {value} is not for this run; give {' or '.join(values)}")
+        if objective == "superfluous" and self.net.num_outputs == self.inputs.num_classes:
+            raise UserError("objective superfluous needs a network with more outputs than classes; give entropy")
         return inference_by(search, objective, self.inputs.num_classes)
 
     def _infer(self, images: np.ndarray, search: Inference) -> InferredTasks:

@@ -193,7 +193,8 @@ def _chosen(run: Run, tasks: Sequence[int] | None, possible: list[int], data: st
             have = f"0 to {_num_tasks(run) - 1}" if len(possible) == _num_tasks(run) else str(possible)
             raise UserError(f"task {number} cannot be evaluated with {data}; it is for {have}")
     if not chosen:
-        raise UserError(f"there are no tasks to evaluate with {data}")
+        others = "data=[(images, labels), ...]" if data == "its data set" else "the folder of its data set"
+        raise UserError(f"this run has no tasks to evaluate with {data}; give {others}")
     return np.array(chosen, np.int64)
 
 

@@ -150,7 +150,7 @@ def test_a_task_does_not_depend_on_whether_the_run_was_saved_between(own, saved,
 
 @pytest.mark.parametrize("method", ["BatchE", "PSP", "Transfer", "SeparateHeads", "UpperBound"])
 def test_other_methods_learn_tasks_of_ones_own_too(method, tmp_path):
-    settings = {"method": method, "scenario": "GG", "optimizer": "Adam", "weights_learning_rate": 1e-2}
+    settings = {"method": method, "optimizer": "Adam", "weights_learning_rate": 1e-2}
     run = learned(**settings | ({"er_scale": 2.0, "optimizer": "RMSprop"} if method == "Transfer" else {}))
     run.save(tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
@@ -269,12 +269,25 @@ PAIR = IMAGES, np.array([0, 1])
         (lambda run: run.learn((np.resize(IMAGES, (5, 4, 4, 1)), np.arange(5))), "tells 4 classes apart"),
         (lambda run: run.learn(PAIR, test=(IMAGES, np.array([0, 7]))), "the label 7, which none had"),
         (lambda run: run.learn(PAIR, steps=0), "--steps 0 is out of range"),
-        (lambda run: ss.evaluate(run), "there are no tasks to evaluate with its data set"),
+        (lambda run: ss.evaluate(run), r"no tasks to evaluate with its data set; give data=\[\(images"),
         (lambda run: ss.evaluate(run, data=[PAIR]), "data of 1 tasks for 2"),
         (lambda run: ss.evaluate(run, tasks=[5], data=[PAIR]), "task 5 cannot be evaluated"),
         (lambda run: ss.evaluate(run, task="guessed"), "give 'given' or 'inferred'"),
         (lambda run: ss.SupSup("LeNet", num_classes=7, image_shape=(4, 4, 1), features=6), "6 outputs for 7 classes"),
         (lambda run: ss.SupSup("LeNet", num_classes=3), "image_shape"),
+        (
+            lambda run: ss.SupSup("Lenet", num_classes=3, image_shape=(4, 4, 1)),
+            "no network Lenet; give one of your own",
+        ),
+        (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4)), "height, width, channels"),
+        (
+            lambda run: ss.SupSup("LeNet", num_classes=6, image_shape=(4, 4, 1), features=6, objective="superfluous"),
+            "more outputs than classes",
+        ),
+        (
+            lambda run: ss.SupSup(Network(ConvNet(4), (4, 4, 1)), num_classes=4, method="SeparateHeads"),
+            "SeparateHeads needs to know the last layer",
+        ),
         (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1), stpes=3), "did you mean steps"),
         (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1), mean=(0.1, 0.2)), "mean has 2 numbers"),
         (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1)).mask(0), "no task"),

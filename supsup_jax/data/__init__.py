@@ -6,9 +6,12 @@ from supsup_jax.data.images import Images
 from supsup_jax.data.inputs import Inputs
 from supsup_jax.data.tasks import (
     Benchmark,
+    ClassSplit,
     OwnTasks,
     PermutedMNIST,
+    PixelMapBenchmark,
     RotatedMNIST,
+    Rows,
     SplitCIFAR100,
     SplitImageNet,
     SplitMNIST,
@@ -17,13 +20,16 @@ from supsup_jax.data.tasks import (
 
 __all__ = [
     "Benchmark",
+    "ClassSplit",
     "Dataset",
     "Frames",
     "Images",
     "Inputs",
     "OwnTasks",
     "PermutedMNIST",
+    "PixelMapBenchmark",
     "RotatedMNIST",
+    "Rows",
     "Split",
     "SplitCIFAR100",
     "SplitImageNet",

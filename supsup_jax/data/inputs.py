@@ -31,12 +31,14 @@ class Inputs(NamedTuple):
         return cls(shape, mean, std, plain["num_classes"])
 
     def normalise(
-        self, images: UInt8[Array, "batch height width channels"] | Float[Array, "batch height width channels"]
+        self,
+        images: UInt8[Array | np.ndarray, "batch height width channels"]
+        | Float[Array | np.ndarray, "batch height width channels"],
     ) -> Float[Array, "batch height width channels"]:
         """Images of 0 to 255 with the mean subtracted, divided by the standard deviation."""
         scale = 1 / (255 * np.asarray(self.std, np.float32))
         shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
-        return images.astype(jnp.float32) * scale - shift
+        return jnp.asarray(images, jnp.float32) * scale - shift
 
     def images(self, given: Any) -> np.ndarray:
         """What a user gives as images, checked.

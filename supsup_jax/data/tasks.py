@@ -93,7 +93,9 @@ class Benchmark(ABC):
         return Inputs(self.image_shape, self.mean, self.std, self.num_classes)
 
     def normalise(
-        self, images: UInt8[Array, "batch height width channels"] | Float[Array, "batch height width channels"]
+        self,
+        images: UInt8[Array | np.ndarray, "batch height width channels"]
+        | Float[Array | np.ndarray, "batch height width channels"],
     ) -> Float[Array, "batch height width channels"]:
         """Images of 0 to 255 with the data set's mean subtracted, divided by its standard deviation."""
         return self.inputs.normalise(images)

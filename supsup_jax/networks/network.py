@@ -49,6 +49,13 @@ class Network:
     head: str = ""
     uses_batch: bool = False
 
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs it has, the superfluous ones among them."""
+        one = jnp.zeros((1, *self.input_shape))
+        module: Any = self.module
+        return jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), one, train=False)[0]).shape[-1]
+
     def init(self, key: Key[Array, ""]) -> tuple[Weights, Stats]:
         """Draws the weights, and gives the statistics their initial values.
 
