@@ -1,0 +1,102 @@
+"""The original's files, read without executing anything that they hold."""
+
+import importlib
+import pathlib
+import re
+import zipfile
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from supsup_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class File:
+    """What a file holds: tensors by name, the original's arguments, accuracies, and what `export_torch` adds."""
+
+    path: Path
+    tensors: dict[str, Any]
+    args: dict[str, Any]
+    accuracies: tuple[Any, Any]
+    ours: dict[str, Any]
+
+    def name(self, layer: str, what: str, task: int) -> str:
+        """The name of what a layer keeps of a task, or of all tasks alike."""
+        listed = f"{layer}.bns.{task}.{what}" if what.startswith("running") else f"{layer}.{what}.{task}"
+        return listed if listed in self.tensors else f"{layer}.{what}"
+
+    def keeps(self, layer: str, what: str) -> bool:
+        """Whether a layer keeps this of tasks."""
+        return self.name(layer, what, 0) in self.tensors
+
+    def array(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        """An array of the original's layout, float32; rows and columns count as vectors.
+
+        Raises:
+            UserError: if there is none of this name and shape.
+        """
+        if name not in self.tensors:
+            raise UserError(f"{self.path} has no {name}, which its network and method need; it cannot be imported")
+        array = self.tensors[name].detach().float().numpy()
+        if shape is not None and len(shape) == 1:
+            array = array.reshape(-1)
+        if shape is not None and array.shape != shape:
+            raise UserError(
+                f"{self.path} has {name} of shape {array.shape}, where the network needs {shape}; give network=..., "
+                "width=... or features=... as it was learned with, or leave them out"
+            )
+        return array
+
+
+def torch_or_error() -> Any:
+    """PyTorch.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        return importlib.import_module("torch")
+    except ImportError as error:
+        raise UserError("PyTorch is not installed; run pip install 'supsup_jax[torch]'") from error
+
+
+def read(path: Path) -> File:
+    """Reads a file, and executes nothing of it.
+
+    Raises:
+        UserError: if it cannot be read, or is no file of the original's.
+    """
+    torch = torch_or_error()
+    if not path.is_file():
+        raise UserError(f"{path} is no file; give the final.pt that the original saved")
+    # The arguments hold the folder of the run: as a path without a file system behind it.
+    kinds = {"PosixPath": pathlib.PurePosixPath, "WindowsPath": pathlib.PureWindowsPath}
+    paths = [(kind, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name, kind in kinds.items()]
+    try:
+        with torch.serialization.safe_globals([Namespace, *paths]):
+            plain = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # of many kinds, for what is truncated or no such file
+        if refused := re.search(r"GLOBAL (\S+)", str(error)):
+            raise UserError(
+                f"{path} holds {refused[1]}, which could execute code; give a file of its state_dict alone"
+            ) from None
+        raise UserError(f"{path} is damaged, or no file of PyTorch; copy it again, or give a final.pt") from error
+    plain = plain if isinstance(plain, dict) else {}
+    state = plain.get("state_dict", plain)
+    tensors = {
+        str(name).removeprefix("module."): tensor
+        for name, tensor in (state if isinstance(state, dict) else {}).items()
+        if isinstance(tensor, torch.Tensor)
+    }
+    if not tensors:
+        raise UserError(f"{path} holds no state_dict of tensors; give the final.pt that the original saved")
+    args = plain.get("args")
+    args = args if isinstance(args, dict) else vars(args) if isinstance(args, Namespace) else {}
+    args = {name: value for name, value in args.items() if value is not None}
+    ours = plain.get("supsup_jax")
+    accuracies = plain.get("curr_acc1"), plain.get("best_acc1")
+    return File(path, tensors, args, accuracies, ours if isinstance(ours, dict) else {})

@@ -1,0 +1,496 @@
+import argparse
+import math
+import os
+import pathlib
+import re
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import supsup_jax
+from supsup_jax import UserError, restore
+from supsup_jax.records import TaskResult
+from supsup_jax.torch_files import export_torch, import_torch
+
+torch = pytest.importorskip("torch")
+
+MEAN, STD = 0.1307, 0.3081
+
+
+def tensors(arrays):
+    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+
+
+def final_pt(path, arrays, state=None, **args):
+    """A file as the original's main program writes it."""
+    args = {"run_base_dir": pathlib.Path("runs/id=x~try=0"), "device": torch.device("cpu"), "seed": 1} | args
+    state = tensors(arrays) | (state or {})
+    content = {"epoch": 3, "arch": args.get("model"), "state_dict": state, "args": argparse.Namespace(**args)}
+    torch.save(content | {"best_acc1": [0.9] * 20, "curr_acc1": [0.8] * 20}, path)
+    return path
+
+
+def lenet(arrays, tasks=6):
+    """The state of a LeNet of the original, with a ParameterList of scores a layer."""
+    state = {}
+    for place, layer in enumerate(("linear.0", "linear.2", "linear.4")):
+        state[f"{layer}.weight"] = arrays[f"weight{place}"]
+        for task in range(tasks):
+            state[f"{layer}.scores.{task}"] = arrays[f"scores{place}"][task]
+    return state
+
+
+SUPSUP = {
+    "set": "MNISTPerm",
+    "model": "LeNet",
+    "conv_type": "FastMultitaskMaskConv",
+    "num_tasks": 6,
+    "adaptor": "se_oneshot_entropy_minimization",
+    "unshared_labels": True,
+    "output_size": 20,
+    "width_mult": 0.1,
+}
+CIFAR = {"set": "RandSplitCIFAR100", "model": "GEMResNet18", "bn_type": "MultitaskNonAffineBN", "output_size": 5}
+
+
+def grey(x):
+    """Images from normalised ones `(images, 1, 28, 28)`."""
+    return np.round(255 * (x.transpose(0, 2, 3, 1) * STD + MEAN)).astype(np.uint8)
+
+
+def in_order(arrays, task):
+    x = arrays["x"].reshape(16, 784)[:, arrays["perms"][task]]
+    return grey(x.reshape(16, 1, 28, 28))
+
+
+@pytest.fixture
+def supsup(golden, tmp_path):
+    """The run of a LeNet of the original, and the arrays that it was made of."""
+    arrays = golden("supermask_threshold.npz")
+    return restore(import_torch(final_pt(tmp_path / "final.pt", lenet(arrays), **SUPSUP), tmp_path / "run")), arrays
+
+
+def test_an_imported_lenet_predicts_the_originals_logits(supsup):
+    run, arrays = supsup
+    assert run.num_tasks == 6
+    for task in range(6):
+        logits = run.predict(in_order(arrays, task), task=task).logits
+        # Logits are up to 11, and XLA's sums of 784 terms are not as exact as PyTorch's.
+        np.testing.assert_allclose(logits, arrays["logits_given_task"][task], rtol=1e-5, atol=1e-5)
+        for place in range(3):
+            kept = run.mask(task)[f"dense{place}"]["kernel"]
+            np.testing.assert_array_equal(kept, arrays[f"masks{place}"][task, ..., 0, 0].T)
+            np.testing.assert_array_equal(run.weights[f"dense{place}"]["kernel"], arrays[f"weight{place}"][..., 0, 0].T)
+
+
+def test_an_imported_lenet_infers_the_originals_tasks(supsup):
+    run, arrays = supsup
+    for objective, letter in (("entropy", "H"), ("superfluous", "G")):
+        picked = [
+            run.infer_task(in_order(arrays, task)[:1], search="one_shot", objective=objective)[0] for task in range(6)
+        ]
+        np.testing.assert_array_equal(picked, arrays[f"pick_oneshot_{letter}"])
+
+
+def test_the_arguments_of_the_original_become_the_settings(supsup):
+    experiment = supsup[0].experiment
+    assert (experiment.network, experiment.width, experiment.features) == ("LeNet", 0.1, 20)
+    assert (experiment.dataset, experiment.benchmark, experiment.seed) == ("mnist", "PermutedMNIST", 1)
+    assert (experiment.scenario, experiment.search, experiment.objective) == ("GNu", "one_shot", "entropy")
+    assert [task.accuracy for task in supsup[0].record.tasks] == [0.8] * 6
+
+
+def test_an_imported_run_is_evaluated_on_its_data_set(supsup, data_folder):
+    accuracy = supsup_jax.evaluate(supsup[0], tasks=[0, 5], data=data_folder).accuracy
+    assert (accuracy > 0.6).all(), accuracy
+
+
+def test_files_of_data_parallel_and_with_buffers_of_inference_import_the_same(supsup, tmp_path):
+    run, arrays = supsup
+    state = {f"module.{name}": array for name, array in lenet(arrays).items()}
+    state |= {"module.linear.0.stacked": np.zeros((6, 2)), "module.alphas": np.ones((6, 1, 1, 1, 1))}
+    path = final_pt(tmp_path / "parallel.pt", state, {"module.linear.2.stacked": None}, **SUPSUP)
+    jax.tree.map(np.testing.assert_array_equal, restore(import_torch(path, tmp_path / "other")).store, run.store)
+
+
+def test_files_of_old_versions_of_pytorch_import_the_same(supsup, tmp_path):
+    run, arrays = supsup
+    path = tmp_path / "old.pt"
+    content = {"state_dict": tensors(lenet(arrays)), "args": argparse.Namespace(**SUPSUP, seed=1)}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    jax.tree.map(np.testing.assert_array_equal, restore(import_torch(path, tmp_path / "other")).store, run.store)
+
+
+def test_a_state_dictionary_alone_imports_with_what_it_does_not_say_as_settings(supsup, tmp_path):
+    run, arrays = supsup
+    path = tmp_path / "state.pt"
+    torch.save(tensors(lenet(arrays)), path)
+    with pytest.raises(UserError, match=r"does not say what its tasks are; give benchmark=PermutedMNIST"):
+        import_torch(path, tmp_path / "other")
+    other = restore(import_torch(path, tmp_path / "other", benchmark="PermutedMNIST", num_tasks=5))
+    assert other.num_tasks == 5 and other.experiment.network == "LeNet"
+    np.testing.assert_array_equal(other.mask(4)["dense0"]["kernel"], run.mask(4)["dense0"]["kernel"])
+
+
+def test_tasks_that_were_discovered_have_to_be_counted(supsup, tmp_path):
+    path = final_pt(tmp_path / "nns.pt", lenet(supsup[1]), **SUPSUP | {"trainer": "nns"})
+    with pytest.raises(UserError, match=r"how many of 6 masks were learned; give num_tasks="):
+        import_torch(path, tmp_path / "other")
+    assert restore(import_torch(path, tmp_path / "other", num_tasks=4)).num_tasks == 4
+
+
+def batche(arrays, layer=lambda place: f"linear.{2 * place}"):
+    state = {}
+    for place in range(3):
+        state[f"{layer(place)}.weight"] = arrays[f"lenet_weight{place}"]
+        state |= {f"{layer(place)}.{name}.{t}": arrays[f"lenet_{name}{place}"][t] for t in range(4) for name in "st"}
+    return state
+
+
+def test_an_imported_batche_predicts_the_originals_logits_and_infers_its_tasks(golden, tmp_path):
+    arrays = golden("batche.npz")
+    args = {"conv_type": "VectorizedBatchEnsembles", "adaptor": "se_be_adapt", "train_weight_tasks": 1}
+    path = final_pt(tmp_path / "final.pt", batche(arrays), set="MNISTPerm", num_tasks=4, **args)
+    run = restore(import_torch(path, tmp_path / "run"))
+    assert (run.experiment.method, run.experiment.width, run.experiment.random_weights) == ("BatchE", 0.05, False)
+    images = grey(arrays["lenet_x"])
+    for task, expected in enumerate(arrays["lenet_logits_per_task"]):
+        # Logits are up to 150.
+        atol = 1e-6 * np.abs(expected).max()
+        np.testing.assert_allclose(run.predict(images, task=task).logits, expected, atol=atol)
+    np.testing.assert_array_equal(run.infer_task(images)[::2], arrays["lenet_pick_entropy_repeat1"])
+
+
+def test_an_imported_psp_predicts_what_the_rotated_weights_do(golden, tmp_path):
+    arrays = golden("psp.npz")  # of a last layer
+    rng = np.random.default_rng(0)
+    kernels = [
+        *(rng.normal(size=shape).astype(np.float32) for shape in ((6, 784), (6, 6))),
+        arrays["weight"][..., 0, 0],
+    ]
+    turns = [[np.eye(size, dtype=np.float32)[rng.permutation(size)] for _ in range(3)] for size in (784, 6)]
+    turns.append(arrays["contexts"])
+    state = {}
+    for place, (kernel, contexts) in enumerate(zip(kernels, turns, strict=True)):
+        layer = f"linear.{2 * place}"
+        state[f"{layer}.weight"] = kernel[..., None, None]
+        state |= {f"{layer}.contexts.{task}": context for task, context in enumerate(contexts)}
+        state |= {f"{layer}.scores.{task}": np.zeros_like(kernel) for task in range(3)}
+    args = {"conv_type": "PSPRotation", "set": "MNIST", "num_tasks": 3, "train_weight_tasks": -1}
+    path = final_pt(tmp_path / "final.pt", state, **args)
+    run = restore(import_torch(path, tmp_path / "run", benchmark="own"))
+    assert (run.experiment.network, run.experiment.method) == ("FC1024", "UpperBound")
+    images = rng.random((4, 28, 28, 1)).astype(np.float32)
+    for task in range(3):
+        last = (kernels[2] @ turns[2][task]).T
+        np.testing.assert_allclose(arrays["x"][..., 0, 0] @ last, arrays[f"out_task{task}"][..., 0, 0], atol=1e-5)
+        x = (images.reshape(4, 784) - MEAN) / STD
+        for kernel, contexts in zip(kernels[:2], turns, strict=False):
+            x = np.maximum(x @ (kernel @ contexts[task]).T, 0)
+        np.testing.assert_allclose(run.predict(images, task=task).logits, x @ last, rtol=1e-4, atol=1e-3)
+
+
+def gemresnet18(arrays, what):
+    """The state of two tasks of a GEMResNet18 of the original, of which task 1 was learned."""
+    state = {name.removeprefix("param:"): array for name, array in arrays.items() if name.startswith("param:")}
+    state |= {name.removeprefix("stat:"): array for name, array in arrays.items() if name.startswith("stat:")}
+    for name in list(state):
+        if ".1" in name and (what in name or ".bns.1." in name):
+            state[name.replace(".bns.1.", ".bns.0.").replace(f"{what}.1", f"{what}.0")] = state[name] * 0
+    return state
+
+
+def coloured(arrays):
+    mean, std = np.array([0.491, 0.482, 0.447]), np.array([0.247, 0.243, 0.262])
+    return np.round(255 * (arrays["x"].transpose(0, 2, 3, 1) * std + mean)).astype(np.uint8)
+
+
+def test_an_imported_gemresnet18_has_the_originals_masks_and_statistics_of_each_task(golden, tmp_path):
+    arrays = golden("gemresnet18_mask.npz")
+    state = {f"module.{name}": array for name, array in gemresnet18(arrays, "scores").items()}
+    args = {"conv_type": "MultitaskMaskConv", "er_sparsity": True, "sparsity": 32, "num_tasks": 2, "adaptor": "gt"}
+    path = final_pt(tmp_path / "final.pt", state, **CIFAR, **args)
+    run = restore(import_torch(path, tmp_path / "run"))
+    experiment = run.experiment
+    assert (experiment.method, experiment.er_scale, experiment.scenario) == ("SupSup", 32.0, "GG")
+    assert (experiment.width, experiment.benchmark, run.inputs.num_classes) == (0.25, "SplitCIFAR100", 5)
+    np.testing.assert_allclose(run.predict(coloured(arrays), task=1).logits, arrays["logits_eval"], atol=1e-5)
+    assert not run.stats_for(0)["bn1"]["mean"].any()
+
+
+def test_heads_of_a_gemresnet18_import_and_export(golden, tmp_path):
+    arrays = golden("gemresnet18.npz")
+    state = gemresnet18(arrays, "scores")
+    head = state["linear.weight"]
+    state |= {"linear.scores.0": head + 1, "linear.scores.1": head, "linear.weight": head * 0}
+    args = {"conv_type": "StandardConv", "individual_heads": True, "num_tasks": 2, "train_weight_tasks": 1}
+    run = restore(import_torch(final_pt(tmp_path / "final.pt", state, **CIFAR, **args), tmp_path / "run"))
+    assert run.experiment.method == "SeparateHeads"
+    np.testing.assert_array_equal(run.weights_for(0)["linear"]["kernel"], head[..., 0, 0].T + 1)
+    export_torch(run, tmp_path / "back.pt")
+    back = torch.load(tmp_path / "back.pt", weights_only=True)["state_dict"]
+    assert {name for name in back if "num_batches" not in name} == set(state)
+    for name, array in state.items():
+        np.testing.assert_array_equal(back[name], array, err_msg=name)
+
+
+def test_a_single_network_predicts_for_all_tasks(golden, tmp_path):
+    arrays = golden("gemresnet18.npz")
+    state = {re.sub(r"\.bns\.1", "", name): array for name, array in gemresnet18(arrays, "scores").items()}
+    state = {name: array for name, array in state.items() if ".bns.0" not in name}
+    norms = [name.removesuffix(".running_var") for name in state if name.endswith("running_var")]
+    state |= {f"{norm}.weight": np.ones_like(state[f"{norm}.running_var"]) for norm in norms}
+    state |= {f"{norm}.bias": np.zeros_like(state[f"{norm}.running_var"]) for norm in norms}
+    args = {"conv_type": "StandardConv", "num_tasks": 3, "train_weight_tasks": -1}
+    run = restore(import_torch(final_pt(tmp_path / "final.pt", state, **CIFAR, **args), tmp_path / "run"))
+    assert (run.experiment.method, run.experiment.affine, run.num_tasks) == ("LowerBound", True, 3)
+    for task in range(3):
+        kernel = run.weights_for(task)["layer2_0"]["shortcut_conv"]["kernel"]
+        np.testing.assert_array_equal(kernel.transpose(3, 2, 0, 1), state["layer2.0.shortcut.0.weight"])
+        np.testing.assert_array_equal(run.stats_for(task)["bn1"]["var"], state["bn1.running_var"])
+
+
+def test_a_resnet50_of_one_task_imports(golden, tmp_path):
+    facts = golden("resnet50_params.json")
+    rng = np.random.default_rng(0)
+    state = {name: rng.normal(size=shape).astype(np.float32) for name, shape, *_ in facts["MaskConv"]}
+    state |= {name: np.ones(shape, np.float32) for name, shape in facts["buffers"] if "running" in name}
+    args = {"conv_type": "MaskConv", "er_sparsity": True, "sparsity": 8, "num_tasks": 100, "task_eval": 7}
+    path = final_pt(tmp_path / "final.pt", state, set="SplitImageNet", wd=0.0, **args)
+    run = restore(import_torch(path, tmp_path / "run"))
+    experiment = run.experiment
+    assert (experiment.network, experiment.benchmark, experiment.first_task) == ("ResNet50", "SplitImageNet", 7)
+    assert (experiment.er_scale, experiment.weight_decay, run.num_tasks) == (8.0, 0.0, 1)
+    scores = np.abs(state["layer3.4.conv2.scores"])
+    kept = np.asarray(run.mask(0)["layer3_4"]["conv2"]["kernel"]).transpose(3, 2, 0, 1).astype(bool)
+    assert scores[kept].min() > scores[~kept].max()
+    assert kept.mean() == pytest.approx(8 * 512 / (256 * 256 * 9), abs=1e-5)
+    np.testing.assert_array_equal(run.weights["linear"]["kernel"], state["fc.weight"][..., 0, 0].T)
+
+
+def test_a_masked_run_of_one_task_is_written_as_the_originals_runs_of_one(tmp_path):
+    run = learned("SupSup", 1, sparsity=4.0)
+    export_torch(run, tmp_path / "final.pt")
+    content = torch.load(tmp_path / "final.pt", weights_only=True)
+    assert sorted(content["state_dict"]) == sorted(f"linear.{n}.{w}" for n in (0, 2, 4) for w in ("scores", "weight"))
+    assert (content["args"]["task_eval"], content["args"]["conv_type"]) == (0, "MaskConv")
+    other = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
+    jax.tree.map(np.testing.assert_array_equal, other.store, run.store)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_of_equal_scores_masks_have_those_that_the_original_has(golden, tmp_path, whole):
+    state = lenet(golden("supermask_threshold.npz"), tasks=2)
+    state = {name: np.sign(array) if "scores" in name else array for name, array in state.items()}
+    args = {"conv_type": "MultitaskMaskConv", "er_sparsity": True, "sparsity": 2.0, "num_tasks": 2}
+    path = final_pt(tmp_path / "final.pt", state, **SUPSUP | args)
+    if not whole:
+        torch.save(tensors(state), path)
+    settings = {} if whole else {"er_scale": 2, "benchmark": "PermutedMNIST"}
+    run = restore(import_torch(path, tmp_path / "run", **settings))
+    assert run.experiment.er_scale == 2.0
+    kept = np.asarray(run.mask(1)["dense1"]["kernel"]).T.reshape(-1)
+    # The last ones in the order in which they lie there.
+    count = 300 - int((1 - 2 * 40 / 300) * 300)
+    np.testing.assert_array_equal(np.flatnonzero(kept), np.arange(300 - count, 300))
+
+
+def test_a_hopfield_run_imports_with_its_memory(golden, tmp_path):
+    arrays = golden("hop_recovery.npz")
+    state = {f"linear.{3 * place}.weight": arrays[f"weight{place}"] for place in range(3)}
+    for place in range(2):
+        state |= {f"linear.{3 * place + 1}.scores.{task}": arrays[f"scores{place}"][task] for task in range(3)}
+        state[f"linear.{3 * place + 1}.score"] = np.ones(16, np.float32)
+    args = {"set": "PartitionMNISTV2", "conv_type": "StandardConv", "bn_type": "FastHopMaskBN", "num_tasks": 3}
+    path = final_pt(tmp_path / "final.pt", state, adaptor="hopfield_recovery", gamma=1.5e-3, **args)
+    run = restore(import_torch(path, tmp_path / "run"))
+    assert (run.experiment.method, run.experiment.network, run.num_tasks) == ("HopSupSup", "BNNet", 3)
+    for place in range(2):
+        np.testing.assert_allclose(run.store.matrices[f"gain{place}"]["scale"], arrays[f"W{place}"], atol=1e-5)
+    np.testing.assert_array_equal(run.weights["dense0"]["kernel"], arrays["weight0"][..., 0, 0].T)
+    with pytest.raises(UserError, match="cannot be exported"):
+        export_torch(run, tmp_path / "back.pt")
+
+
+def learned(method, tasks=2, **settings):
+    """A small run of tasks as they start, or that differ at least."""
+    run = supsup_jax.SupSup("LeNet", 3, (28, 28, 1), method=method, width=0.05, features=4, batch_size=8, **settings)
+    keys = jax.random.split(jax.random.key(7), tasks)
+    kept = jax.vmap(lambda key: run.method.keep(run.method.init_task(key, run.weights)))(keys)
+    if method in ("UpperBound", "SeparateHeads"):
+        kept = jax.tree.map(lambda leaf: leaf * np.array([[[1]], [[-2]]], np.float32), kept)
+    chunk, _ = run.tasks.chunk(kept, {}, tasks)
+    run.tasks.add(chunk)
+    run.record.tasks += [
+        TaskResult(task, "today", None, math.nan, 0.5, 1.0, labels=["a", "b", "c"]) for task in range(tasks)
+    ]
+    return run
+
+
+METHODS = [
+    ("SupSup", "SupSup", {"search": "one_shot"}),
+    ("SupSup", "SupSup", {"sparsity": 4.0}),
+    ("Transfer", "SupSup", {}),
+    ("BatchE", "BatchE", {"search": "exhaustive"}),
+    ("PSP", "UpperBound", {"search": "exhaustive"}),
+    ("SeparateHeads", "SeparateHeads", {"search": "exhaustive"}),
+    ("UpperBound", "UpperBound", {"search": "exhaustive"}),
+    ("UpperBound", "UpperBound", {"search": "exhaustive", "fine_tunes": True}),
+    ("LowerBound", "LowerBound", {"scenario": "GG"}),
+]
+
+
+@pytest.mark.parametrize(("method", "back", "settings"), METHODS)
+def test_what_was_exported_imports_as_the_same_run(tmp_path, method, back, settings):
+    run = learned(method, **settings)
+    export_torch(run, tmp_path / "final.pt")
+    other = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
+    images = np.random.default_rng(1).random((5, 28, 28, 1))
+    for task in range(2):
+        expected, found = (one.predict(images, task=task) for one in (run, other))
+        np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+    assert other.inputs == run.inputs and str(other.record.tasks) == str(run.record.tasks)
+    changed = {"name", "initializer", "num_tasks", "method"}
+    assert {name.split(":")[0] for name in run.experiment.differs_from(other.experiment.to_json())} <= changed
+    assert other.experiment.method == back
+
+
+def test_an_imported_run_goes_on_learning(tmp_path):
+    export_torch(learned("SeparateHeads", search="exhaustive"), tmp_path / "final.pt")
+    run = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
+    images = np.random.default_rng(2).random((8, 28, 28, 1))
+    before = run.predict(images, task=1).logits
+    assert run.learn((images, np.arange(8) % 3), steps=1) == 2
+    run = restore(tmp_path / "run")
+    np.testing.assert_array_equal(run.predict(images, task=1).logits, before)
+    assert run.num_tasks == 3
+
+
+def test_transfer_goes_on_from_the_mean_of_the_originals_scores(supsup, tmp_path):
+    _, arrays = supsup
+    path = final_pt(tmp_path / "transfer.pt", lenet(arrays), **SUPSUP | {"trainer": "reinit", "adaptor": "gt"})
+    run = restore(import_torch(path, tmp_path / "other"))
+    assert run.experiment.method == "Transfer"
+    legacy = run.tasks.started_from(run.weights)
+    total = arrays["scores1"].sum(0)[..., 0, 0].T
+    np.testing.assert_allclose(legacy["total"]["dense1"]["kernel"], total, rtol=1e-5, atol=1e-6)
+    assert legacy["tasks"] == 6
+
+
+class Malicious:
+    """What writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_would_execute_code_is_refused_and_does_not(tmp_path, zipped):
+    path, trap = tmp_path / "final.pt", tmp_path / "trap"
+    content = {"state_dict": {"linear.0.weight": torch.ones(2, 2, 1, 1)}, "args": Malicious(trap)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=r"mkdir, which could execute code; give a file of its state_dict alone"):
+        import_torch(path, tmp_path / "run")
+    assert not trap.exists() and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_a_truncated_file_is_one_clear_error(tmp_path, zipped, share):
+    path = tmp_path / "final.pt"
+    torch.save({"state_dict": {"a": torch.ones(50, 50)}}, path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(UserError, match=r"final\.pt is damaged, or no file of PyTorch; copy it again") as error:
+        import_torch(path, tmp_path / "run")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"epoch": 3}, "holds no state_dict of tensors"),
+        ([1, 2], "holds no state_dict of tensors"),
+        ({"state_dict": {"fc.weight": torch.ones(2, 2)}}, r"has no conv1\.weight"),
+    ],
+)
+def test_files_that_are_no_runs_are_refused(tmp_path, content, message):
+    torch.save(content, tmp_path / "final.pt")
+    with pytest.raises(UserError, match=message):
+        import_torch(tmp_path / "final.pt", tmp_path / "run", benchmark="own")
+
+
+def test_a_missing_file_is_one_clear_error(tmp_path):
+    with pytest.raises(UserError, match=r"final\.pt is no file; give the final\.pt that the original saved"):
+        import_torch(tmp_path / "final.pt", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        ({"linear.2.weight": np.ones((10, 31, 1, 1))}, {}, r"linear\.2\.weight of shape \(10, 31, 1, 1\), where the"),
+        ({"linear.2.scores.3": np.ones((9, 30, 1, 1))}, {}, r"linear\.2\.scores\.3 of shape \(9, 30, 1, 1\)"),
+        ({"linear.2.bias": np.ones(10)}, {}, r"has linear\.2\.bias, which LeNet has not"),
+        ({}, {"network": "FC1024"}, r"linear\.2\.weight of shape"),
+        ({}, {"width": 0.2}, r"linear\.0\.weight of shape"),
+        ({}, {"features": 10}, r"linear\.4\.weight of shape"),
+        ({}, {"num_tasks": 7}, "has 6 learned tasks; give num_tasks=6 at most"),
+        (
+            {},
+            {"method": "BatchE"},
+            "is not of method BatchE; leave method out, or give SupSup or Transfer or UpperBound",
+        ),
+        ({}, {"method": "SupSub"}, "method to 'SupSub'; it takes one of SupSup"),
+        ({}, {"colour": 1}, "sets colour, which does not exist"),
+    ],
+)
+def test_what_does_not_fit_is_one_clear_error(golden, tmp_path, change, settings, message):
+    state = lenet(golden("supermask_threshold.npz")) | change
+    path = final_pt(tmp_path / "final.pt", state, **SUPSUP)
+    with pytest.raises(UserError, match=message) as error:
+        import_torch(path, tmp_path / "run", **settings)
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+
+
+def test_masks_of_a_resnet_need_their_density(golden, tmp_path):
+    path = tmp_path / "state.pt"
+    torch.save(tensors(gemresnet18(golden("gemresnet18_mask.npz"), "scores")), path)
+    with pytest.raises(UserError, match=r"does not say how many scores a mask keeps; give er_scale="):
+        import_torch(path, tmp_path / "run", benchmark="SplitCIFAR100")
+
+
+def test_tasks_that_are_other_ones_here_are_refused_unless_they_are_the_users_own(golden, tmp_path):
+    state = lenet(golden("supermask_threshold.npz"))
+    path = final_pt(tmp_path / "final.pt", state, **SUPSUP | {"set": "RotatingMNIST"})
+    with pytest.raises(UserError, match=r"is of 6 tasks of RotatingMNIST, which are none of ours"):
+        import_torch(path, tmp_path / "run")
+    assert restore(import_torch(path, tmp_path / "run", benchmark="own")).inputs.num_classes == 20
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(supsup, tmp_path):
+    with pytest.raises(UserError, match="holds a run already"):
+        import_torch(tmp_path / "final.pt", tmp_path / "run")
+
+
+def test_without_pytorch_the_error_says_how_to_install_it(supsup, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for call in (
+        lambda: import_torch(tmp_path / "final.pt", tmp_path / "b"),
+        lambda: export_torch(supsup[0], tmp_path),
+    ):
+        with pytest.raises(UserError, match=r"run pip install 'supsup_jax\[torch\]'"):
+            call()
+
+
+def test_an_export_that_fails_leaves_what_was_there(supsup, tmp_path, monkeypatch):
+    path = tmp_path / "back.pt"
+    path.write_bytes(b"before")
+    monkeypatch.setattr(torch, "save", lambda content, file: file.write(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export_torch(supsup[0], path)
+    assert path.read_bytes() == b"before"
