@@ -4,6 +4,8 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -14,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from supsup_jax.records import EvaluationResult, metrics_of
+from supsup_jax.run_evaluation import RunEvaluation
 from supsup_jax.scenarios import Outcome, Report
 from supsup_jax.storage import SPARSE, total, total_of_paper
 from supsup_jax.sweep import LOG, Member
@@ -263,6 +266,47 @@ def show_storage(run: Run) -> None:
     if SPARSE in account:
         table.add_row(f"{SPARSE}, two bytes a weight kept, as in the paper", f"{account[SPARSE]:,}")
         table.add_row("all with these in place of the bits", f"{total_of_paper(account):,}")
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(table)
+
+
+def show_evaluation(folder: Path, task: str, measured: RunEvaluation) -> None:
+    """Prints the accuracy of every task, and their mean."""
+    inferred = measured.picked is not None
+    columns = ["task", "accuracy", *(["per image", "task inferred right"] if inferred else [])]
+    values = [measured.accuracy, *([measured.accuracy_per_image, measured.picked] if inferred else [])]
+    table = Table(title=f"{folder}: accuracy in %, the task {task}", title_style="", title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row, number in enumerate(measured.tasks.tolist()):
+        table.add_row(str(number), *(_percent([value[row]]) for value in values if value is not None))
+    table.add_section()
+    table.add_row("mean", *(_percent(value.tolist()) for value in values if value is not None))
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(table)
+
+
+def show_run(plain: dict[str, Any]) -> None:
+    """Prints what is in a run, as `summary` gives it."""
+    table = Table(title=f"{plain['run']}: {plain['name']}", title_style="", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("value")
+    own = f", {plain['own_tasks']} of them from Python" if plain["own_tasks"] else ""
+    shape = " x ".join(map(str, plain["inputs"]["image_shape"]))
+    table.add_row("method", f"{plain['method']}, scenario {plain['scenario']}, seed {plain['seed']}")
+    table.add_row("network", f"{plain['network']}: {shape} to {plain['outputs']} outputs, {plain['weights']:,} weights")
+    table.add_row("tasks", f"{plain['tasks']}{own}; {plain['inputs']['num_classes']} classes at most")
+    if evaluated := plain["evaluated"]:
+        given = f"{_percent(evaluated['given'])} % with the task given"
+        inferred = f", {_percent(evaluated['inferred'])} % inferred" if evaluated["inferred"] is not None else ""
+        table.add_row("accuracy", f"{given}{inferred}, over {evaluated['tasks']} tasks")
+    if plain["densities"]:
+        table.add_row("densities", ", ".join(f"{name} {_percent(x)} %" for name, x in plain["densities"].items()))
+    table.add_row("bytes", "\n".join(f"{what}: {size:,}" for what, size in plain["bytes"].items()))
+    if plain["versions"]:
+        table.add_row("versions", ", ".join(f"{name} {version}" for name, version in plain["versions"].items()))
     console = Console()
     console.width = max(console.width, 100)
     console.print(table)

@@ -1,0 +1,64 @@
+"""Images that a user has as files: an array, a picture, or a folder of pictures."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from supsup_jax.data.inputs import Inputs
+from supsup_jax.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def read(path: Path, inputs: Inputs, shorter_side: int | None = None) -> tuple[list[str], np.ndarray]:
+    """The images of a file or folder, and what each is called.
+
+    Args:
+        path: a NumPy file, a PNG or JPEG file, or a folder with such, which is read in the order of its names.
+        inputs: what images are to the network.
+        shorter_side: pictures of another size are reduced to it, and cut at their centre to what the network sees; by
+            default they have to have that size.
+
+    Raises:
+        UserError: if there is nothing to read, or it cannot be read.
+    """
+    if path.suffix == ".npy":
+        try:
+            images = np.load(path, allow_pickle=False)
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist; give a .npy file, a picture, or a folder of pictures") from None
+        except (OSError, ValueError, EOFError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path} is no NumPy file of numbers ({reason}); write one with numpy.save") from None
+        return [str(number) for number in range(len(images) if images.ndim else 0)], inputs.images(images)
+    if path.is_dir():
+        pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not pictures:
+            raise UserError(f"{path} holds no pictures; give a folder with {', '.join(SUFFIXES)} files")
+    elif path.suffix.lower() in SUFFIXES:
+        pictures = [path]
+    else:
+        raise UserError(f"{path} is no .npy file, no picture ({', '.join(SUFFIXES)}) and no folder; give one of these")
+    return [picture.name for picture in pictures], np.stack([_read(one, inputs, shorter_side) for one in pictures])
+
+
+def _read(path: Path, inputs: Inputs, shorter_side: int | None) -> UInt8[np.ndarray, "height width channels"]:
+    height, width, channels = inputs.image_shape
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} cannot be read ({error}); mend it, or take it away") from None
+    if shorter_side is not None and image.size != (width, height):
+        scale = max(shorter_side / min(image.size), height / image.height, width / image.width)
+        image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BILINEAR)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((left, top, left + width, top + height))
+    if image.size != (width, height):
+        raise UserError(
+            f"{path} has {image.width} x {image.height} pixels, and the network sees {width} x {height}; resize it, or "
+            "use --resize"
+        )
+    return np.asarray(image, np.uint8).reshape(inputs.image_shape)

@@ -1,0 +1,144 @@
+import csv
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import jax.export
+import numpy as np
+import pytest
+from PIL import Image
+
+import supsup_jax as ss
+from supsup_jax import data
+from supsup_jax.__main__ import main
+from supsup_jax.commands import COMMANDS
+from supsup_jax.data import pictures
+
+RUN = Path(__file__).parent / "stored/format-2-SupSup"
+IMAGES = data.load_digits().test.images[:6]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Calls a command in an empty folder, in this process; with what it printed, or its complaint and status."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments, status=0):
+        monkeypatch.setattr(sys, "argv", ["supsup_jax", *map(str, arguments)])
+        capsys.readouterr()
+        if not status:
+            main()
+            return capsys.readouterr().out
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == status
+        return capsys.readouterr().err
+
+    return call
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Path(shutil.copytree(RUN, tmp_path / "run"))
+
+
+def test_show_says_what_is_in_a_run(command, run):
+    said = command("show", run)
+    for words in ("SupSup", "LeNet", "8 x 8 x 1", "3; 10 classes", "53.39 %", "dense0 49.69 %", "1,103"):
+        assert words in said
+    plain = json.loads(command("show", run, "--json"))
+    assert plain["tasks"] == 3
+    assert plain["bytes"] == {**ss.restore(run).account(), "all": 1103}
+    assert plain["densities"]["dense2"] == pytest.approx(0.5167, abs=1e-4)
+    assert plain["learned"]["accuracy"] == pytest.approx([0.621, 0.482, 0.499], abs=1e-3)
+
+
+def test_evaluate_measures_given_and_inferred_tasks(command, run, tmp_path):
+    said = command("evaluate", run, "--task", "inferred", "--output", "out.csv")
+    assert "53.39" not in said and "62.12" in said
+    with (tmp_path / "out.csv").open() as file:
+        _, *rows = csv.reader(file)
+    assert [row[0] for row in rows] == ["0", "1", "2"]
+    plain = json.loads(command("evaluate", run, "--tasks", "1:3", "--json"))
+    assert plain["tasks"] == [1, 2]
+    assert plain["matrix"][-1] == [None, *plain["accuracy"]]
+
+
+def test_predict_takes_arrays_and_pictures_and_says_the_same_of_both(command, run, tmp_path):
+    np.save("images.npy", IMAGES)
+    (tmp_path / "pictures").mkdir()
+    for number, image in enumerate(IMAGES):
+        Image.fromarray(image[..., 0]).save(tmp_path / f"pictures/{number}.png")
+    expected = ss.restore(run).predict(IMAGES)
+    for images in ("images.npy", "pictures"):
+        header, *rows = csv.reader(io.StringIO(command("predict", run, images)))
+        assert header == ["Image", "Label", "Task", "Probability"]
+        assert [int(row[1]) for row in rows] == expected.labels.tolist()
+        assert [int(row[2]) for row in rows] == expected.tasks.tolist()
+    assert rows[3][0] == "3.png"
+    assert command("predict", run, "pictures/2.png", "--task", 1, "--output", "out.csv") == "out.csv\n"
+    assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith("2.png,")
+    plain = json.loads(command("predict", run, "images.npy", "--search", "binary", "--json"))
+    assert np.shape(plain["probabilities"]) == (6, 10)
+
+
+def test_pictures_of_another_size_are_resized_if_that_is_asked_for(command, run, tmp_path):
+    large = Image.fromarray(np.kron(IMAGES[0][..., 0], np.ones((3, 3), np.uint8)))
+    wide = Image.new("RGB", (40, 24))
+    wide.paste(large, (8, 0))
+    wide.save(tmp_path / "wide.png")
+    assert "40 x 24 pixels, and the network sees 8 x 8; resize it" in command("predict", run, "wide.png", status=2)
+    assert command("predict", run, "wide.png", "--resize").count("\n") == 2
+    _, (reduced,) = pictures.read(tmp_path / "wide.png", ss.restore(run).inputs, shorter_side=8)
+    assert np.corrcoef(reduced.ravel(), IMAGES[0].ravel())[0, 1] > 0.7
+
+
+def test_export_writes_a_program(command, run, tmp_path):
+    assert json.loads(command("export", run, "program.bin", "--task", 2, "--json")) == {"written": "program.bin"}
+    program = jax.export.deserialize(bytearray((tmp_path / "program.bin").read_bytes()))
+    classes, _, _ = program.call(IMAGES)
+    np.testing.assert_array_equal(classes, ss.restore(run).predict(IMAGES, task=2).labels)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(command, name, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as ended:
+        monkeypatch.setattr(sys, "argv", ["supsup_jax", name, "--help"])
+        main()
+    assert not ended.value.code
+    assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", "nowhere"], ["nowhere holds no run", "give a folder"]),
+        (["predict", "RUN", "nothing.npy"], ["nothing.npy does not exist"]),
+        (["predict", "RUN", "cut.npy"], ["cut.npy is no NumPy file"]),
+        (["predict", "RUN", "objects.npy"], ["objects.npy is no NumPy file"]),
+        (["predict", "RUN", "cut.png"], ["cut.png cannot be read"]),
+        (["predict", "RUN", "empty"], ["empty holds no pictures"]),
+        (["predict", "RUN", "text.txt"], ["text.txt is no .npy file, no picture"]),
+        (["predict", "RUN", "good.npy", "--task", 3], ["there is no task 3", "0 to 2"]),
+        (["predict", "RUN", "good.npy", "--output", "no/where.csv"], ["no/"]),
+        (["evaluate", "RUN", "--tasks", "1:9"], ["task 3 cannot be evaluated", "0 to 2"]),
+        (["evaluate", "RUN", "--tasks", "all"], ["--tasks all names no tasks"]),
+        (["evaluate", "RUN", "--task", "guessed"], ["guessed", "given"]),
+        (["import-torch", "RUN", "new", "--set", "network"], ["--set network sets nothing"]),
+    ],
+)
+def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(command, run, tmp_path, arguments, words):
+    np.save("good.npy", IMAGES)
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "good.npy").read_bytes()[:90])
+    np.save("objects.npy", np.array([{}, 1], object), allow_pickle=True)
+    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("text")
+    before = {path for path in tmp_path.rglob("*")}
+    complaint = command(*[run if word == "RUN" else word for word in arguments], status=2)
+    assert complaint.count("\n") == 1
+    for word in words:
+        assert word in complaint
+    assert {path for path in tmp_path.rglob("*")} == before
