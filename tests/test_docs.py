@@ -1,0 +1,95 @@
+"""The pages of the documentation: their code runs, and what they name exists.
+
+The Python of a page runs block after block in an empty folder, and so do the commands that `<!-- run -->` stands above.
+A block with `<!-- not run -->` above it wants data or files that are not here.
+"""
+
+import dataclasses
+import re
+import runpy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supsup_jax.cluster import Cluster
+from supsup_jax.commands import COMMANDS
+from supsup_jax.experiment import Experiment
+from supsup_jax.options import Options, Sparsities
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("**/*.md"))
+NAMES = [page.relative_to(ROOT / "docs").as_posix() for page in PAGES]
+TEXTS = dict(zip(NAMES, (page.read_text() for page in PAGES), strict=True))
+
+
+def blocks(text: str) -> Iterator[tuple[str, str, str]]:
+    """What stands above a block of code if it is a comment, its language, and the code."""
+    yield from re.findall(r"(?:<!-- ([\w ]+) -->\n)?^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+
+
+def commands(text: str) -> list[str]:
+    """The lines of all shell blocks."""
+    return [line for _, language, code in blocks(text) if language == "bash" for line in code.splitlines()]
+
+
+WITH_CODE = [name for name in NAMES if any(language == "python" for _, language, _ in blocks(TEXTS[name]))]
+
+
+@pytest.mark.parametrize("name", WITH_CODE)
+def test_the_code_of_a_page_runs(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    # Data classes look for the module in which they are defined.
+    module = type(sys)("docs_page")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for mark, language, code in blocks(TEXTS[name]):
+        if language == "python" and mark != "not run":
+            exec(compile(code, name, "exec"), vars(module))
+        elif language == "bash" and mark == "run":
+            for line in code.splitlines():
+                python, _, package, *arguments = line.split()
+                assert (python, package) == ("python", "supsup_jax"), line
+                monkeypatch.setattr(sys, "argv", [package, *arguments])
+                runpy.run_module(package, run_name="__main__")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_page_links_to_exists(name):
+    page = ROOT / "docs" / name
+    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", TEXTS[name]):
+        assert (page.parent / link.partition("#")[0]).is_file(), link
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_commands_of_a_page_exist(name):
+    known = {field.name for part in (Experiment, Options, Sparsities, Cluster) for field in dataclasses.fields(part)}
+    of_scripts = {f"--{name.replace('_', '-')}" for name in known} | {"--help", "--ntasks-per-node"}
+    for line in commands(TEXTS[name]):
+        flags = set(re.findall(r"(?<= )--[a-z-]+", line))
+        if command := re.search(r"python -m supsup_jax (\S+)", line):
+            own = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(COMMANDS[command[1]])}
+            assert flags <= own, line
+        elif script := re.search(r"python (\S+\.py)", line):
+            assert (ROOT / script[1]).is_file(), line
+            assert flags <= of_scripts, line
+
+
+def test_the_reference_has_every_public_name_of_the_package():
+    import supsup_jax
+
+    shown = "\n".join(text for name, text in TEXTS.items() if name.startswith("api/"))
+    for name in set(supsup_jax.__all__) - {"__version__"}:
+        assert f"`ss.{name}`" in shown, name
+
+
+def test_every_module_of_the_reference_exists():
+    for name, text in TEXTS.items():
+        for module in re.findall(r"^::: (\S+)$", text, re.M):
+            path = ROOT / module.replace(".", "/")
+            assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), f"{name}: {module}"
+
+
+def test_every_page_is_in_the_navigation():
+    listed = re.findall(r"\b[\w/]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    assert sorted(listed) == NAMES
