@@ -20,9 +20,12 @@ from supsup_jax import data, masks, methods, networks, optimizers
 from supsup_jax.data.augmentation import random_resized_crop
 from supsup_jax.data.images import black_frames
 from supsup_jax.methods import Method
-from supsup_jax.training import Learner
+from supsup_jax.training import Learner, Progress
 
 CACHE_SIZE = 256
+
+# Of all tasks together, 100 epochs of them.
+IMAGES_OF_ALL = 100 * 1_281_167
 
 
 def seconds(call: Callable[[], object], rounds: int) -> float:
@@ -50,23 +53,41 @@ def cutting(batch: int, size: int) -> float:
     return seconds(partial(jax.jit(random_resized_crop, static_argnums=2), frames, keys, size), 5) / batch
 
 
-def step(method: Method, batch: int, size: int, dtype: str) -> float:
-    """Seconds for an image of an update of ResNet-50."""
+def step(method: Method, batch: int, size: int, precision: str, cuts: bool = False) -> float:
+    """Seconds for an image of an update of ResNet-50, perhaps with what cuts it out of a frame.
+
+    Args:
+        method: with or without masks.
+        batch: images an update.
+        size: their height and width.
+        precision: "float32", "tf32" (products of float32 in TensorFloat-32, on GPUs that have it) or "bfloat16".
+        cuts: whether images are cut out of frames within the update.
+    """
+    dtype = "bfloat16" if precision == "bfloat16" else "float32"
     net = networks.ResNet50(10, input_shape=(size, size, 3), dtype=jnp.dtype(dtype))
     weights, stats = net.init(jax.random.key(0))
     learner = Learner(net, method, optimizers.Adam(1e-3, 0.0))
     start = learner.start(weights, jax.random.key(1))
     images = jax.random.normal(jax.random.key(2), (batch, size, size, 3))
     labels = jnp.arange(batch) % 10
-    update = jax.jit(learner.update)
+    frames = jax.device_put(black_frames(batch, CACHE_SIZE))
+    keys = jax.random.split(jax.random.key(3), batch)
     progress = learner.begin(start, stats)
-    return seconds(lambda: update(start, progress, images, labels), 5) / batch
+
+    @jax.jit
+    def update(progress: Progress) -> tuple[Progress, jax.Array]:
+        seen = random_resized_crop(frames, keys, size) / 255 if cuts else images
+        return learner.update(start, progress, seen, labels)
+
+    with jax.default_matmul_precision("tensorfloat32" if precision == "tf32" else "float32"):
+        return seconds(lambda: update(progress), 5) / batch
 
 
 def selection() -> float:
     """Seconds for the masks of ResNet-50 from scores."""
     weights, _ = networks.ResNet50(10).init(jax.random.key(0))
-    return seconds(partial(jax.jit(masks.ErdosRenyi(8.0)), weights), 5)
+    scores = methods.SupSup().init_task(jax.random.key(1), weights)
+    return seconds(partial(jax.jit(masks.ErdosRenyi(8.0)), scores), 5)
 
 
 def main() -> None:
@@ -75,7 +96,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder with ImageNet")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--dtypes", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
+    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=["float32", "tf32", "bfloat16"])
     arguments = parser.parse_args()
     batch, size = arguments.batch_size, arguments.image_size
     title = f"ResNet-50, {size} × {size}, batches of {batch}, on {jax.devices()[0].device_kind}"
@@ -88,9 +109,13 @@ def main() -> None:
     if arguments.data:
         row(f"decoding, shorter side {CACHE_SIZE}, all cores", decoding(arguments.data))
     row("cutting out, resizing, mirroring", cutting(batch, size))
-    for dtype in arguments.dtypes:
-        row(f"update with masks, {dtype}", step(methods.SupSup(masks.ErdosRenyi(8.0)), batch, size, dtype))
-        row(f"update without masks, {dtype}", step(methods.UpperBound(), batch, size, dtype))
+    masked = methods.SupSup(masks.ErdosRenyi(8.0))
+    for precision in arguments.precisions:
+        row(f"update without masks, {precision}", step(methods.UpperBound(), batch, size, precision))
+        each = step(masked, batch, size, precision)
+        row(f"update with masks, {precision}", each)
+        row(f"the same, cutting out within it, {precision}", step(masked, batch, size, precision, cuts=True))
+        print(f"100 tasks of 100 epochs at that rate: {each * IMAGES_OF_ALL / 86400:,.1f} days")
     row("of it selecting the masks", selection() / batch)
     console = Console()
     console.width = max(console.width, 100)
