@@ -12,6 +12,8 @@ def test_the_library_examples_of_the_readme_run_and_infer_the_tasks():
     exec(compile("\n".join(examples), "README.md", "exec"), names)
     assert (names["learned"].accuracy[:, -1] > 0.9).all()
     assert names["used"].tolist() == [0] * 10
+    few = names["digits"].test.labels[names["digits"].test.labels < 3]
+    assert (names["told"].labels == few).mean() > 0.9
     assert (np.asarray(names["inferred"]) == np.repeat(np.arange(5), 20)).mean() > 0.9
 
 
