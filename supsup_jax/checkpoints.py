@@ -209,6 +209,18 @@ class Checkpoints:
             raise _unusable(self._states, step, "it is missing" if last is None else "what it shared has been replaced")
         return Saved(saved, self._arrays("state", step, state_template, self._state["state_sha256"]))
 
+    def go_on(self) -> int:
+        """Goes on after the last step, without reading what it holds; with how many steps there are.
+
+        Raises:
+            UserError: if the last step cannot be read.
+        """
+        steps = sorted(self._steps.all_steps())
+        if steps:
+            plain = _read_record(self._steps, steps[-1])
+            self._state = {name: plain.get(name) for name in _NO_STATE}
+        return len(steps)
+
     def _arrays(self, name: str, number: int, shapes: PyTree[Any], digest: str | None) -> Any:
         """The arrays of a step in one of the folders, which the first host reads."""
         return hosts.from_first(lambda: _read_arrays(self._manager(name), number, shapes, digest), shapes)
@@ -234,6 +246,8 @@ class Checkpoints:
             if records[-1].get("format") not in _READ:
                 reason = f"it is of another format than {' and '.join(map(str, _READ))}, which this version reads"
                 raise _unusable(self._steps, number, reason)
+            if not {"experiment", "new_tasks", "record"} <= records[-1].keys():
+                raise _unusable(self._steps, number, "it does not say what it holds")
         return records
 
     def save_unfinished(self, unfinished: Unfinished) -> None:

@@ -62,6 +62,9 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
     whole = dataclasses.replace(first, num_tasks=following - first.first_task)
     dataset = data.load(first.dataset, data_folder or options["data"], first.image_size)
     learned = [restore(folder) for folder in order]
+    for folder, run in zip(order, learned, strict=True):
+        if run.num_tasks != run.experiment.num_tasks:
+            raise UserError(f"{folder} holds {run.num_tasks} tasks, and not {run.experiment.num_tasks}; leave it out")
 
     name = re.sub(r"~task=\d+(~try=\d+)?$", "", order[0].name)
     folder = results.new_folder(order[0].parent, f"{name}{_COLLECTED}")

@@ -91,18 +91,21 @@ def SupSup(
         raise UserError(f"the network has {net.num_outputs} outputs for {num_classes} classes; give it more")
     if experiment.method == "SeparateHeads" and not net.head:
         raise UserError("SeparateHeads needs to know the last layer; give Network(..., head=NAME)")
+    if experiment.scenario == "NNs":
+        raise UserError("scenario NNs learns from a stream; see supsup_jax.discovery.Learner")
     run = Run(experiment, Inputs(shape, per_channel[0], per_channel[1], num_classes), net)
-    if experiment.scenario != "GG" and experiment.method != "HopSupSup":
+    if experiment.scenario != "GG" and not net.uses_batch:
         run.inference()  # what does not fit is said before anything is learned
     return run
 
 
 def _inputs_of_format_2(experiment: Experiment) -> Inputs:
     """What images are to a run whose checkpoints do not say it."""
+    of_dataset = 100 if experiment.dataset == "cifar100" else 10
+    classes = {"SplitCIFAR100": 5, "SplitImageNet": 10}.get(experiment.benchmark, of_dataset)
     if experiment.dataset == "digits":
         digits = load_digits()
-        return Inputs(digits.image_shape, digits.mean, digits.std, digits.num_classes)
+        return Inputs(digits.image_shape, digits.mean, digits.std, classes)
     shapes = {"mnist": (28, 28, 1), "cifar100": (32, 32, 3), "imagenet": (*2 * (experiment.image_size,), 3)}
     mean, std = NORMALISATION[experiment.dataset]
-    classes = {"SplitCIFAR100": 5}
-    return Inputs(shapes[experiment.dataset], mean, std, classes.get(experiment.benchmark, 10))
+    return Inputs(shapes[experiment.dataset], mean, std, classes)

@@ -1,7 +1,7 @@
 """Classes and tasks of images, in batches of few sizes."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,11 +25,12 @@ class Prediction:
     """What a run says of images.
 
     Attributes:
-        labels: `(images,)`, what the classes are called: 0, 1, ... as the benchmark of a script numbers them, or the
-            labels that `Run.learn` was given.
+        labels: `(images,)`, what the likeliest class is called: 0, 1, ... as the benchmark of a script numbers them, or
+            the labels that `Run.learn` was given. Other outputs of the network than those of the task's classes are
+            left out; in evaluations, as in the paper's, an answer that is none of these is wrong.
         tasks: `(images,)`, with which task; -1 where a mask was recovered for all of them together (HopSupSup).
         logits: `(images, outputs)`, the network's outputs, the superfluous ones among them.
-        probabilities: `(images, classes)`, the softmax over the outputs that stand for classes.
+        probabilities: `(images, classes)`, the softmax over the outputs that stand for the task's classes; 0 beyond.
     """
 
     labels: np.ndarray
@@ -87,6 +88,46 @@ def inferred(
     what = net, method, weights, stats, store, num_tasks, inputs.normalise(jnp.asarray(images))
     scores = search.scores(*what)
     return search(*what) if search.search is binary else scores.argmin(-1).astype(jnp.int32), scores
+
+
+def classes_of(names: Sequence[list[Any] | None], num_classes: int) -> Int[np.ndarray, " tasks"]:
+    """How many classes each task has.
+
+    Args:
+        names: what the classes of each task are called, where it is one's own.
+        num_classes: classes of all other tasks.
+    """
+    return np.array([num_classes if own is None else len(own) for own in names], np.int32)
+
+
+def predicted(
+    logits: Float[np.ndarray, "images outputs"],
+    tasks: Int[np.ndarray, " images"],
+    names: Sequence[list[Any] | None],
+    num_classes: int,
+) -> Prediction:
+    """What outputs say of images.
+
+    Args:
+        logits: the outputs.
+        tasks: with which task; -1 where it is one of all, nobody knows which.
+        names: what the classes of each task are called, where it is one's own.
+        num_classes: classes of all other tasks.
+    """
+    # Where the task is not known, its classes are only if all tasks call them alike.
+    of_any = names[0] if names and all(own == names[0] for own in names) else None
+    named = [*names, of_any]  # the last one is that of task -1
+    counts = classes_of(named, num_classes)[tasks]
+    of_classes = np.where(np.arange(num_classes) < counts[:, None], logits[:, :num_classes], -np.inf)
+    probabilities = np.asarray(jax.nn.softmax(of_classes, axis=-1))
+    classes = of_classes.argmax(-1)
+    if all(own is None for own in named):
+        return Prediction(classes, tasks, logits, probabilities)
+    called = [
+        number if (own := named[task]) is None else own[number] for number, task in zip(classes, tasks, strict=True)
+    ]
+    alike = len({type(label) for own in named for label in own or [0]}) == 1
+    return Prediction(np.array(called, None if alike else object), tasks, logits, probabilities)
 
 
 def in_batches(function: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:

@@ -4,9 +4,10 @@ run = supsup_jax.restore("runs/quickstart/seed=1")
 run.predict(images).labels
 """
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from supsup_jax.inference import Inference
 from supsup_jax.learned import DiscoveredTasks, LearnedTasks
 from supsup_jax.methods import Kept, Method, Store
 from supsup_jax.networks import Network, Stats, Weights
-from supsup_jax.prediction import InferredTasks, Prediction, in_batches
+from supsup_jax.prediction import InferredTasks, Prediction, classes_of, in_batches, predicted
 from supsup_jax.records import Record, TaskResult
 from supsup_jax.recovery import Recovery
 from supsup_jax.training import task_key, weights_key
@@ -41,7 +42,8 @@ class Run:
     Tasks are numbered from 0 in the order in which they were learned, or discovered.
 
     Images are uint8 of 0 to 255, or floats of 0 to 1, `(images, height, width, channels)`, as the network gets to see
-    them: those of a benchmark that moves pixels have them moved already.
+    them: those of a benchmark that moves pixels have them moved already. Networks whose batch norm has no running
+    statistics (BNNet) answer by all images that are given together.
 
     Args:
         experiment: how it learns.
@@ -69,6 +71,7 @@ class Run:
         self.record, self.folder = Record(), None
         self.about = describe(experiment, inputs, self.weights)
         self.tasks = self._no_tasks()
+        self._steps = 0  # of its checkpoints, so many are known
         self._on_device: tuple[Weights, Store, Stats] | None = None
 
     @property
@@ -112,7 +115,8 @@ class Run:
         Raises:
             UserError: if there is no such task.
         """
-        return jax.tree.map(lambda leaf: leaf[self._existing(task)], self.stats)
+        number = self._existing(task)
+        return jax.tree.map(lambda leaf: leaf[number], self.stats)
 
     def predict(
         self,
@@ -144,7 +148,7 @@ class Run:
         for number in np.unique(tasks).tolist():
             rows = np.flatnonzero(tasks == number)
             logits[rows] = self._in_batches(lambda batch, task=number: self._logits(task, batch), images[rows])
-        return self._prediction(logits, tasks)
+        return predicted(logits, tasks, self._names(), self.inputs.num_classes)
 
     def infer_task(
         self, images: Any, return_scores: bool = False, search: str | None = None, objective: str | None = None
@@ -183,29 +187,13 @@ class Run:
             raise UserError("this run discovers its tasks in a stream; supsup_jax.discovery.Learner goes on with that")
         dataset, labels = own_dataset(self.inputs, data, test)
         parts = self._parts(dataset, steps)
-        number = self.experiment.first_task + self.num_tasks
-        started = self.tasks.started_from(self.weights)
-        trains_weights = self.method.trains_weights(number)
-        learn = programs.alone(parts, self.experiment.batch_size, trains_weights)
-        began = time.perf_counter()
-        shared = self.weights, self._fresh_stats, dataset.train, dataset.test, started
-        (description,) = zip(*parts.benchmark.tasks(dataset, 0, [0]), strict=True)
-        one = learn(shared, (Part(*description), task_key(self.experiment.seed, number)))
-        loss, accuracy = jax.device_get((one.loss, one.accuracy))
-        if not np.isfinite(loss[-1]):
-            raise UserError(f"the loss of task {number} is {loss[-1]}; try a smaller learning rate; nothing was saved")
-        kept, stats = jax.tree.map(lambda leaf: leaf[None], (one.kept, one.stats))
-        chunk, state = self.tasks.chunk(kept, stats, 1)
-        if self.method.in_turn(number):
-            state |= self.tasks.left(one.weights, one.legacy)
-        if state and self.experiment.initializer == "stored":
-            state = {"weights": jax.device_get(self.weights)} | state
-        last, best = float(accuracy[-1]), float(accuracy.max())
-        seconds = time.perf_counter() - began
-        result = TaskResult(number, records.now(), float(loss[-1]), last, best, seconds, labels=labels)
-        news = Record(tasks=[result])
-        if self.folder:
-            self._append(self.folder, chunk, news, state)
+        if not self.folder:
+            self._take_in(*self._learned_from(dataset, labels, parts))
+            return self.num_tasks - 1
+        with self._going_on(self.folder, self._steps) as checkpoints:  # before, so that nothing is learned in vain
+            chunk, news, state = self._learned_from(dataset, labels, parts)
+            checkpoints.save(chunk, news.to_json(), state or None)
+        self._steps += 1
         self._take_in(chunk, news, state)
         return self.num_tasks - 1
 
@@ -216,13 +204,15 @@ class Run:
             UserError: if the folder holds a run already, or nothing has been learned.
         """
         folder = Path(folder).expanduser()
-        if isinstance(self.tasks, DiscoveredTasks) or not self.num_tasks:
-            raise UserError("there are no tasks to save; learn one first" if not self.num_tasks else "copy its folder")
-        if (folder / "checkpoints").exists():
-            raise UserError(f"{folder} holds a run already; give a new folder")
+        if isinstance(self.tasks, DiscoveredTasks):
+            raise UserError("a run that discovers its tasks is saved as it learns; copy its folder")
+        if not self.num_tasks:
+            raise UserError("there are no tasks to save; learn one first")
         folder.mkdir(parents=True, exist_ok=True)
-        self._append(folder, self.tasks.whole(), self.record, self.tasks.state(self.weights), new=True)
-        self.folder = folder
+        with self._going_on(folder, 0) as checkpoints:
+            state = self.tasks.state(self.weights)
+            checkpoints.save(self.tasks.whole(), self.record.to_json(), state or None)
+        self.folder, self._steps = folder, 1
 
     def export(self, path: str | Path, task: int | None = None) -> None:
         """Writes `predict` as a program that JAX alone can run, on CPU and GPU (StableHLO, by `jax.export`).
@@ -237,9 +227,10 @@ class Run:
         Raises:
             UserError: if there is no such task, or the method cannot be exported.
         """
-        if isinstance(self.method, methods.HopSupSup):
-            raise UserError("HopSupSup recovers a mask from many images; that is not exported")
+        if self.net.uses_batch:
+            raise UserError("this network answers by the other images of its batch too; that is not exported")
         weights, store, stats = self._learned()
+        counts = jnp.asarray(classes_of(self._names(), self.inputs.num_classes))
         if task is not None:
             number = self._existing(task)
             effective, own = self.weights_for(number), self.stats_for(number)
@@ -256,7 +247,8 @@ class Run:
 
         def predict(image: Array) -> tuple[Array, Array, Array]:
             logits, task = logits_of(self.inputs.normalise(image[None])[0])
-            return logits[: self.inputs.num_classes].argmax().astype(jnp.int32), task, logits
+            of_task = jnp.where(jnp.arange(len(logits)) < counts[task], logits, -jnp.inf)
+            return of_task.argmax().astype(jnp.int32), task, logits
 
         exporting.export(predict, self.inputs.image_shape, Path(path).expanduser())
 
@@ -281,7 +273,7 @@ class Run:
                 check_weights(self.weights, step.run, folder)
             self._take_in(step.chunk, Record.from_json(step.record), {})
         self._take_in(None, Record(), saved.state or {})
-        self.folder = folder
+        self.folder, self._steps = folder, len(saved.steps)
 
     def _no_tasks(self) -> LearnedTasks | DiscoveredTasks:
         """What holds the tasks to come."""
@@ -314,7 +306,9 @@ class Run:
         return on_device
 
     def _existing(self, task: int) -> int:
-        if not 0 <= task < self.num_tasks:
+        """The number of a task, if there is such a one."""
+        self._learned()
+        if not isinstance(task, int | np.integer) or not 0 <= task < self.num_tasks:
             raise UserError(f"there is no task {task}; there are tasks 0 to {self.num_tasks - 1}")
         return int(task)
 
@@ -335,12 +329,17 @@ class Run:
         Raises:
             UserError: if the search or the objective are not for this run's method.
         """
-        masked = isinstance(self.method, methods.SupSup)
-        own = self.experiment.search if masked and self.experiment.search in ("one_shot", "binary") else None
-        search = search or own or ("one_shot" if masked else "exhaustive")
+        if isinstance(self.method, methods.HopSupSup | methods.LowerBound) or self.net.uses_batch:
+            raise UserError(
+                f"{self.experiment.method} with {self.experiment.network} cannot tell the task of a single image; give "
+                "task=..., or for HopSupSup to predict images of one task"
+            )
+        searches = ("one_shot", "binary", "exhaustive") if isinstance(self.method, methods.SupSup) else ("exhaustive",)
+        own = self.experiment.search if self.experiment.search in searches else searches[0]
+        search = search or (searches[0] if self.experiment.scenario == "GG" else own)
         objective = objective or self.experiment.objective
         for kind, value, values in (
-            ("search", search, ("one_shot", "binary", "exhaustive") if masked else ("exhaustive",)),
+            ("search", search, searches),
             ("objective", objective, ("entropy", "superfluous", *(["maximum"] if search == "exhaustive" else []))),
         ):
             if value not in values:
@@ -350,8 +349,6 @@ class Run:
         return inference_by(search, objective, self.inputs.num_classes)
 
     def _infer(self, images: np.ndarray, search: Inference) -> InferredTasks:
-        if isinstance(self.method, methods.HopSupSup):
-            raise UserError("HopSupSup keeps no masks to tell tasks apart; predict recovers one from images of a task")
         what = self.net, self.method, self.inputs, search, self.num_tasks, *self._learned()
         tasks, scores = self._in_batches(lambda batch: prediction.inferred(*what, batch), images)
         share = np.asarray(jax.nn.softmax(-scores, axis=-1))
@@ -370,37 +367,56 @@ class Run:
         return logits
 
     def _with_a_recovered_mask(self, images: np.ndarray, task: Any) -> Prediction:
-        """What HopSupSup says of images of one task."""
+        """What HopSupSup says of images of one task, in batches as large as in its evaluation."""
         if task is not None:
             raise UserError("HopSupSup keeps no task apart, so none can be given: it recovers a mask from the images")
         _, memory, _ = self._learned()
         recover = self.experiment.make_inference(self.inputs.num_classes)
         assert isinstance(recover, Recovery)
         batch = min(self.experiment.test_batch_size, len(images))
-        batches = self.inputs.normalise(jnp.asarray(images[: len(images) // batch * batch]))
-        mask, _ = recover(self.net, self.weights, memory, batches.reshape(-1, batch, *self.inputs.image_shape))
+        rows = np.arange(-(-len(images) // batch) * batch).reshape(-1, batch) % len(images)
+        batches = self.inputs.normalise(images[rows.reshape(-1)]).reshape(*rows.shape, *self.inputs.image_shape)
+        mask, _ = recover(self.net, self.weights, memory, batches)
         effective = self.method.combine(self.weights, mask)
-        logits, _ = self.net.apply(effective, {}, self.inputs.normalise(jnp.asarray(images)), train=False)
-        return self._prediction(np.asarray(logits), np.full(len(images), -1, np.int32))
+        logits = jax.lax.map(lambda images: self.net.apply(effective, {}, images, train=False)[0], batches)
+        logits = np.asarray(logits).reshape(rows.size, -1)[: len(images)]
+        return predicted(logits, np.full(len(images), -1, np.int32), self._names(), self.inputs.num_classes)
 
-    def _prediction(self, logits: np.ndarray, tasks: np.ndarray) -> Prediction:
-        of_classes = logits[:, : self.inputs.num_classes]
-        classes = of_classes.argmax(-1)
-        names = [self._names(task) for task in range(self.num_tasks)]
-        labels = classes
-        if any(own is not None for own in names):
-            # With as many outputs as the run has, a task of fewer classes can be sure of none of its own.
-            for task in np.unique(tasks).tolist():
-                if (own := names[task]) is not None:
-                    rows = tasks == task
-                    classes[rows] = of_classes[rows, : len(own)].argmax(-1)
-            labels = [own[c] if (own := names[t]) is not None else c for c, t in zip(classes, tasks, strict=True)]
-            labels = np.array(labels, None if len({type(label) for label in labels}) == 1 else object)
-        return Prediction(labels, tasks, logits, np.asarray(jax.nn.softmax(of_classes, axis=-1)))
+    def _names(self) -> list[list[Any] | None]:
+        """What the classes of each task are called, where it is one's own."""
+        if isinstance(self.tasks, DiscoveredTasks):
+            return [None] * self.num_tasks
+        return [result.labels for result in self.record.tasks]
 
-    def _names(self, task: int) -> list[Any] | None:
-        """What the classes of a task are called, where it is one's own."""
-        return self.record.tasks[task].labels if isinstance(self.tasks, LearnedTasks) else None
+    def _learned_from(self, dataset: Dataset, labels: list[Any], parts: Parts) -> tuple[Chunk, Record, dict[str, Any]]:
+        """A task, learned: what is kept of it, what was measured, and what it replaces."""
+        assert isinstance(self.tasks, LearnedTasks)
+        number = self.experiment.first_task + self.num_tasks
+        learn = programs.alone(parts, self.experiment.batch_size, self.method.trains_weights(number))
+        started = time.perf_counter()
+        before = self.tasks.started_from(self.weights)
+        (description,) = zip(*parts.benchmark.tasks(dataset, 0, [0]), strict=True)
+        shared = self.weights, self._fresh_stats, dataset.train, dataset.test, before
+        one = learn(shared, (Part(*description), task_key(self.experiment.seed, number)))
+        loss, accuracy = jax.device_get((one.loss, one.accuracy))
+        if not np.isfinite(loss[-1]):
+            raise UserError(f"the loss of task {number} is {loss[-1]}; try a smaller learning rate; nothing was saved")
+        kept, stats = jax.tree.map(lambda leaf: leaf[None], (one.kept, one.stats))
+        chunk, state = self.tasks.chunk(kept, stats, 1)
+        if self.method.in_turn(number):
+            state |= self.tasks.left(one.weights, one.legacy)
+        if state and self.experiment.initializer == "stored":
+            state = {"weights": jax.device_get(self.weights)} | state
+        result = TaskResult(
+            number,
+            records.now(),
+            loss=float(loss[-1]),
+            accuracy=float(accuracy[-1]),
+            best=float(accuracy.max()),
+            seconds=time.perf_counter() - started,
+            labels=labels,
+        )
+        return chunk, Record(tasks=[result]), state
 
     def _parts(self, dataset: Dataset, steps: int | None) -> Parts:
         """What it takes to learn from a user's arrays."""
@@ -417,17 +433,21 @@ class Run:
         own = self.net if experiment.network == "own" else experiment.make_network(self.inputs.image_shape)
         return experiment.build(dataset, own)
 
-    def _append(self, folder: Path, chunk: Any, news: Record, state: dict[str, Any], new: bool = False) -> None:
-        """Saves what has come; the run must be as it was when it was read.
+    @contextlib.contextmanager
+    def _going_on(self, folder: Path, steps: int) -> Iterator[Checkpoints]:
+        """The checkpoints of a folder that no other process uses meanwhile, and that holds so many steps.
 
         Raises:
-            UserError: if another process is using the folder, or has gone on with the run.
+            UserError: if another process is using the folder, or it holds others.
         """
         try:
             with FileLock(folder / ".lock", timeout=0), Checkpoints(folder, self.about) as checkpoints:
-                earlier = [] if new else checkpoints.restore(self.tasks.shapes, self.tasks.state_shapes()).steps
-                if sum(step.chunk.num_tasks for step in earlier if step.chunk) != (0 if new else self.num_tasks):
-                    raise UserError(f"{folder} has gone on since it was read; restore it again")
-                checkpoints.save(chunk, news.to_json(), state or None)
+                if checkpoints.go_on() != steps:
+                    raise UserError(
+                        f"{folder} holds a run already; give a new folder"
+                        if not steps
+                        else f"{folder} has other steps than were read; restore all of it, and go on with that"
+                    )
+                yield checkpoints
         except Timeout as error:
             raise UserError(f"{folder} is in use by another process; wait for it") from error

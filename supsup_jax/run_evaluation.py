@@ -30,7 +30,7 @@ Own = Sequence[tuple[Any, Any]]
 
 @dataclass(frozen=True)
 class RunEvaluation:
-    """Accuracies of tasks, as fractions.
+    """Accuracies of tasks, as fractions. As in the paper, an answer that is no class of the task is wrong.
 
     Attributes:
         tasks: their numbers.
@@ -130,8 +130,8 @@ def _recovered(
 ) -> RunEvaluation:
     """Evaluates tasks whose masks are recovered from a memory; with the task given, with the masks noted to measure."""
     assert isinstance(run.method, HopSupSup)
-    if len(chosen) < run.num_tasks:
-        raise UserError("HopSupSup is evaluated over all tasks; leave tasks out")
+    if chosen.tolist() != [*range(run.num_tasks)]:
+        raise UserError("HopSupSup is evaluated over all tasks, in order; leave tasks out")
     like = run.method.init_task(jax.random.key(0), run.weights)
     truth = masks_from_hex([result.mask or "" for result in run.record.tasks], like)
     seed_and_weights = run.experiment.seed, run.weights
@@ -141,7 +141,7 @@ def _recovered(
 
 
 def _from_disk(run: Run, chosen: np.ndarray, benchmark: Benchmark, dataset: Dataset, described: Any) -> np.ndarray:
-    """The accuracies of tasks whose images are decoded task by task."""
+    """The accuracies of tasks whose images are decoded task by task; those that cannot be read count for nothing."""
     measure, accuracies = sharded.measure(run.net, benchmark), []
     for row, place in enumerate(chosen.tolist()):
         one = jax.tree.map(lambda leaf, row=row: leaf[row], described)

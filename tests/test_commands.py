@@ -126,7 +126,9 @@ def test_every_command_explains_itself(command, name, monkeypatch, capsys):
         (["evaluate", "RUN", "--tasks", "1:9"], ["task 3 cannot be evaluated", "0 to 2"]),
         (["evaluate", "RUN", "--tasks", "all"], ["--tasks all names no tasks"]),
         (["evaluate", "RUN", "--task", "guessed"], ["guessed", "given"]),
+        (["predict", "RUN", "deep.png"], ["deep.png cannot be read", "not of 8 bits"]),
         (["import-torch", "RUN", "new", "--set", "network"], ["--set network sets nothing"]),
+        (["import-torch", "RUN", "new", "--set", "num_tasks=[1"], ["--set num_tasks=[1 has no value"]),
     ],
 )
 def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(command, run, tmp_path, arguments, words):
@@ -134,6 +136,7 @@ def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(command, 
     (tmp_path / "cut.npy").write_bytes((tmp_path / "good.npy").read_bytes()[:90])
     np.save("objects.npy", np.array([{}, 1], object), allow_pickle=True)
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n")
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "deep.png")
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("text")
     before = {path for path in tmp_path.rglob("*")}

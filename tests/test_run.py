@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from supsup_jax import UserError, inference, scenarios, training
 from supsup_jax.data import Inputs
 from supsup_jax.experiment import Experiment
 from supsup_jax.networks import Network, kaiming_normal
+from supsup_jax.prediction import predicted
 
 DATASET = small_dataset()
 NAMES = np.array(["nought", "one", "two", "three"])
@@ -181,7 +183,9 @@ def test_any_linen_module_learns_and_is_handed_in_again(tmp_path):
         ss.restore(tmp_path / "run", network=Network(ConvNet(4), (4, 4, 1), kaiming_normal))
 
 
-def test_hopsupsup_recovers_a_mask_from_images_of_one_task(tmp_path):
+@pytest.fixture(scope="module")
+def hop(tmp_path_factory):
+    """The folder of a run of HopSupSup."""
     experiment = Experiment(
         "hop",
         benchmark="SplitMNIST",
@@ -199,15 +203,73 @@ def test_hopsupsup_recovers_a_mask_from_images_of_one_task(tmp_path):
         through_memory=True,
         attempts=2,
     )
-    scenarios.loop_of(experiment).run(experiment, DATASET, tmp_path)
-    run = ss.restore(tmp_path)
+    folder = tmp_path_factory.mktemp("hop")
+    scenarios.loop_of(experiment).run(experiment, DATASET, folder)
+    return folder
+
+
+def test_hopsupsup_recovers_a_mask_from_images_of_one_task(hop, tmp_path):
+    run = ss.restore(hop)
     rows = np.flatnonzero(DATASET.test.labels < 2)
     predicted = run.predict(DATASET.test.images[rows])
     assert (predicted.labels == DATASET.test.labels[rows]).mean() > 0.7
     assert set(predicted.tasks.tolist()) == {-1}
-    for wrong in (lambda: run.predict(DATASET.test.images, task=0), lambda: run.mask(0), lambda: run.weights_for(0)):
+    for wrong in (
+        lambda: run.predict(DATASET.test.images, task=0),
+        lambda: run.infer_task(DATASET.test.images),
+        lambda: run.mask(0),
+        lambda: run.weights_for(0),
+        lambda: run.export(tmp_path / "run.bin"),
+        lambda: ss.evaluate(run, tasks=[1, 0], data=DATASET),
+    ):
         with pytest.raises(UserError):
             wrong()
+
+
+def test_where_nobody_knows_the_task_labels_are_those_that_all_tasks_share():
+    logits = np.eye(3, dtype=np.float32)
+    unknown = np.full(3, -1)
+    assert predicted(logits, unknown, [["a", "b", "c"]] * 2, 3).labels.tolist() == ["a", "b", "c"]
+    assert predicted(logits, unknown, [["a", "b", "c"], ["d", "e"]], 3).labels.tolist() == [0, 1, 2]
+
+
+def test_networks_that_answer_by_the_batch_infer_and_export_nothing(tmp_path):
+    run = ss.SupSup("BNNet", **INPUTS, method="UpperBound", width=0.01, features=6, steps=5, batch_size=16)
+    run.learn(moved(0, DATASET.train))
+    assert run.predict(moved(0)[0], task=0).logits.shape == (96, 6)
+    for wrong in (lambda: run.infer_task(IMAGES), lambda: run.export(tmp_path / "x", 0), lambda: run.predict(IMAGES)):
+        with pytest.raises(UserError):
+            wrong()
+
+
+def test_a_task_of_few_classes_is_answered_with_its_own_also_by_what_is_exported(tmp_path):
+    run = learned(steps=1)
+    images, labels = moved(1, DATASET.train)
+    run.learn((images[labels < 2], labels[labels < 2]), steps=1)
+    others = moved(1)[0]
+    said = run.predict(others, task=2)
+    assert set(said.labels.tolist()) <= {0, 1}
+    assert set(said.logits[:, :4].argmax(-1).tolist()) - {0, 1}, "nothing is left out"
+    np.testing.assert_array_equal(said.probabilities[:, 2:], 0)
+    np.testing.assert_array_equal(said.probabilities.argmax(-1), said.labels)
+    for task in (2, None):
+        run.export(tmp_path / "run.bin", task)
+        program = jax.export.deserialize(bytearray((tmp_path / "run.bin").read_bytes()))
+        classes, _, _ = program.call(others)
+        np.testing.assert_array_equal(classes, run.predict(others, task=task).probabilities.argmax(-1))
+
+
+def test_learning_reads_no_more_than_the_last_step(saved, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(saved, folder)
+    run = ss.restore(folder)
+    run.learn(PAIR, steps=2)
+    damaged = folder / "checkpoints/0/record/metadata"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(b"")
+    run.learn(PAIR, steps=2)
+    damaged.write_bytes(whole)
+    assert ss.restore(folder).num_tasks == 4
 
 
 @pytest.mark.parametrize("task", [None, 1])
@@ -264,6 +326,15 @@ PAIR = IMAGES, np.array([0, 1])
         (lambda run: run.predict(IMAGES, search="exhaust"), "give one_shot or binary or exhaustive"),
         (lambda run: run.infer_task(IMAGES, objective="maximum"), "give entropy or superfluous"),
         (lambda run: run.mask(2), "there is no task 2"),
+        (lambda run: run.mask(0.9), "there is no task 0.9"),
+        (lambda run: run.stats_for(2), "there is no task 2"),
+        (lambda run: run.predict([[1], [1, 2]]), "of several shapes"),
+        (lambda run: run.learn((IMAGES, [1, "a"])), "numbers and texts"),
+        (lambda run: run.learn((IMAGES, [[1], [1, 2]])), "of several shapes"),
+        (
+            lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1), scenario="NNs"),
+            "learns from a stream",
+        ),
         (lambda run: run.learn((IMAGES, np.array([0]))), "a number or a text for each of 2 images"),
         (lambda run: run.learn((IMAGES, np.array([[0], [1]]))), "a number or a text for each"),
         (lambda run: run.learn((np.resize(IMAGES, (5, 4, 4, 1)), np.arange(5))), "tells 4 classes apart"),
@@ -311,8 +382,13 @@ def test_a_folder_that_is_used_or_has_gone_on_is_left_alone(saved, tmp_path):
     with FileLock(folder / ".lock"), pytest.raises(UserError, match="in use by another process"):
         run.learn(PAIR, steps=2)
     run.learn(PAIR, steps=2)
-    with pytest.raises(UserError, match="has gone on since it was read"):
-        other.learn(PAIR, steps=2)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    for behind in (other, ss.restore(folder, step=0)):
+        with pytest.raises(UserError, match="has other steps than were read"):
+            behind.learn(PAIR, steps=2)
+    with pytest.raises(UserError, match="holds a run already"):
+        learned(steps=2).save(folder)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
     assert other.num_tasks == 2
     with pytest.raises(UserError, match="holds a run already"):
         run.save(folder)

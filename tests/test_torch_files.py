@@ -1,4 +1,5 @@
 import argparse
+import dataclasses
 import math
 import os
 import pathlib
@@ -271,12 +272,14 @@ def test_a_resnet50_of_one_task_imports(golden, tmp_path):
 
 
 def test_a_masked_run_of_one_task_is_written_as_the_originals_runs_of_one(tmp_path):
-    run = learned("SupSup", 1, sparsity=4.0)
+    run = learned("SupSup", 1, er_scale=4.0, scenario="GG", first_task=3)
+    run.record.tasks[0] = dataclasses.replace(run.record.tasks[0], task=3)
     export_torch(run, tmp_path / "final.pt")
     content = torch.load(tmp_path / "final.pt", weights_only=True)
     assert sorted(content["state_dict"]) == sorted(f"linear.{n}.{w}" for n in (0, 2, 4) for w in ("scores", "weight"))
-    assert (content["args"]["task_eval"], content["args"]["conv_type"]) == (0, "MaskConv")
+    assert (content["args"]["task_eval"], content["args"]["conv_type"]) == (3, "MaskConv")
     other = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
+    assert (other.experiment.first_task, [result.task for result in other.record.tasks]) == (3, [3])
     jax.tree.map(np.testing.assert_array_equal, other.store, run.store)
 
 

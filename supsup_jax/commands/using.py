@@ -200,5 +200,8 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         name, equals, value = pair.partition("=")
         if not equals:
             raise UserError(f"--set {pair} sets nothing; give name=value, such as network=LeNet")
-        settings[name] = yaml.safe_load(value)
+        try:
+            settings[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--set {pair} has no value that YAML knows; quote it, such as name='a text'") from None
     return settings

@@ -53,7 +53,10 @@ class Inputs(NamedTuple):
         Raises:
             UserError: if they have another shape, type or range.
         """
-        images = np.asarray(given)
+        try:
+            images = np.asarray(given)
+        except ValueError:
+            raise UserError("the images are of several shapes; give one array") from None
         if self.image_shape[-1:] == (1,) and images.shape[1:] == self.image_shape[:-1]:
             images = images[..., None]
         if images.ndim != 1 + len(self.image_shape) or images.shape[1:] != self.image_shape:

@@ -43,9 +43,14 @@ def labelled(inputs: Inputs, data: tuple[Any, Any], names: list[Any]) -> Split:
 
 
 def _checked(inputs: Inputs, data: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = inputs.images(data[0]), np.asarray(data[1])
-    if labels.dtype == object:
-        labels = np.array(labels.tolist())
+    images = inputs.images(data[0])
+    plain = data[1] if isinstance(data[1], np.ndarray) and data[1].dtype != object else list(data[1])
+    if isinstance(plain, list) and len({isinstance(label, str) for label in plain}) > 1:
+        raise UserError("the labels are numbers and texts; give one or the other")
+    try:
+        labels = np.asarray(plain)
+    except ValueError:
+        raise UserError(f"the labels are of several shapes; give one for each of {len(images)} images") from None
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "biufU":
         raise UserError(
             f"the labels are {labels.dtype} of shape {labels.shape}; give a number or a text for each of "

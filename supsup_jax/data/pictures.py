@@ -10,6 +10,7 @@ from supsup_jax.data.inputs import Inputs
 from supsup_jax.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def read(path: Path, inputs: Inputs, shorter_side: int | None = None) -> tuple[list[str], np.ndarray]:
@@ -48,10 +49,12 @@ def _read(path: Path, inputs: Inputs, shorter_side: int | None) -> UInt8[np.ndar
     height, width, channels = inputs.image_shape
     try:
         with Image.open(path) as opened:
+            if opened.mode not in _MODES:  # Pillow would cut off what is more than 8 bits
+                raise ValueError(f"its pixels are {opened.mode}, and not of 8 bits")
             image = opened.convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read ({error}); mend it, or take it away") from None
-    if shorter_side is not None and image.size != (width, height):
+    if shorter_side is not None:
         scale = max(shorter_side / min(image.size), height / image.height, width / image.width)
         image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BILINEAR)
         left, top = (image.width - width) // 2, (image.height - height) // 2

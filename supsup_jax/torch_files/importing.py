@@ -150,7 +150,7 @@ def _mask(scores: np.ndarray, density: float | None) -> np.ndarray:
 def _results(run: Run, file: File, numbers: list[int], hexes: list[str]) -> list[TaskResult]:
     """What the file says of how well its tasks were learned."""
     if measured := file.ours.get("tasks"):
-        return [TaskResult(**measured[number]) for number in numbers]
+        return [TaskResult(**result) for result in measured[: len(numbers)]]
     labels = list(range(run.inputs.num_classes)) if run.experiment.benchmark == "own" else None
 
     def of(said: Any, number: int) -> float:
