@@ -67,7 +67,12 @@ class Run:
     def __init__(self, experiment: Experiment, inputs: Inputs, net: Network):
         self.experiment, self.inputs, self.net = experiment, inputs, net
         self.method: Method = experiment.make_method(net.head)
-        self.weights, self._fresh_stats = net.init(weights_key(experiment.seed))
+        if experiment.initializer == "stored":  # they are still to be read
+            weights, _ = jax.eval_shape(net.init, jax.random.key(0))
+            self.weights = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
+            self._fresh_stats = net.init_stats()
+        else:
+            self.weights, self._fresh_stats = net.init(weights_key(experiment.seed))
         self.record, self.folder = Record(), None
         self.about = describe(experiment, inputs, self.weights)
         self.tasks = self._no_tasks()

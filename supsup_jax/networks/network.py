@@ -87,6 +87,14 @@ class Network:
         )
         return weights, rest.get("batch_stats", {})
 
+    def init_stats(self) -> Stats:
+        """The initial values of the statistics alone, without drawing weights."""
+
+        def own() -> dict[str, Any]:
+            return dict(self.module.init(jax.random.key(0), jnp.zeros((1, *self.input_shape)), train=False))
+
+        return jax.jit(lambda: own().get("batch_stats", {}))()
+
     def apply(
         self, weights: Weights, stats: Stats, x: Float[Array, "batch ..."], train: bool
     ) -> tuple[Float[Array, "batch outputs"], Stats]:
