@@ -253,7 +253,9 @@ def test_a_job_array_finishes_and_a_partition_that_does_not_exist_leaves_nothing
     assert all(results.is_finished(seed, [2]) for seed in seeds_of(tmp_path))
 
 
-def test_a_member_that_is_killed_is_submitted_again_alone_and_goes_on(slurm, tmp_path):
+def test_a_member_that_is_killed_is_submitted_again_alone_and_goes_on(slurm, tmp_path, monkeypatch):
+    # What is killed must not leave half of a compiled program behind for other tests.
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
     long = [*LONG, *slurm]
     with subprocess.Popen(command(*long), cwd=tmp_path, text=True, stderr=subprocess.PIPE) as watching:
         killed, other = seeds_of(tmp_path)

@@ -6,13 +6,13 @@ A block with `<!-- not run -->` above it wants data or files that are not here.
 
 import dataclasses
 import re
-import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from supsup_jax.__main__ import main
 from supsup_jax.cluster import Cluster
 from supsup_jax.commands import COMMANDS
 from supsup_jax.experiment import Experiment
@@ -51,7 +51,7 @@ def test_the_code_of_a_page_runs(name, tmp_path, monkeypatch, capsys):
                 python, _, package, *arguments = line.split()
                 assert (python, package) == ("python", "supsup_jax"), line
                 monkeypatch.setattr(sys, "argv", [package, *arguments])
-                runpy.run_module(package, run_name="__main__")
+                main()
 
 
 @pytest.mark.parametrize("name", NAMES)
