@@ -378,7 +378,9 @@ def _plot_accuracy(axes: Any, record: Record) -> None:
         means = [100 * np.mean(getattr(result, name)) for result in results]
         axes.plot(learned, means, style, color=colour, label=label, markerfacecolor="none")
     low, high = axes.get_ylim()
+    high = min(high, 100.0)
     axes.set_ylim(min(low, high - 5), high + 0.2)  # differences of a fraction of a point are not to look like cliffs
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="tasks learned", ylabel="mean accuracy over tasks learned (%)", xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(loc="best")
