@@ -102,8 +102,12 @@ def experiment_of(plain: dict[str, Any], path: Path) -> Experiment:
     Raises:
         UserError: if a name does not exist, or its value is of another type or out of range.
     """
-    named = {"sparsity" if name == "er_scale" else name: value for name, value in plain.items()}
-    return Experiment(**fields_of(named, path))
+    return Experiment(**fields_by_name(plain, path))
+
+
+def fields_by_name(plain: dict[str, Any], path: Path) -> dict[str, Any]:
+    """As `fields_of`, of settings that are called as the fields are, `er_scale` too."""
+    return fields_of({"sparsity" if name == "er_scale" else name: value for name, value in plain.items()}, path)
 
 
 def write_run(

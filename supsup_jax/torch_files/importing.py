@@ -14,7 +14,7 @@ from supsup_jax.learned import LearnedTasks
 from supsup_jax.memory_evaluation import masks_as_hex
 from supsup_jax.records import TaskResult, now
 from supsup_jax.run import Run
-from supsup_jax.settings import fields_of
+from supsup_jax.settings import fields_by_name
 from supsup_jax.torch_files.contents import (
     Leaf,
     architecture_of,
@@ -51,8 +51,7 @@ def import_torch(path: Path, output: Path, **settings: Any) -> Path:
         UserError: if the file cannot be used, or does not fit the settings, or the folder holds a run already.
     """
     path = Path(path).expanduser()
-    plain = {"sparsity" if name == "er_scale" else name: value for name, value in settings.items()}
-    settings = fields_of(plain, Path("import_torch"))
+    settings = fields_by_name(settings, Path("import_torch"))
     file = read(path)
     architecture = architecture_of(file, settings)
     inputs = inputs_of(file, architecture, settings)
