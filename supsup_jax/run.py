@@ -241,17 +241,18 @@ class Run:
             effective, own = self.weights_for(number), self.stats_for(number)
 
             def logits_of(image: Array) -> tuple[Array, Array]:
-                logits, _ = self.net.apply(effective, own, image[None], train=False)
+                logits, _ = self.net.apply(effective, own, self.inputs.normalise(image[None]), train=False)
                 return logits[0], jnp.int32(number)
         else:
             search = self.inference()
 
             def logits_of(image: Array) -> tuple[Array, Array]:
-                (picked,) = search(self.net, self.method, weights, stats, store, self.num_tasks, image[None])
-                return self._logits_of(weights, store, stats, picked, image[None])[0], picked
+                what = self.net, self.method, weights, stats, store, self.num_tasks
+                (picked,) = search(*what, self.inputs.normalise(image[None]))
+                return self._logits(picked, image[None])[0], picked
 
         def predict(image: Array) -> tuple[Array, Array, Array]:
-            logits, task = logits_of(self.inputs.normalise(image[None])[0])
+            logits, task = logits_of(image)
             of_task = jnp.where(jnp.arange(len(logits)) < counts[task], logits, -jnp.inf)
             return of_task.argmax().astype(jnp.int32), task, logits
 
@@ -359,17 +360,11 @@ class Run:
         share = np.asarray(jax.nn.softmax(-scores, axis=-1))
         return InferredTasks(tasks, scores, np.take_along_axis(share, tasks[:, None], 1)[:, 0])
 
-    def _logits(self, task: int, images: np.ndarray) -> Array:
+    def _logits(self, task: int | Array, images: np.ndarray | Array) -> Array:
         return prediction.logits(self.net, self.method, self.inputs, *self._learned(), jnp.int32(task), images)
 
     def _in_batches(self, function: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
         return jax.device_get(function(images)) if self.net.uses_batch else in_batches(function, images)
-
-    def _logits_of(self, weights: Weights, store: Store, stats: Stats, task: Array, images: Array) -> Array:
-        """The logits of normalised images."""
-        effective = self.method.combine(weights, self.method.unpack(store, task))
-        logits, _ = self.net.apply(effective, jax.tree.map(lambda leaf: leaf[task], stats), images, train=False)
-        return logits
 
     def _with_a_recovered_mask(self, images: np.ndarray, task: Any) -> Prediction:
         """What HopSupSup says of images of one task, in batches as large as in its evaluation."""
