@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from filelock import FileLock
-from toys import ConvNet, small_dataset
+from toys import HOPSUPSUP, ConvNet, small_dataset
 
 import supsup_jax as ss
 from supsup_jax import UserError, inference, scenarios, training
@@ -186,23 +187,7 @@ def test_any_linen_module_learns_and_is_handed_in_again(tmp_path):
 @pytest.fixture(scope="module")
 def hop(tmp_path_factory):
     """The folder of a run of HopSupSup."""
-    experiment = Experiment(
-        "hop",
-        benchmark="SplitMNIST",
-        method="HopSupSup",
-        network="BNNet",
-        search="recovery",
-        optimizer="SGD",
-        features=4,
-        width=0.02,
-        num_tasks=2,
-        steps=30,
-        batch_size=16,
-        test_batch_size=8,
-        learning_rate=0.1,
-        through_memory=True,
-        attempts=2,
-    )
+    experiment = dataclasses.replace(HOPSUPSUP, steps=30, through_memory=True, attempts=2)
     folder = tmp_path_factory.mktemp("hop")
     scenarios.loop_of(experiment).run(experiment, DATASET, folder)
     return folder

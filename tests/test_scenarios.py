@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from filelock import FileLock
-from toys import small_dataset
+from toys import HOPSUPSUP, small_dataset
 
 import supsup_jax
 from supsup_jax import UserError, masks, scenarios, training
@@ -29,21 +29,7 @@ OTHERS = {
     ),
     "BatchE, Rand W": dataclasses.replace(SHORT, method="BatchE", random_weights=True, scenario="GG"),
     "LowerBound": dataclasses.replace(SHORT, method="LowerBound", scenario="GG", weights_learning_rate=1e-2),
-    "HopSupSup": Experiment(
-        "hop",
-        benchmark="SplitMNIST",
-        method="HopSupSup",
-        network="BNNet",
-        search="recovery",
-        optimizer="SGD",
-        features=4,
-        width=0.02,
-        num_tasks=2,
-        steps=20,
-        batch_size=16,
-        test_batch_size=8,
-        learning_rate=0.1,
-    ),
+    "HopSupSup": HOPSUPSUP,
     "SupSup, every task tried": dataclasses.replace(SHORT, search="exhaustive", num_tasks=3, eval_at=(2,)),
     "NNs": dataclasses.replace(SHORT, scenario="NNs", check_every=8, fewest_masks=2, novelty=1.05, images_per_task=9),
 }

@@ -7,6 +7,7 @@ import numpy as np
 from flax import linen as nn
 
 from supsup_jax.data import Dataset, Split
+from supsup_jax.experiment import Experiment
 from supsup_jax.networks import Network
 from supsup_jax.networks.layers import BatchNorm
 
@@ -71,3 +72,21 @@ def small_dataset(samples=96, seed=0) -> Dataset:
     images = images.astype(np.uint8)
     train, test = Split(images[:samples], labels[:samples]), Split(images[samples:], labels[samples:])
     return Dataset(train, test, (0.3,), (0.3,))
+
+
+HOPSUPSUP = Experiment(
+    "hop",
+    benchmark="SplitMNIST",
+    method="HopSupSup",
+    network="BNNet",
+    search="recovery",
+    optimizer="SGD",
+    features=4,
+    width=0.02,
+    num_tasks=2,
+    steps=20,
+    batch_size=16,
+    test_batch_size=8,
+    learning_rate=0.1,
+)
+"""Masks of two tasks of `small_dataset` in a Hopfield memory."""
