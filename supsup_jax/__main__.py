@@ -2,6 +2,7 @@
 
 import tyro
 
+from supsup_jax import backend
 from supsup_jax.commands import COMMANDS
 from supsup_jax.launch import ends_in_one_line
 from supsup_jax.options import complaints_as_errors
@@ -12,6 +13,7 @@ def main() -> None:
     """Does what the command line says."""
     with complaints_as_errors():
         command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m supsup_jax", description=__doc__)
+    backend.keep_compiled()
     command.run()
 
 

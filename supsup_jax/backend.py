@@ -1,7 +1,10 @@
-"""What kind of machine this is, how much of its memory a step of a computation may take, and what arrays take."""
+"""What kind of machine this is, how much of its memory computations may take, and where it keeps what it compiled."""
 
+import hashlib
 import math
 import os
+import platform
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,6 +33,35 @@ def cores() -> int:
 def memory(device: Any) -> int:
     """The memory of an accelerator, in bytes; a cautious guess where it does not say."""
     return (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
+
+
+def keep_compiled() -> None:
+    """Keeps what is compiled on disk, for later processes; call it before JAX compiles anything.
+
+    The folder is the user's cache, of at most 1 GiB, unless `JAX_COMPILATION_CACHE_DIR` names another. There is one for
+    each kind of processor: nodes of a cluster that share a home may differ, and code for one can crash on another.
+    Where it cannot be made, nothing is kept.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return
+    processor = hashlib.sha256(f"{platform.machine()}{_processor_features()}".encode()).hexdigest()[:12]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "supsup_jax" / f"compiled-{processor}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", 2**30)
+    # The first steps of a run are many small programs.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _processor_features() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux: a home there is one machine's
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 def num_bytes(tree: Any) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from supsup_jax import data, figures, hosts, interruption, parallel, results, sweep
+from supsup_jax import backend, data, figures, hosts, interruption, parallel, results, sweep
 from supsup_jax.cluster import Cluster, Jobs
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
@@ -60,6 +60,7 @@ def main(experiment: Experiment, description: str | None, sparsities: tuple[floa
         SystemExit: with status 1 if a run of several failed, 2 after an error of the user's, 130 if interrupted.
     """
     experiments, options, cluster = parse(experiment, description, sparsities)
+    backend.keep_compiled()
     if len(experiments) > 1 or options.gpu_sets or cluster.cluster:
         _sweep(experiments, options, cluster)
         return []
