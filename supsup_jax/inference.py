@@ -82,7 +82,7 @@ def alpha_gradient(
     Raises:
         ValueError: if the images do not divide into picks.
     """
-    bank = masks.first(bank, num_tasks)
+    bank = masks.narrow(bank, num_tasks)
     groups = _grouped(images, images_per_pick)
     rows = jnp.broadcast_to(alphas, (len(groups), num_tasks))
 
@@ -122,7 +122,7 @@ def one_shot(
     Raises:
         ValueError: if the images do not divide into picks.
     """
-    bank, everything = masks.first(bank, num_tasks), np.ones(num_tasks, bool)
+    bank, everything = masks.narrow(bank, num_tasks), np.ones(num_tasks, bool)
     gradient = gradient_among(net, weights, stats, bank, everything, images, objective, images_per_pick)
     return gradient.argmin(-1).astype(jnp.int32)
 
@@ -156,7 +156,7 @@ def gradient_among(
         ValueError: if the images do not divide into picks.
     """
     num_tasks = len(chosen)
-    bank = masks.first(bank, num_tasks)
+    bank = masks.narrow(bank, num_tasks)
     equal = jax.tree.map(lambda kept: kept / chosen.sum(), masks.count(bank, jnp.asarray(chosen)[None]))
 
     def derivatives(groups: Array) -> Array:
@@ -199,7 +199,7 @@ def binary_path(
 
     Args are those of `one_shot`.
     """
-    bank = masks.first(bank, num_tasks)
+    bank = masks.narrow(bank, num_tasks)
     sizes = [num_tasks]
     while sizes[-1] > 1:
         sizes.append(-(-sizes[-1] // 2))

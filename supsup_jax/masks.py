@@ -9,7 +9,7 @@ Seen as a matrix of weights × tasks, a bank is multiplied from either side with
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,9 +23,11 @@ from supsup_jax import backend
 
 Bank = PyTree[UInt8[Array | np.ndarray, "..."]]
 
-# Up to so many images XLA's CPU backend sums each one's bits faster than it multiplies matrices, and counts bits
-# faster than it superposes.
-_FEW = 2
+# Up to so many gradients a CPU sums faster than it multiplies matrices.
+_FEW = 8
+
+# So many sums of floats stay in a core's cache.
+_SUMS = 2**16
 
 
 @jax.custom_jvp
@@ -245,12 +247,21 @@ def first(bank: Bank, num_tasks: int) -> Bank:
     Raises:
         ValueError: if the bank cannot hold so many, or none are asked for.
     """
-    if not 1 <= num_tasks <= 8 * bytes_per_weight(bank):
-        raise ValueError(f"a bank of {bytes_per_weight(bank)} bytes a weight does not hold {num_tasks} tasks")
-    size = -(-num_tasks // 8)
-    keep = np.full(size, 0xFF, np.uint8)
-    keep[-1:] >>= 8 * size - num_tasks
-    return jax.tree.map(lambda leaf: leaf[..., :size] & keep, bank)
+    keep = np.full(-(-num_tasks // 8), 0xFF, np.uint8)
+    keep[-1:] >>= -num_tasks % 8
+    return jax.tree.map(lambda leaf: leaf & keep, narrow(bank, num_tasks))
+
+
+def narrow(bank: Bank, num_tasks: int) -> Bank:
+    """The bytes that hold the first `num_tasks` tasks, as they are; a bank that has no more is not copied.
+
+    Raises:
+        ValueError: as `first`.
+    """
+    size = bytes_per_weight(bank)
+    if not 1 <= num_tasks <= 8 * size:
+        raise ValueError(f"a bank of {size} bytes a weight does not hold {num_tasks} tasks")
+    return jax.tree.map(lambda leaf: leaf[..., : -(-num_tasks // 8)], bank)
 
 
 def bytes_per_weight(bank: Bank) -> int:
@@ -270,23 +281,28 @@ def count(bank: Bank, chosen: Bool[Array, "batch tasks"]) -> PyTree[Float[Array,
     Returns:
         A pytree of float32 leaves of shape `(batch, *weight.shape)` with whole numbers.
     """
-    if len(chosen) > _FEW:
-        return superpose(bank, chosen.astype(jnp.float32))
-    spare = -bytes_per_weight(bank) % 4
     picked = jnp.packbits(chosen, axis=-1, bitorder="little")
-    picked = _words(jnp.pad(picked, [(0, 0), (0, bytes_per_weight(bank) - picked.shape[-1] + spare)]))
-
-    def leaf_count(leaf: Array) -> Array:
-        words = _words(jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, spare)]))
-        bits = jax.lax.map(lambda one: jax.lax.population_count(words & one).sum(-1, dtype=jnp.uint32), picked)
-        return bits.astype(jnp.float32)
-
-    return jax.tree.map(leaf_count, bank)
+    picked = jnp.pad(picked, [(0, 0), (0, bytes_per_weight(bank) - picked.shape[-1])])
+    return jax.tree.map(lambda leaf: jax.lax.map(partial(_count_common, leaf), picked), bank)
 
 
-def _words(bytes_: Array) -> Array:
-    """Four bytes each as one uint32: counting their bits is more than twice as fast."""
-    return jax.lax.bitcast_convert_type(bytes_.reshape(*bytes_.shape[:-1], -1, 4), jnp.uint32)
+def _count_common(rows: UInt8[Array, "*rows bytes"], one: UInt8[Array, " bytes"]) -> Float[Array, "*rows"]:
+    """How many bits each row has in common with one.
+
+    XLA's CPU backend counts bits, and sums along the last axis, one by one. Pieces of the rows are therefore counted
+    and added element by element, before what is left is summed: 16 of at most 8 bits stay below 256.
+    """
+
+    def piece(first: int, stop: int) -> Array:
+        common = rows[..., first:stop] & one[first:stop]
+        pairs = common - ((common >> 1) & 0x55)
+        quads = (pairs & 0x33) + ((pairs >> 2) & 0x33)
+        return (quads + (quads >> 4)) & 0x0F
+
+    size = len(one) // 16
+    added = sum((piece(number * size, (number + 1) * size) for number in range(1, 16)), piece(0, size))
+    total = added.sum(-1, dtype=jnp.uint32) + piece(16 * size, len(one)).sum(-1, dtype=jnp.uint32)
+    return total.astype(jnp.float32)
 
 
 def superpose(bank: Bank, alphas: Float[Array, "batch tasks"]) -> PyTree[Float[Array, "batch ..."]]:
@@ -306,7 +322,7 @@ def superpose(bank: Bank, alphas: Float[Array, "batch tasks"]) -> PyTree[Float[A
             return jnp.matmul(_bit_planes(row), columns, precision="highest")
 
         rows = leaf.reshape(-1, leaf.shape[-1])
-        mixed = jax.lax.map(multiply, rows, batch_size=_slice_size(bank))
+        mixed = jax.lax.map(multiply, rows, batch_size=_slice_size(rows))
         return mixed.T.reshape(len(alphas), *leaf.shape[:-1])
 
     return jax.tree.map(leaf_superposition, bank)
@@ -325,40 +341,90 @@ def project(
         num_tasks: how many tasks the bank holds.
     """
     batch = len(jax.tree.leaves(gradients)[0])
-    size = _slice_size(bank)
-    total = jnp.zeros((batch, 8 * bytes_per_weight(bank)), jnp.float32)
+    few = batch <= _FEW and not backend.is_accelerator()
+    total = jnp.zeros((batch, 8, bytes_per_weight(bank)), jnp.float32)
     for leaf, gradient in zip(jax.tree.leaves(bank), jax.tree.leaves(gradients), strict=True):
         rows, columns = leaf.reshape(-1, leaf.shape[-1]), gradient.reshape(batch, -1)
-        whole = len(rows) // size
+        total += (_summed if few else _multiplied)(rows, columns)
+    return total.swapaxes(1, 2).reshape(batch, -1)[:, :num_tasks]
 
-        def add(total: Array, slice_: tuple[Array, Array]) -> tuple[Array, None]:
-            return total + _multiply(*slice_), None
 
-        slices = (
-            rows[: whole * size].reshape(whole, size, rows.shape[1]),
-            columns[:, : whole * size].reshape(batch, whole, size).swapaxes(0, 1),
+def _multiplied(rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]) -> Float[Array, "batch 8 bytes"]:
+    """`project` as a product of matrices, of slices of the bank that are unpacked."""
+
+    def add(total: Array, rows: Array, columns: Array) -> Array:
+        product = _rounded_product if backend.is_accelerator() else partial(jnp.matmul, precision="highest")
+        return total + product(columns, _bit_planes(rows)).reshape(total.shape)
+
+    zeros = jnp.zeros((len(columns), 8, rows.shape[1]), jnp.float32)
+    return add(*_over_slices(add, zeros, rows, columns, _slice_size(rows)))
+
+
+def _rounded_product(
+    columns: Float[Array, "batch rows"], bits: Float[Array, "rows tasks"]
+) -> Float[Array, "batch tasks"]:
+    """The product with zeros and ones, by an accelerator's units for bfloat16, and as exact as by those for float32.
+
+    A float32 is the sum of three bfloat16, and products are summed as float32.
+    """
+    parts = []
+    for _ in range(3):
+        parts.append(jax.lax.reduce_precision(columns, exponent_bits=8, mantissa_bits=7))
+        columns = columns - parts[-1]
+    left, right = jnp.concatenate(parts).astype(jnp.bfloat16), bits.astype(jnp.bfloat16)
+    return jnp.matmul(left, right, preferred_element_type=jnp.float32).reshape(3, len(columns), -1).sum(0)
+
+
+def _summed(rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]) -> Float[Array, "batch 8 bytes"]:
+    """`project` as sums, element by element: faster for few gradients than unpacking, which has to write floats.
+
+    XLA's CPU backend sums along an axis one by one. So as many sums as stay in the cache go on side by side, 16 rows
+    of each at a time, and are summed up at the end.
+    """
+    bits = jnp.asarray(1 << np.arange(8), jnp.uint8)[:, None]
+    abreast = max(1, _SUMS // (8 * rows.shape[1]))
+
+    def kept(rows: Array, columns: Array) -> Array:
+        return jnp.where(rows[:, None] & bits != 0, columns[..., None, None], 0)
+
+    def add(sums: Array, rows: Array, columns: Array) -> Array:
+        for first in range(0, 16 * abreast, abreast):
+            sums += kept(rows[first : first + abreast], columns[:, first : first + abreast])
+        return sums
+
+    zeros = jnp.zeros((len(columns), abreast, 8, rows.shape[1]), jnp.float32)
+    sums, *rest = _over_slices(add, zeros, rows, columns, 16 * abreast)
+    return sums.sum(1) + kept(*rest).sum(1)
+
+
+def _over_slices(
+    add: Callable[[Array, Array, Array], Array], total: Array, rows: Array, columns: Array, size: int
+) -> tuple[Array, Array, Array]:
+    """Adds slices of so many rows to a total; gives it with the rows and columns that remain."""
+    slices = len(rows) // size
+    if slices:
+        total = jax.lax.fori_loop(
+            0,
+            slices,
+            lambda index, total: add(
+                total,
+                jax.lax.dynamic_slice_in_dim(rows, index * size, size),
+                jax.lax.dynamic_slice_in_dim(columns, index * size, size, axis=1),
+            ),
+            total,
         )
-        total, _ = jax.lax.scan(add, total, slices)
-        total += _multiply(rows[whole * size :], columns[:, whole * size :])
-    return total.reshape(batch, 8, -1).swapaxes(1, 2).reshape(batch, -1)[:, :num_tasks]
+    return total, rows[slices * size :], columns[:, slices * size :]
 
 
-def _multiply(rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]) -> Float[Array, "batch tasks"]:
-    if len(columns) > _FEW:
-        return jnp.matmul(columns, _bit_planes(rows), precision="highest")
-    kept = [jnp.where(rows & (1 << bit) != 0, columns[..., None], 0).sum(1) for bit in range(8)]
-    return jnp.concatenate(kept, -1)
-
-
-def _slice_size(bank: Bank) -> int:
+def _slice_size(rows: UInt8[Array, "rows bytes"]) -> int:
     """How many weights of a bank to unpack at once."""
-    return max(1, backend.slice_bytes() // (32 * bytes_per_weight(bank)))
+    return max(1, backend.slice_bytes() // (32 * rows.shape[1]))
 
 
 def _bit_planes(rows: UInt8[Array, "*rows bytes"]) -> Float[Array, "*rows tasks"]:
     """Bytes to floats, all first bits before all second bits: the order in which unpacking is vectorised."""
     planes = (rows[..., None, :] >> jnp.arange(8, dtype=jnp.uint8)[:, None]) & 1
-    return planes.reshape(*rows.shape[:-1], 8 * rows.shape[-1]).astype(jnp.float32)
+    return planes.astype(jnp.float32).reshape(*rows.shape[:-1], 8 * rows.shape[-1])
 
 
 def _to_planes(values: Float[Array, "batch tasks"], size: int) -> Float[Array, "batch bits"]:

@@ -212,7 +212,7 @@ def test_first_drops_later_tasks_whole():
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("tasks", [1, 13, 40])
+@pytest.mark.parametrize("tasks", [1, 13, 40, 300])
 def test_count_is_the_number_of_chosen_tasks_that_keep_a_weight(tasks, batch):
     everything = some_masks(tasks)
     chosen = jax.random.bernoulli(jax.random.key(1), 0.5, (batch, tasks))
@@ -221,10 +221,12 @@ def test_count_is_the_number_of_chosen_tasks_that_keep_a_weight(tasks, batch):
 
 
 @pytest.mark.parametrize("slice_bytes", [1, 2000, 4 * 2**20])
-@pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("tasks", [1, 13, 40])
-def test_products_with_a_bank_equal_those_with_its_masks(tasks, batch, slice_bytes, monkeypatch):
+@pytest.mark.parametrize(("batch", "accelerator"), [(1, False), (5, False), (20, False), (5, True)])
+@pytest.mark.parametrize("tasks", [1, 13, 140])
+def test_products_with_a_bank_equal_those_with_its_masks(tasks, batch, accelerator, slice_bytes, monkeypatch):
     monkeypatch.setattr(backend, "slice_bytes", lambda: slice_bytes)
+    monkeypatch.setattr(backend, "is_accelerator", lambda: accelerator)
+    monkeypatch.setattr(masks, "_SUMS", slice_bytes)
     everything = some_masks(tasks)
     bank = masks.pack(everything)
     alphas = jax.random.normal(jax.random.key(2), (batch, tasks))
@@ -240,6 +242,22 @@ def test_products_with_a_bank_equal_those_with_its_masks(tasks, batch, slice_byt
         for gradient, leaf in zip(jax.tree.leaves(gradients), jax.tree.leaves(everything), strict=True)
     ]
     np.testing.assert_allclose(masks.project(bank, gradients, tasks), sum(products), atol=1e-4)
+
+
+def test_a_product_by_an_accelerators_rounded_units_is_as_exact_as_float32(monkeypatch):
+    monkeypatch.setattr(backend, "is_accelerator", lambda: True)
+    kept = random_masks({"a": np.zeros(5000)}, 3)
+    gradient = np.asarray(jax.random.normal(jax.random.key(1), (2, 5000)))
+    exact = gradient.astype(np.float64) @ np.asarray(kept["a"], np.float64).T
+    measured = masks.project(masks.pack(kept), {"a": jnp.asarray(gradient)}, 3)
+    np.testing.assert_allclose(measured, exact, rtol=1e-5)
+
+
+def test_only_whole_bytes_of_later_tasks_are_left_out_of_a_narrow_bank():
+    bank = masks.pack(random_masks({"a": np.zeros(3)}, 20))
+    np.testing.assert_array_equal(masks.narrow(bank, 11)["a"], bank["a"][..., :2])
+    with pytest.raises(ValueError, match="does not hold 25 tasks"):
+        masks.narrow(bank, 25)
 
 
 def test_masks_of_250_lenet_tasks_take_under_10_megabytes():
