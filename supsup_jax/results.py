@@ -1,7 +1,8 @@
 """What a run leaves behind for people and programs to read: tables, metrics, settings.
 
-Every file of a run's folder is written from its record, whole, so that an interrupted and resumed run leaves the same
-files. Only `results.csv`, which many runs share, is appended to, under a lock.
+Every file of a run's folder is written from its record, whole, at the start and with each evaluation, so that an
+interrupted and resumed run leaves the same files. In between, tasks are appended to `metrics.jsonl`; and always, under
+a lock, to `results.csv`, which many runs share.
 """
 
 import csv
@@ -29,6 +30,8 @@ from supsup_jax.storage import total
 
 RESULTS_HEADER = ["Date Finished", "Name", "Current Val", "Best Val", "Save Directory"]
 ADAPT_HEADER = ["Date Finished", "Name", "Task", "Num Tasks Learned", "Current Val", "Adapt Val"]
+
+_METRICS = "metrics.jsonl"
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -106,7 +109,7 @@ def add_unreadable(folder: Path, names: Iterable[str]) -> Path:
 def is_finished(folder: Path, evaluations: Iterable[int]) -> bool:
     """Whether a run was evaluated after each of these numbers of tasks, as its `metrics.jsonl` says."""
     try:
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        lines = [json.loads(line) for line in (folder / _METRICS).read_text().splitlines()]
         return set(evaluations) <= {line["num_tasks"] for line in lines if line["kind"] == "evaluation"}
     except (OSError, ValueError, LookupError):
         return False
@@ -123,18 +126,28 @@ def _git_commit() -> str | None:
     return commit.stdout.strip() + (" and uncommitted changes" if changes.stdout.strip() else "")
 
 
-def append_results(path: Path, save_directory: Path, name: str, tasks: Iterable[TaskResult]) -> None:
+def append_results(
+    path: Path, save_directory: Path, name: str, tasks: Iterable[TaskResult], are_new: bool = False
+) -> None:
     """Appends one row a task to `results.csv`; rows that are there already are left as they are.
 
     Any number of processes may do so at once: a lock lets one write at a time, and rows are written whole.
+
+    Args:
+        path: the file.
+        save_directory: the run's folder.
+        name: the run's name.
+        tasks: a row each.
+        are_new: whether none of the rows can be there. The file is not read then.
     """
     save_directory = save_directory.resolve()
     with FileLock(path.with_name(f".{path.name}.lock")):
         known: set[tuple[str, ...]] = set()
         text = ""
         if path.is_file() and path.stat().st_size:
-            with path.open(newline="") as file:
-                known = {tuple(row) for row in csv.reader(file)}
+            if not are_new:
+                with path.open(newline="") as file:
+                    known = {tuple(row) for row in csv.reader(file)}
             with path.open("rb") as file:
                 file.seek(-1, os.SEEK_END)
                 text = "" if file.read() == b"\n" else "\n"  # a row that another program left unfinished
@@ -215,9 +228,19 @@ def write_files(folder: Path, name: str, record: Record) -> None:
         ]
         atomic.write(folder / "stream.csv", csv_text([header, *stream]))
 
-    lines = [{"kind": "task", **_without(task, "mask", "labels")} for task in record.tasks]
-    lines += [{"kind": "evaluation", **_means(result)} for result in record.evaluations]
-    atomic.write(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    lines = [{"kind": "evaluation", **_means(result)} for result in record.evaluations]
+    evaluations = "".join(json.dumps(line) + "\n" for line in lines)
+    atomic.write(folder / _METRICS, _task_lines(record.tasks) + evaluations)
+
+
+def append_tasks(folder: Path, tasks: Iterable[TaskResult]) -> None:
+    """Adds tasks to `metrics.jsonl`, at its end: when it is next written whole, evaluations come after them."""
+    with (folder / _METRICS).open("a") as file:
+        file.write(_task_lines(tasks))
+
+
+def _task_lines(tasks: Iterable[TaskResult]) -> str:
+    return "".join(json.dumps({"kind": "task", **_without(task, "mask", "labels")}) + "\n" for task in tasks)
 
 
 def _means(result: EvaluationResult) -> dict[str, Any]:

@@ -39,8 +39,9 @@ def test_rows_that_are_there_already_are_not_written_again(tmp_path):
     path = tmp_path / "results.csv"
     results.append_results(path, tmp_path / "seed=1", "seed=1", [task(0)])
     results.append_results(path, tmp_path / "seed=1", "seed=1", [task(0), task(1)])
+    results.append_results(path, tmp_path / "seed=1", "seed=1", [task(2)], are_new=True)
     results.append_results(path, tmp_path / "seed=1~try=1", "seed=1~try=1", [task(0)])
-    assert len(rows_of(path)) == 4
+    assert len(rows_of(path)) == 5
 
 
 def test_a_row_that_was_left_unfinished_is_not_mixed_with_the_next(tmp_path):
@@ -99,6 +100,17 @@ def test_files_of_a_run_are_written_from_its_record(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["task", "task", "evaluation"]
     assert lines[2]["given"] == pytest.approx(0.75)
+
+
+def test_tasks_that_came_since_the_last_evaluation_are_appended(tmp_path):
+    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    for folder in (whole, grown):
+        folder.mkdir()
+    record = records.Record([task(0), task(1)])
+    results.write_files(whole, "seed=1", record)
+    results.write_files(grown, "seed=1", records.Record([task(0)]))
+    results.append_tasks(grown, [task(1)])
+    assert (grown / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
 
 
 def test_settings_say_what_is_needed_to_run_again(tmp_path):

@@ -19,7 +19,7 @@ from supsup_jax.experiment import Experiment, Parts
 from supsup_jax.identity import check_weights, describe
 from supsup_jax.methods import Store
 from supsup_jax.networks import Stats, Weights, has_convolutions
-from supsup_jax.records import EvaluationResult, Record, TaskResult
+from supsup_jax.records import EvaluationResult, Record
 from supsup_jax.training import weights_key
 
 
@@ -202,16 +202,24 @@ class Loop(ABC):
             self._take_in(chunk, news, restored=False)
         if state:
             self._take_in_state(state)
-        self._write(news.tasks)
+        self._write(news, is_new=True)
 
-    def _write(self, tasks: list[TaskResult]) -> None:
-        """Brings the run's files up to the record, of which `results.csv` may lack these tasks."""
+    def _write(self, news: Record, is_new: bool) -> None:
+        """Brings the run's files up to the record.
+
+        Args:
+            news: what they may lack.
+            is_new: whether none of it can be in them. With every task only what is new is written then.
+        """
         if not hosts.is_first():
             return
         name = self.folder.name
-        if tasks:
-            results.append_results(self.folder.parent / "results.csv", self.folder, name, tasks)
-        results.write_files(self.folder, name, self.record)
+        if news.tasks:
+            results.append_results(self.folder.parent / "results.csv", self.folder, name, news.tasks, is_new)
+        if is_new and not (news.evaluations or news.stream):
+            results.append_tasks(self.folder, news.tasks)
+        else:
+            results.write_files(self.folder, name, self.record)
         self._events.write(self.record)
 
     @property
@@ -229,7 +237,7 @@ class Loop(ABC):
         Raises:
             KeyboardInterrupt: between two chunks, or evaluations, if an end was asked for.
         """
-        self._write(self.record.tasks)
+        self._write(self.record, is_new=False)
         self._evaluate_where_due()
         while self._num_learned < self.experiment.num_tasks:
             self._stop_if_asked()
