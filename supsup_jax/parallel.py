@@ -107,8 +107,10 @@ def over_tasks(
         share, places = -(-count // devices), -(-max(count, capacity or 0) // devices)
         task_of = np.arange(devices)[:, None] * share + np.arange(places)
         used = (np.arange(places) < share) & (task_of < count)
-        filled = np.where(used, task_of, 0).reshape(-1)
         counts = used.sum(1, dtype=np.int32)
+        if used.all():
+            return mapped(shared, tasks, counts)
+        filled = np.where(used, task_of, 0).reshape(-1)
         results = mapped(shared, jax.tree.map(lambda leaf: leaf[filled], tasks), counts)
         return jax.tree.map(lambda leaf: leaf[np.flatnonzero(used)], results)
 
