@@ -42,7 +42,7 @@ def keep_compiled() -> None:
     each kind of processor: nodes of a cluster that share a home may differ, and code for one can crash on another.
     Where it cannot be made, nothing is kept.
     """
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.values.get("jax_compilation_cache_dir"):
         return
     processor = hashlib.sha256(f"{platform.machine()}{_processor_features()}".encode()).hexdigest()[:12]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "supsup_jax" / f"compiled-{processor}"
