@@ -26,7 +26,7 @@ def supsup_jax(name: str, data_folder: Path, epochs: int) -> tuple[float, float]
     experiment = dataclasses.replace(experiment, num_tasks=1, epochs=epochs, seed=0, er_scale=scale)
     dataset = data.load(experiment.dataset, data_folder)
     with tempfile.TemporaryDirectory() as folder:
-        outcome = scenarios.run_of(experiment).of(experiment, dataset, Path(folder))
+        outcome = scenarios.loop_of(experiment).run(experiment, dataset, Path(folder))
     (task,) = outcome.record.tasks
     return task.accuracy, task.seconds
 

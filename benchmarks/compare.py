@@ -1,7 +1,7 @@
-"""Runs formulations of the same thing in processes of their own, in turn, and prints them side by side.
+"""Runs formulations of the same thing in processes of their own, in turn, and puts them side by side.
 
-A formulation is a function that prepares everything and returns what is to be timed. Machines drift, so each round
-runs every formulation once, and what is compared are the ratios within a round. Memory is the peak of the process.
+Machines drift, so each round measures what the machine can do at most and then runs every formulation once, and what is
+compared are the ratios within a round. Memory is the peak of the process.
 """
 
 import json
@@ -10,69 +10,202 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from math import nan
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+COLUMNS = ("seconds", "times the first row's", "share of the floor", "first call, s", "peak memory")
 
-Formulation = Callable[[], Callable[[], object]]
+Call = Callable[[], Any]
+"""What is timed. If it returns a dictionary, that is noted with the times."""
 
 
-def measure(prepare: Formulation, seconds: float = 3.0) -> dict[str, float]:
+@dataclass(frozen=True)
+class Formulation:
+    """One way to do what a case does.
+
+    Attributes:
+        prepare: does what is not timed, and gives what is.
+        part: which part of the case's work one call does.
+        once: whether it is called only once, and all that would make a second call faster is done in `prepare`.
+    """
+
+    prepare: Callable[[], Call]
+    part: float = 1.0
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something that is done in several ways, the first of which the others are compared with.
+
+    Attributes:
+        name: what it is.
+        work: how many of its units it does.
+        unit: what is counted, e.g. "steps".
+        formulations: by name.
+        operations: the least floating-point operations it takes.
+        num_bytes: the least bytes that it moves from or to memory.
+    """
+
+    name: str
+    work: float
+    unit: str
+    formulations: dict[str, Formulation]
+    operations: float = 0.0
+    num_bytes: float = 0.0
+
+    def floor(self, peak: dict[str, float]) -> float:
+        """The seconds below which no formulation can be, on a machine that can do so much."""
+        return max(self.operations / peak["operations"], self.num_bytes / peak["bytes"])
+
+
+@dataclass
+class Row:
+    """What was measured of a formulation, in every round.
+
+    Attributes:
+        case: the case.
+        name: of the formulation.
+        seconds: for the whole work of the case.
+        ratios: of these to the first formulation's, in the same round.
+        shares: of the floor in these, 1 being the best that there can be.
+        first: seconds to prepare and do it once, with imports and compilation.
+        memory: peak of the process, bytes.
+        notes: what else the calls returned.
+        missing: why it was not measured, if it was not.
+    """
+
+    case: Case
+    name: str
+    seconds: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+    missing: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        plain = {key: value for key, value in vars(self).items() if key != "case"}
+        about = {"case": self.case.name, "work": self.case.work, "unit": self.case.unit}
+        return {**about, "operations": self.case.operations, "bytes": self.case.num_bytes, **plain}
+
+
+def measure(formulation: Formulation, seconds: float = 3.0) -> dict[str, Any]:
     """Times one formulation in this process: the median of calls over some seconds, after one call to warm up."""
     started = time.perf_counter()
-    call = prepare()
-    call()
+    call = formulation.prepare()
+    result = None if formulation.once else call()
     first = time.perf_counter() - started
     times = []
-    while not times or sum(times) < seconds:
+    while not times or (sum(times) < seconds and not formulation.once):
         started = time.perf_counter()
-        call()
+        result = call()
         times.append(time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"seconds": statistics.median(times), "first": first, "memory": float(peak)}
+    notes = result if isinstance(result, dict) else {}
+    return {"seconds": statistics.median(times) / formulation.part, "first": first, "memory": float(peak), **notes}
 
 
-def main(title: str, formulations: dict[str, Formulation], work: float, unit: str, rounds: int = 3) -> None:
-    """Prints a table of all formulations; the first one is what the others are compared with.
+def peak() -> dict[str, float]:
+    """What this machine can do a second: operations of a product of large float32 matrices, bytes of a large sum."""
+    import jax
+    import jax.numpy as jnp
+
+    def fastest(call: Call) -> float:
+        call()
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    matrix, vector = jnp.ones((3000, 3000)), jnp.ones(10**8)
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+    total = jax.jit(jnp.sum)
+    return {
+        "operations": 2 * 3000**3 / fastest(lambda: jax.block_until_ready(product(matrix))),
+        "bytes": 4e8 / fastest(lambda: jax.block_until_ready(total(vector))),
+    }
+
+
+def in_child(*arguments: str) -> dict[str, Any]:
+    """What a process of its own that runs this program measures.
+
+    Raises:
+        RuntimeError: with the last line of what it said, if it failed.
+    """
+    child = subprocess.run([sys.executable, sys.argv[0], *arguments], capture_output=True, text=True)
+    if child.returncode:
+        raise RuntimeError((child.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def compare(suite: str, cases: Sequence[Case], rounds: int, longest: float) -> Iterator[Row]:
+    """Measures cases, each formulation in a process of its own, started with `--child SUITE CASE FORMULATION`.
 
     Args:
-        title: stands above the table.
-        formulations: by name.
-        work: how much one call does, in `unit`s.
-        unit: what is counted, e.g. steps.
+        suite: the name of the file with the cases.
+        cases: what to measure.
         rounds: how often each formulation runs.
+        longest: cases whose floor is more seconds are left out.
     """
-    if len(sys.argv) == 3 and sys.argv[1] == "--only":
-        if sys.argv[2] in formulations:
-            print(json.dumps(measure(formulations[sys.argv[2]])))
-        return
-    results: dict[str, dict[int, dict[str, float]]] = {name: {} for name in formulations}
-    for number in range(rounds):
-        for name in formulations:
-            child = subprocess.run([sys.executable, sys.argv[0], "--only", name], capture_output=True, text=True)
-            if child.returncode:
-                print(f"{name}: left out ({child.stderr.strip().splitlines()[-1]})", file=sys.stderr)
-            else:
-                results[name][number] = json.loads(child.stdout.splitlines()[-1])
-    table = Table(
-        "formulation", f"{unit}/s", "seconds", "first call", "times the first row", "peak memory", title=title
-    )
-    base = results[next(iter(formulations))]
-    for name, runs in results.items():
-        if not runs:
+    for number, case in enumerate(cases):
+        rows = [Row(case, name) for name in case.formulations]
+        for _ in range(rounds):
+            at_most = in_child("--child", "peak")
+            floor, base = case.floor(at_most), None
+            for row in rows:
+                if floor > longest:
+                    row.missing = f"left out: at least {floor:.0f} s"
+                if row.missing:
+                    continue
+                try:
+                    result = in_child("--child", suite, str(number), row.name)
+                except RuntimeError as error:
+                    row.missing = f"left out: {error}"
+                    continue
+                base = base or result["seconds"]
+                row.seconds.append(result.pop("seconds"))
+                row.first.append(result.pop("first"))
+                row.memory.append(result.pop("memory"))
+                row.ratios.append(row.seconds[-1] / base)
+                row.shares.append(floor / row.seconds[-1])
+                row.notes = result
+        yield from rows
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    """The median, with the smallest and the largest where there are several."""
+    middle = format(statistics.median(values), form)
+    return middle if len(values) == 1 else f"{middle} ({min(values):{form}} to {max(values):{form}})"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A table of rows for each case."""
+    lines = []
+    for row in rows:
+        if not lines or row.case is not case:
+            case = row.case
+            names = ["", f"{case.unit}/s", *COLUMNS]
+            lines += [f"\n### {case.name}\n", f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
+        if row.missing:
+            lines.append(f"| {row.name} | {row.missing} | | | | | |")
             continue
-        ratios = [run["seconds"] / base[number]["seconds"] for number, run in runs.items() if number in base] or [nan]
-        middle = {key: statistics.median(run[key] for run in runs.values()) for key in ("seconds", "first", "memory")}
-        table.add_row(
-            name,
-            f"{work / middle['seconds']:,.1f}",
-            f"{middle['seconds']:.3f}",
-            f"{middle['first']:.1f}",
-            f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-            f"{middle['memory'] / 2**20:,.0f} MB",
-        )
-    console = Console()
-    console.width = max(console.width, 120)
-    console.print(table)
+        middle = statistics.median(row.seconds)
+        share = f"{100 * statistics.median(row.shares):.0f} %" if any(row.shares) else ""
+        notes = "".join(f"; {key} {value:,.0f}" for key, value in row.notes.items())
+        cells = [
+            row.name,
+            f"{case.work / middle:,.2f}" if case.work / middle < 10 else f"{case.work / middle:,.0f}",
+            spread(row.seconds, ".3g") + notes,
+            spread(row.ratios, ".2f"),
+            share,
+            f"{statistics.median(row.first):.1f}",
+            f"{statistics.median(row.memory) / 2**20:,.0f} MB",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,52 +1,53 @@
-"""Task inference among 2,500 masks of LeNet 300-100 with 500 outputs, for 1 image and for 79.
-
-Command: python benchmarks/inference.py   (rows of PyTorch need `pip install torch`; without it they are left out)
+"""Task inference: which of thousands of masks of LeNet with 500 outputs or FC 1024-1024 with 100 is an image's?
 
 PyTorch's rows are the same mathematics with float masks: one superposition of all masks, the entropy, and autograd
 with respect to α. Of more than one image each needs a backward pass of its own.
 """
 
 import itertools
+import math
 from collections.abc import Callable
+from functools import partial
 
-import compare
-import numpy as np
+from compare import Case, Formulation
 
-MASKS = 2500
-SIZES = (784, 300, 100, 500)
+NETWORKS = {"LeNet": (784, 300, 100, 500), "FC1024": (784, 1024, 1024, 100)}
 
 
-def ours(search: str, images: int) -> compare.Formulation:
+def ours(network: str, masks: int, images: int, search: str) -> Callable[[], Callable[[], object]]:
     def prepare() -> Callable[[], object]:
         import jax
-        import jax.numpy as jnp
 
         from supsup_jax import inference, networks
 
-        net = networks.LeNet(features=SIZES[-1])
+        @partial(jax.jit, static_argnums=0)
+        def random_bytes(shape: tuple[int, ...]) -> jax.Array:
+            # Row by row: drawn at once, they would take several times their memory.
+            keys = jax.random.split(jax.random.key(0), shape[0])
+            return jax.lax.map(lambda key: jax.random.bits(key, shape[1:], "uint8"), keys)
+
+        net = getattr(networks, network)(features=NETWORKS[network][-1])
         weights, stats = net.init(jax.random.key(0))
-        rng = np.random.default_rng(0)
-        bank = jax.tree.map(
-            lambda leaf: jnp.asarray(rng.integers(0, 256, (*leaf.shape, -(-MASKS // 8)), dtype=np.uint8)), weights
-        )
-        batch = jnp.asarray(rng.normal(size=(images, 28, 28, 1)), jnp.float32)
+        bank = jax.tree.map(lambda leaf: random_bytes((*leaf.shape, -(-masks // 8))), weights)
+        batch = jax.random.normal(jax.random.key(1), (images, 28, 28, 1))
         pick = getattr(inference, search)
-        return lambda: jax.block_until_ready(pick(net, weights, stats, bank, MASKS, batch))
+        return lambda: jax.block_until_ready(pick(net, weights, stats, bank, masks, batch))
 
     return prepare
 
 
-def pytorch(images: int) -> compare.Formulation:
+def pytorch(network: str, num_masks: int, images: int) -> Callable[[], Callable[[], object]]:
     def prepare() -> Callable[[], object]:
         import torch
 
-        layers = list(itertools.pairwise(SIZES))
-        weights = [torch.randint(0, 2, (o, i)) * 2 * (2 / i) ** 0.5 - (2 / i) ** 0.5 for i, o in layers]
-        masks = [torch.randint(0, 2, (MASKS, o, i), dtype=torch.uint8).float() for i, o in layers]
-        batch = torch.randn(images, 784)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        layers = list(itertools.pairwise(NETWORKS[network]))
+        weights = [(torch.randint(0, 2, (o, i)) * 2 - 1).to(device) * (2 / i) ** 0.5 for i, o in layers]
+        masks = [torch.randint(0, 2, (num_masks, o, i), dtype=torch.uint8).to(device).float() for i, o in layers]
+        batch = torch.randn(images, 784, device=device)
 
         def pick(image: torch.Tensor) -> int:
-            alphas = torch.full((MASKS,), 1 / MASKS, requires_grad=True)
+            alphas = torch.full((num_masks,), 1 / num_masks, requires_grad=True, device=device)
             x = image
             for index, (weight, mask) in enumerate(zip(weights, masks, strict=True)):
                 x = torch.nn.functional.linear(x, weight * torch.tensordot(alphas, mask, 1))
@@ -60,16 +61,24 @@ def pytorch(images: int) -> compare.Formulation:
     return prepare
 
 
-if __name__ == "__main__":
-    for images in (1, 79):
-        compare.main(
-            f"{MASKS} masks, {images} image(s)",
-            {
-                f"supsup_jax, one_shot, {images}": ours("one_shot", images),
-                f"supsup_jax, binary, {images}": ours("binary", images),
-                f"PyTorch, float masks, one gradient, {images}": pytorch(images),
-            },
-            work=images,
-            unit="images",
-            rounds=3 if images == 1 else 1,
-        )
+def cases() -> list[Case]:
+    """One-shot and binary search for each network, number of masks and number of images."""
+    all_cases = []
+    for network, masks, images in itertools.product(NETWORKS, (2500, 10000), (1, 79, 1024)):
+        size = sum(inputs * outputs for inputs, outputs in itertools.pairwise(NETWORKS[network]))
+        for search, passes in (("one_shot", 1), ("binary", math.ceil(math.log2(masks)))):
+            formulations = {f"supsup_jax, {search}": Formulation(ours(network, masks, images, search))}
+            if (network, masks, search) == ("LeNet", 2500, "one_shot") and images < 1024:
+                formulations["PyTorch, float masks, one gradient"] = Formulation(pytorch(network, masks, images))
+            all_cases.append(
+                Case(
+                    f"{search} among {masks:,} masks of {network}, {images:,} image{'s' * (images > 1)}",
+                    images,
+                    "images",
+                    formulations,
+                    # Every gradient times every mask; but for the first round a superposition for every image.
+                    operations=2.0 * masks * size * images * (2 * passes - 1) if images > 1 else 0.0,
+                    num_bytes=2 * passes * masks * size / 8,
+                )
+            )
+    return all_cases

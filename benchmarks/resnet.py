@@ -1,25 +1,59 @@
-"""Training images a second: GEMResNet18, masks of the 32-fold Erdős–Rényi densities, Adam, batches of 128 in memory.
+"""Training steps of ResNets with masks of the Erdős–Rényi densities and Adam, on batches in memory.
 
-Command: python benchmarks/resnet.py   (rows of PyTorch need `pip install torch`; without it they are left out)
+GEMResNet18 has batches of 128 images of 32 × 32; ResNet-50, on a CPU, 8 of 64 × 64, and on a GPU 64 of 224 × 224.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import compare
 import numpy as np
+from compare import Case, Formulation
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A network with its images.
+
+    Attributes:
+        network: its name.
+        classes: its outputs.
+        scale: of the densities.
+        batch: images an update.
+        size: their height and width.
+        steps: updates of a task, of which there are two.
+    """
+
+    network: str
+    classes: int
+    scale: float
+    batch: int
+    size: int
+    steps: int
+
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        """A batch."""
+        rng = np.random.default_rng(0)
+        images = rng.normal(size=(self.batch, self.size, self.size, 3)).astype(np.float32)
+        return images, rng.integers(0, self.classes, self.batch)
+
 
 TASKS = 2
-STEPS = 4
-BATCH = 128
-SCALE = 32.0
 
 
-def data() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(BATCH, 32, 32, 3)).astype(np.float32), rng.integers(0, 5, BATCH)
+def settings() -> dict[str, Setting]:
+    """By name; smaller on a CPU."""
+    from supsup_jax import backend
+
+    large = (64, 224, 4) if backend.is_accelerator() else (8, 64, 1)
+    return {
+        "GEMResNet18": Setting("GEMResNet18", 5, 32.0, 128, 32, 4),
+        "ResNet50": Setting("ResNet50", 10, 8.0, *large),
+    }
 
 
-def ours(masked: bool = True, xla_convolution: bool = False, side_by_side: bool = False):
+def ours(
+    name: str, masked: bool = True, xla_convolution: bool = False, side_by_side: bool = False
+) -> Callable[[], Callable[[], object]]:
     """Steps of all tasks: one after another, or by `vmap`, which makes grouped convolutions of XLA's."""
 
     def prepare() -> Callable[[], object]:
@@ -28,12 +62,14 @@ def ours(masked: bool = True, xla_convolution: bool = False, side_by_side: bool 
 
         from supsup_jax import backend, masks, methods, networks, optimizers
 
+        setting = settings()[name]
         if xla_convolution:
             backend.is_accelerator = lambda: True
-        net = networks.GEMResNet18(5)
-        method = methods.SupSup(masks.ErdosRenyi(SCALE)) if masked else methods.UpperBound()
+        shape = (setting.size, setting.size, 3)
+        net = getattr(networks, setting.network)(setting.classes, input_shape=shape)
+        method = methods.SupSup(masks.ErdosRenyi(setting.scale)) if masked else methods.UpperBound()
         weights, stats = net.init(jax.random.key(0))
-        images, labels = data()
+        images, labels = setting.data()
         transformation = optimizers.Adam(1e-3).transformation()
 
         def learn(owned):
@@ -48,7 +84,7 @@ def ours(masked: bool = True, xla_convolution: bool = False, side_by_side: bool 
                 update, state = transformation.update(gradient, state, owned)
                 return (optax.apply_updates(owned, update), state, after), value
 
-            return jax.lax.scan(step, (owned, transformation.init(owned), stats), length=STEPS)[1]
+            return jax.lax.scan(step, (owned, transformation.init(owned), stats), length=setting.steps)[1]
 
         owned = jax.vmap(lambda key: method.init_task(key, weights))(jax.random.split(jax.random.key(1), TASKS))
         run = jax.jit(jax.vmap(learn) if side_by_side else lambda owned: jax.lax.map(learn, owned))
@@ -57,44 +93,51 @@ def ours(masked: bool = True, xla_convolution: bool = False, side_by_side: bool 
     return prepare
 
 
-def pytorch(masked: bool = True, channels_last: bool = True):
+def pytorch(name: str, masked: bool = True, channels_last: bool = True) -> Callable[[], Callable[[], object]]:
     def prepare() -> Callable[[], object]:
         import torch
         from torch.nn import functional
-        from torch_resnet import gem_resnet18
+        from torch_resnet import gem_resnet18, resnet50
 
-        model = gem_resnet18(5, SCALE if masked else None)
-        images, labels = data()
-        x, y = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+        setting = settings()[name]
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        make = {"GEMResNet18": gem_resnet18, "ResNet50": resnet50}[setting.network]
+        model = make(setting.classes, setting.scale if masked else None)
+        images, labels = setting.data()
+        x, y = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels).to(device)
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        model, x = model.to(memory_format=layout), x.contiguous(memory_format=layout)
+        model, x = model.to(device, memory_format=layout), x.contiguous(memory_format=layout).to(device)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trained, 1e-3, weight_decay=1e-4)
 
         def steps() -> None:
-            for _ in range(TASKS * STEPS):
+            for _ in range(TASKS * setting.steps):
                 optimizer.zero_grad()
                 functional.cross_entropy(model(x), y).backward()
                 optimizer.step()
+            if device == "cuda":
+                torch.cuda.synchronize()
 
         return steps
 
     return prepare
 
 
-if __name__ == "__main__":
-    compare.main(
-        f"{TASKS} tasks of {STEPS} steps of {BATCH} images",
-        {
-            "supsup_jax, shifted products": ours(),
-            "supsup_jax, no masks": ours(masked=False),
-            "supsup_jax, shifted products, 2 tasks by vmap": ours(side_by_side=True),
-            "supsup_jax, XLA's convolutions": ours(xla_convolution=True),
-            "supsup_jax, XLA's convolutions, 2 tasks by vmap": ours(xla_convolution=True, side_by_side=True),
-            "PyTorch, channels last": pytorch(),
-            "PyTorch, channels first": pytorch(channels_last=False),
-            "PyTorch, channels last, no masks": pytorch(masked=False),
-        },
-        work=TASKS * STEPS * BATCH,
-        unit="images",
-    )
+def cases() -> list[Case]:
+    """A case for each network."""
+    all_cases = []
+    for name, setting in settings().items():
+        formulations = {
+            "supsup_jax": Formulation(ours(name)),
+            "supsup_jax, no masks": Formulation(ours(name, masked=False)),
+            "PyTorch, channels last": Formulation(pytorch(name)),
+            "PyTorch, channels first": Formulation(pytorch(name, channels_last=False)),
+            "PyTorch, channels last, no masks": Formulation(pytorch(name, masked=False)),
+        }
+        if name == "GEMResNet18":
+            formulations["supsup_jax, 2 tasks by vmap"] = Formulation(ours(name, side_by_side=True))
+            formulations["supsup_jax, XLA's convolutions"] = Formulation(ours(name, xla_convolution=True))
+        about = f"{TASKS * setting.steps} steps of {setting.batch} images of {setting.size} × {setting.size}"
+        work = TASKS * setting.steps * setting.batch
+        all_cases.append(Case(f"Training {name}, {about}", work, "images", formulations))
+    return all_cases

@@ -1,4 +1,4 @@
-"""GEMResNet18 as one writes it with PyTorch's layers, with masks of the largest scores or without."""
+"""GEMResNet18 and ResNet-50 as one writes them with PyTorch's layers, with masks of the largest scores or without."""
 
 import math
 
@@ -51,6 +51,53 @@ class _Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return functional.relu(self.body(x) + self.shortcut(x))
+
+
+class _Bottleneck(nn.Module):
+    def __init__(self, inputs: int, channels: int, stride: int, scale: float | None):
+        super().__init__()
+        outputs = 4 * channels
+        self.body = nn.Sequential(
+            _Convolution(inputs, channels, 1, 1, scale),
+            nn.BatchNorm2d(channels, affine=False),
+            nn.ReLU(),
+            _Convolution(channels, channels, 3, stride, scale),
+            nn.BatchNorm2d(channels, affine=False),
+            nn.ReLU(),
+            _Convolution(channels, outputs, 1, 1, scale),
+            nn.BatchNorm2d(outputs, affine=False),
+        )
+        self.shortcut = nn.Sequential()
+        if stride > 1 or inputs != outputs:
+            self.shortcut.append(_Convolution(inputs, outputs, 1, stride, scale))
+            self.shortcut.append(nn.BatchNorm2d(outputs, affine=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.relu(self.body(x) + self.shortcut(x))
+
+
+def resnet50(classes: int, scale: float | None) -> nn.Module:
+    """The network for ImageNet; only what is to be trained requires a gradient.
+
+    Args:
+        classes: outputs.
+        scale: of the Erdős–Rényi densities of the masks; without it all weights are trained.
+    """
+    blocks, inputs = [], 64
+    for stage, count in enumerate((3, 4, 6, 3)):
+        for index in range(count):
+            blocks.append(_Bottleneck(inputs, 64 * 2**stage, 2 if stage and not index else 1, scale))
+            inputs = 4 * 64 * 2**stage
+    return nn.Sequential(
+        _Convolution(3, 64, 7, 2, scale),
+        nn.BatchNorm2d(64, affine=False),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        *blocks,
+        nn.AdaptiveAvgPool2d(1),
+        _Convolution(2048, classes, 1, 1, scale),
+        nn.Flatten(),
+    )
 
 
 def gem_resnet18(classes: int, scale: float | None, affine: bool = False) -> nn.Module:

@@ -1,17 +1,19 @@
-"""Training steps a second: LeNet 300-100 with 100 outputs, threshold masks, RMSprop, batches of 128, data in memory.
-
-Command: python benchmarks/train.py   (rows of PyTorch need `pip install torch`; without it they are left out)
-"""
+"""Training: LeNet 300-100 and FC 1024-1024 with 100 outputs, threshold masks, RMSprop, batches of 128."""
 
 import itertools
+import os
 from collections.abc import Callable
 
-import compare
 import numpy as np
+from compare import Case, Formulation
 
-STEPS = 300
+STEPS = {"LeNet": 300, "FC1024": 60}
 TASKS = 4
-SIZES = (784, 300, 100, 100)
+BATCH = 128
+SIZES = {"LeNet": (784, 300, 100, 100), "FC1024": (784, 1024, 1024, 100)}
+
+# Loading every sample by itself takes so long that fewer steps have to do.
+LOADER_STEPS = 60
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
@@ -19,7 +21,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (60000, 784), dtype=np.uint8), rng.integers(0, 10, 60000)
 
 
-def ours(all_cores: bool) -> compare.Formulation:
+def ours(network: str, all_cores: bool) -> Callable[[], Callable[[], object]]:
     def prepare() -> Callable[[], object]:
         from supsup_jax import parallel
 
@@ -35,12 +37,14 @@ def ours(all_cores: bool) -> compare.Formulation:
         split = Split(images.reshape(-1, 28, 28, 1), labels.astype(np.int32))
         dataset = Dataset(split, split, (0.1307,), (0.3081,))
         benchmark = PermutedMNIST.of(dataset)
-        net, method = networks.LeNet(features=SIZES[-1]), methods.SupSup()
+        net, method = getattr(networks, network)(features=SIZES[network][-1]), methods.SupSup()
         weights, stats = net.init(training.weights_key(0))
 
         def learn(shared, one):
             learner = training.Learner(net, method, optimizers.RMSprop())
-            return training.train_task(learner, benchmark, STEPS, 128, lambda *_: jnp.float32(0), *shared, *one)
+            return training.train_task(
+                learner, benchmark, STEPS[network], BATCH, lambda *_: jnp.float32(0), *shared, *one
+            )
 
         keys = jax.vmap(lambda task: training.task_key(0, task))(np.arange(TASKS))
         run = parallel.over_tasks(learn)
@@ -51,10 +55,23 @@ def ours(all_cores: bool) -> compare.Formulation:
     return prepare
 
 
-def pytorch(convolutions: bool) -> compare.Formulation:
+def pytorch(network: str, convolutions: bool, loader: bool = False) -> Callable[[], Callable[[], object]]:
+    """The same with PyTorch.
+
+    Args:
+        network: one of `SIZES`.
+        convolutions: layers are 1 × 1 convolutions, as the original has them.
+        loader: samples come one by one through PIL and a loader with a process for each core, as torchvision's users
+            have it, in place of whole batches out of memory.
+    """
+
     def prepare() -> Callable[[], object]:
         import torch
+        from PIL import Image
         from torch import nn
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        permutation = torch.randperm(784)
 
         class Threshold(torch.autograd.Function):
             @staticmethod
@@ -77,34 +94,60 @@ def pytorch(convolutions: bool) -> compare.Formulation:
                 multiply = nn.functional.conv2d if convolutions else nn.functional.linear
                 return multiply(x, self.weight * Threshold.apply(self.scores))
 
-        images, labels = (torch.from_numpy(array) for array in data())
+        images, labels = (torch.from_numpy(array).to("cpu" if loader else device) for array in data())
+
+        class Samples(torch.utils.data.Dataset):
+            def __len__(self):
+                return len(labels)
+
+            def __getitem__(self, row):
+                image = Image.fromarray(images[row].reshape(28, 28).numpy(), mode="L")
+                pixels = torch.from_numpy(np.array(image)).reshape(-1).float().div(255)
+                return ((pixels - 0.1307) / 0.3081)[permutation], labels[row]
+
+        def from_memory():
+            for rows in torch.randperm(60000, device=device)[: STEPS[network] * BATCH].reshape(-1, BATCH):
+                yield (images[rows][:, permutation].float() / 255 - 0.1307) / 0.3081, labels[rows]
+
+        def from_loader():
+            workers = len(os.sched_getaffinity(0))
+            batches = torch.utils.data.DataLoader(Samples(), BATCH, shuffle=True, num_workers=workers)
+            return itertools.islice(batches, LOADER_STEPS)
 
         def task() -> None:
-            layers = [Masked(inputs, outputs) for inputs, outputs in itertools.pairwise(SIZES)]
-            model = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+            layers = [Masked(inputs, outputs) for inputs, outputs in itertools.pairwise(SIZES[network])]
+            model = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2]).to(device)
             optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-4)
-            pixels = torch.randperm(784)
-            for rows in torch.randperm(60000)[: STEPS * 128].reshape(STEPS, 128):
-                x = (images[rows][:, pixels].float() / 255 - 0.1307) / 0.3081
-                logits = model(x[..., None, None] if convolutions else x).flatten(1)
+            for x, y in from_loader() if loader else from_memory():
+                logits = model(x.to(device)[..., None, None] if convolutions else x.to(device)).flatten(1)
                 optimizer.zero_grad()
-                nn.functional.cross_entropy(logits, labels[rows]).backward()
+                nn.functional.cross_entropy(logits, y.to(device)).backward()
                 optimizer.step()
+            if device == "cuda":
+                torch.cuda.synchronize()
 
-        return lambda: [task() for _ in range(TASKS)]
+        return lambda: [task() for _ in range(1 if loader else TASKS)]
 
     return prepare
 
 
-if __name__ == "__main__":
-    compare.main(
-        f"{TASKS} tasks of {STEPS} steps, all tasks together",
-        {
-            "supsup_jax, a device for each core": ours(all_cores=True),
-            "supsup_jax, one device": ours(all_cores=False),
-            "PyTorch, matrix products": pytorch(convolutions=False),
-            "PyTorch, 1x1 convolutions": pytorch(convolutions=True),
-        },
-        work=TASKS * STEPS,
-        unit="steps",
-    )
+def cases() -> list[Case]:
+    """A case for each network."""
+    all_cases = []
+    for network, sizes in SIZES.items():
+        products = [inputs * outputs for inputs, outputs in itertools.pairwise(sizes)]
+        # Forward, towards the weights, and towards the inputs of all layers but the first.
+        operations = 2 * BATCH * (3 * sum(products) - products[0])
+        work = TASKS * STEPS[network]
+        formulations = {
+            "supsup_jax, a device for each core": Formulation(ours(network, all_cores=True)),
+            "supsup_jax, one device": Formulation(ours(network, all_cores=False)),
+            "PyTorch, matrix products, data in memory": Formulation(pytorch(network, convolutions=False)),
+            "PyTorch, 1×1 convolutions as in the original, data in memory": Formulation(pytorch(network, True)),
+            "PyTorch, 1×1 convolutions, a loader through PIL": Formulation(
+                pytorch(network, convolutions=True, loader=True), LOADER_STEPS / work
+            ),
+        }
+        name = f"Training {network} {'-'.join(map(str, sizes))}, {TASKS} tasks of {STEPS[network]} steps"
+        all_cases.append(Case(name, work, "steps", formulations, operations=work * operations))
+    return all_cases
