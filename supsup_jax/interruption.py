@@ -1,4 +1,8 @@
-"""Ctrl-C and SIGTERM: asked once, what goes on is finished and saved first; asked again, it ends at once."""
+"""Ctrl-C and SIGTERM: asked once, what goes on is finished and saved first; asked again, it ends at once.
+
+What goes on is a chunk of tasks that are learned together, or an evaluation; the longest of them is how long an end can
+take. A process that cannot wait may be killed: it loses that chunk, and nothing that was saved before.
+"""
 
 import contextlib
 import os
@@ -15,15 +19,26 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _saving = threading.Lock()
 
 
+class Terminated(KeyboardInterrupt):
+    """An end that SIGTERM asked for, as SLURM does before a preemption, and not Ctrl-C."""
+
+
+def status_of(interrupt: KeyboardInterrupt) -> int:
+    """The exit status of a process that ends so: 128 and the number of the signal, as shells have it."""
+    return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+
+
 class Interruption:
     """What was asked so far.
 
     Attributes:
         times: how often an end was asked for.
+        kind: what to raise; that of the first time.
     """
 
     def __init__(self) -> None:
         self.times = 0
+        self.kind: type[KeyboardInterrupt] = KeyboardInterrupt
 
 
 _current: ContextVar[Interruption | None] = ContextVar("_current", default=None)
@@ -38,8 +53,8 @@ def graceful(announce: Callable[[], None], give_up: Callable[[], None] | None = 
 
     Args:
         announce: called, in another thread, when an end is asked for first.
-        give_up: called so when it is asked for again; then the process ends, with status 130 and without any cleaning
-            up, which would wait for the compiled code. Without it the caller looks at the count.
+        give_up: called so when it is asked for again; then the process ends, with the status of the first time and
+            without any cleaning up, which would wait for the compiled code. Without it the caller looks at the count.
     """
     interruption = Interruption()
     with _handled(lambda *_: None) as before:
@@ -67,6 +82,12 @@ def asked() -> bool:
     """Whether an end was asked for: what goes on is to stop where it can."""
     interruption = _current.get()
     return bool(interruption and interruption.times)
+
+
+def kind() -> type[KeyboardInterrupt]:
+    """What to raise where it stops."""
+    interruption = _current.get()
+    return interruption.kind if interruption else KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -108,6 +129,8 @@ def _listen(
     while number := signals.recv(1):
         if number[0] not in SIGNALS:
             continue
+        if interruption.times == 0 and number[0] == signal.SIGTERM:
+            interruption.kind = Terminated
         interruption.times += 1
         if interruption.times == 1:
             announce()
@@ -116,4 +139,4 @@ def _listen(
                 try:
                     give_up()
                 finally:
-                    os._exit(130)
+                    os._exit(status_of(interruption.kind()))

@@ -26,7 +26,7 @@ def ends_in_one_line() -> Iterator[None]:
     """Says on stderr in one line what the user has to do, where a command cannot go on; also a decorator.
 
     Raises:
-        SystemExit: with status 2 after an error of the user's, 130 if interrupted.
+        SystemExit: with status 2 after an error of the user's, 130 after Ctrl-C, 143 after SIGTERM.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def ends_in_one_line() -> Iterator[None]:
         raise SystemExit(2) from None
     except KeyboardInterrupt as interrupt:
         print("; ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(interruption.status_of(interrupt)) from None
 
 
 @ends_in_one_line()
@@ -57,7 +57,8 @@ def main(experiment: Experiment, description: str | None, sparsities: tuple[floa
         The finished run, if it was a single one.
 
     Raises:
-        SystemExit: with status 1 if a run of several failed, 2 after an error of the user's, 130 if interrupted.
+        SystemExit: with status 1 if a run of several failed, 2 after an error of the user's, 130 after Ctrl-C, 143
+            after SIGTERM.
     """
     experiments, options, cluster = parse(experiment, description, sparsities)
     backend.keep_compiled()
@@ -152,8 +153,8 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
         if (folder / "recovery.csv").exists():
             figures.save(figures.draw_recovery([folder]), folder / "recovery.png")
         show_outcome(outcome)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(farewell) from None
+    except KeyboardInterrupt as interrupt:
+        raise type(interrupt)(farewell) from None
     return outcome
 
 
@@ -202,8 +203,8 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
         else:
             with table:
                 sweep.run(members, sets, table, table.announce)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(farewell) from None
+    except KeyboardInterrupt as interrupt:
+        raise type(interrupt)(farewell) from None
     finally:
         show_failures(members)
     if any(member.state == "failed" for member in members):

@@ -42,7 +42,7 @@ class Options:
 
     tasks_at_once: int | None = None
     """Tasks to learn between two checkpoints; by default 8 or one a core on a CPU, and up to
-    128 a GPU as memory allows. Results do not depend on it."""
+    128 a GPU as memory allows. Results do not depend on it; an end that is asked for comes after so many."""
 
     tasks: str | None = None
     """Tasks to learn each as a run of its own, such as 0:100 for the first hundred; `python -m supsup_jax collect`

@@ -210,14 +210,15 @@ def run(
             _end_at_once({member: process for member, (process, _) in running.items()})
             show(members)
     if any(member.state in ("waiting", "interrupted") for member in members):
-        raise KeyboardInterrupt
+        raise interrupted.kind()
 
 
 def ending(status: int) -> State:
     """What the exit status of a run's process says of it."""
     if status == 0:
         return "finished"
-    return "interrupted" if status in (130, -signal.SIGINT, -signal.SIGTERM) else "failed"
+    asked = {end for number in interruption.SIGNALS for end in (128 + number, -number)}
+    return "interrupted" if status in asked else "failed"
 
 
 def _end_at_once(running: Mapping[Member, subprocess.Popen[bytes]]) -> None:

@@ -115,8 +115,9 @@ def checkpointed(job, tmp_path):
 AT_WORK = 'touch "$1/ready"; while :; do sleep 0.05; done'
 
 
-def test_when_its_time_is_up_a_job_lets_the_run_save_and_is_queued_again(scripted, tmp_path):
-    job = scripted(f'trap "touch $1/saved; exit 130" INT; {AT_WORK}')
+@pytest.mark.parametrize("status", [130, 143])
+def test_when_its_time_is_up_a_job_lets_the_run_save_and_is_queued_again(scripted, tmp_path, status):
+    job = scripted(f'trap "touch $1/saved; exit {status}" INT; {AT_WORK}')
     again = checkpointed(job, tmp_path)
     assert (tmp_path / "saved").exists()
     assert isinstance(pickle.loads(pickle.dumps(again)).function, Job)

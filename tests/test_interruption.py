@@ -29,16 +29,17 @@ def wait_for(asked, times):
     pytest.fail(f"{asked.times} interruptions were counted, not {times}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_goes_on_hears_of_an_interruption_where_it_asks(number):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_goes_on_hears_of_an_interruption_where_it_asks(number, status):
     announced = []
     with interruption.graceful(lambda: announced.append(True)) as asked:
         assert not interruption.asked()
         signal.raise_signal(number)
         wait_for(asked, 1)
         assert interruption.asked()
-        signal.raise_signal(number)
+        signal.raise_signal(signal.SIGINT)
         wait_for(asked, 2)
+        assert interruption.status_of(interruption.kind()()) == status
     assert announced == [True]
     assert not interruption.asked()
 
@@ -79,14 +80,15 @@ with interruption.graceful(say("announced"), say("gave up")):
 """
 
 
-def test_the_second_interruption_ends_the_process_in_compiled_code_too():
+@pytest.mark.parametrize(("first", "then"), [("INT", "TERM"), ("TERM", "INT")])
+def test_the_second_interruption_ends_the_process_in_compiled_code_too(first, then):
     with subprocess.Popen([sys.executable, "-c", IN_COMPILED_CODE], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "began\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.Signals[f"SIG{first}"])
         assert process.stdout.readline() == "announced\n"
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.Signals[f"SIG{then}"])
         assert process.stdout.readline() == "gave up\n"
-        assert process.wait() == 130
+        assert process.wait() == {"INT": 130, "TERM": 143}[first]
 
 
 def test_a_run_that_is_interrupted_saves_the_chunk_that_it_is_at_and_goes_on_later(tmp_path):
@@ -97,7 +99,7 @@ def test_a_run_that_is_interrupted_saves_the_chunk_that_it_is_at_and_goes_on_lat
         if step.message == "learning tasks 2 to 3":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(KeyboardInterrupt), interruption.graceful(lambda: None):
+    with pytest.raises(interruption.Terminated), interruption.graceful(lambda: None):
         scenarios.GivenTasks.run(experiment, digits, tmp_path, 2, report)
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert kinds == ["task"] * 4

@@ -144,8 +144,8 @@ def test_interrupted_twice_a_sweep_ends_what_does_not_hear_too(members, interrup
 
 def test_a_run_that_something_else_interrupts_stops_no_other(members):
     with pytest.raises(KeyboardInterrupt):
-        run(members, ["kill $$; sleep 60", "true", "true"])
-    assert [member.state for member in members] == ["interrupted", "finished", "finished"]
+        run(members, ["kill $$; sleep 60", "exit 143", "true"])
+    assert [member.state for member in members] == ["interrupted", "interrupted", "finished"]
 
 
 def test_the_terminals_interrupt_does_not_reach_a_run(members):

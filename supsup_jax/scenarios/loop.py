@@ -291,7 +291,7 @@ class Loop(ABC):
             KeyboardInterrupt: if an end was asked for, here or on another host.
         """
         if hosts.any_of(interruption.asked()):
-            raise KeyboardInterrupt
+            raise interruption.kind()
 
     def report(self, message: str, steps_per_second: float = 0.0, tasks: int | None = None) -> None:
         """Says how far the run is; by default as many tasks are learned as are recorded."""

@@ -151,7 +151,7 @@ class ShardedTasks(GivenTasks):
         feed.close()
         self._name_unreadable(number, self.dataset.train, feed.unreadable())
         if task.done < parts.steps:
-            raise KeyboardInterrupt
+            raise interruption.kind()
 
     def _save_unfinished(self, number: int, task: _Task, seconds: float) -> None:
         measured = {"losses": task.losses, "accuracies": task.accuracies, "epoch": task.epoch, "seconds": seconds}
