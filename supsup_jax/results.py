@@ -163,10 +163,7 @@ def append_results(
             ]
             for task in tasks
         ]
-        with path.open("a", newline="") as file:
-            file.write(text + csv_text([row for row in rows if tuple(row) not in known]))
-            file.flush()
-            os.fsync(file.fileno())
+        atomic.append(path, text + csv_text([row for row in rows if tuple(row) not in known]))
 
 
 def write_files(folder: Path, name: str, record: Record) -> None:
@@ -235,8 +232,7 @@ def write_files(folder: Path, name: str, record: Record) -> None:
 
 def append_tasks(folder: Path, tasks: Iterable[TaskResult]) -> None:
     """Adds tasks to `metrics.jsonl`, at its end: when it is next written whole, evaluations come after them."""
-    with (folder / _METRICS).open("a") as file:
-        file.write(_task_lines(tasks))
+    atomic.append(folder / _METRICS, _task_lines(tasks))
 
 
 def _task_lines(tasks: Iterable[TaskResult]) -> str:

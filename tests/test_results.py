@@ -1,6 +1,5 @@
 import csv
 import json
-import multiprocessing
 
 import numpy as np
 import pytest
@@ -50,26 +49,6 @@ def test_a_row_that_was_left_unfinished_is_not_mixed_with_the_next(tmp_path):
     results.append_results(path, tmp_path, "seed=1", [task(0)])
     assert rows_of(path)[1] == ["2020-12-06", "some"]
     assert len(rows_of(path)[2]) == 5
-
-
-def _append(path, name):
-    for number in range(50):
-        results.append_results(path, path.parent / name, name, [task(number)])
-
-
-def test_processes_append_to_one_file_at_once_without_losing_a_row(tmp_path):
-    path = tmp_path / "results.csv"
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_append, args=(path, f"seed={seed}")) for seed in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    header, *rows = rows_of(path)
-    assert header == results.RESULTS_HEADER
-    assert all(len(row) == 5 for row in rows)
-    assert {row[1] for row in rows} == {f"seed={seed}~task={number}" for seed in range(2) for number in range(50)}
 
 
 def test_a_second_run_of_a_name_gets_a_folder_of_its_own(tmp_path):
