@@ -13,6 +13,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -264,11 +265,12 @@ class EventWriter:
     """
 
     def __init__(self, folder: Path):
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
 
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()
-        self._writer = SummaryWriter(str(folder), flush_secs=10)
+        # Not its SummaryWriter: that has a thread, which a full disk ends, and then waits for it for ever.
+        self._writer = EventsWriter(str(folder / "events"))
         self._written = (0, 0)
 
     def __enter__(self) -> "EventWriter":
@@ -283,14 +285,20 @@ class EventWriter:
         for task in record.tasks[tasks:]:
             for tag in ("loss", "accuracy", "seconds"):
                 if (value := getattr(task, tag)) is not None:
-                    self._writer.add_scalar(f"task/{tag}", value, task.task)
+                    self._add(f"task/{tag}", value, task.task)
         for result in record.evaluations[evaluations:]:
             means = _means(result)
             for tag in ("given", "inferred", "inferred_per_image", "picked", "picked_per_image"):
                 if tag in means:
-                    self._writer.add_scalar(f"tasks_learned/{tag}", means[tag], result.num_tasks)
+                    self._add(f"tasks_learned/{tag}", means[tag], result.num_tasks)
         self._writer.flush()
         self._written = len(record.tasks), len(record.evaluations)
+
+    def _add(self, tag: str, value: float, step: int) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(tag, value)))
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
