@@ -11,9 +11,12 @@ Of several hosts the first one reads and writes.
 """
 
 import hashlib
+import io
 import json
+import logging
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,7 +160,7 @@ class Checkpoints:
             state: replaces the last one, if there is a new one.
 
         Raises:
-            OSError: if Orbax wrote nothing.
+            UserError: if it cannot be written.
         """
         if not hosts.is_first():
             return
@@ -254,7 +257,7 @@ class Checkpoints:
         """Saves how far a task is, in place of what was saved of it before.
 
         Raises:
-            OSError: if Orbax wrote nothing.
+            UserError: if it cannot be written.
         """
         if hosts.is_first():
             latest = self._unfinished.latest_step()
@@ -295,9 +298,39 @@ class Checkpoints:
 
 
 def _save(manager: ocp.CheckpointManager, step: int, **items: Any) -> None:
-    with interruption.later():
-        if not manager.save(step, args=ocp.args.Composite(**items)):
-            raise OSError(f"checkpoint {step} was not written to {manager.directory}")
+    """Saves a step.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    folder = Path(manager.directory)
+    # What a process that was killed has left; Orbax would remove it too, with a warning on stderr.
+    shutil.rmtree(folder / f"{step}.orbax-checkpoint-tmp", ignore_errors=True)
+    with interruption.later(), _quiet():
+        try:
+            if not folder.is_dir():  # Orbax would make it again, without the steps before
+                raise FileNotFoundError("its folder is gone")
+            if not manager.save(step, args=ocp.args.Composite(**items)):
+                raise OSError("Orbax refuses it")
+        except Exception as error:  # Orbax and the libraries below it raise many kinds for a full disk
+            said = error.strerror if isinstance(error, OSError) else None
+            reason = said or " ".join(str(error).split()).split(" [")[0][-200:]  # the cause, then details in brackets
+            raise UserError(
+                f"{folder / str(step)} cannot be written ({reason}); see to it that it can, and go on with --resume"
+            ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the threads of Orbax and TensorStore from writing tracebacks of what is raised here as well."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _save_with_record(manager: ocp.CheckpointManager, step: int, plain: dict[str, Any], arrays: PyTree[Any]) -> None:
