@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from filelock import FileLock
 
 
 def is_accelerator() -> bool:
@@ -48,12 +49,24 @@ def keep_compiled() -> None:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "supsup_jax" / f"compiled-{processor}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(folder)
     except OSError:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", 2**30)
     # The first steps of a run are many small programs.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes what a process that was killed has not written whole: JAX would keep nothing more beside it.
+
+    JAX holds the lock while it writes a program, and after it the time of its last use.
+    """
+    with FileLock(folder / ".lockfile"):
+        for program in folder.glob("*-cache"):
+            if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
+                program.unlink()
 
 
 def _processor_features() -> str:

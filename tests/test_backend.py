@@ -28,6 +28,16 @@ def test_what_is_compiled_is_kept_for_the_next_process(tmp_path):
     assert first and compiled_files(tmp_path) == first
 
 
+def test_a_program_that_a_killed_process_left_half_written_is_compiled_and_kept_again(tmp_path):
+    first = compiled_files(tmp_path)
+    half = next(path for path in first if path.name.endswith("-cache"))
+    whole = half.read_bytes()
+    half.write_bytes(whole[:100])  # as far as it came; when it was used last would have followed
+    half.with_name(half.name.removesuffix("cache") + "atime").unlink()
+    assert compiled_files(tmp_path) == first
+    assert half.stat().st_size > 100
+
+
 def test_a_cache_that_the_user_names_is_left_as_it_is(tmp_path):
     assert not compiled_files(tmp_path / "users", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "named"))
 
