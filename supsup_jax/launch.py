@@ -219,8 +219,16 @@ def _place(experiment: Experiment, options: Options) -> tuple[Path, str]:
 
 
 def _new_folder(experiment: Experiment, options: Options) -> Path:
-    """Makes the folder of a new run."""
-    return results.new_folder(*_place(experiment, options))
+    """Makes the folder of a new run.
+
+    Raises:
+        UserError: if it cannot be made.
+    """
+    try:
+        return results.new_folder(*_place(experiment, options))
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}"
+        raise UserError(f"no run can be kept in --log-dir {options.log_dir} ({reason}); give another folder") from None
 
 
 def _earlier_folder(experiment: Experiment, options: Options) -> Path | None:
