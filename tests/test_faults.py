@@ -1,0 +1,274 @@
+"""What goes wrong around a run: it says so in one line, or goes on; afterwards it ends as if nothing had been."""
+
+import contextlib
+import csv
+import dataclasses
+import itertools
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from test_scenarios import DATASET, OTHERS, dicts_without_saved
+
+from supsup_jax import launch, results, scenarios
+from supsup_jax.checkpoints import Checkpoints
+from supsup_jax.experiment import Experiment
+
+# Each task changes the weights, which lie beside the steps.
+EXPERIMENT = dataclasses.replace(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,))
+
+LONG = pytest.mark.long
+
+# Where an array cannot be written, Orbax abandons coroutines, of which Python complains when it collects them.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine .* was never awaited:RuntimeWarning"
+)
+
+
+def run(folder, fault=None, task=2):
+    """Runs the experiment one task at a time, with a fault that comes before a task is learned."""
+    folder.mkdir(exist_ok=True, parents=True)
+
+    def report(progress):
+        if fault and progress.message == f"learning task {task}":
+            fault()
+
+    return scenarios.GivenTasks.run(EXPERIMENT, DATASET, folder, 1, report)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("undisturbed") / "seed=1")
+
+
+def check_it_ends_as(undisturbed, folder):
+    """Goes on with a run in whose folder something went wrong."""
+    resumed = run(folder)
+    assert dicts_without_saved(resumed) == dicts_without_saved(undisturbed)
+    for part in ("weights", "stats", "store"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(resumed, part), getattr(undisturbed, part))
+    with (folder.parent / "results.csv").open(newline="") as file:
+        assert [row["Name"] for row in csv.DictReader(file)] == [f"seed=1~task={task}" for task in range(4)]
+    for name in ("accuracy_matrix.csv", "metrics.csv", "storage.csv"):
+        assert (folder / name).read_text() == (undisturbed.folder / name).read_text()
+    assert not list(folder.rglob("*unfinished")) and not list(folder.rglob("*orbax-checkpoint-tmp"))
+
+
+@contextlib.contextmanager
+def one_line(capfd, words=""):
+    """What fails within says so in one line, with status 2."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as end, launch.ends_in_one_line():
+        yield
+    said = capfd.readouterr().err
+    assert end.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1, said
+    assert words in said
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of a few megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can mount a small file system")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("pages", [0, 6, *(pytest.param(pages, marks=LONG) for pages in (1, 2, 3, 4, 5, 8, 10, 12))])
+def test_a_full_disk_is_one_line_and_loses_nothing_that_was_saved(undisturbed, small_disk, capfd, pages):
+    ballast = small_disk / "ballast"
+
+    def fill():
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        os.truncate(ballast, ballast.stat().st_size - 4096 * pages)
+
+    folder = small_disk / "runs/seed=1"
+    with one_line(capfd, "No space left on device"):
+        run(folder, fill, task=1)
+    ballast.unlink()
+    check_it_ends_as(undisturbed, folder)
+
+
+@pytest.mark.parametrize("largest", [400, *(pytest.param(size, marks=LONG) for size in (0, 100, 200, 800, 1600))])
+def test_files_that_may_not_grow_are_one_line_and_lose_nothing_that_was_saved(undisturbed, tmp_path, capfd, largest):
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    folder = tmp_path / "runs/seed=1"
+    with one_line(capfd):
+        try:
+            run(folder, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, most)))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    check_it_ends_as(undisturbed, folder)
+
+
+def test_a_run_whose_folder_is_deleted_says_so_and_does_not_make_half_of_it_again(undisturbed, tmp_path, capfd):
+    folder = tmp_path / "runs/seed=1"
+    with one_line(capfd, "cannot be written"):
+        run(folder, lambda: shutil.rmtree(folder))
+    assert not folder.exists()
+    (tmp_path / "runs/results.csv").unlink()
+    check_it_ends_as(undisturbed, folder)
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(undisturbed, tmp_path, monkeypatch):
+    clock = itertools.count(time.time(), -100)
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * next(clock)))
+    folder = tmp_path / "seed=1"
+    with pytest.raises(ZeroDivisionError):
+        run(folder, lambda: 1 / 0)
+    check_it_ends_as(undisturbed, folder)
+
+
+def test_where_renaming_is_slow_whoever_reads_meanwhile_finds_everything_whole(undisturbed, tmp_path, monkeypatch):
+    folder, renamed, stop, found = tmp_path / "seed=1", [], threading.Event(), []
+    folder.mkdir()
+
+    def slowly(rename):
+        def renames(source, target, **options):
+            renamed.append(os.path.basename(target))
+            time.sleep(0.02)
+            rename(source, target, **options)
+            time.sleep(0.02)
+
+        return renames
+
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, slowly(getattr(os, name)))
+
+    def read():
+        while not stop.is_set():
+            with Checkpoints(folder) as checkpoints:
+                steps = len(checkpoints.records())
+            lines = []
+            if (folder / "metrics.jsonl").exists():
+                lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+            rows = []
+            if (tmp_path / "results.csv").exists():
+                with (tmp_path / "results.csv").open(newline="") as file:
+                    rows = [*csv.reader(file, strict=True)]
+            assert all(len(row) == 5 for row in rows)
+            found.append((steps, len(lines), len(rows)))
+
+    def read_and_note():
+        try:
+            read()
+        except BaseException as error:
+            found.append(error)
+
+    reader = threading.Thread(target=read_and_note)
+    reader.start()
+    try:
+        run(folder)
+    finally:
+        stop.set()
+        reader.join()
+    assert all(isinstance(seen, tuple) for seen in found), found[-1]
+    assert found == sorted(found) and len(set(found)) > 3
+    assert {"0", "5", "metrics.jsonl", "results.csv"} <= set(renamed)
+    check_it_ends_as(undisturbed, folder)
+
+
+QUICKSTART = Path(__file__).parents[1] / "experiments/quickstart.py"
+SCRIPT = Experiment("script", "digits", num_tasks=2, steps=5, width=0.1, scenario="GG", batch_size=32)
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A script's only call, with a folder for its results."""
+
+    def call(log_dir, *arguments):
+        monkeypatch.setattr(sys, "argv", ["script.py", "--log-dir", str(log_dir), *arguments])
+        launch.main(SCRIPT, "A script.")
+
+    return call
+
+
+def test_a_file_in_place_of_the_folder_for_results_is_one_line(script, tmp_path, capfd):
+    (tmp_path / "runs").touch()
+    with one_line(capfd, "--log-dir"):
+        script(tmp_path / "runs")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/script").touch()
+    with one_line(capfd, "--log-dir"):
+        script(tmp_path / "other")
+
+
+def remount(folder, how):
+    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
+
+
+def test_a_folder_for_results_that_cannot_be_written_is_one_line(script, undisturbed, small_disk, capfd):
+    folder = small_disk / "seed=1"
+    with pytest.raises(ZeroDivisionError):
+        run(folder, lambda: 1 / 0)
+    remount(small_disk, "ro")
+    with one_line(capfd, "Read-only file system"):
+        run(folder)
+    with one_line(capfd, "--log-dir"):
+        script(small_disk)
+    remount(small_disk, "rw")
+    check_it_ends_as(undisturbed, folder)
+
+
+TOGETHER = """
+import multiprocessing, pathlib, sys
+from supsup_jax import atomic, records, results
+
+parent = pathlib.Path(sys.argv[1])
+processes = 10
+
+def work(number, start):
+    start.wait()
+    folder = results.new_folder(parent, "seed=1")
+    for task in range(20):
+        atomic.write(parent / "shared", str(number) * 100_000)
+        assert len(set((parent / "shared").read_text())) == 1
+        of_task = records.TaskResult(task, "2020-12-06 12:00:00", 0.25, 0.9371, 0.94, 2.5)
+        results.append_results(parent / "results.csv", folder, folder.name, [of_task])
+
+context = multiprocessing.get_context("fork")
+start = context.Barrier(processes)
+workers = [context.Process(target=work, args=(number, start)) for number in range(processes)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join()
+sys.exit(max(worker.exitcode for worker in workers))
+"""
+
+
+def test_ten_runs_of_one_name_in_one_moment_have_each_a_folder_and_all_their_rows(tmp_path):
+    subprocess.run([sys.executable, "-W", "ignore", "-c", TOGETHER, str(tmp_path)], check=True)
+    names = {"seed=1", *(f"seed=1~try={attempt}" for attempt in range(1, 10))}
+    assert {folder.name for folder in results.existing_folders(tmp_path, "seed=1")} == names
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = [(row["Name"], row["Save Directory"]) for row in csv.DictReader(file)]
+    assert sorted(rows) == sorted((f"{name}~task={task}", str(tmp_path / name)) for name in names for task in range(20))
+    assert not list(tmp_path.glob("*unfinished"))
+
+
+@LONG
+def test_a_process_that_cannot_write_says_one_line(tmp_path):
+    settings = "--num-tasks 2 --steps 5 --images-per-task 8 --method LowerBound --scenario GG"
+    # Of the files that are written here, those of the weights alone are larger than 32 KB.
+    limited = f"ulimit -f 32; exec {sys.executable} {QUICKSTART} {settings} --log-dir {tmp_path}"
+    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    ended = subprocess.run(["bash", "-c", limited], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: ") and "cannot be written" in ended.stderr
+    assert ended.stderr.count("\n") == 1, ended.stderr
