@@ -1,0 +1,159 @@
+"""Runs that are killed at any moment, and gone on with, end as one does that nothing disturbed."""
+
+import csv
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import supsup_jax
+from supsup_jax.checkpoints import Checkpoints
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+LENET = "GNu/MNISTPerm/LeNet-250-tasks"
+SMALL = (
+    "--dataset digits --num-tasks 5 --eval-at 3 --steps 12 --batch-size 16 --width 0.1 --images-per-task 8 "
+    "--learning-rate 1e-2 --tasks-at-once 1"
+)
+SCRIPTS = {
+    "SupSup": f"{LENET}/supsup_h.py {SMALL}",
+    "BatchE": f"{LENET}/batche.py {SMALL} --scenario GNu --search exhaustive",
+    "PSP": f"{LENET}/psp.py {SMALL} --weights-learning-rate 1e-2",
+    "Transfer": f"{LENET}/supsup_h.py {SMALL} --method Transfer --scenario GG",
+    "NNs": f"NNs/supsup.py {SMALL} --check-every 8 --fewest-masks 2 --novelty 1.05",
+    "HopSupSup": f"GNu/SplitMNIST/hopsupsup.py {SMALL} --test-batch-size 16 --width 0.02 --learning-rate 0.1",
+    "LowerBound": f"{LENET}/lower_bound.py {SMALL} --weights-learning-rate 1e-2",
+}
+KILLS = 15
+"""Of each method, at least."""
+
+TIMES = {"Date Finished", "finished", "seconds", "training_seconds"}
+STATUSES = {signal.SIGKILL: {-9}, signal.SIGTERM: {143, -15}, signal.SIGINT: {130, -2}}
+
+
+@pytest.fixture(autouse=True)
+def handled_by_python():
+    """A shell's background jobs ignore Ctrl-C, and so do the processes that they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def start(method, log_dir, **environment):
+    script, *arguments = SCRIPTS[method].split()
+    command = [sys.executable, str(EXPERIMENTS / script), *arguments, "--log-dir", str(log_dir), "--resume"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=os.environ | environment, **pipes)
+
+
+def inside(method, log_dir, pattern):
+    """Files in the run's folder; of a run that was killed before it wrote its settings, there may be a second one."""
+    return list((log_dir / SCRIPTS[method].split(".py")[0]).glob(f"seed=1*/{pattern}"))
+
+
+def without_times(plain):
+    if isinstance(plain, dict):
+        return {name: without_times(value) for name, value in plain.items() if name not in TIMES}
+    return [without_times(value) for value in plain] if isinstance(plain, list) else plain
+
+
+def left(method, log_dir):
+    """All that a run has left, without its times: every table, every step, every bit that was kept."""
+    (settings,) = inside(method, log_dir, "settings.yaml")
+    run = settings.parent
+    tables = {}
+    for path in [*run.glob("*.csv"), run.parent / "results.csv"]:
+        with path.open(newline="") as file:
+            rows = [without_times(row) for row in csv.DictReader(file)]
+        for row in rows:
+            if "Name" in row:
+                row["Name"] = row["Name"].replace(run.name, "run")
+            assert row.pop("Save Directory", str(run)) == str(run)
+        tables[path.name] = rows
+    assert len({row["Name"] for row in tables["results.csv"]}) == len(tables["results.csv"]) == 5
+    metrics = [without_times(json.loads(line)) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    with Checkpoints(run) as checkpoints:
+        steps = [without_times(record) for record in checkpoints.records()]  # with the checksums of their arrays
+    restored = supsup_jax.restore(run)
+    arrays = restored.weights, restored.stats, restored.store
+    assert len(list(run.glob("events.*"))) == 1 and (run / "accuracy.png").stat().st_size
+    return tables, metrics, steps, jax.device_get(arrays)
+
+
+def check_equal(ours, expected):
+    assert ours[:3] == expected[:3]
+    jax.tree.map(np.testing.assert_array_equal, ours[3], expected[3])
+
+
+def wait_for_moment(process, method, log_dir, rng, duration):
+    """Waits for a random moment of a run, or its end: any, one right after a checkpoint, or one after the last task."""
+
+    def saved():
+        return len(inside(method, log_dir, "checkpoints/*")) + len(inside(method, log_dir, "state/*"))
+
+    def learned():
+        return sum(path.read_text().count('"kind": "task"') for path in inside(method, log_dir, "metrics.jsonl")) == 5
+
+    kind, more, until = rng.integers(4), saved() + rng.integers(1, 6), time.monotonic() + rng.uniform(0, duration)
+    while process.poll() is None:
+        if kind == 0 and saved() >= more:
+            return time.sleep(rng.uniform(0, 0.03))
+        if kind == 1 and learned():
+            return time.sleep(rng.uniform(0, 0.2 * duration))
+        if kind > 1 and time.monotonic() > until:
+            return None
+        time.sleep(0.002)
+
+
+def kill_until_it_is_finished(method, log_dir, rng, duration):
+    """Goes on with a run, and kills it, until it is finished; gives how often, and how long the last attempt took."""
+    for kills in itertools.count():
+        started = time.monotonic()
+        # What is compiled is read, and never written: half a file would stay there.
+        with start(method, log_dir, JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="1e9") as process:
+            wait_for_moment(process, method, log_dir, rng, duration)
+            number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+            process.send_signal(number)
+            _, complaint = process.communicate()
+        if process.returncode == 0:
+            return kills, time.monotonic() - started
+        assert process.returncode in STATUSES[number], (number, process.returncode, complaint)
+        if process.returncode in (130, 143):
+            assert complaint.startswith("interrupted; what ") and complaint.count("\n") == 1, complaint
+
+
+def check(method, folder, seed, least):
+    """Kills runs of a method at least so often, compares each with one that nothing disturbed, and counts."""
+    started = time.monotonic()
+    with start(method, folder / "undisturbed") as process:
+        _, complaint = process.communicate()
+    assert process.returncode == 0, complaint
+    duration = (time.monotonic() - started) / 2  # later ones compile nothing
+    expected = left(method, folder / "undisturbed")
+    rng, kills = np.random.default_rng(seed), [0]
+    while sum(kills) < least:
+        log_dir = folder / f"killed{len(kills)}"
+        more, duration = kill_until_it_is_finished(method, log_dir, rng, duration)
+        check_equal(left(method, log_dir), expected)
+        kills.append(more)
+    return sum(kills)
+
+
+def test_a_run_that_is_killed_a_few_times_ends_with_the_same_results(tmp_path):
+    assert check("LowerBound", tmp_path, seed=0, least=2) >= 2
+
+
+@pytest.mark.long
+def test_runs_of_every_method_that_are_killed_at_any_moment_end_with_the_same_results(tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        killed = pool.map(lambda method: check(method, tmp_path / method, len(method), KILLS), SCRIPTS)
+        assert sum(killed) >= 100
