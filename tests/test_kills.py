@@ -51,7 +51,7 @@ def handled_by_python():
 def start(method, log_dir, **environment):
     script, *arguments = SCRIPTS[method].split()
     command = [sys.executable, str(EXPERIMENTS / script), *arguments, "--log-dir", str(log_dir), "--resume"]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env=os.environ | environment, **pipes)
 
 
@@ -123,10 +123,12 @@ def kill_until_it_is_finished(method, log_dir, rng, duration):
             wait_for_moment(process, method, log_dir, rng, duration)
             number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
             process.send_signal(number)
-            _, complaint = process.communicate()
+            said, complaint = process.communicate()
         if process.returncode == 0:
             return kills, time.monotonic() - started
-        assert process.returncode in STATUSES[number], (number, process.returncode, complaint)
+        # While it is imported, JAX makes of Ctrl-C what it will, even a segmentation fault.
+        if said or number != signal.SIGINT:
+            assert process.returncode in STATUSES[number], (number, process.returncode, complaint)
         if process.returncode in (130, 143):
             assert complaint.startswith("interrupted; what ") and complaint.count("\n") == 1, complaint
 
