@@ -70,6 +70,8 @@ def few(request, monkeypatch):
     """Fewer images than CIFAR-100 has, except for the tests of the real one."""
     if "data_folder" not in request.fixturenames:
         monkeypatch.setattr(cifar100, "_SIZES", {"train": 8, "test": 4})
+        known = {split: (cifar100._digest(IMAGES[split].astype(np.uint8), LABELS[split]),) for split in LABELS}
+        monkeypatch.setattr(cifar100, "_KNOWN", known)
 
 
 @pytest.fixture
@@ -121,15 +123,15 @@ def test_an_archive_is_read_where_one_file_is_missing(raw, tmp_path):
 @pytest.mark.parametrize(
     ("damaged", "words"),
     [
-        (python2(content("test"))[:-5000], "pickle data was truncated"),
-        (b"", "Ran out of input"),
+        (python2(content("test"))[:-5000], "but only"),
+        (b"", "pickle exhausted before seeing STOP"),
         (b"<html>404</html>", "cannot be read as CIFAR-100"),
         (python2([1, 2]), "it has no dictionary"),
         (python2(content("test", fine_labels=None)), "its fine_labels are not 4 numbers from 0 to 99"),
         (python2(content("test", fine_labels=[0, 1, 2])), "its fine_labels are not 4 numbers from 0 to 99"),
         (python2(content("test", fine_labels=[0, 1, 2, 100])), "its fine_labels are not 4 numbers from 0 to 99"),
         (python2(content("test", data=None)), "its data are no array of 4 × 3072 bytes"),
-        (python2(content("test", data=[[0] * 3072] * 4)), "its data are no array of 4 × 3072 bytes"),
+        (python2(content("test", data=[[0] * 3072] * 4)), "it holds much more than images and labels"),
         (python2(content("test", data=np.zeros((4, 1024), np.uint8))), "its data are of shape (4, 1024)"),
         (python2(content("train")), "its fine_labels are not 4 numbers"),
         (python2(content("test", data=np.zeros((4, 3072), np.float32))), "type b'f4', not (4, 3072) and 'u1'"),
@@ -218,7 +220,7 @@ def folder(name):
     [
         ([], "it has no cifar-100-python/test"),
         ([folder("cifar-100-python/test")], "cifar-100-python/test is no file"),
-        ([link("cifar-100-python/test", "../secret")], "secret' not found"),
+        ([link("cifar-100-python/test", "../secret")], "cifar-100-python/test is no file"),
     ],
     ids=["missing", "a folder", "a link to elsewhere"],
 )
@@ -244,7 +246,7 @@ def test_what_is_no_archive_is_named(tmp_path):
     (tmp_path / "cifar-100-python.tar.gz").write_bytes(b"<html>404</html>")
     with pytest.raises(UserError) as error:
         data.load("cifar100", tmp_path)
-    assert_one_line(error, str(tmp_path / "cifar-100-python.tar.gz"), "not a gzip file", "replace it, from https://")
+    assert_one_line(error, str(tmp_path / "cifar-100-python.tar.gz"), "Not a gzipped file", "replace it, from https://")
 
 
 def test_reading_an_archive_writes_nothing_wherever_its_members_belong(raw, tmp_path):

@@ -26,9 +26,9 @@ def fake_mnist(folder, monkeypatch, gzipped=True, sizes=(20, 10)):
     for part, size in zip(("train", "t10k"), sizes, strict=True):
         for kind, shape in (("images-idx3", (size, 28, 28)), ("labels-idx1", (size,))):
             name = f"{part}-{kind}-ubyte"
-            shapes[name] = (shape, "")
             header = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
             content = header + rng.integers(0, 10, shape, dtype=np.uint8).tobytes()
+            shapes[name] = (shape, "", hashlib.sha256(content).hexdigest())
             path = folder / (f"{name}.gz" if gzipped else name)
             path.write_bytes(gzip.compress(content) if gzipped else content)
     monkeypatch.setattr(mnist, "_FILES", shapes)
@@ -133,8 +133,8 @@ def published(tmp_path, monkeypatch):
     folder = tmp_path / "published"
     fake_mnist(folder, monkeypatch)
     checked = {
-        name: (shape, hashlib.sha256((folder / f"{name}.gz").read_bytes()).hexdigest())
-        for name, (shape, _) in mnist._FILES.items()
+        name: (shape, hashlib.sha256((folder / f"{name}.gz").read_bytes()).hexdigest(), known)
+        for name, (shape, _, known) in mnist._FILES.items()
     }
     with serving(folder) as url:
         monkeypatch.setattr(mnist, "_FILES", checked)
@@ -199,7 +199,7 @@ def prepare_with_tfds(folder, name, images, train):
 def prepared(tmp_path, monkeypatch):
     """The images of an MNIST that TFDS prepared, four for training and two for testing."""
     for name, size in (("train-labels-idx1-ubyte", 4), ("t10k-labels-idx1-ubyte", 2)):
-        monkeypatch.setitem(mnist._FILES, name, ((size,), ""))
+        monkeypatch.setitem(mnist._FILES, name, ((size,), "", ""))
     images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), dtype=np.uint8)
     prepare_with_tfds(tmp_path, "mnist", images, 4)
     return images
@@ -228,7 +228,7 @@ def test_mnist_prepared_by_tfds_is_read(tmp_path, prepared):
 )
 def test_a_tfds_folder_that_cannot_be_used_is_named(tmp_path, monkeypatch, before, after, words):
     if not before:
-        monkeypatch.setitem(mnist._FILES, "train-labels-idx1-ubyte", ((5,), ""))
+        monkeypatch.setitem(mnist._FILES, "train-labels-idx1-ubyte", ((5,), "", ""))
     (prepared,) = (tmp_path / "mnist").iterdir()
     info = prepared / "dataset_info.json"
     info.write_text(info.read_text().replace(before, after))
