@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from supsup_jax import sweep
 from supsup_jax.errors import UserError
+from supsup_jax.plain import read_yaml
 
 JOB = "job.yaml"
 """Names the job of a run, in its folder."""
@@ -297,9 +298,9 @@ def _queue() -> dict[str, str] | None:
 def _read_job(folder: Path, cluster: str | None) -> str | None:
     """The job that a run was submitted as to a cluster, if it was."""
     try:
-        job = yaml.safe_load((folder / JOB).read_text())
+        job = read_yaml(folder / JOB)
         return job["job"] if job["cluster"] == cluster else None
-    except (OSError, yaml.YAMLError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError):
         return None
 
 

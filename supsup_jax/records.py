@@ -4,10 +4,12 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
+import typeguard
 
+from supsup_jax.errors import UserError
 from supsup_jax.evaluation import Evaluation
 from supsup_jax.memory_evaluation import RecoveryPath
 from supsup_jax.metrics import Metrics, metrics
@@ -137,12 +139,35 @@ class Record:
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "Record":
-        """From plain data."""
+        """From plain data.
+
+        Raises:
+            UserError: if it has another form.
+        """
         return cls(
-            [TaskResult(**task) for task in plain["tasks"]],
-            [EvaluationResult(**evaluation) for evaluation in plain["evaluations"]],
-            [StreamResult(**result) for result in plain.get("stream", [])],
+            [from_plain(TaskResult, task) for task in plain.get("tasks", [])],
+            [from_plain(EvaluationResult, evaluation) for evaluation in plain.get("evaluations", [])],
+            [from_plain(StreamResult, result) for result in plain.get("stream", [])],
         )
+
+
+Result = TypeVar("Result", TaskResult, EvaluationResult, StreamResult)
+
+
+def from_plain(kind: type[Result], plain: Any) -> Result:
+    """A result from plain data.
+
+    Raises:
+        UserError: if it has another form.
+    """
+    try:
+        result = kind(**plain)
+        for name, expected in get_type_hints(kind).items():
+            typeguard.check_type(getattr(result, name), expected)
+    except (TypeError, typeguard.TypeCheckError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(f"what was measured of a task cannot be read ({why}); restore the run from a copy") from None
+    return result
 
 
 def now() -> str:

@@ -26,6 +26,7 @@ from filelock import FileLock
 
 from supsup_jax import atomic
 from supsup_jax.errors import UserError
+from supsup_jax.plain import read_yaml
 from supsup_jax.records import EvaluationResult, Record, TaskResult, matrices, metrics_of
 from supsup_jax.storage import total
 
@@ -91,12 +92,23 @@ def read_settings(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        settings = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError):
+        settings: Any = read_yaml(path)
+    except ValueError:
         settings = None
-    if not isinstance(settings, dict) or not isinstance(settings.get("experiment"), dict):
+    if not _are_settings(settings):
         raise UserError(f"{path} does not hold the settings of a run; restore it, or start without --resume")
     return settings
+
+
+def _are_settings(plain: Any) -> bool:
+    """Whether what a file holds has the form of settings; whether an experiment has such ones is its own matter."""
+    if not isinstance(plain, dict) or not isinstance(plain.get("experiment"), dict):
+        return False
+    options, versions, command = (plain.get(name) for name in ("options", "versions", "command"))
+    match options:
+        case None | {"data": str(), "tasks_at_once": int() | None}:
+            return isinstance(versions, dict | None) and isinstance(command, list | None)
+    return False
 
 
 def add_unreadable(folder: Path, names: Iterable[str]) -> Path:
@@ -112,7 +124,7 @@ def is_finished(folder: Path, evaluations: Iterable[int]) -> bool:
     try:
         lines = [json.loads(line) for line in (folder / _METRICS).read_text().splitlines()]
         return set(evaluations) <= {line["num_tasks"] for line in lines if line["kind"] == "evaluation"}
-    except (OSError, ValueError, LookupError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 
 

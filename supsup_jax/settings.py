@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import typeguard
-import yaml
 
 from supsup_jax import results
 from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
+from supsup_jax.plain import read_yaml
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -34,11 +34,10 @@ def load_settings(path: Path) -> dict[str, Any]:
         UserError: if it cannot be read, or names or sets what does not exist.
     """
     try:
-        plain = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        plain = read_yaml(path)
+    except ValueError as error:
         raise UserError(
-            f"{path} is not YAML ({reason}); give a file with a setting a line, such as steps: 1000"
+            f"{path} is not YAML ({error}); give a file with a setting a line, such as steps: 1000"
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a YAML file with settings") from None
@@ -142,6 +141,6 @@ def read_run(folder: Path) -> tuple[Experiment, dict[str, Any], list[str] | None
     path = folder / "settings.yaml"
     settings = results.read_settings(folder)
     options = settings.get("options")
-    if not isinstance(options, dict) or not {"data", "tasks_at_once"} <= options.keys():
+    if options is None or not {"data", "tasks_at_once"} <= options.keys():
         raise UserError(f"{path} does not hold the settings of a run; give the folder of a run")
     return experiment_of(settings["experiment"], path), options, settings.get("command")

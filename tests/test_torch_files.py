@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import sys
+import zipfile
 
 import jax
 import numpy as np
@@ -412,6 +413,44 @@ def test_a_truncated_file_is_one_clear_error(tmp_path, zipped, share):
     with pytest.raises(UserError, match=r"final\.pt is damaged, or no file of PyTorch; copy it again") as error:
         import_torch(path, tmp_path / "run")
     assert "\n" not in str(error.value)
+
+
+def test_a_flipped_bit_is_noticed_by_the_checksums_that_pytorch_does_not_compare(tmp_path):
+    path = tmp_path / "final.pt"
+    torch.save({"state_dict": {"a": torch.ones(500, 50)}}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"final\.pt is damaged, or no file of PyTorch"):
+        import_torch(path, tmp_path / "run")
+
+
+def test_what_would_have_to_be_unpacked_is_refused(tmp_path):
+    torch.save({"state_dict": {"a": torch.ones(500, 50)}}, tmp_path / "plain.pt")
+    deflated = zipfile.ZipFile(tmp_path / "final.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, deflated as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(UserError, match=r"final\.pt is damaged, or no file of PyTorch"):
+        import_torch(tmp_path / "final.pt", tmp_path / "run")
+
+
+def test_a_tensor_that_repeats_a_few_bytes_is_refused(tmp_path):
+    torch.save({"state_dict": {"linear.0.weight": torch.ones(1).expand(1 << 20, 1 << 20)}}, tmp_path / "final.pt")
+    with pytest.raises(UserError, match=r"holds linear\.0\.weight, which is more than there is in the file"):
+        import_torch(tmp_path / "final.pt", tmp_path / "run")
+
+
+@pytest.mark.parametrize("wrong", [[1], "text", {"a": 1}, -1, 1e300, math.nan], ids=str)
+def test_arguments_of_another_form_are_one_clear_error_or_not_needed(golden, tmp_path, wrong):
+    state = lenet(golden("supermask_threshold.npz"), tasks=2)
+    for number, name in enumerate({*SUPSUP, "sparsity", "trainer", "seed", "lr", "epochs", "name", "task_eval"}):
+        args = SUPSUP | {"num_tasks": 2, "conv_type": "MultitaskMaskConv", "sparsity": 0.5} | {name: wrong}
+        path = final_pt(tmp_path / f"{number}.pt", state, **args)
+        try:
+            import_torch(path, tmp_path / f"run{number}")
+        except UserError as error:
+            assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize(

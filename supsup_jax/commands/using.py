@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
-import yaml
 
 from supsup_jax import atomic, results, torch_files
 from supsup_jax.commands.command import Command, OneRun
@@ -16,6 +15,7 @@ from supsup_jax.data import pictures
 from supsup_jax.errors import UserError
 from supsup_jax.opening import restore
 from supsup_jax.options import parse_tasks
+from supsup_jax.plain import parse_yaml
 from supsup_jax.run_evaluation import evaluate
 from supsup_jax.summary import summary
 
@@ -201,7 +201,7 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         if not equals:
             raise UserError(f"--set {pair} sets nothing; give name=value, such as network=LeNet")
         try:
-            settings[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            settings[name] = parse_yaml(value)
+        except ValueError:
             raise UserError(f"--set {pair} has no value that YAML knows; quote it, such as name='a text'") from None
     return settings

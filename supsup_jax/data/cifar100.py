@@ -160,7 +160,7 @@ def _unpickled(pickled: bytes, most: int) -> Any:
     """
     stack: list[Any] = []
     marks: list[int] = []
-    memo: dict[int, Any] = {}
+    memo: dict[Any, Any] = {}
     named = object()
 
     def since_mark() -> list[Any]:
@@ -190,7 +190,7 @@ def _unpickled(pickled: bytes, most: int) -> Any:
             case "BININT" | "BININT1" | "BININT2" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINBYTES" | "SHORT_BINBYTES":
                 stack.append(value)
             case "BINSTRING" | "SHORT_BINSTRING":  # of Python 2, where text is bytes
-                stack.append(value.encode("latin-1"))
+                stack.append(str(value).encode("latin-1"))
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
             case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
@@ -220,7 +220,7 @@ def _unpickled(pickled: bytes, most: int) -> Any:
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[value])
             case "GLOBAL":
-                name(*value.split(" ", 1))
+                name(*str(value).split(" ", 1))
             case "STACK_GLOBAL":
                 what, module = stack.pop(), stack.pop()
                 name(module, what)

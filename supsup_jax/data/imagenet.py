@@ -4,8 +4,10 @@ In this order: torchvision's layout (`imagenet/train|val/<wnid>/*.JPEG`, also wi
 TFDS prepared as array_record (`imagenet2012/5.1.0`). It cannot be downloaded freely.
 """
 
+import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,24 +130,24 @@ def _read_prepared(folder: Path) -> list[tuple[Source, Int32[np.ndarray, " image
 
 
 def _labels(folder: Path, split: str, records: Any) -> Int32[np.ndarray, " images"]:
-    """The labels of all records. That takes a pass over the images too, so they are kept beside them."""
-    kept = folder / f"labels-{split}.npy"
-    try:
-        labels = np.load(kept)
-        if labels.shape == (len(records),) and labels.dtype == np.int32:
-            return labels
-    except (EOFError, OSError, ValueError):  # not there yet, or damaged
-        pass
+    """The labels of all records. That takes a pass over the images too, so they are kept beside them.
+
+    The file holds their SHA-256, and the labels.
+    """
+    kept = folder / f"labels-{split}.bin"
+    with suppress(OSError), kept.open("rb") as file:  # not there yet, perhaps
+        digest, labels = file.read(32), file.read(4 * len(records) + 1)
+        if len(labels) == 4 * len(records) and hashlib.sha256(labels).digest() == digest:
+            return np.frombuffer(labels, "<i4").astype(np.int32)
     starts = range(0, len(records), _LABELS_AT_ONCE)
     batches = (
         records.__getitems__(range(start, min(start + _LABELS_AT_ONCE, len(records))))
         for start in track(starts, f"labels of {folder}, {split}, once")
     )
     labels = np.array([record["label"] for batch in batches for record in batch], np.int32)
-    try:
-        unfinished = kept.with_name(f".{kept.stem}.unfinished.{os.getpid()}.npy")
-        np.save(unfinished, labels)
+    with suppress(OSError):  # a folder that cannot be written costs this again
+        content = labels.astype("<i4").tobytes()
+        unfinished = kept.with_name(f".{kept.name}.unfinished.{os.getpid()}")
+        unfinished.write_bytes(hashlib.sha256(content).digest() + content)
         unfinished.replace(kept)
-    except OSError:  # a folder that cannot be written costs this again
-        pass
     return labels

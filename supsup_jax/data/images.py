@@ -27,13 +27,13 @@ from supsup_jax.data.augmentation import Frames
 _LONGEST = 1.5
 
 # What an image may be, whatever its name says. Of what Pillow knows some would run other programs.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 
 # Of JPEGs fewer pixels are decoded where so many times as many as are kept, along a side, are left.
 _SPARE = 4
 
 # Images with more pixels are made to exhaust memory.
-_MOST_PIXELS = 100_000_000
+MOST_PIXELS = 100_000_000
 
 # What workers decode, until it is closed.
 _OPEN: WeakSet[Generator[Frames, None, None]] = WeakSet()
@@ -244,14 +244,14 @@ def _decoded(encoded: bytes, cache_size: int) -> Image.Image:
 
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
-        if colours in ("YCbCr", "RGB", "Gray") and int(height) * int(width) <= _MOST_PIXELS:
+        if colours in ("YCbCr", "RGB", "Gray") and int(height) * int(width) <= MOST_PIXELS:
             least = _SPARE * cache_size
             pixels = simplejpeg.decode_jpeg(encoded, "RGB", min_height=least, min_width=least, min_factor=2)
             return Image.fromarray(pixels)
     except ValueError:  # another format or kind of JPEG, or one that is damaged, perhaps only a little
         pass
-    with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
-        if image.width * image.height > _MOST_PIXELS:
+    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        if image.width * image.height > MOST_PIXELS:
             raise ValueError("it has too many pixels")
         return image.convert("RGB")
 

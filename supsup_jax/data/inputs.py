@@ -1,9 +1,10 @@
 """What images are to a network: their shape, how they are normalised, and how many classes a task may have."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import jax.numpy as jnp
 import numpy as np
+import typeguard
 from jaxtyping import Array, Float, UInt8
 
 from supsup_jax.errors import UserError
@@ -26,9 +27,19 @@ class Inputs(NamedTuple):
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "Inputs":
-        """From plain data, in which lists stand for tuples."""
-        shape, mean, std = (tuple(plain[name]) for name in ("image_shape", "mean", "std"))
-        return cls(shape, mean, std, plain["num_classes"])
+        """From plain data, in which lists stand for tuples.
+
+        Raises:
+            UserError: if it has another form.
+        """
+        try:
+            shape, mean, std = (tuple(plain[name]) for name in ("image_shape", "mean", "std"))
+            inputs = cls(shape, mean, std, plain["num_classes"])
+            for name, expected in get_type_hints(cls).items():
+                typeguard.check_type(getattr(inputs, name), expected)
+        except (LookupError, TypeError, typeguard.TypeCheckError):
+            raise UserError(f"what images are to a run cannot be read ({plain}); restore it from a copy") from None
+        return inputs
 
     def normalise(
         self,

@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from supsup_jax.data.files import reason
+from supsup_jax.data.images import FORMATS, MOST_PIXELS
 from supsup_jax.data.inputs import Inputs
 from supsup_jax.errors import UserError
 
@@ -26,13 +28,14 @@ def read(path: Path, inputs: Inputs, shorter_side: int | None = None) -> tuple[l
         UserError: if there is nothing to read, or it cannot be read.
     """
     if path.suffix == ".npy":
-        try:
-            images = np.load(path, allow_pickle=False)
+        try:  # into memory comes what is there, and not what the header claims
+            images = np.asarray(np.lib.format.open_memmap(path, mode="r"))
         except FileNotFoundError:
             raise UserError(f"{path} does not exist; give a .npy file, a picture, or a folder of pictures") from None
-        except (OSError, ValueError, EOFError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path} is no NumPy file of numbers ({reason}); write one with numpy.save") from None
+        except Exception as error:  # of many kinds, for a header that is damaged
+            raise UserError(
+                f"{path} is no NumPy file of numbers ({reason(error)}); write one with numpy.save"
+            ) from None
         return [str(number) for number in range(len(images) if images.ndim else 0)], inputs.images(images)
     if path.is_dir():
         pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
@@ -48,12 +51,14 @@ def read(path: Path, inputs: Inputs, shorter_side: int | None = None) -> tuple[l
 def _read(path: Path, inputs: Inputs, shorter_side: int | None) -> UInt8[np.ndarray, "height width channels"]:
     height, width, channels = inputs.image_shape
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
             if opened.mode not in _MODES:  # Pillow would cut off what is more than 8 bits
                 raise ValueError(f"its pixels are {opened.mode}, and not of 8 bits")
+            if opened.width * opened.height > MOST_PIXELS:
+                raise ValueError("it has too many pixels")
             image = opened.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read ({error}); mend it, or take it away") from None
+    except Exception as error:  # of many kinds, for what is damaged
+        raise UserError(f"{path} cannot be read ({reason(error)}); mend it, or take it away") from None
     if shorter_side is not None:
         scale = max(shorter_side / min(image.size), height / image.height, width / image.width)
         image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BILINEAR)

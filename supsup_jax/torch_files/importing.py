@@ -1,6 +1,8 @@
 """Runs from the original's files."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,12 @@ import jax
 import numpy as np
 
 from supsup_jax import masks
+from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.identity import describe
 from supsup_jax.learned import LearnedTasks
 from supsup_jax.memory_evaluation import masks_as_hex
-from supsup_jax.records import TaskResult, now
+from supsup_jax.records import TaskResult, from_plain, now
 from supsup_jax.run import Run
 from supsup_jax.settings import fields_by_name
 from supsup_jax.torch_files.contents import (
@@ -53,21 +56,36 @@ def import_torch(path: Path, output: Path, **settings: Any) -> Path:
     path = Path(path).expanduser()
     settings = fields_by_name(settings, Path("import_torch"))
     file = read(path)
-    architecture = architecture_of(file, settings)
-    inputs = inputs_of(file, architecture, settings)
-    shapes_alone: dict[str, Any] = {"dataset": "own", "benchmark": "own", "method": "UpperBound", "scenario": "GG"}
-    net = Experiment(path.stem, initializer="stored", **shapes_alone, **architecture).make_network(inputs.image_shape)
-    numbers = numbers_of(file, settings)
-    shapes, stats = jax.eval_shape(net.init, jax.random.key(0))
-    er_scale, leaves = leaves_of(file, shapes, net.head, architecture["network"], settings)
-    method = method_of(file, leaves, net.head, settings)
-    fields: dict[str, Any] = settings_of(file, method, numbers, settings) | architecture
-    fields["er_scale"] = er_scale if method in ("SupSup", "Transfer") else None
-    experiment = Experiment(**fields)
+    with _understood(path):
+        architecture = architecture_of(file, settings)
+        inputs = inputs_of(file, architecture, settings)
+        shapes_alone: dict[str, Any] = {"dataset": "own", "benchmark": "own", "method": "UpperBound", "scenario": "GG"}
+        net = Experiment(path.stem, initializer="stored", **shapes_alone, **architecture).make_network(
+            inputs.image_shape
+        )
+        numbers = numbers_of(file, settings)
+        shapes, stats = jax.eval_shape(net.init, jax.random.key(0))
+        er_scale, leaves = leaves_of(file, shapes, net.head, architecture["network"], settings)
+        method = method_of(file, leaves, net.head, settings)
+        fields: dict[str, Any] = settings_of(file, method, numbers, settings) | architecture
+        fields["er_scale"] = er_scale if method in ("SupSup", "Transfer") else None
+        experiment = Experiment(**fields)
     run = Run(experiment, inputs, net)
     _learn(run, file, leaves, stats, numbers)
     run.save(output)
     return output
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    """Turns what arguments of another form than the original's lead to into an error that names the file."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} has arguments that the original has not ({why}); give a file of its state_dict alone"
+        ) from error
 
 
 def _learn(run: Run, file: File, leaves: list[Leaf], fresh: Any, numbers: list[int]) -> None:
@@ -149,7 +167,7 @@ def _mask(scores: np.ndarray, density: float | None) -> np.ndarray:
 def _results(run: Run, file: File, numbers: list[int], hexes: list[str]) -> list[TaskResult]:
     """What the file says of how well its tasks were learned."""
     if measured := file.ours.get("tasks"):
-        return [TaskResult(**result) for result in measured[: len(numbers)]]
+        return [from_plain(TaskResult, result) for result in measured[: len(numbers)]]
     labels = list(range(run.inputs.num_classes)) if run.experiment.benchmark == "own" else None
 
     def of(said: Any, number: int) -> float:

@@ -77,8 +77,11 @@ def read(path: Path) -> File:
     kinds = {"PosixPath": pathlib.PurePosixPath, "WindowsPath": pathlib.PureWindowsPath}
     paths = [(kind, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name, kind in kinds.items()]
     try:
+        mapped = zipfile.is_zipfile(path)
+        if mapped:
+            _check_archive(path)
         with torch.serialization.safe_globals([Namespace, *paths]):
-            plain = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            plain = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # of many kinds, for what is truncated or no such file
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(
@@ -92,6 +95,12 @@ def read(path: Path) -> File:
         for name, tensor in (state if isinstance(state, dict) else {}).items()
         if isinstance(tensor, torch.Tensor)
     }
+    for name, tensor in tensors.items():  # a view may repeat what a file of a few bytes holds, for ever
+        if (
+            tensor.layout is not torch.strided
+            or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+        ):
+            raise UserError(f"{path} holds {name}, which is more than there is in the file; give a final.pt")
     if not tensors:
         raise UserError(f"{path} holds no state_dict of tensors; give the final.pt that the original saved")
     args = plain.get("args")
@@ -100,3 +109,16 @@ def read(path: Path) -> File:
     ours = plain.get("supsup_jax")
     accuracies = plain.get("curr_acc1"), plain.get("best_acc1")
     return File(path, tensors, args, accuracies, ours if isinstance(ours, dict) else {})
+
+
+def _check_archive(path: Path) -> None:
+    """Compares the checksums of what a file holds, which PyTorch does not look at.
+
+    Raises:
+        ValueError: if one is another, or something would have to be unpacked, which PyTorch does not pack.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise ValueError("its parts are compressed")
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"the checksum of {damaged} is another")
