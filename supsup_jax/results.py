@@ -307,7 +307,7 @@ class EventWriter:
         self._written = len(record.tasks), len(record.evaluations)
 
     def _add(self, tag: str, value: float, step: int) -> None:
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboardX.summary import scalar
 
         self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(tag, value)))
