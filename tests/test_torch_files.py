@@ -441,6 +441,7 @@ def test_a_tensor_that_repeats_a_few_bytes_is_refused(tmp_path):
         import_torch(tmp_path / "final.pt", tmp_path / "run")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("wrong", [[1], "text", {"a": 1}, -1, 1e300, math.nan], ids=str)
 def test_arguments_of_another_form_are_one_clear_error_or_not_needed(golden, tmp_path, wrong):
     state = lenet(golden("supermask_threshold.npz"), tasks=2)

@@ -188,6 +188,8 @@ def _rule(file: File, network: str, settings: dict[str, Any]) -> tuple[float | N
     if convolution not in ("MaskConv", "MultitaskMaskConv"):
         return None, None
     sparsity = float(file.args["sparsity"])
+    if not 0 < sparsity < np.inf:
+        raise ValueError(f"a sparsity of {sparsity}")
     return (sparsity, None) if file.args.get("er_sparsity") else (None, sparsity)
 
 
