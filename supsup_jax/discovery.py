@@ -16,12 +16,13 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from supsup_jax import inference, masks
+from supsup_jax.errors import UserError
 from supsup_jax.inference import Objective
 from supsup_jax.masks import Bank
 from supsup_jax.methods import Owned, SupSup
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.optimizers import Optimizer, RMSprop
-from supsup_jax.training import task_key
+from supsup_jax.training import all_finite, task_key
 
 
 class Slot(NamedTuple):
@@ -52,6 +53,23 @@ class State(NamedTuple):
     active: int | None
     since_check: int | None
     bank: Bank
+
+
+class DivergedError(UserError):
+    """Training in a stream has diverged: a smaller learning rate may help.
+
+    Args:
+        batch: the one at which it did, among those that were given.
+        loss: its loss there.
+
+    Attributes:
+        batch: the same.
+        loss: the same.
+    """
+
+    def __init__(self, batch: int, loss: float):
+        super().__init__(f"training diverged: at batch {batch} the loss is {loss:g}; give a smaller learning rate")
+        self.batch, self.loss = batch, loss
 
 
 @dataclass(frozen=True)
@@ -164,6 +182,7 @@ class Learner:
             The next state, and for each batch the slot that was trained, -1 where it was skipped.
 
         Raises:
+            DivergedError: if training diverges; the state is as good as before.
             ValueError: if there is not one label for each image.
         """
         if labels.shape != images.shape[:2]:
@@ -176,7 +195,10 @@ class Learner:
                 state, since, check = self._check(state, weights, stats, images[batch]), 0, False
             count = min(self.rule.check_every - since, len(images) - batch)
             if (active := state.active) is not None:
-                trained = _train(self, weights, state.slots[active], images, labels, batch, batch + count)
+                end = batch + count
+                trained, at, loss = _train(self, weights, state.slots[active], images, labels, batch, end)
+                if at < end:
+                    raise DivergedError(int(at), float(loss))
                 state = state._replace(slots=(*state.slots[:active], trained, *state.slots[active + 1 :]))
                 slots_of_batches[batch : batch + count] = active
             batch, since = batch + count, since + count
@@ -272,17 +294,27 @@ def _train(
     labels: Array,
     start: Int[Array, ""] | int,
     stop: Int[Array, ""] | int,
-) -> Slot:
-    """Trains a slot with the batches from `start` to `stop`."""
+) -> tuple[Slot, Int[Array, ""], Float[Array, ""]]:
+    """Trains a slot with the batches from `start` to `stop`.
+
+    Returns:
+        The slot, the batch at which training diverged, or `stop` if it did not, and the loss there.
+    """
     transformation = learner.optimizer.transformation()
 
     def loss(owned: Owned, stats: Stats, images: Array, labels: Array) -> tuple[Array, Stats]:
         logits, stats = learner.net.apply(learner.method.effective(weights, owned), stats, images, train=True)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
 
-    def step(index: Array, slot: Slot) -> Slot:
-        gradient, stats = jax.grad(loss, has_aux=True)(slot.owned, slot.stats, images[index], labels[index])
+    def step(index: Array, carry: tuple[Slot, Array, Array]) -> tuple[Slot, Array, Array]:
+        slot, at, bad = carry
+        both = jax.value_and_grad(loss, has_aux=True)
+        (value, stats), gradient = both(slot.owned, slot.stats, images[index], labels[index])
         update, state = transformation.update(gradient, slot.optimizer, slot.owned)
-        return Slot(optax.apply_updates(slot.owned, update), state, stats)
+        diverged = (at == stop) & ~jnp.isfinite(value)
+        at, bad = jnp.where(diverged, index, at), jnp.where(diverged, value, bad)
+        return Slot(optax.apply_updates(slot.owned, update), state, stats), at, bad
 
-    return jax.lax.fori_loop(start, stop, step, slot)
+    never = jnp.int32(stop), jnp.float32(jnp.nan)
+    slot, at, bad = jax.lax.fori_loop(start, stop, step, (slot, *never))
+    return slot, jnp.where(all_finite((slot.owned, slot.stats)), at, jnp.minimum(at, stop - 1)), bad

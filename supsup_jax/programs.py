@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from supsup_jax import evaluation, parallel
+from supsup_jax.errors import UserError
 from supsup_jax.experiment import Parts
 from supsup_jax.methods import HopSupSup
 from supsup_jax.optimizers import Optimizer
@@ -69,6 +70,24 @@ def _learner(
         )
 
     return learn
+
+
+def divergence(parts: Parts, task: int, step: int, loss: float) -> UserError:
+    """What is raised where the training of a task diverges.
+
+    Args:
+        parts: what the experiment is made of.
+        task: its number.
+        step: the update at which it did, counted from 0.
+        loss: its loss then.
+    """
+    setting, optimizer = "--learning-rate", parts.optimizer
+    if parts.method.trains_weights(task):
+        setting, optimizer = "--weights-learning-rate", parts.weights_optimizer
+    return UserError(
+        f"task {task} diverged: at step {step + 1} of {parts.steps} its loss is {loss:g}; give a smaller "
+        f"{setting} than {optimizer.learning_rate:g} (nothing of this task is kept, but all of those before it)"
+    )
 
 
 def _nothing_to_validate_on(*_: Any) -> jax.Array:

@@ -33,7 +33,7 @@ from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.prediction import InferredTasks, Prediction, classes_of, in_batches, predicted
 from supsup_jax.records import Record, TaskResult
 from supsup_jax.recovery import Recovery
-from supsup_jax.training import task_key, weights_key
+from supsup_jax.training import not_finite, task_key, weights_key
 
 
 class Run:
@@ -399,8 +399,8 @@ class Run:
         shared = self.weights, self._fresh_stats, dataset.train, dataset.test, before
         one = learn(shared, (Part(*description), task_key(self.experiment.seed, number)))
         loss, accuracy = jax.device_get((one.loss, one.accuracy))
-        if not np.isfinite(loss[-1]):
-            raise UserError(f"the loss of task {number} is {loss[-1]}; try a smaller learning rate; nothing was saved")
+        if (step := int(one.diverged)) < parts.steps:
+            raise programs.divergence(parts, number, step, not_finite(loss))
         kept, stats = jax.tree.map(lambda leaf: leaf[None], (one.kept, one.stats))
         chunk, state = self.tasks.chunk(kept, stats, 1)
         if self.method.in_turn(number):

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from supsup_jax.data import Benchmark, Split, Tasks
 from supsup_jax.methods import Kept, Legacy, Method, Owned
@@ -32,8 +32,10 @@ class Learned(NamedTuple):
         weights: the shared weights as the task leaves them; nothing if it does not train them.
         legacy: what it leaves for later tasks to start from; nothing unless it is learned in turn.
         stats: its batch-norm statistics.
-        loss: mean cross-entropy of each epoch's batches, in nats.
+        loss: mean cross-entropy of each epoch's batches, in nats; no number where what is learned is none any more.
         accuracy: accuracy on the test set after each epoch, a fraction.
+        diverged: the first update, counted from 0, whose loss is not finite, or the last of the first epoch that leaves
+            something else that is not; as many as there are updates where training has not diverged.
     """
 
     kept: Kept
@@ -42,6 +44,7 @@ class Learned(NamedTuple):
     stats: Stats
     loss: Float[Array | np.ndarray, "*tasks epochs"]
     accuracy: Float[Array | np.ndarray, "*tasks epochs"]
+    diverged: Int[Array | np.ndarray, "*tasks"]
 
 
 def task_key(seed: int, task: int | Int[Array, ""]) -> Key[Array, ""]:
@@ -170,6 +173,16 @@ class Learner:
         return self.method.keep(owned), progress.learned["weights"], legacy, progress.stats
 
 
+def all_finite(tree: PyTree[Any]) -> Bool[Array, ""]:
+    """Whether all numbers are finite. A loss does not say so: a score that is no number keeps its weight out."""
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def not_finite(losses: Any) -> float:
+    """The first of some losses that is not finite."""
+    return next(float(loss) for loss in losses if not np.isfinite(loss))
+
+
 def keys_of(task_key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""]]:
     """Of a task's key, one for what it owns, and one for its batches."""
     init_key, order_key = jax.random.split(task_key)
@@ -211,23 +224,26 @@ def train_task(
     size = benchmark.size(task, train=True)
     batches = draw_batches(order_key, benchmark.train_size, size, steps, batch_size)
 
-    def step(index: Array, carry: tuple[Progress, Array]) -> tuple[Progress, Array]:
-        progress, total = carry
+    def step(index: Array, carry: tuple[Progress, Array, Array]) -> tuple[Progress, Array, Array]:
+        progress, total, diverged = carry
         keys = augmentation_keys(order_key, index, jnp.arange(batch_size))
         images, labels = benchmark.samples(train, task, batches[index], True, keys)
         progress, loss = learner.update(start, progress, images, labels)
-        return progress, total + loss
+        return progress, total + loss, jnp.where(jnp.isfinite(loss), diverged, jnp.minimum(diverged, index))
 
-    def epoch(progress: Progress, bounds: tuple[Array, Array]) -> tuple[Progress, tuple[Array, Array]]:
+    def epoch(progress: Progress, bounds: tuple[Array, Array]) -> tuple[Progress, tuple[Array, Array, Array]]:
         first, stop = bounds
-        progress, total = jax.lax.fori_loop(first, stop, step, (progress, jnp.float32(0)))
+        progress, total, diverged = jax.lax.fori_loop(first, stop, step, (progress, jnp.float32(0), jnp.int32(steps)))
+        finite = all_finite((progress.learned, progress.stats)) & jnp.isfinite(total)
+        loss = jnp.where(finite, total / (stop - first), jnp.nan)
+        diverged = jnp.where(finite, diverged, jnp.minimum(diverged, stop - 1))
         accuracy = validate(learner.effective(start, progress), progress.stats, task)
-        return progress, (total / (stop - first), accuracy)
+        return progress, (loss, accuracy, diverged)
 
     ends = epoch_ends(benchmark.train_size, steps, batch_size)
     bounds = jnp.asarray([0, *ends[:-1]], jnp.int32), jnp.asarray(ends, jnp.int32)
-    progress, (losses, accuracies) = jax.lax.scan(epoch, learner.begin(start, stats), bounds)
-    return Learned(*learner.finish(start, progress, legacy), losses, accuracies)
+    progress, (losses, accuracies, diverged) = jax.lax.scan(epoch, learner.begin(start, stats), bounds)
+    return Learned(*learner.finish(start, progress, legacy), losses, accuracies, diverged.min())
 
 
 def augmentation_keys(

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -17,7 +18,9 @@ import pytest
 from PIL import Image
 from toys import batch_norm_net
 
+import supsup_jax
 from supsup_jax import (
+    UserError,
     checkpoints,
     collection,
     data,
@@ -94,6 +97,32 @@ def assert_same(one, other):
     plain = [[(task.task, task.loss, task.accuracy, task.best) for task in run.record.tasks] for run in (one, other)]
     assert plain[0] == plain[1]
     assert [result.given for result in one.record.evaluations] == [result.given for result in other.record.evaluations]
+
+
+def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(images, whole, tmp_path, monkeypatch):
+    of_parts = sharded._programs
+
+    def spoilt(parts, trains_weights):
+        programs, updates = of_parts(parts, trains_weights), []
+
+        def advance(start, progress, piece, task, order_key):
+            updates.append(len(updates))
+            if len(updates) == steps + 3:
+                scores = jax.tree.map(lambda leaf: leaf * jnp.nan, progress.learned["owned"])
+                progress = progress._replace(learned=progress.learned | {"owned": scores})
+            return programs.advance(start, progress, piece, task, order_key)
+
+        return programs._replace(advance=advance)
+
+    steps = whole.parts.steps
+    per_epoch = steps // EXPERIMENT.epochs
+    monkeypatch.setattr(sharded, "_programs", cache(spoilt))
+    # A score that is no number keeps its weight out, and the loss is finite.
+    with pytest.raises(UserError, match=f"^task 1 diverged: at step {per_epoch} of {steps} its loss is nan; "):
+        run(tmp_path / "run", images)
+    assert supsup_jax.restore(tmp_path / "run").num_tasks == 1
+    monkeypatch.setattr(sharded, "_programs", of_parts)
+    assert_same(run(tmp_path / "run", images), whole)
 
 
 def test_tasks_are_learned(whole):

@@ -17,7 +17,7 @@ from supsup_jax.methods import HopSupSup, Legacy, Store
 from supsup_jax.networks import Stats, Weights, has_convolutions
 from supsup_jax.records import Record, TaskResult
 from supsup_jax.scenarios.loop import Loop
-from supsup_jax.training import Learned, task_key
+from supsup_jax.training import Learned, not_finite, task_key
 
 
 class GivenTasks(Loop):
@@ -91,13 +91,27 @@ class GivenTasks(Loop):
         self._save_learned(learned, state, time.perf_counter() - started)
 
     def _save_learned(self, learned: Learned, state: dict[str, Any], seconds: float) -> None:
-        """Saves the next tasks, now that they are learned.
+        """Saves the next tasks, now that they are learned: those before the first that has diverged.
 
         Args:
             learned: what came of them, stacked along a leading task axis.
             state: what they have replaced.
             seconds: how long it took.
+
+        Raises:
+            UserError: if one has diverged.
         """
+        came = len(learned.diverged)
+        diverged = np.flatnonzero(learned.diverged < self.parts.steps)
+        count = int(diverged[0]) if diverged.size else came
+        if count:
+            self._save_sound(jax.tree.map(lambda leaf: leaf[:count], learned), state, seconds / came)
+        if count < came:
+            number, step = self.experiment.first_task + self._num_learned, int(learned.diverged[count])
+            raise programs.divergence(self.parts, number, step, not_finite(learned.loss[count]))
+
+    def _save_sound(self, learned: Learned, state: dict[str, Any], seconds: float) -> None:
+        """Saves the next tasks, given how long each of them took."""
         count = len(learned.loss)
         chunk, replaced = self._learned.chunk(learned.kept, learned.stats, count)
         masks = [None] * count if self.parts.method.store_grows else masks_as_hex(learned.kept)
@@ -109,29 +123,32 @@ class GivenTasks(Loop):
                 loss=float(loss[row, -1]),
                 accuracy=float(accuracy[row, -1]),
                 best=float(accuracy[row].max()),
-                seconds=seconds / count,
+                seconds=seconds,
                 mask=masks[row],
             )
             for row in range(count)
         ]
         self._save(chunk, Record(tasks=results), state | replaced or None)
-        self.report(
-            f"accuracy {100 * accuracy[:, -1].mean():.2f} % with the task given", count * self.parts.steps / seconds
-        )
+        self.report(f"accuracy {100 * accuracy[:, -1].mean():.2f} % with the task given", self.parts.steps / seconds)
 
     def _started_from(self) -> Legacy:
         """What the next task starts from."""
         return self._learned.started_from(self.weights)
 
     def _learn_in_turn(self, tasks: Any, count: int, trains_weights: bool) -> tuple[Learned, dict[str, Any]]:
-        """Learns tasks of which each starts with what the one before has left; with what the last one leaves."""
+        """Learns tasks of which each starts with what the one before has left; with what the last one leaves.
+
+        The first that diverges ends it, and leaves nothing.
+        """
         train = programs.alone(self.parts, self.experiment.batch_size, trains_weights)
         legacy, learned = self._started_from(), []
         for row in range(count):
             one = train((*self.on_devices, legacy), jax.tree.map(lambda leaf, row=row: leaf[row], tasks))
+            learned.append(jax.device_get(one._replace(weights=None, legacy=None)))
+            if learned[-1].diverged < self.parts.steps:
+                break
             legacy = one.legacy
             self._start_from(one.weights)
-            learned.append(jax.device_get(one._replace(weights=None, legacy=None)))
         return jax.tree.map(lambda *leaves: np.stack(leaves), *learned), self._left(trains_weights, legacy)
 
     def _start_from(self, weights: Weights | None) -> None:

@@ -4,6 +4,7 @@ A task is learned in pieces of some seconds. Between them it can be interrupted:
 on with on any number of devices and hosts.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from supsup_jax.data.tasks import Rows
 from supsup_jax.experiment import Experiment, Parts
 from supsup_jax.methods import Legacy, Method
 from supsup_jax.networks import Network, Stats, Weights
+from supsup_jax.programs import divergence
 from supsup_jax.scenarios.feeding import (
     Feed,
     Piece,
@@ -36,7 +38,17 @@ from supsup_jax.scenarios.feeding import (
     unreadable_rows,
 )
 from supsup_jax.scenarios.given import GivenTasks
-from supsup_jax.training import Learned, Learner, Progress, Start, augmentation_keys, drawn_batches, keys_of, task_key
+from supsup_jax.training import (
+    Learned,
+    Learner,
+    Progress,
+    Start,
+    all_finite,
+    augmentation_keys,
+    drawn_batches,
+    keys_of,
+    task_key,
+)
 
 # A piece of training takes about as many seconds, so that an interruption is heard soon.
 _PIECE = 5.0
@@ -91,7 +103,12 @@ class ShardedTasks(GivenTasks):
         started = time.perf_counter() - task.seconds
         self._train(number, place, programs, start, order_key, task, started)
         came = programs.finish(start, task.progress, self._started_from())
-        learned = Learned(*came, loss=np.array(task.losses), accuracy=np.array(task.accuracies))
+        learned = Learned(
+            *came,
+            loss=np.array(task.losses),
+            accuracy=np.array(task.accuracies),
+            diverged=np.array(self.parts.steps),
+        )
         self._start_from(learned.weights)
         state = self._left(method.trains_weights(number), learned.legacy) if method.in_turn(number) else {}
         stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], learned._replace(weights=None, legacy=None))
@@ -113,6 +130,7 @@ class ShardedTasks(GivenTasks):
 
         Raises:
             KeyboardInterrupt: if it was interrupted; it is saved by then.
+            UserError: if it diverges.
         """
         parts, batch_size = self.parts, self.experiment.batch_size
         description = jax.tree.map(lambda leaf: leaf[place], self.tasks)
@@ -131,6 +149,10 @@ class ShardedTasks(GivenTasks):
             seconds = time.perf_counter() - piece_started
             made = piece.stop - piece.start
             task.done += made
+            if task.done == epoch_end and not programs.finite(task.progress):
+                task.epoch[-1] = math.nan
+            if not math.isfinite(sum(task.epoch)):
+                break
             if task.done == epoch_end:
                 task.losses.append(fmean(task.epoch))
                 effective = programs.effective(start, task.progress)
@@ -150,6 +172,10 @@ class ShardedTasks(GivenTasks):
                 break
         feed.close()
         self._name_unreadable(number, self.dataset.train, feed.unreadable())
+        if not math.isfinite(sum(task.epoch)):
+            self.checkpoints.forget_unfinished()
+            first = next(step for step, loss in enumerate(task.epoch) if not math.isfinite(loss))
+            raise divergence(parts, number, task.done - len(task.epoch) + first, task.epoch[first])
         if task.done < parts.steps:
             raise interruption.kind()
 
@@ -238,12 +264,14 @@ class _Programs(NamedTuple):
     Attributes:
         begin: what a task starts from.
         advance: some updates, and the losses of the share's batches among them.
+        finite: whether all that is learned is finite.
         effective: the weights that a task runs with while it is learned.
         finish: what came of a task, as `Learner.finish` gives it.
     """
 
     begin: Callable[..., tuple[Start, Progress]]
     advance: Callable[[Start, Progress, Piece, Rows, Any], tuple[Progress, Any]]
+    finite: Callable[[Progress], Any]
     effective: Callable[[Start, Progress], Weights]
     finish: Callable[..., tuple[Any, ...]]
 
@@ -281,7 +309,8 @@ def _programs(parts: Parts, trains_weights: bool) -> _Programs:
         where = np.int32(piece.first), np.int32(piece.start), np.int32(piece.stop)
         return on_devices(piece.share, (start, progress, piece.split, task, order_key, *where))
 
-    return _Programs(begin, advance, jax.jit(learner.effective), jax.jit(learner.finish))
+    finite = jax.jit(lambda progress: all_finite((progress.learned, progress.stats)))
+    return _Programs(begin, advance, finite, jax.jit(learner.effective), jax.jit(learner.finish))
 
 
 @cache

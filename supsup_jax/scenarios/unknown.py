@@ -1,5 +1,6 @@
 """Scenario NNs: nobody tells the learner where a task ends, nor which task a test image belongs to."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from functools import cache, cached_property
@@ -9,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from supsup_jax import evaluation, records, storage
+from supsup_jax import evaluation, programs, records, storage
 from supsup_jax.checkpoints import Chunk
 from supsup_jax.data import Benchmark
-from supsup_jax.discovery import Learner
+from supsup_jax.discovery import DivergedError, Learner
+from supsup_jax.errors import UserError
 from supsup_jax.experiment import Parts
 from supsup_jax.learned import DiscoveredTasks
 from supsup_jax.methods import Store, SupSup
@@ -69,25 +71,37 @@ class StreamOfTasks(Loop):
     def _learn_chunk(self) -> None:
         first = self._num_learned
         stop = min(first + self.tasks_at_once, self._next_evaluation)
-        news, trained = Record(), set()
+        news, trained, diverged = Record(), set(), None
         for number in range(first, stop):
-            started = time.perf_counter()
-            used = self._feed(number)
+            before, started = self._state, time.perf_counter()
+            try:
+                used = self._feed(number)
+            except UserError as error:
+                self._state, diverged = before, error
+                break
             seconds = time.perf_counter() - started
             trained |= {int(slot) for slot in used if slot >= 0}
             runs = [[int(slot), len([*batches])] for slot, batches in groupby(used)]
-            saved = sorted(trained) if number == stop - 1 else []
             position = self._state.active, self._state.since_check
-            news.stream.append(StreamResult(number, runs, saved, *position))
+            news.stream.append(StreamResult(number, runs, [], *position))
             accuracy = self._accuracy(number, int(usual_masks([runs])[0]))
             news.tasks.append(TaskResult(number, records.now(), None, accuracy, accuracy, seconds))
             message = f"task {number} came, accuracy {100 * accuracy:.2f} %; masks so far: {len(self._state.slots)}"
             self.report(message, self.parts.steps / seconds, number + 1)
-        slots: list[Any] = [self._state.slots[slot] for slot in saved]
-        self._save(self._restored.chunk(slots) if slots else None, news)
+        if news.stream:
+            saved = sorted(trained)
+            news.stream[-1] = dataclasses.replace(news.stream[-1], saved=saved)
+            slots: list[Any] = [self._state.slots[slot] for slot in saved]
+            self._save(self._restored.chunk(slots) if slots else None, news)
+        if diverged:
+            raise diverged
 
     def _feed(self, number: int) -> list[int]:
-        """Feeds the learner with a task's batches, which are those that a learner of given tasks has."""
+        """Feeds the learner with a task's batches, which are those that a learner of given tasks has.
+
+        Raises:
+            UserError: if training diverges.
+        """
         experiment, benchmark = self.experiment, self.parts.benchmark
         weights, stats, train, _ = self.on_devices
         task = jax.tree.map(lambda leaf: leaf[number], self.tasks)
@@ -100,7 +114,10 @@ class StreamOfTasks(Loop):
                 batches = rows[piece : min(piece + experiment.check_every, stop)]
                 images, labels = _shown(benchmark)(train, task, batches, order_key, piece)
                 check = experiment.check_epochs and piece == start
-                self._state, slots = self._learner.learn(self._state, weights, stats, images, labels, check)
+                try:
+                    self._state, slots = self._learner.learn(self._state, weights, stats, images, labels, check)
+                except DivergedError as error:
+                    raise programs.divergence(self.parts, number, piece + error.batch, error.loss) from None
                 used += slots.tolist()
         return used
 

@@ -1,0 +1,124 @@
+import dataclasses
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toys import HOPSUPSUP, batch_norm_net, small_dataset
+
+import supsup_jax as ss
+from supsup_jax import UserError, launch, optimizers, scenarios, training
+from supsup_jax.data import Dataset, Split, SplitMNIST
+from supsup_jax.discovery import DivergedError, Learner, Rule
+from supsup_jax.experiment import Experiment
+
+SPLIT = Experiment(
+    "split", benchmark="SplitMNIST", features=8, width=0.1, num_tasks=4, steps=30, batch_size=8, learning_rate=1e-2
+)
+HOW = {
+    "side by side": SPLIT,
+    "in turn": dataclasses.replace(SPLIT, method="Transfer", er_scale=2.0, scenario="GG"),
+    "with the weights": dataclasses.replace(SPLIT, method="LowerBound", scenario="GG", weights_learning_rate=1e-3),
+    "in a memory": dataclasses.replace(HOPSUPSUP, num_tasks=4, features=8),
+    "in a stream": dataclasses.replace(SPLIT, scenario="NNs", check_every=7, fewest_masks=2),
+}
+OTHERS = ("in turn", "in a memory", "in a stream")
+
+
+def dataset(spoilt=None) -> Dataset:
+    """Images of 8 classes, and with them 4 tasks; the first of a class may be spoilt."""
+    plain = small_dataset()
+    rng = np.random.default_rng(1)
+    splits = []
+    for split in (plain.train, plain.test):
+        images = split.images.astype(np.float32)
+        labels = (split.labels + 4 * rng.integers(0, 2, len(images))).astype(np.int32)
+        splits.append(Split(images, labels))
+    if spoilt is not None:
+        splits[0].images[np.flatnonzero(splits[0].labels == spoilt)[0]] = np.nan
+    return Dataset(*splits, plain.mean, plain.std)
+
+
+def run(folder, experiment, data, **options):
+    folder.mkdir(exist_ok=True)
+    return scenarios.loop_of(experiment).run(experiment, data, folder, **options)
+
+
+def first_step(data, experiment, task):
+    """The first step of a task whose batch has the spoilt image, counted from 1."""
+    benchmark = SplitMNIST.of(data)
+    description = jax.tree.map(lambda leaf: leaf[0], benchmark.tasks(data, experiment.seed, [task]))
+    _, order_key = training.keys_of(training.task_key(experiment.seed, task))
+    rows = training.drawn_batches(benchmark, experiment.steps, experiment.batch_size)(order_key, description)
+    images, _ = benchmark.samples(data.train, description, rows.reshape(-1), True)
+    spoilt = jnp.isnan(images).any((1, 2, 3)).reshape(rows.shape).any(-1)
+    return 1 + int(spoilt.argmax())
+
+
+LONG = pytest.mark.long  # each compiles functions of its own
+
+
+@pytest.mark.parametrize("at_once", [pytest.param(1, marks=LONG), 4])
+@pytest.mark.parametrize(
+    "how", ["side by side", "with the weights", *(pytest.param(how, marks=LONG) for how in OTHERS)]
+)
+def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(tmp_path, how, at_once):
+    experiment, spoilt = HOW[how], dataset(spoilt=5)
+    setting = "--weights-learning-rate than 0.001" if how == "with the weights" else "--learning-rate than "
+    step = first_step(spoilt, experiment, 2)
+    assert step > 1 or how == "in a memory"
+    for _ in range(2):  # the second time it goes on
+        words = rf"^task 2 diverged: at step {step} of \d+ its loss is nan; give a smaller {setting}"
+        with pytest.raises(UserError, match=words):
+            run(tmp_path / "run", experiment, spoilt, tasks_at_once=at_once)
+    kept = ss.restore(tmp_path / "run")
+    fewer = run(tmp_path / "fewer", dataclasses.replace(experiment, num_tasks=2), dataset(), tasks_at_once=at_once)
+    for part in ("weights", "store", "stats"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(kept, part), getattr(fewer, part))
+    assert [task.accuracy for task in kept.record.tasks] == [task.accuracy for task in fewer.record.tasks]
+
+
+@pytest.mark.parametrize("how", [pytest.param(how, marks=LONG) for how in HOW])
+def test_scores_and_weights_that_are_no_numbers_are_divergence_though_the_loss_is_finite(tmp_path, how):
+    huge = {"learning_rate": 3e38, "weights_learning_rate": 3e38, "steps": 12}
+    with pytest.raises(UserError, match=r"^task 0 diverged: at step \d+ of 12 its loss is (nan|inf)"):
+        run(tmp_path, dataclasses.replace(HOW[how], **huge), dataset())
+    with pytest.raises(UserError, match=r"learned no task yet|holds no run"):
+        ss.restore(tmp_path).store  # noqa: B018
+
+
+def test_a_script_ends_with_one_line_and_status_2(tmp_path, monkeypatch, capsys):
+    experiment = Experiment("small", "digits", width=0.1, num_tasks=2, steps=20, scenario="GG")
+    monkeypatch.setattr(launch, "_prepare_devices", lambda experiment: None)  # there are devices already
+    monkeypatch.setattr(sys, "argv", ["script.py", "--learning-rate", "3e38", "--log-dir", str(tmp_path)])
+    complaints = []
+    for more in ([], ["--resume"]):
+        monkeypatch.setattr(sys, "argv", sys.argv[:5] + more)
+        with pytest.raises(SystemExit) as ended:
+            launch.main(experiment, None)
+        assert ended.value.code == 2
+        complaints.append(capsys.readouterr().err)
+    assert complaints[0] == complaints[1]
+    assert complaints[0].startswith("error: task 0 diverged: at step ") and complaints[0].count("\n") == 1
+
+
+def test_a_run_of_ones_own_arrays_keeps_nothing_of_a_task_that_diverges():
+    rates = {"learning_rate": 3e38, "weights_learning_rate": 3e38}
+    net = ss.SupSup("LeNet", num_classes=4, image_shape=(4, 4, 1), method="BatchE", width=0.1, steps=20, **rates)
+    with pytest.raises(UserError, match=r"^task 0 diverged: .* smaller --weights-learning-rate than 3e"):
+        net.learn(small_dataset().train)
+    assert net.num_tasks == 0
+
+
+def test_a_learner_of_a_stream_says_which_batch_and_its_state_is_as_before():
+    net = batch_norm_net()
+    weights, stats = net.init(jax.random.key(0))
+    learner = Learner(net, optimizer=optimizers.RMSprop(1e-3), rule=Rule(check_every=4, fewest=2))
+    images = np.random.default_rng(0).normal(size=(9, 6, 5, 5, 1)).astype(np.float32)
+    labels = np.zeros((9, 6), np.int32)
+    state, _ = learner.learn(learner.init(weights), weights, stats, images, labels)
+    images[6] = np.nan
+    with pytest.raises(DivergedError, match="at batch 6 the loss is nan; give a smaller learning rate"):
+        learner.learn(state, weights, stats, images, labels)
+    learner.learn(state, weights, stats, images[:6], labels[:6])
