@@ -147,7 +147,7 @@ def from_torch(arrays, prefix, like, suffix):
     return jax.tree_util.tree_map_with_path(leaf, like)
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.long), True])
 def test_gemresnet18_computes_what_the_original_does(golden, masked):
     arrays = golden("gemresnet18_mask.npz" if masked else "gemresnet18.npz")
     net = networks.GEMResNet18(5, width=0.25)

@@ -325,7 +325,12 @@ def convolutions_of_xla(monkeypatch):
     monkeypatch.setattr(layers, "_shifted_products", of_xla)
 
 
-@pytest.mark.parametrize("script", SPLITCIFAR100, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "script",
+    # Each compiles for a minute: one goes with every commit.
+    [pytest.param(path, marks=[pytest.mark.long] if path.stem != "rn18-supsup" else []) for path in SPLITCIFAR100],
+    ids=lambda path: path.stem,
+)
 @pytest.mark.usefixtures("convolutions_of_xla")
 def test_every_script_of_splitcifar100_runs(script, run_here, real_or_embedded, tmp_path):
     masked = "supsup" in script.stem
