@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from supsup_jax.errors import UserError
+from supsup_jax.published import ACCURACIES, DEVIATIONS, FC_250, HOPSUPSUP, LENET_250, LENET_2500
 from supsup_jax.records import Record
 from supsup_jax.tables import (
     Curve,
@@ -68,19 +69,17 @@ _LOOKS = {
 }
 _METHODS = ("upper_bound", "supsup", "supsup_h", "supsup_g", "batche", "psp", "lower_bound")
 
-_LENET_250, _FC_250, _LENET_2500 = (f"GNu/MNISTPerm/{name}-tasks" for name in ("LeNet-250", "FC-250", "LeNet-2500"))
-_HOPSUPSUP = "GNu/SplitMNIST/hopsupsup"
 _FIGURES = {
     "figure4": (
         "MNISTPerm, 250 tasks: Figure 4 (Figure 3 of the camera-ready)",
         {
-            "left: LeNet 300-100": [f"{_LENET_250}/{method}" for method in _METHODS],
-            "right: FC 1024-1024": [f"{_FC_250}/{method}" for method in _METHODS],
+            "left: LeNet 300-100": [f"{LENET_250}/{method}" for method in _METHODS],
+            "right: FC 1024-1024": [f"{FC_250}/{method}" for method in _METHODS],
         },
     ),
     "figure5": (
         "MNISTPerm, 2,500 tasks: Figure 5 (Figure 4 of the camera-ready)",
-        {"LeNet 300-100": [*(f"{_LENET_2500}/{method}" for method in _METHODS), "NNs/supsup"]},
+        {"LeNet 300-100": [*(f"{LENET_2500}/{method}" for method in _METHODS), "NNs/supsup"]},
     ),
     "figure6": (
         "MNISTRotate, 36 tasks: Figure 6 (Figure 5 of the camera-ready)",
@@ -89,32 +88,12 @@ _FIGURES = {
 }
 _SPLITCIFAR100 = [f"GG/splitcifar100/{name}" for name in _LOOKS if name.startswith("rn18-")]
 SHOWN = {
-    _HOPSUPSUP,
+    HOPSUPSUP,
     *_SPLITCIFAR100,
     *(name for _, panels in _FIGURES.values() for names in panels.values() for name in names),
 }
 """The experiments that a figure shows."""
 
-# Read off the published figures to about 0.05 points. Where a curve of PSP ends, the figure does: it is below 88 %.
-PUBLISHED: dict[str, dict[int, float]] = {
-    f"{_LENET_250}/upper_bound": {10: 94.95, 50: 95.01, 100: 94.99, 150: 94.96, 200: 94.91, 250: 94.87},
-    f"{_LENET_250}/supsup_h": {10: 93.67, 50: 93.68, 100: 93.68, 150: 93.66, 200: 93.65, 250: 93.63},
-    f"{_LENET_250}/supsup_g": {10: 93.67, 50: 93.68, 100: 93.68, 150: 93.66, 200: 93.65, 250: 93.63},
-    f"{_LENET_250}/batche": {10: 88.86, 50: 88.33, 100: 88.23, 150: 88.23, 200: 88.22, 250: 88.21},
-    f"{_LENET_250}/psp": {10: 94.65},
-    f"{_FC_250}/upper_bound": {10: 96.76, 50: 96.70, 100: 96.68, 150: 96.66, 200: 96.64, 250: 96.61},
-    f"{_FC_250}/supsup_h": {10: 96.28, 50: 96.17, 100: 96.05, 150: 95.96, 200: 95.93, 250: 95.67},
-    f"{_FC_250}/supsup_g": {10: 96.28, 50: 96.17, 100: 96.05, 150: 95.96, 200: 95.93, 250: 95.91},
-    f"{_FC_250}/batche": {10: 92.84, 50: 92.40, 100: 92.36, 150: 92.34, 200: 92.33, 250: 92.32},
-    f"{_FC_250}/psp": {10: 97.16, 50: 94.74, 100: 88.0},
-    f"{_LENET_2500}/upper_bound": {10: 94.71, 2500: 94.71},
-    f"{_LENET_2500}/supsup_h": {10: 93.5, 500: 93.5, 1000: 93.5, 1500: 93.5, 2000: 93.5, 2500: 93.45},
-    f"{_LENET_2500}/supsup_g": {10: 93.5, 500: 93.5, 1000: 93.5, 1500: 93.5, 2000: 93.5, 2500: 93.45},
-    "NNs/supsup": {10: 93.59, 500: 93.49, 1000: 93.47, 1500: 93.46, 2000: 93.45, 2500: 92.54},
-}
-"""The paper's accuracy in % after so many tasks, by the name of the experiment."""
-
-_PUBLISHED_DEVIATION = {("NNs/supsup", 2500): 0.42}
 _PAPER: dict[str, Any] = {"color": "black", "linestyle": "none", "markerfacecolor": "none", "markersize": 10}
 
 
@@ -167,9 +146,9 @@ def draw_paper(runs: Iterable[Run]) -> dict[str, "matplotlib.figure.Figure"]:
         }
         if drawn:
             pictures[file] = _draw_accuracies(title, drawn)
-    if _HOPSUPSUP in of_name:
-        check_settings(of_name[_HOPSUPSUP])
-        pictures["recovery"] = draw_recovery([run.folder for run in of_name[_HOPSUPSUP]])
+    if HOPSUPSUP in of_name:
+        check_settings(of_name[HOPSUPSUP])
+        pictures["recovery"] = draw_recovery([run.folder for run in of_name[HOPSUPSUP]])
     return pictures
 
 
@@ -216,7 +195,7 @@ def _draw_accuracies(title: str, panels: Mapping[str, Mapping[str, Curve]]) -> "
 
 def _draw_panel(column: Any, heading: str, curves: Mapping[str, Curve]) -> None:
     """Draws the curves of one network, those that fall on a coarser scale below the others."""
-    points = {name: [*curve.mean, *PUBLISHED.get(name, {}).values()] for name, curve in curves.items()}
+    points = {name: [*curve.mean, *ACCURACIES.get(name, {}).values()] for name, curve in curves.items()}
     kept = [value for name, values in points.items() if not _look(name).forgets for value in values]
     lowest, highest = (bound(value for values in points.values() for value in values) for bound in (min, max))
     # Differences of a fraction of a point are not to look like cliffs.
@@ -239,11 +218,11 @@ def _draw_panel(column: Any, heading: str, curves: Mapping[str, Curve]) -> None:
             if min(points[name]) > high:
                 continue
             look = _look(name)
-            inside = {at: value for at, value in PUBLISHED.get(name, {}).items() if low <= value <= high}
-            deviation = [_PUBLISHED_DEVIATION.get((name, at), 0) for at in inside]
+            inside = {at: value for at, value in ACCURACIES.get(name, {}).items() if low <= value <= high}
+            deviation = [DEVIATIONS.get((name, at), 0) for at in inside]
             panel.errorbar(list(inside), list(inside.values()), deviation, marker=look.marker, **_PAPER)
             _plot_curve(panel, curve, look, look.label, [low <= value <= high for value in curve.mean])
-    if not curves.keys().isdisjoint(PUBLISHED):
+    if not curves.keys().isdisjoint(ACCURACIES):
         axes[0].errorbar([], [], marker="o", label="paper (black, same shape)", **_PAPER)
     handles, labels = axes[0].get_legend_handles_labels()
     column.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small", handlelength=4)
@@ -321,9 +300,9 @@ def draw_accuracy(path: Path, name: str, seed: int, record: Record) -> None:
     figure = Figure(figsize=(6, 4.2), layout="constrained", dpi=150)
     figure.suptitle(f"{name}, seed {seed}", fontsize="medium")
     axes = figure.subplots()
-    if name in PUBLISHED:
+    if name in ACCURACIES:
         label = f"paper, task {_look(name).identity}"
-        axes.plot(*zip(*PUBLISHED[name].items(), strict=True), "xk", markersize=9, label=label)
+        axes.plot(*zip(*ACCURACIES[name].items(), strict=True), "xk", markersize=9, label=label)
     _plot_accuracy(axes, record)
     save(figure, path)
 

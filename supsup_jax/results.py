@@ -24,7 +24,7 @@ import numpy as np
 import yaml
 from filelock import FileLock
 
-from supsup_jax import atomic
+from supsup_jax import atomic, backend
 from supsup_jax.errors import UserError
 from supsup_jax.plain import read_yaml
 from supsup_jax.records import EvaluationResult, Record, TaskResult, matrices, metrics_of
@@ -74,6 +74,7 @@ def write_settings(folder: Path, settings: dict[str, Any], command: Sequence[str
             name: importlib.metadata.version(name)
             for name in ("supsup_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
         },
+        "cores": backend.cores(),
         "devices": [str(device.device_kind) for device in jax.devices()],
         "platform": platform.platform(),
         "git_commit": _git_commit(),

@@ -2,17 +2,19 @@
 
 import contextlib
 import csv
+import json
 import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from supsup_jax.errors import UserError
+from supsup_jax.published import SPLITIMAGENET, SPLITIMAGENET_TABLE
 from supsup_jax.results import read_settings
 from supsup_jax.storage import Account, total, total_of_paper
 
@@ -29,6 +31,8 @@ class Run:
         age: orders the tries of a run: the newest is the greatest.
         accuracies: mean accuracy in % after so many tasks, for the task `given` and `inferred`.
         storage: after so many tasks the bytes that have to be kept, by what they hold; empty in older runs.
+        seconds: after so many tasks how long training and evaluations took until then.
+        about: what its settings say besides: how it was called, and on what it ran.
     """
 
     folder: Path
@@ -38,6 +42,8 @@ class Run:
     age: tuple[int, float]
     accuracies: dict[str, dict[int, float]]
     storage: dict[int, Account]
+    seconds: dict[int, float]
+    about: dict[str, Any]
 
     @property
     def er_scale(self) -> float | None:
@@ -93,7 +99,8 @@ def _read_run(folder: Path) -> Run:
             age = int(attempt) if attempt.isdecimal() else 0, table.stat().st_mtime
             storage = folder / "storage.csv"
             account = _read_storage(storage) if storage.exists() else {}
-            return Run(folder, experiment, name, seed, age, _read_accuracies(table), account)
+            measured = _read_accuracies(table), account, _read_seconds(folder / "metrics.jsonl")
+            return Run(folder, experiment, name, seed, age, *measured, settings)
     raise _damaged(folder / "settings.yaml")
 
 
@@ -114,6 +121,22 @@ def _read_storage(path: Path) -> dict[int, Account]:
         for count, what, size in rows:
             accounts[int(count)][what] = int(size)
     return dict(accounts)
+
+
+def _read_seconds(path: Path) -> dict[int, float]:
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        evaluations = sorted(
+            (int(line["num_tasks"]), float(line["seconds"]), float(line["training_seconds"]))
+            for line in lines
+            if line["kind"] == "evaluation"
+        )
+    except FileNotFoundError:
+        return {}
+    except (ValueError, LookupError, TypeError):
+        raise _damaged(path) from None
+    evaluating = accumulate(seconds for _, seconds, _ in evaluations)
+    return {count: training + so_far for (count, _, training), so_far in zip(evaluations, evaluating, strict=True)}
 
 
 def read_recovery(path: Path) -> dict[int, list[dict[int, float]]]:
@@ -244,17 +267,7 @@ class ImageNetRow(NamedTuple):
     point: StoragePoint | None
 
 
-_PREFIX = "GG/splitimagenet/rn50-"
 _METHODS = {"upperbound": "Upper Bound", "supsup": "SupSup", "batche": "BatchE"}
-
-# Wortsman et al. (2020), the table in Figure 3 (arXiv; Figure 2 of the camera-ready): accuracy in %, and megabytes.
-_PAPER: dict[tuple[str, float | None], tuple[float, float]] = {
-    ("upperbound", None): (92.55, 10222.81),
-    ("supsup", 16.0): (89.58, 195.18),
-    ("supsup", 8.0): (88.68, 100.98),
-    ("supsup", 4.0): (86.37, 65.50),
-    ("batche", None): (81.50, 124.99),
-}
 
 
 def imagenet_rows(runs: Iterable[Run]) -> list[ImageNetRow]:
@@ -268,16 +281,16 @@ def imagenet_rows(runs: Iterable[Run]) -> list[ImageNetRow]:
     ours: dict[tuple[str, float | None], StoragePoint] = {}
     of_name: dict[str, list[Run]] = defaultdict(list)
     for group in tries(runs):
-        if group[0].name.startswith(_PREFIX):
-            of_name[group[0].name.removeprefix(_PREFIX)].append(
+        if group[0].name.startswith(SPLITIMAGENET):
+            of_name[group[0].name.removeprefix(SPLITIMAGENET)].append(
                 max(group, key=lambda run: max(run.accuracies["given"]))
             )
     if not of_name:
-        raise UserError(f"there is no run on SplitImageNet; give folders of runs of experiments/{_PREFIX}*.py")
+        raise UserError(f"there is no run on SplitImageNet; give folders of runs of experiments/{SPLITIMAGENET}*.py")
     for name, same in of_name.items():
         ours |= {(name, point.er_scale): point for point in storage_points(same)}
-    keys = [*_PAPER, *sorted(ours.keys() - _PAPER.keys(), key=str)]
+    keys = [*SPLITIMAGENET_TABLE, *sorted(ours.keys() - SPLITIMAGENET_TABLE.keys(), key=str)]
     return [
-        ImageNetRow(_METHODS.get(name, name), scale, _PAPER.get((name, scale)), ours.get((name, scale)))
+        ImageNetRow(_METHODS.get(name, name), scale, SPLITIMAGENET_TABLE.get((name, scale)), ours.get((name, scale)))
         for name, scale in keys
     ]

@@ -3,8 +3,11 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from supsup_jax import figures, tables
+import tyro
+
+from supsup_jax import atomic, figures, reproduction, tables
 from supsup_jax.commands.command import Command, Runs, folders
 from supsup_jax.console import show_imagenet, show_storage
 from supsup_jax.errors import UserError
@@ -108,3 +111,25 @@ class Imagenet(Command):
             for method, scale, paper, point in rows
         ]
         self.say(plain, lambda: show_imagenet(rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce(Command):
+    """Writes every number of the paper beside that of runs, with command, seeds, time, machine and commit."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
+    """Folders of runs, or above several, such as runs; without any, all numbers are said not to have been run."""
+
+    output: Path | None = None
+    """Markdown file to write, in place of printing, such as REPRODUCE.md."""
+
+    def run(self) -> None:
+        """Writes the tables.
+
+        Raises:
+            UserError: if the runs cannot be used.
+        """
+        text = reproduction.table(tables.read_runs([folder.expanduser() for folder in self.runs]))
+        if self.output:
+            atomic.write(self.output.expanduser(), text)
+        self.say({"markdown": text}, lambda: print(self.output or text.rstrip()))
