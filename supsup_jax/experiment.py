@@ -1,13 +1,13 @@
 """Everything that decides what a run computes, in one frozen dataclass."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from supsup_jax import inference, masks, methods, networks, parallel
 from supsup_jax.data import (
@@ -26,6 +26,10 @@ from supsup_jax.evaluation import Protocol
 from supsup_jax.inference import Inference
 from supsup_jax.optimizers import SGD, Adam, Cosine, Optimizer, RMSprop
 from supsup_jax.recovery import Recovery
+
+# What arrays of 32 bits can hold, in which all is computed.
+_SMALLEST = float(np.finfo(np.float32).tiny)
+_LARGEST = {int: 2**31 - 1, float: float(np.finfo(np.float32).max)}
 
 _IMAGENET_RESNETS = {
     "ResNet18": networks.ResNet18,
@@ -244,11 +248,19 @@ class Experiment:
             if field.name == "seed":
                 if not 0 <= value < 2**31:
                     raise UserError(f"{option} {value} is out of range; give a number from 0 to 2147483647")
-            elif field.name in ("weight_decay", "momentum", "warmup_epochs", "first_task"):
-                if not 0 <= value < math.inf:
-                    raise UserError(f"{option} {value} is out of range; give a number from 0")
-            elif isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < math.inf:
-                raise UserError(f"{option} {value} is out of range; give a number above 0")
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                from_0 = field.name in ("weight_decay", "momentum", "warmup_epochs", "first_task")
+                largest = _LARGEST[int if isinstance(value, int) else float]
+                if not (_SMALLEST <= value <= largest or (from_0 and value == 0)):
+                    lowest = "from 0" if from_0 else "above 0"
+                    raise UserError(f"{option} {value} is out of range; give a number {lowest} that fits in 32 bits")
+        if self.width * 2048 > _LARGEST[int]:
+            raise UserError(f"--width {self.width} is out of range; give at most 1000000")
+        if self.scenario == "NNs" and self.fewest_masks > self.most_masks:
+            raise UserError(
+                f"--fewest-masks {self.fewest_masks} is more than there may be; give at most --most-masks "
+                f"{self.most_masks}"
+            )
         if any(count < 1 for count in self.eval_at):
             raise UserError("--eval-at takes numbers of tasks, from 1")
         if self.images_per_pick > self.test_batch_size:
@@ -355,6 +367,11 @@ class Experiment:
         )
         per_epoch = -(-benchmark.train_size // self.batch_size)
         steps = self.steps if self.epochs is None else self.epochs * per_epoch
+        if steps * self.batch_size > _LARGEST[int]:
+            raise UserError(
+                f"{steps} updates with --batch-size {self.batch_size} are too many for one task; give fewer --steps, "
+                "--epochs or a smaller --batch-size"
+            )
         epochs = -(-steps // per_epoch)
         if self.warmup_epochs >= epochs:
             raise UserError(f"--warmup-epochs {self.warmup_epochs} leaves none of {epochs} epochs for the cosine")

@@ -277,9 +277,13 @@ def objective_of_each(
         images_per_pick: how many consecutive images share their task; the mean of their objectives counts.
 
     Raises:
-        ValueError: if the images do not divide into picks.
+        ValueError: if the images do not divide into picks, or there are no tasks.
+        IndexError: if a bank does not hold so many.
     """
     groups = _grouped(images, images_per_pick)
+    if num_tasks < 1:
+        raise ValueError(f"there are {num_tasks} tasks to try; give at least one")
+    jax.eval_shape(lambda: method.unpack(store, num_tasks - 1))  # a traced number is not checked
 
     def one_task(task: Array) -> Array:
         effective = method.combine(weights, method.unpack(store, task))
@@ -379,7 +383,7 @@ def memory(weights: Weights, picks: int) -> int:
 
 
 def _grouped(images: Array, images_per_pick: int) -> Array:
-    if len(images) % images_per_pick:
+    if not len(images) or images_per_pick < 1 or len(images) % images_per_pick:
         raise ValueError(f"{len(images)} images do not divide into picks of {images_per_pick} images each")
     return images.reshape(-1, images_per_pick, *images.shape[1:])
 

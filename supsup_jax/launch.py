@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,9 @@ from supsup_jax.experiment import Experiment
 from supsup_jax.options import Options, parse
 from supsup_jax.scenarios import Outcome, loop_of
 from supsup_jax.settings import read_run, write_run
+
+_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
+"""What XLA says where an array does not fit."""
 
 _SUBMITIT = ".cluster"
 """Folder of submitit's files, beside the runs."""
@@ -32,6 +36,12 @@ def ends_in_one_line() -> Iterator[None]:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        what = " ".join(str(error).split())[-100:]
+        print(f"error: there is not enough memory ({what}); make the run or its network smaller", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
         print(f"error: {f'{error.filename}: {error.strerror}' if error.filename else error}", file=sys.stderr)

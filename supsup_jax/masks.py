@@ -79,7 +79,7 @@ def _straight_through_magnitude(kept: int, primals: tuple[Array], tangents: tupl
     return _largest(primals[0], kept), tangents[0] * jnp.sign(primals[0])
 
 
-def num_kept(size: int, density: float) -> int:
+def num_kept(size: int, density: int | float) -> int:
     """How many of a layer's weights the mask of a density keeps: `size - int((1 - density) * size)`."""
     return size - int((1 - density) * size)
 
@@ -124,7 +124,9 @@ def erdos_renyi(weights: PyTree[Any], scale: int | float) -> PyTree[float]:
     if not scale > 0:
         raise ValueError(f"the scale is above 0, not {scale}")
     return jax.tree.map(
-        lambda leaf: min(0.5, scale * sum(leaf.shape[-2:]) / math.prod(leaf.shape)) if len(leaf.shape) > 1 else 1.0,
+        lambda leaf: (
+            min(0.5, scale * sum(leaf.shape[-2:]) / max(1, math.prod(leaf.shape))) if len(leaf.shape) > 1 else 1.0
+        ),
         weights,
     )
 
@@ -241,6 +243,17 @@ def concatenate(banks: Sequence[Bank], num_tasks: Sequence[int]) -> Bank:
     return jax.tree.map(join, *(first(bank, tasks) for bank, tasks in zip(banks, num_tasks, strict=True)))
 
 
+def _check_count(bank: Bank, num_tasks: int) -> None:
+    if not 1 <= num_tasks <= 8 * bytes_per_weight(bank):
+        raise ValueError(f"a bank of {bytes_per_weight(bank)} bytes a weight does not hold {num_tasks} tasks")
+
+
+def _check_batch(bank: Bank, rows: Any) -> None:
+    if not len(rows):
+        raise ValueError("there are no superpositions; give a row for each")
+    _check_count(bank, rows.shape[-1])
+
+
 def first(bank: Bank, num_tasks: int) -> Bank:
     """The bank of the first `num_tasks` tasks: fewer bytes, and zeros beyond the last task.
 
@@ -258,9 +271,7 @@ def narrow(bank: Bank, num_tasks: int) -> Bank:
     Raises:
         ValueError: as `first`.
     """
-    size = bytes_per_weight(bank)
-    if not 1 <= num_tasks <= 8 * size:
-        raise ValueError(f"a bank of {size} bytes a weight does not hold {num_tasks} tasks")
+    _check_count(bank, num_tasks)
     return jax.tree.map(lambda leaf: leaf[..., : -(-num_tasks // 8)], bank)
 
 
@@ -280,7 +291,11 @@ def count(bank: Bank, chosen: Bool[Array, "batch tasks"]) -> PyTree[Float[Array,
 
     Returns:
         A pytree of float32 leaves of shape `(batch, *weight.shape)` with whole numbers.
+
+    Raises:
+        ValueError: if there are no rows, or more tasks than the bank can hold.
     """
+    _check_batch(bank, chosen)
     picked = jnp.packbits(chosen, axis=-1, bitorder="little")
     picked = jnp.pad(picked, [(0, 0), (0, bytes_per_weight(bank) - picked.shape[-1])])
     return jax.tree.map(lambda leaf: jax.lax.map(partial(_count_common, leaf), picked), bank)
@@ -314,7 +329,11 @@ def superpose(bank: Bank, alphas: Float[Array, "batch tasks"]) -> PyTree[Float[A
 
     Returns:
         A pytree of float32 leaves of shape `(batch, *weight.shape)`.
+
+    Raises:
+        ValueError: if there are no rows, or more tasks than the bank can hold.
     """
+    _check_batch(bank, alphas)
     columns = _to_planes(alphas, bytes_per_weight(bank)).T
 
     def leaf_superposition(leaf: Array) -> Array:
@@ -339,7 +358,11 @@ def project(
         bank: leaves uint8 of shape `(*weight.shape, bytes)`.
         gradients: leaves of shape `(batch, *weight.shape)`.
         num_tasks: how many tasks the bank holds.
+
+    Raises:
+        ValueError: if it cannot hold so many.
     """
+    _check_count(bank, num_tasks)
     batch = len(jax.tree.leaves(gradients)[0])
     few = batch <= _FEW and not backend.is_accelerator()
     total = jnp.zeros((batch, 8, bytes_per_weight(bank)), jnp.float32)

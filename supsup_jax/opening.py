@@ -74,11 +74,15 @@ def SupSup(
     if isinstance(network, str) and network not in NETWORKS:
         raise UserError(f"there is no network {network}; give one of your own, or {', '.join(NETWORKS)}")
     shape = network.input_shape if isinstance(network, Network) else image_shape
-    if shape is None or len(shape) != 3:
+    if shape is None or np.shape(shape) != (3,) or not all(isinstance(size, int) and size > 0 for size in shape):
         raise UserError(f"images have shape {shape}; give (height, width, channels), such as (28, 28, 1)")
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise UserError(f"there are {num_classes} classes; give how many a task has at most, from 1")
     for name, values in (("mean", mean), ("std", std)):
-        if len(values) not in (1, shape[-1]):
-            raise UserError(f"{name} has {len(values)} numbers; give one, or one for each of {shape[-1]} channels")
+        if np.shape(values) not in ((1,), (shape[-1],)):
+            raise UserError(f"{name} is {values}; give one number, or one for each of {shape[-1]} channels, in a tuple")
+        if not np.isfinite(values).all() or (name == "std" and not (np.array(values) >= 1e-6).all()):
+            raise UserError(f"{name} is {values}; give finite numbers, and for std above 0")
     settings |= {"dataset": "own", "benchmark": "own", "network": network}
     if isinstance(network, Network):
         settings |= {"network": "own", "features": network.num_outputs}

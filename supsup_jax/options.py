@@ -19,6 +19,9 @@ from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.settings import load_settings
 
+# A run is a folder and a process of its own.
+_MOST = 100_000
+
 
 @dataclass(frozen=True)
 class Options:
@@ -64,8 +67,8 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("seeds", "tasks_at_once"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} {value} is out of range; give a number from 1")
+            if value is not None and not 1 <= value <= _MOST:
+                raise UserError(f"--{name.replace('_', '-')} {value} is out of range; give a number from 1 to {_MOST}")
         if self.gpu_sets is not None:
             sweep.parse_sets(self.gpu_sets)
         if self.tasks is not None:
@@ -83,7 +86,7 @@ def parse_tasks(text: str) -> range:
     Raises:
         UserError: if there are none.
     """
-    ends = re.fullmatch(r"(\d+):(\d+)", text)
+    ends = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text)
     tasks = range(*map(int, ends.groups())) if ends else range(0)
     if not tasks:
         raise UserError(f"--tasks {text} names no tasks; give the first and the one after the last, such as 0:100")
@@ -188,7 +191,10 @@ def _tasks_of(options: Options) -> list[dict[str, int]]:
     """The settings of the runs that `--tasks` makes of one."""
     if options.tasks is None:
         return [{}]
-    return [{"first_task": task, "num_tasks": 1} for task in parse_tasks(options.tasks)]
+    tasks = parse_tasks(options.tasks)
+    if len(tasks) > _MOST:
+        raise UserError(f"--tasks {options.tasks} are too many runs; give at most {_MOST} at a time")
+    return [{"first_task": task, "num_tasks": 1} for task in tasks]
 
 
 def _config() -> Path | None:

@@ -303,7 +303,7 @@ PAIR = IMAGES, np.array([0, 1])
         (lambda run: run.predict(IMAGES[:0]), "there are no images"),
         (lambda run: run.predict(IMAGES.astype(np.int64)), "uint8 of 0 to 255, or floats"),
         (lambda run: run.predict(IMAGES + 2.0), "values from 2 to 2; give floats of 0 to 1"),
-        (lambda run: run.predict(np.full(IMAGES.shape, np.nan)), "values from nan"),
+        (lambda run: run.predict(np.full(IMAGES.shape, np.nan)), "no finite numbers"),
         (lambda run: run.predict(IMAGES, task=2), "there is no task 2; there are tasks 0 to 1"),
         (lambda run: run.predict(IMAGES, task=np.array([0, -1])), "there is no task -1"),
         (lambda run: run.predict(IMAGES, task=np.array([0, 1, 1])), "give a number, or one for each image"),

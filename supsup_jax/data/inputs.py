@@ -79,7 +79,9 @@ class Inputs(NamedTuple):
             return images
         if not np.issubdtype(images.dtype, np.floating):
             raise UserError(f"the images are {images.dtype}; give uint8 of 0 to 255, or floats of 0 to 1")
+        if not np.isfinite(images).all():
+            raise UserError("the images have values that are no finite numbers; give floats of 0 to 1, or uint8")
         low, high = float(images.min()), float(images.max())
-        if not (low >= 0 and high <= 1):  # also where one is no number
+        if low < 0 or high > 1:
             raise UserError(f"the images have values from {low:g} to {high:g}; give floats of 0 to 1, or uint8")
         return np.asarray(images, np.float32) * np.float32(255)

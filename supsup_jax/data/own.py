@@ -56,6 +56,8 @@ def _checked(inputs: Inputs, data: tuple[Any, Any]) -> tuple[np.ndarray, np.ndar
             f"the labels are {labels.dtype} of shape {labels.shape}; give a number or a text for each of "
             f"{len(images)} images"
         )
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise UserError("the labels have values that are no finite numbers; give a number or a text for each image")
     return images, labels
 
 

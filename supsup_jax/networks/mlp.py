@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from supsup_jax.networks.initializers import Initializer, signed_constant
-from supsup_jax.networks.network import Network
+from supsup_jax.networks.network import Network, at_least_one, layer_size
 
 
 class MLP(nn.Module):
@@ -67,7 +67,12 @@ def LeNet(
         input_shape: `(height, width, channels)` of an image.
         initializer: how kernels are drawn.
     """
-    return Network(MLP((int(300 * width), int(100 * width), features)), input_shape, initializer, head="dense2")
+    return Network(
+        MLP((layer_size(300, width), layer_size(100, width), at_least_one(features))),
+        input_shape,
+        initializer,
+        head="dense2",
+    )
 
 
 def FC1024(
@@ -84,7 +89,12 @@ def FC1024(
         input_shape: `(height, width, channels)` of an image.
         initializer: how kernels are drawn.
     """
-    return Network(MLP((int(1024 * width), int(1024 * width), features)), input_shape, initializer, head="dense2")
+    return Network(
+        MLP((layer_size(1024, width), layer_size(1024, width), at_least_one(features))),
+        input_shape,
+        initializer,
+        head="dense2",
+    )
 
 
 def BNNet(
@@ -101,5 +111,5 @@ def BNNet(
         input_shape: `(height, width, channels)` of an image.
         initializer: how kernels are drawn.
     """
-    layers = BNMLP((int(2048 * width), int(2048 * width), features))
+    layers = BNMLP((layer_size(2048, width), layer_size(2048, width), at_least_one(features)))
     return Network(layers, input_shape, initializer, head="dense2", uses_batch=True)

@@ -49,6 +49,10 @@ class Network:
     head: str = ""
     uses_batch: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.input_shape or not all(isinstance(size, int) and size > 0 for size in self.input_shape):
+            raise ValueError(f"images have shape {self.input_shape}; give (height, width, channels), each above 0")
+
     @property
     def num_outputs(self) -> int:
         """How many outputs it has, the superfluous ones among them."""
@@ -111,8 +115,10 @@ class Network:
             The logits and the statistics: updated in training, else the ones handed in.
 
         Raises:
-            ValueError: if the kernel of another layer is `Rotated`.
+            ValueError: if the images have another shape, or the kernel of another layer is `Rotated`.
         """
+        if x.shape[1:] != self.input_shape:
+            raise ValueError(f"the images have shape {x.shape[1:]}; this network sees {self.input_shape}")
         kernels, rotations = _taken_apart(weights)
         with nn.intercept_methods(rotations):
             variables = {"params": kernels, "batch_stats": stats} if stats else {"params": kernels}
@@ -123,6 +129,28 @@ class Network:
                 logits = self.module.apply(variables, x, train=train)
         rotations.check()
         return cast(Array, logits), stats
+
+
+def layer_size(units: int, width: float) -> int:
+    """The size of a hidden layer that is so many times as large.
+
+    Raises:
+        ValueError: if it has no units, or more than there can be.
+    """
+    if not 1 <= units * width < 2**31:
+        raise ValueError(f"a layer of {units} units cannot be {width} times as large")
+    return int(units * width)
+
+
+def at_least_one(features: int) -> int:
+    """The outputs of a network.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if features < 1:
+        raise ValueError(f"a network of {features} outputs says nothing; give at least one")
+    return features
 
 
 def has_convolutions(weights: Weights) -> bool:

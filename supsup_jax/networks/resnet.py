@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from supsup_jax.networks.initializers import Initializer, signed_constant
 from supsup_jax.networks.layers import BatchNorm, conv_general_dilated, max_pool
-from supsup_jax.networks.network import Network
+from supsup_jax.networks.network import Network, at_least_one, layer_size
 
 
 class Block(nn.Module):
@@ -120,7 +120,9 @@ def GEMResNet18(
         initializer: how kernels are drawn.
         affine: whether batch norm has gains and biases.
     """
-    module = ResNet((2, 2, 2, 2), int(20 * width), features, BasicBlock, partial(BatchNorm, affine=affine))
+    module = ResNet(
+        (2, 2, 2, 2), layer_size(20, width), at_least_one(features), BasicBlock, partial(BatchNorm, affine=affine)
+    )
     return Network(module, input_shape, initializer, head="linear")
 
 
@@ -159,5 +161,5 @@ def _imagenet_resnet(
     axis_name: str | None = None,
 ) -> Network:
     norm = partial(BatchNorm, affine=affine, axis_name=axis_name)
-    module = ResNet(blocks, int(64 * width), features, block, norm, large_images=True, dtype=dtype)
+    module = ResNet(blocks, layer_size(64, width), at_least_one(features), block, norm, large_images=True, dtype=dtype)
     return Network(module, input_shape, initializer, head="linear")

@@ -1,0 +1,283 @@
+"""Whatever a user gives, what is wrong with it is said in one line: no traceback, and no answer that is no number."""
+
+import contextlib
+import dataclasses
+import io
+import math
+import sys
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from toys import small_dataset
+
+import supsup_jax as ss
+from supsup_jax import UserError, inference, launch, masks, methods, networks
+from supsup_jax.__main__ import main
+from supsup_jax.cluster import Cluster
+from supsup_jax.commands import COMMANDS
+from supsup_jax.experiment import Experiment
+from supsup_jax.options import Options, parse
+
+DATASET = small_dataset(samples=24)
+SAID = UserError, ValueError, TypeError, IndexError
+SMALL = Experiment("small", "digits", features=10, width=0.1, num_tasks=2, steps=2, batch_size=8, scenario="GG")
+
+NUMBERS = st.one_of(
+    st.sampled_from(["0", "-1", "1", "nan", "inf", "-inf", "1e39", "1e-46", str(2**31), str(2**40), str(-(2**40))]),
+    st.integers().map(str),
+    st.floats().map(str),
+)
+VALUES = st.one_of(NUMBERS, st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8))
+FLAGS = sorted(
+    "--" + field.name.replace("_", "-")
+    for of in (Experiment, Options, Cluster)
+    for field in dataclasses.fields(of)
+    if field.name not in ("er_scale", "data", "log_dir", "config", "coordinator")
+)
+
+
+def examples(few, many):
+    """A test with a few random examples, and with many among those that take long."""
+
+    def marked(*strategies, **named):
+        def both(test):
+            def with_(count):
+                health = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+                return settings(max_examples=count, deadline=None, suppress_health_check=health)(
+                    given(*strategies, **named)(test)
+                )
+
+            tests = [pytest.param(with_(few), id="few"), pytest.param(with_(many), id="many", marks=pytest.mark.long)]
+
+            @pytest.mark.parametrize("of_examples", tests)
+            def run(of_examples):
+                of_examples()
+
+            return run
+
+        return both
+
+    return marked
+
+
+def complaint(function):
+    """What a command says where it ends with status 2, in one line; nothing where it ends well."""
+    said, out = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(out):
+        try:
+            function()
+        except SystemExit as ended:
+            assert ended.code in (0, None, 2), said.getvalue()
+            if not ended.code:
+                return ""
+    text = said.getvalue()
+    if text:
+        assert text.startswith("error: ") and text.count("\n") == 1, text
+    return text
+
+
+@examples(few=25, many=600)(st.sampled_from(FLAGS), VALUES)
+def test_a_flag_of_a_script_is_taken_or_refused_in_one_line(flag, value):
+    @launch.ends_in_one_line()
+    def script():
+        for experiment in parse(SMALL, None).experiments[:3]:
+            experiment.build(DATASET)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["script.py", flag, value])
+        complaint(script)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+@pytest.mark.parametrize("flag", ["--tasks", "--task", "--output", "--nonsense"])
+def test_a_command_on_no_run_ends_in_one_line(tmp_path, monkeypatch, name, flag):
+    monkeypatch.chdir(tmp_path)
+    for words in (["a folder/ü", "out", flag, "-1"], ["a folder/ü", flag], [flag, "nan", "x" * 300]):
+        monkeypatch.setattr(sys, "argv", ["supsup_jax", name, *words])
+        assert complaint(main), words
+    assert not list(tmp_path.iterdir())
+
+
+def finite(tree):
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if np.asarray(leaf).dtype.kind == "f")
+
+
+@cache
+def learned():
+    """A run that knows a task."""
+    run = ss.SupSup("LeNet", num_classes=4, image_shape=(4, 4, 1), features=6, width=0.05, steps=2, batch_size=4)
+    run.learn(DATASET.train)
+    return run
+
+
+IMAGES = st.one_of(
+    st.sampled_from([None, "text", 3, [], [[1], [1, 2]]]),
+    st.tuples(
+        st.sampled_from([(2, 4, 4, 1), (1, 4, 4), (0, 4, 4, 1), (2, 4, 4, 3), (4, 4), ()]),
+        st.sampled_from(["uint8", "float32", "float64", "float16", "int64", "bool", "complex64", "U1", "object"]),
+        st.sampled_from([0.0, 0.5, 1.0, -1.0, 255.0, 1e30, math.nan, math.inf]),
+    ).map(lambda parts: _filled(*parts)),
+)
+LABELS = st.one_of(
+    st.sampled_from([None, "text", 3, [], [[0], [0, 1]], ["é", "b"], [1, "a"], [None, 1], [True, False]]),
+    st.lists(st.one_of(st.integers(), st.floats(), st.text(max_size=2)), max_size=3),
+    st.integers(0, 3).map(lambda label: [label, label]),
+)
+
+
+def _filled(shape, dtype, value):
+    with np.errstate(all="ignore"):
+        plain = np.full(shape, value)
+        if dtype in ("uint8", "int64"):
+            plain = np.nan_to_num(plain).clip(0, 200)
+        return plain.astype(dtype)
+
+
+@examples(few=60, many=2000)(IMAGES, st.one_of(st.integers(), st.floats(), st.sampled_from([None, "a", [], [0, 0]])))
+def test_a_run_predicts_or_says_what_is_wrong_with_images_and_tasks(images, task):
+    with contextlib.suppress(*SAID):
+        predicted = learned().predict(images, task)
+        assert finite((predicted.logits, predicted.probabilities)) and set(predicted.tasks.tolist()) == {0}
+
+
+@examples(few=40, many=400)(IMAGES, LABELS)
+def test_a_run_learns_or_says_what_is_wrong_with_images_and_labels(images, labels):
+    run = ss.SupSup("LeNet", num_classes=4, image_shape=(4, 4, 1), features=6, width=0.05, steps=2, batch_size=4)
+    with contextlib.suppress(*SAID):
+        run.learn((images, labels))
+        assert finite(run.predict(DATASET.test.images[:2]).probabilities)
+        assert math.isfinite(run.record.tasks[0].loss)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_classes": 0},
+        {"num_classes": -2},
+        {"image_shape": (0, 4, 1)},
+        {"image_shape": (-4, 4, 1)},
+        {"image_shape": (4, 4)},
+        {"mean": (math.nan,)},
+        {"std": (0.0,)},
+        {"std": (math.inf,)},
+        {"std": (1.0, 1.0)},
+        {"seed": 2**40},
+        {"seed": -1},
+        {"steps": 2**40},
+        {"steps": 2**30},
+        {"batch_size": 2**31},
+        {"width": 1e39},
+        {"learning_rate": 1e39},
+        {"learning_rate": 1e-46},
+        {"learning_rate": -1.0},
+        {"er_scale": 0.0},
+        {"nonsense": 1},
+    ],
+    ids=str,
+)
+def test_a_setting_that_no_run_can_have_is_refused_before_anything_is_learned(wrong):
+    given = {"num_classes": 4, "image_shape": (4, 4, 1), "features": 6, "width": 0.05} | wrong
+    with pytest.raises(UserError) as refused:
+        ss.SupSup("LeNet", **given).learn(DATASET.train)
+    assert "\n" not in str(refused.value) and "diverged" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["é ü", "a path with spaces", "任务"])
+def test_a_run_is_saved_and_restored_whatever_its_folder_is_called(tmp_path, name):
+    run = ss.SupSup("LeNet", num_classes=4, image_shape=(4, 4, 1), features=6, width=0.05, steps=2, batch_size=4)
+    run.learn(DATASET.train)
+    run.save(tmp_path / name)
+    assert ss.restore(tmp_path / name).num_tasks == 1
+    for wrong in (lambda: ss.restore(tmp_path), lambda: ss.restore(tmp_path / name, step=7)):
+        with pytest.raises(UserError):
+            wrong()
+
+
+NET = networks.LeNet(6, 0.05, (4, 4, 1))
+BATCH = jnp.zeros((2, 4, 4, 1))
+
+
+@cache
+def bank():
+    weights, _ = NET.init(jax.random.key(0))
+    return weights, masks.pack(jax.tree.map(lambda leaf: np.ones((3, *leaf.shape), bool), weights))
+
+
+def search(function, **changes):
+    weights, packed = bank()
+    what = {"num_tasks": 3, "images": BATCH} | changes
+    parts = (NET, weights, {}, packed) if function is not inference.exhaustive else ()
+    if not parts:
+        parts = NET, methods.SupSup(), weights, {}, packed
+    return function(*parts, **what)
+
+
+@pytest.mark.parametrize("function", [inference.one_shot, inference.binary, inference.exhaustive])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_tasks": 0},
+        {"num_tasks": -1},
+        {"num_tasks": 9},
+        {"images": BATCH[:0]},
+        {"images": jnp.zeros((2, 5, 5, 1))},
+        {"images_per_pick": 0},
+        {"images_per_pick": 3},
+    ],
+    ids=lambda wrong: str(next(iter(wrong))),
+)
+def test_a_search_refuses_what_it_cannot_search(function, wrong):
+    with pytest.raises((ValueError, IndexError)):
+        search(function, **wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(partial(networks.LeNet, 5, width) for width in (0.0, -1.0, math.nan, math.inf, 1e39)),
+        *(partial(networks.GEMResNet18, 5, width) for width in (0.0, math.nan, 1e39)),
+        *(partial(networks.LeNet, features) for features in (0, -3)),
+        *(partial(networks.LeNet, 5, 1.0, shape) for shape in ((), (0, 4, 1), (4, -4, 1))),
+        lambda: NET.apply(bank()[0], {}, jnp.zeros((2, 5, 5, 1)), train=False),
+        lambda: masks.count(bank()[1], jnp.ones((0, 3), bool)),
+        lambda: masks.count(bank()[1], jnp.ones((1, 9), bool)),
+        lambda: masks.superpose(bank()[1], jnp.ones((0, 3))),
+        lambda: masks.superpose(bank()[1], jnp.ones((1, 30))),
+        lambda: masks.project(bank()[1], jax.tree.map(lambda leaf: leaf[None], bank()[0]), 9),
+        lambda: masks.erdos_renyi(bank()[0], math.nan),
+        lambda: masks.top_k(bank()[0], 0.0),
+        lambda: masks.unpack(bank()[1], 2**40),
+    ],
+)
+def test_networks_and_masks_refuse_what_cannot_be(wrong):
+    with pytest.raises((ValueError, IndexError)):
+        wrong()
+
+
+@pytest.mark.parametrize("density", [1, 1.0, 1e-9])
+def test_a_density_keeps_as_many_as_there_can_be(density):
+    (mask,) = masks.top_k((jnp.arange(4.0),), density)
+    assert mask.sum() == masks.num_kept(4, density)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
+def test_what_does_not_fit_in_memory_is_said_in_one_line(error):
+    @launch.ends_in_one_line()
+    def fails():
+        raise error
+
+    assert "there is not enough memory" in complaint(fails)
+
+
+def test_another_error_of_the_compiler_is_no_mistake_of_the_users():
+    @launch.ends_in_one_line()
+    def fails():
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        fails()
