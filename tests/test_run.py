@@ -344,7 +344,10 @@ PAIR = IMAGES, np.array([0, 1])
             "SeparateHeads needs to know the last layer",
         ),
         (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1), stpes=3), "did you mean steps"),
-        (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1), mean=(0.1, 0.2)), "mean has 2 numbers"),
+        (
+            lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1), mean=(0.1, 0.2)),
+            "give one number, or one for each of 1 channels",
+        ),
         (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1)).mask(0), "no task"),
         (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1)).save("x"), "no tasks to save"),
         (lambda run: ss.restore("nowhere"), "nowhere holds no run"),
