@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; by default all")
     parser.add_argument("--rounds", type=int, default=3, help="how often each formulation runs")
-    parser.add_argument("--longest", type=float, default=20.0, help="leave cases out whose floor is more seconds")
+    parser.add_argument("--longest", type=float, default=30.0, help="leave cases out whose floor is more seconds")
     parser.add_argument("--output", type=Path, default=Path("benchmark"), help="the files to write, without ending")
     arguments = parser.parse_args()
     if unknown := set(arguments.suites) - set(SUITES):
