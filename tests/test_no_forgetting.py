@@ -1,0 +1,48 @@
+"""A hundred tasks of real MNIST: the first is afterwards what it was, bit by bit."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import supsup_jax as ss
+from supsup_jax import data, scenarios
+from supsup_jax.experiment import Experiment
+
+# The network and the settings of experiments/GNu/MNISTPerm/LeNet-250-tasks with a tenth of the steps: whether anything
+# is forgotten does not depend on how well it was learned. About two minutes on two cores.
+EXPERIMENT = Experiment("no-forgetting", features=100, steps=100, learning_rate=1e-4, scenario="GG")
+
+
+@pytest.fixture
+def compiled_well():
+    """Compiles as scripts do, not as quickly as other tests: so many steps are to be fast."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)  # as conftest.py has it
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("compiled_well")
+def test_a_task_is_bit_by_bit_what_it_was_when_a_hundred_have_been_learned(data_folder: Path, tmp_path: Path):
+    mnist = data.load_mnist(data_folder)
+    first = data.PermutedMNIST.of(mnist).tasks(mnist, EXPERIMENT.seed, [0])
+    images = mnist.test.images.reshape(len(mnist.test.labels), -1)[:, np.asarray(first[0])].reshape(-1, 28, 28, 1)
+
+    def after(num_tasks: int):
+        experiment = dataclasses.replace(EXPERIMENT, num_tasks=num_tasks)
+        outcome = scenarios.loop_of(experiment).run(experiment, mnist, tmp_path)
+        run = ss.restore(tmp_path)
+        assert run.num_tasks == num_tasks
+        return outcome.record.evaluations[-1].given[0], run.predict(images, task=0), run.mask(0), run.stats_for(0)
+
+    accuracy, predicted, mask, stats = after(1)
+    assert accuracy == pytest.approx(np.mean(predicted.labels == mnist.test.labels), abs=1e-6)
+    assert accuracy > 0.5
+    later_accuracy, later, later_mask, later_stats = after(100)
+    assert later_accuracy == accuracy
+    for name in ("labels", "logits", "probabilities"):
+        np.testing.assert_array_equal(getattr(later, name), getattr(predicted, name))
+    jax.tree.map(np.testing.assert_array_equal, (later_mask, later_stats), (mask, stats))
