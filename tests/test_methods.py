@@ -87,7 +87,7 @@ def test_batche_starts_with_random_signs_and_trains_the_weights_with_the_first_t
 
 def test_psp_computes_what_the_original_does(golden):
     arrays = golden("psp.npz")
-    images = jnp.asarray(arrays["x"][:, :, 0, 0])
+    images = jnp.asarray(arrays["x"][:, None, None, :, 0, 0])
     net = networks.Network(networks.mlp.MLP((5,)), input_shape=(1, 1, 6))
     for task in range(3):
         weights = {"dense0": {"kernel": kernel(arrays["weight"])[0, 0]}}
@@ -155,7 +155,7 @@ def test_batch_norm_of_gains_is_the_originals(golden):
     arrays = golden("hop.npz")
     layer = networks.mlp.BNMLP((32, 32))  # its first dense layer is made the identity, its last too
     eye = {"kernel": jnp.eye(32)}
-    images = jnp.asarray(arrays["x"][:, :, 0, 0])
+    images = jnp.asarray(arrays["x"][:, None, None, :, 0, 0])
 
     def gains(scores):
         own = {"gain0": {"scale": scores}, "dense0": {"kernel": None}, "dense1": {"kernel": None}}

@@ -360,7 +360,7 @@ def preempted(first, *others):
         process.terminate()
     for process in (first, *others):
         stdout, stderr = process.communicate(timeout=300)
-        assert process.returncode == 130, stderr
+        assert process.returncode == 143, stderr
         said += stdout
     return said
 
