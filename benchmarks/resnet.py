@@ -51,20 +51,16 @@ def settings() -> dict[str, Setting]:
     }
 
 
-def ours(
-    name: str, masked: bool = True, xla_convolution: bool = False, side_by_side: bool = False
-) -> Callable[[], Callable[[], object]]:
-    """Steps of all tasks: one after another, or by `vmap`, which makes grouped convolutions of XLA's."""
+def ours(name: str, masked: bool = True, side_by_side: bool = False) -> Callable[[], Callable[[], object]]:
+    """Steps of all tasks: one after another, or side by side by `vmap`."""
 
     def prepare() -> Callable[[], object]:
         import jax
         import optax
 
-        from supsup_jax import backend, masks, methods, networks, optimizers
+        from supsup_jax import masks, methods, networks, optimizers
 
         setting = settings()[name]
-        if xla_convolution:
-            backend.is_accelerator = lambda: True
         shape = (setting.size, setting.size, 3)
         net = getattr(networks, setting.network)(setting.classes, input_shape=shape)
         method = methods.SupSup(masks.ErdosRenyi(setting.scale)) if masked else methods.UpperBound()
@@ -136,7 +132,6 @@ def cases() -> list[Case]:
         }
         if name == "GEMResNet18":
             formulations["supsup_jax, 2 tasks by vmap"] = Formulation(ours(name, side_by_side=True))
-            formulations["supsup_jax, XLA's convolutions"] = Formulation(ours(name, xla_convolution=True))
         about = f"{TASKS * setting.steps} steps of {setting.batch} images of {setting.size} × {setting.size}"
         work = TASKS * setting.steps * setting.batch
         all_cases.append(Case(f"Training {name}, {about}", work, "images", formulations))
