@@ -40,7 +40,7 @@ def machine() -> dict[str, str]:
         "processor": _processor(),
         "cores": str(backend.cores()),
         "GPUs": gpus,
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
         **versions,
     }
