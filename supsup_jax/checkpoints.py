@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from supsup_jax import hosts, interruption
-from supsup_jax.errors import UserError
+from supsup_jax.errors import UserError, reason
 
 FORMAT = 3
 """Version of what a step holds. Steps of format 2, the first that was published, have neither checksums nor what images
@@ -314,9 +314,9 @@ def _save(manager: ocp.CheckpointManager, step: int, **items: Any) -> None:
                 raise OSError("Orbax refuses it")
         except Exception as error:  # Orbax and the libraries below it raise many kinds for a full disk
             said = error.strerror if isinstance(error, OSError) else None
-            reason = said or " ".join(str(error).split()).split(" [")[0][-200:]  # the cause, then details in brackets
+            why = said or " ".join(str(error).split()).split(" [")[0][-200:]  # the cause, then details in brackets
             raise UserError(
-                f"{folder / str(step)} cannot be written ({reason}); see to it that it can, and go on with --resume"
+                f"{folder / str(step)} cannot be written ({why}); see to it that it can, and go on with --resume"
             ) from error
 
 
@@ -397,7 +397,7 @@ def _readable(manager: ocp.CheckpointManager, number: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Orbax and the libraries below it raise many kinds for a damaged file
-        raise _unusable(manager, number, " ".join(str(error).split())[:200]) from error
+        raise _unusable(manager, number, reason(error)) from error
 
 
 def _unusable(manager: ocp.CheckpointManager, number: int, reason: str) -> UserError:

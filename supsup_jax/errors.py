@@ -6,3 +6,8 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+def reason(error: Exception) -> str:
+    """What an error of a library says, as a part of one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

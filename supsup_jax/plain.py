@@ -5,6 +5,8 @@ from typing import Any
 
 import yaml
 
+from supsup_jax.errors import reason
+
 _MOST_BYTES = 1 << 18
 
 # References let a few lines of YAML stand for any number of values.
@@ -35,7 +37,7 @@ def parse_yaml(text: str) -> Any:
         plain = yaml.safe_load(text)
         _check_size(plain)
     except Exception as error:  # of many kinds: a date that there is not, a list in a list in a list
-        raise ValueError(" ".join(str(error).split())[:200]) from None
+        raise ValueError(reason(error)) from None
     return plain
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 import numpy as np
 import typeguard
 
-from supsup_jax.errors import UserError
+from supsup_jax.errors import UserError, reason
 from supsup_jax.evaluation import Evaluation
 from supsup_jax.memory_evaluation import RecoveryPath
 from supsup_jax.metrics import Metrics, metrics
@@ -165,8 +165,9 @@ def from_plain(kind: type[Result], plain: Any) -> Result:
         for name, expected in get_type_hints(kind).items():
             typeguard.check_type(getattr(result, name), expected)
     except (TypeError, typeguard.TypeCheckError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise UserError(f"what was measured of a task cannot be read ({why}); restore the run from a copy") from None
+        raise UserError(
+            f"what was measured of a task cannot be read ({reason(error)}); restore the run from a copy"
+        ) from None
     return result
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from supsup_jax.data import files
-from supsup_jax.errors import UserError
+from supsup_jax.errors import UserError, reason
 
 _URL = "https://www.cs.toronto.edu/~kriz/"
 _FOLDER = "cifar-100-python"
@@ -129,7 +129,7 @@ def _naming(path: Path) -> Iterator[None]:
     except Exception as error:
         sizes = " and ".join(f"{size:,} {split}" for split, size in _SIZES.items())
         raise UserError(
-            f"{path} cannot be read as CIFAR-100 ({files.reason(error)}); expected {sizes} images as published: "
+            f"{path} cannot be read as CIFAR-100 ({reason(error)}); expected {sizes} images as published: "
             f"replace it, from {_URL}{_ARCHIVE}"
         ) from error
 

@@ -13,15 +13,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from supsup_jax.errors import UserError
+from supsup_jax.errors import UserError, reason
 
 Samples = tuple[UInt8[np.ndarray, "_ height width channels"], UInt8[np.ndarray, " _"]]
 """Images and their labels."""
-
-
-def reason(error: Exception) -> str:
-    """What an error of a library says, as a part of one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def find_prepared(folder: Path, name: str) -> Path | None:

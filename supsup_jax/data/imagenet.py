@@ -18,7 +18,7 @@ from rich.progress import track
 
 from supsup_jax.data import files
 from supsup_jax.data.images import Files, Images, Records, Source
-from supsup_jax.errors import UserError
+from supsup_jax.errors import UserError, reason
 
 _PLACES = ("imagenet", ".")
 _FOLDERS = ("train", "val")
@@ -47,7 +47,7 @@ def read(folder: Path, image_size: int) -> tuple[_Split, _Split]:
         import simplejpeg  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"ImageNet needs simplejpeg and grain ({files.reason(error)}); install them with: "
+            f"ImageNet needs simplejpeg and grain ({reason(error)}); install them with: "
             "pip install 'supsup_jax[imagenet]'"
         ) from error
     for place in _PLACES:

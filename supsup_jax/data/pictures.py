@@ -6,10 +6,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from supsup_jax.data.files import reason
 from supsup_jax.data.images import FORMATS, MOST_PIXELS
 from supsup_jax.data.inputs import Inputs
-from supsup_jax.errors import UserError
+from supsup_jax.errors import UserError, reason
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")

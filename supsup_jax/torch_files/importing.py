@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from supsup_jax import masks
-from supsup_jax.errors import UserError
+from supsup_jax.errors import UserError, reason
 from supsup_jax.experiment import Experiment
 from supsup_jax.identity import describe
 from supsup_jax.learned import LearnedTasks
@@ -82,9 +82,8 @@ def _understood(path: Path) -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        why = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path} has arguments that the original has not ({why}); give a file of its state_dict alone"
+            f"{path} has arguments that the original has not ({reason(error)}); give a file of its state_dict alone"
         ) from error
 
 
