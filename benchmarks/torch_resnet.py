@@ -34,46 +34,34 @@ class _Convolution(nn.Conv2d):
         return functional.conv2d(x, weight, None, self.stride, self.padding)
 
 
-class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int, affine: bool, scale: float | None):
+def _normed(
+    inputs: int, outputs: int, window: int, stride: int, scale: float | None, affine: bool = False
+) -> list[nn.Module]:
+    """A convolution and its batch norm."""
+    return [_Convolution(inputs, outputs, window, stride, scale), nn.BatchNorm2d(outputs, affine=affine)]
+
+
+class _Residual(nn.Module):
+    def __init__(self, body: list[nn.Module], shortcut: list[nn.Module]):
         super().__init__()
-        self.body = nn.Sequential(
-            _Convolution(inputs, outputs, 3, stride, scale),
-            nn.BatchNorm2d(outputs, affine=affine),
-            nn.ReLU(),
-            _Convolution(outputs, outputs, 3, 1, scale),
-            nn.BatchNorm2d(outputs, affine=affine),
-        )
-        self.shortcut = nn.Sequential()
-        if stride > 1:
-            self.shortcut.append(_Convolution(inputs, outputs, 1, stride, scale))
-            self.shortcut.append(nn.BatchNorm2d(outputs, affine=affine))
+        self.body, self.shortcut = nn.Sequential(*body), nn.Sequential(*shortcut)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return functional.relu(self.body(x) + self.shortcut(x))
 
 
-class _Bottleneck(nn.Module):
-    def __init__(self, inputs: int, channels: int, stride: int, scale: float | None):
-        super().__init__()
-        outputs = 4 * channels
-        self.body = nn.Sequential(
-            _Convolution(inputs, channels, 1, 1, scale),
-            nn.BatchNorm2d(channels, affine=False),
-            nn.ReLU(),
-            _Convolution(channels, channels, 3, stride, scale),
-            nn.BatchNorm2d(channels, affine=False),
-            nn.ReLU(),
-            _Convolution(channels, outputs, 1, 1, scale),
-            nn.BatchNorm2d(outputs, affine=False),
-        )
-        self.shortcut = nn.Sequential()
-        if stride > 1 or inputs != outputs:
-            self.shortcut.append(_Convolution(inputs, outputs, 1, stride, scale))
-            self.shortcut.append(nn.BatchNorm2d(outputs, affine=False))
+def _block(inputs: int, outputs: int, stride: int, affine: bool, scale: float | None) -> nn.Module:
+    body = _normed(inputs, outputs, 3, stride, scale, affine)
+    body += [nn.ReLU(), *_normed(outputs, outputs, 3, 1, scale, affine)]
+    return _Residual(body, _normed(inputs, outputs, 1, stride, scale, affine) if stride > 1 else [])
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.relu(self.body(x) + self.shortcut(x))
+
+def _bottleneck(inputs: int, channels: int, stride: int, scale: float | None) -> nn.Module:
+    outputs = 4 * channels
+    body = [*_normed(inputs, channels, 1, 1, scale), nn.ReLU(), *_normed(channels, channels, 3, stride, scale)]
+    body += [nn.ReLU(), *_normed(channels, outputs, 1, 1, scale)]
+    changes = stride > 1 or inputs != outputs
+    return _Residual(body, _normed(inputs, outputs, 1, stride, scale) if changes else [])
 
 
 def resnet50(classes: int, scale: float | None) -> nn.Module:
@@ -86,7 +74,7 @@ def resnet50(classes: int, scale: float | None) -> nn.Module:
     blocks, inputs = [], 64
     for stage, count in enumerate((3, 4, 6, 3)):
         for index in range(count):
-            blocks.append(_Bottleneck(inputs, 64 * 2**stage, 2 if stage and not index else 1, scale))
+            blocks.append(_bottleneck(inputs, 64 * 2**stage, 2 if stage and not index else 1, scale))
             inputs = 4 * 64 * 2**stage
     return nn.Sequential(
         _Convolution(3, 64, 7, 2, scale),
@@ -113,7 +101,7 @@ def gem_resnet18(classes: int, scale: float | None, affine: bool = False) -> nn.
         _Convolution(3, 20, 3, 1, scale),
         nn.BatchNorm2d(20, affine=affine),
         nn.ReLU(),
-        *(_Block(*stage, affine, scale) for stage in [*stages, (160, 160, 1)]),
+        *(_block(*stage, affine, scale) for stage in [*stages, (160, 160, 1)]),
         nn.AvgPool2d(4),
         _Convolution(160, classes, 1, 1, scale),
         nn.Flatten(),
