@@ -1,6 +1,6 @@
 """Measures what the README says of speed: this library beside PyTorch, and both beside what the machine can do.
 
-Command: python benchmarks/run.py   (rows of PyTorch need `pip install torch`; without it they say so)
+Command: python benchmarks/run.py   (rows of PyTorch need `pip install torch torchvision`; without it they say so)
          python benchmarks/run.py train inference --rounds 1   (some of it)
 
 Writes OUTPUT.md and OUTPUT.json after every case. The floor of a case is the time that its operations take at the rate

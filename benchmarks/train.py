@@ -1,7 +1,6 @@
 """Training: LeNet 300-100 and FC 1024-1024 with 100 outputs, threshold masks, RMSprop, batches of 128."""
 
 import itertools
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -61,13 +60,12 @@ def pytorch(network: str, convolutions: bool, loader: bool = False) -> Callable[
     Args:
         network: one of `SIZES`.
         convolutions: layers are 1 × 1 convolutions, as the original has them.
-        loader: samples come one by one through PIL and a loader with a process for each core, as torchvision's users
-            have it, in place of whole batches out of memory.
+        loader: samples come one by one through PIL, torchvision and a loader, in place of whole batches out of memory:
+            on a GPU from four processes and else within this one, as in the original.
     """
 
     def prepare() -> Callable[[], object]:
         import torch
-        from PIL import Image
         from torch import nn
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -96,21 +94,29 @@ def pytorch(network: str, convolutions: bool, loader: bool = False) -> Callable[
 
         images, labels = (torch.from_numpy(array).to("cpu" if loader else device) for array in data())
 
-        class Samples(torch.utils.data.Dataset):
-            def __len__(self):
-                return len(labels)
-
-            def __getitem__(self, row):
-                image = Image.fromarray(images[row].reshape(28, 28).numpy(), mode="L")
-                pixels = torch.from_numpy(np.array(image)).reshape(-1).float().div(255)
-                return ((pixels - 0.1307) / 0.3081)[permutation], labels[row]
-
         def from_memory():
             for rows in torch.randperm(60000, device=device)[: STEPS[network] * BATCH].reshape(-1, BATCH):
                 yield (images[rows][:, permutation].float() / 255 - 0.1307) / 0.3081, labels[rows]
 
         def from_loader():
-            workers = len(os.sched_getaffinity(0))
+            from PIL import Image
+            from torchvision import transforms
+
+            def permute(pixels):
+                return pixels.flatten()[permutation]
+
+            transform = transforms.Compose(
+                [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,)), permute],
+            )
+
+            class Samples(torch.utils.data.Dataset):
+                def __len__(self):
+                    return len(labels)
+
+                def __getitem__(self, row):
+                    return transform(Image.fromarray(images[row].reshape(28, 28).numpy())), int(labels[row])
+
+            workers = 4 if device == "cuda" else 0
             batches = torch.utils.data.DataLoader(Samples(), BATCH, shuffle=True, num_workers=workers)
             return itertools.islice(batches, LOADER_STEPS)
 
@@ -144,7 +150,7 @@ def cases() -> list[Case]:
             "supsup_jax, one device": Formulation(ours(network, all_cores=False)),
             "PyTorch, matrix products, data in memory": Formulation(pytorch(network, convolutions=False)),
             "PyTorch, 1×1 convolutions as in the original, data in memory": Formulation(pytorch(network, True)),
-            "PyTorch, 1×1 convolutions, a loader through PIL": Formulation(
+            "PyTorch, 1×1 convolutions, a loader through PIL as in the original": Formulation(
                 pytorch(network, convolutions=True, loader=True), LOADER_STEPS / work
             ),
         }

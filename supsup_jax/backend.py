@@ -17,7 +17,7 @@ def is_accelerator() -> bool:
 
 
 def slice_bytes() -> int:
-    """How much of a bank of masks to unpack at once: on a CPU what stays in the cache."""
+    """How much to unpack or lay out at once: on a CPU what stays in the cache."""
     return 256 * 2**20 if is_accelerator() else 4 * 2**20
 
 

@@ -1,7 +1,9 @@
 """The layers that networks are put together from, where Flax has no equal of PyTorch's or XLA none as fast."""
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -71,8 +73,8 @@ def conv_general_dilated(
 ) -> Float[Array, "batch out_height out_width outputs"]:
     """`jax.lax.conv_general_dilated`, to be handed to `flax.linen.Conv`, in the form that is fast on this backend.
 
-    XLA's own convolution is slow on a CPU. There it is written as a sum of matrix products, one for each place in the
-    window, of the images shifted to that place.
+    XLA's own convolution is slow on a CPU. There it is a product of matrices, the first of which has a row for each
+    place of the window, with what the window covers there: of so few images at a time that they stay in the cache.
 
     Args:
         lhs: the images.
@@ -85,26 +87,87 @@ def conv_general_dilated(
     plain = rhs.ndim == 4 and set(dilations) <= {1} and settings.get("feature_group_count", 1) == 1
     if backend.is_accelerator() or not plain or isinstance(padding, str):
         return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings)
-    return _shifted_products(lhs, rhs, window_strides, padding)
+    padding = tuple((before, after) for before, after in padding)
+    if tuple(window_strides) == (1, 1):
+        return _unstrided(lhs, rhs, padding)
+    return _as_product(lhs, rhs, tuple(window_strides), padding)
 
 
-def _shifted_products(images: Array, kernel: Array, strides: Sequence[int], padding: Any) -> Array:
-    images = jnp.pad(images, ((0, 0), *padding, (0, 0)))
-    batch, height, width, inputs = images.shape
-    window_height, window_width, _, outputs = kernel.shape
-    row_stride, column_stride = strides
-    rows, columns = (height - window_height) // row_stride + 1, (width - window_width) // column_stride + 1
-    total = jnp.zeros((batch * rows * columns, outputs), images.dtype)
-    for row in range(window_height):
-        for column in range(window_width):
-            shifted = jax.lax.slice(
-                images,
-                (0, row, column, 0),
-                (batch, row + (rows - 1) * row_stride + 1, column + (columns - 1) * column_stride + 1, inputs),
-                (1, row_stride, column_stride, 1),
-            )
-            total += shifted.reshape(-1, inputs) @ kernel[row, column]
-    return total.reshape(batch, rows, columns, outputs)
+def _as_product(
+    images: Array, kernel: Array, strides: tuple[int, int], padding: tuple[tuple[int, int], tuple[int, int]]
+) -> Array:
+    window, outputs = kernel.shape[:2], kernel.shape[-1]
+
+    @jax.checkpoint  # to gather the patches again for the gradient is faster than to read them from memory
+    def multiply(_: None, images: Array) -> tuple[None, Array]:
+        return None, _patches(images, window, strides, padding) @ kernel.reshape(-1, outputs)
+
+    return _in_chunks(multiply, None, _chunks(images, window, strides, padding), images)[1]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _unstrided(images: Array, kernel: Array, padding: tuple[tuple[int, int], tuple[int, int]]) -> Array:
+    """`_as_product` in strides of 1, whose gradients are made of the patches of the cotangents alone.
+
+    That of the images is the convolution of these with the kernel turned round, that of the kernel the product of the
+    images with them. Differentiated as it stands, patches would have to be added where they overlap.
+    """
+    return _as_product(images, kernel, (1, 1), padding)
+
+
+def _unstrided_forward(images: Array, kernel: Array, padding: Any) -> tuple[Array, tuple[Array, Array]]:
+    return _unstrided(images, kernel, padding), (images, kernel)
+
+
+def _unstrided_backward(padding: Any, saved: tuple[Array, Array], cotangents: Array) -> tuple[Array, Array]:
+    images, kernel = saved
+    height, width, inputs, outputs = kernel.shape
+    opposite = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in zip((height, width), padding))
+    turned = kernel[::-1, ::-1].swapaxes(2, 3).reshape(-1, inputs)
+
+    def add(total: Array, images: Array, cotangents: Array) -> tuple[Array, Array]:
+        patches = _patches(cotangents, (height, width), (1, 1), opposite)
+        return total + jnp.tensordot(images, patches, ((0, 1, 2), (0, 1, 2))), patches @ turned
+
+    chunks = _chunks(cotangents, (height, width), (1, 1), opposite)
+    total, to_images = _in_chunks(add, jnp.zeros((inputs, height * width * outputs)), chunks, images, cotangents)
+    to_kernel = total.reshape(inputs, height, width, outputs)[:, ::-1, ::-1].transpose(1, 2, 0, 3)
+    return to_images, to_kernel.astype(kernel.dtype)
+
+
+_unstrided.defvjp(_unstrided_forward, _unstrided_backward)
+
+
+def _patches(images: Array, window: Sequence[int], strides: Sequence[int], padding: Any) -> Array:
+    """What the window covers at each of its places, `(batch, rows, columns, window_height * window_width * inputs)`."""
+    border = ((0, 0, 0), *((before, after, 0) for before, after in padding), (0, 0, 0))
+    images = jax.lax.pad(images, jnp.zeros((), images.dtype), border)  # in contrast to jnp.pad, it also cuts off
+    rows, columns = ((size - part) // step + 1 for size, part, step in zip(images.shape[1:3], window, strides))
+    stop = (len(images), (rows - 1) * strides[0] + 1, (columns - 1) * strides[1] + 1, images.shape[-1])
+    covered = [
+        jax.lax.slice(images[:, row:, column:], (0, 0, 0, 0), stop, (1, *strides, 1))
+        for row in range(window[0])
+        for column in range(window[1])
+    ]
+    return jnp.concatenate(covered, axis=-1)
+
+
+def _chunks(images: Array, window: Sequence[int], *settings: Any) -> int:
+    """Into how many equal parts to cut a batch, so that the patches of one stay in the cache."""
+    if tuple(window) == (1, 1):
+        return 1
+    patches = jax.eval_shape(lambda: _patches(images, window, *settings))
+    fewest = math.ceil(backend.num_bytes(patches) / backend.slice_bytes())
+    return next((number for number in range(max(1, fewest), len(images)) if len(images) % number == 0), len(images))
+
+
+def _in_chunks(function: Callable[..., tuple[Any, Array]], carry: Any, chunks: int, *batches: Array) -> Any:
+    """What is carried through chunks of batches, and what comes of each, put together."""
+    if chunks <= 1:
+        return function(carry, *batches)
+    parts = [batch.reshape(chunks, -1, *batch.shape[1:]) for batch in batches]
+    carry, parts = jax.lax.scan(lambda carry, parts: function(carry, *parts), carry, parts)
+    return carry, parts.reshape(-1, *parts.shape[2:])
 
 
 def max_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch _ _ channels"]:

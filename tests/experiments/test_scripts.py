@@ -17,7 +17,6 @@ import yaml
 
 from supsup_jax import data, figures, scenarios
 from supsup_jax.experiment import Experiment
-from supsup_jax.networks import layers
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "experiments").rglob("*.py"))
@@ -314,24 +313,12 @@ def test_every_script_ends_with_its_files(script, run_here, real_or_embedded, tm
     assert all(0 <= float(row[2]) <= 1 for row in rows)
 
 
-@pytest.fixture
-def convolutions_of_xla(monkeypatch):
-    """Convolutions in the form that compiles soonest; tests/test_resnet.py compares it with the fast one."""
-
-    def of_xla(images, kernel, strides, padding):
-        layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(images, kernel, strides, padding, dimension_numbers=layout)
-
-    monkeypatch.setattr(layers, "_shifted_products", of_xla)
-
-
 @pytest.mark.parametrize(
     "script",
-    # Each compiles for a minute: one goes with every commit.
+    # Each compiles for half a minute: one goes with every commit.
     [pytest.param(path, marks=[pytest.mark.long] if path.stem != "rn18-supsup" else []) for path in SPLITCIFAR100],
     ids=lambda path: path.stem,
 )
-@pytest.mark.usefixtures("convolutions_of_xla")
 def test_every_script_of_splitcifar100_runs(script, run_here, real_or_embedded, tmp_path):
     masked = "supsup" in script.stem
     quick = ["--num-tasks", 2, "--epochs", None, "--steps", 2, "--batch-size", 32, "--width", 0.1, "--seed", 0]
