@@ -128,5 +128,5 @@ def draw(rows: list[Row], path: Path) -> None:
             axes[1].semilogx(counts, memory / 2**20, marker="o", label=case.name)
     axes[0].set(xlabel="tasks", ylabel="milliseconds a task")
     axes[1].set(xlabel="tasks", ylabel="peak memory of the process, MB", ylim=(0, None))
-    axes[0].legend(frameon=False, fontsize=8, loc="upper right")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=120)

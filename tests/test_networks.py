@@ -205,8 +205,10 @@ class Normed(nn.Module):
 @pytest.mark.parametrize("window", [1, 3])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2)])
 @pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 0), (0, 1)), "SAME"])
-def test_convolutions_are_those_of_xla_whatever_the_backend(window, strides, padding, monkeypatch):
-    images = jax.random.normal(jax.random.key(0), (2, 7, 8, 3))
+@pytest.mark.parametrize("slice_bytes", [1, 10000, 2**20])  # six chunks of an image, two or three, and one
+def test_convolutions_are_those_of_xla_whatever_the_backend(window, strides, padding, slice_bytes, monkeypatch):
+    monkeypatch.setattr(layers.backend, "slice_bytes", lambda: slice_bytes)
+    images = jax.random.normal(jax.random.key(0), (6, 7, 8, 3))
     kernel = jax.random.normal(jax.random.key(1), (window, window, 3, 5))
     how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
     expected, backward = jax.vjp(

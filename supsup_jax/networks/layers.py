@@ -122,7 +122,9 @@ def _unstrided_forward(images: Array, kernel: Array, padding: Any) -> tuple[Arra
 def _unstrided_backward(padding: Any, saved: tuple[Array, Array], cotangents: Array) -> tuple[Array, Array]:
     images, kernel = saved
     height, width, inputs, outputs = kernel.shape
-    opposite = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in zip((height, width), padding))
+    opposite = tuple(
+        (size - 1 - before, size - 1 - after) for size, (before, after) in zip((height, width), padding, strict=True)
+    )
     turned = kernel[::-1, ::-1].swapaxes(2, 3).reshape(-1, inputs)
 
     def add(total: Array, images: Array, cotangents: Array) -> tuple[Array, Array]:
@@ -142,7 +144,9 @@ def _patches(images: Array, window: Sequence[int], strides: Sequence[int], paddi
     """What the window covers at each of its places, `(batch, rows, columns, window_height * window_width * inputs)`."""
     border = ((0, 0, 0), *((before, after, 0) for before, after in padding), (0, 0, 0))
     images = jax.lax.pad(images, jnp.zeros((), images.dtype), border)  # in contrast to jnp.pad, it also cuts off
-    rows, columns = ((size - part) // step + 1 for size, part, step in zip(images.shape[1:3], window, strides))
+    rows, columns = (
+        (size - part) // step + 1 for size, part, step in zip(images.shape[1:3], window, strides, strict=True)
+    )
     stop = (len(images), (rows - 1) * strides[0] + 1, (columns - 1) * strides[1] + 1, images.shape[-1])
     covered = [
         jax.lax.slice(images[:, row:, column:], (0, 0, 0, 0), stop, (1, *strides, 1))
