@@ -1,8 +1,28 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that one process at a time writes to."""
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from supsup_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps a run's folder for this process.
+
+    Raises:
+        UserError: if another one has it.
+    """
+    try:
+        lock = FileLock(folder / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"{folder} is in use by another process; wait for it, or use another folder") from error
+    with lock:
+        yield
 
 
 def write(path: Path, content: str | bytes | bytearray) -> None:

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from filelock import FileLock, Timeout
 
-from supsup_jax import sweep
+from supsup_jax import atomic, sweep
 from supsup_jax.errors import UserError
 from supsup_jax.plain import read_yaml
 
@@ -278,9 +277,9 @@ class Jobs:
         if job := self._local.get(member):
             return not job.done()
         try:
-            with FileLock(member.folder / ".lock", timeout=0):
+            with atomic.alone(member.folder):
                 return False
-        except Timeout:
+        except UserError:
             return True
 
 

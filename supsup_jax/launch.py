@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from supsup_jax import backend, data, figures, hosts, interruption, parallel, results, sweep
+from supsup_jax import atomic, backend, data, figures, hosts, interruption, parallel, results, sweep
 from supsup_jax.cluster import Cluster, Jobs
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
@@ -83,7 +83,8 @@ def main(experiment: Experiment, description: str | None, sparsities: tuple[floa
 
     def folder() -> str:
         folder = (_earlier_folder(experiment, options) if options.resume else None) or _new_folder(experiment, options)
-        write_run(folder, experiment, dataset, vars(options))
+        with atomic.alone(folder):
+            write_run(folder, experiment, dataset, vars(options))
         return str(folder)
 
     return [_run(experiment, dataset, Path(hosts.told_by_first(folder)), options.tasks_at_once)]
@@ -136,7 +137,8 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
     dataset = _load(experiment, data_folder or options["data"])
     experiment.build(dataset)
     # What this process runs on may be another machine than that which made the folder.
-    write_run(folder, experiment, dataset, options, command)
+    with atomic.alone(folder):
+        write_run(folder, experiment, dataset, options, command)
     _run(experiment, dataset, folder, options["tasks_at_once"])
 
 

@@ -14,10 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import Array, Int
 
-from supsup_jax import exporting, methods, prediction, programs, records, storage
+from supsup_jax import atomic, exporting, methods, prediction, programs, records, storage
 from supsup_jax.checkpoints import Checkpoints, Chunk
 from supsup_jax.data import Dataset, Inputs
 from supsup_jax.data.own import own_dataset
@@ -440,14 +439,11 @@ class Run:
         Raises:
             UserError: if another process is using the folder, or it holds others.
         """
-        try:
-            with FileLock(folder / ".lock", timeout=0), Checkpoints(folder, self.about) as checkpoints:
-                if checkpoints.go_on() != steps:
-                    raise UserError(
-                        f"{folder} holds a run already; give a new folder"
-                        if not steps
-                        else f"{folder} has other steps than were read; restore all of it, and go on with that"
-                    )
-                yield checkpoints
-        except Timeout as error:
-            raise UserError(f"{folder} is in use by another process; wait for it") from error
+        with atomic.alone(folder), Checkpoints(folder, self.about) as checkpoints:
+            if checkpoints.go_on() != steps:
+                raise UserError(
+                    f"{folder} holds a run already; give a new folder"
+                    if not steps
+                    else f"{folder} has other steps than were read; restore all of it, and go on with that"
+                )
+            yield checkpoints

@@ -17,6 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from filelock import FileLock
 from test_scenarios import DATASET, OTHERS, dicts_without_saved
 
 from supsup_jax import launch, results, scenarios
@@ -206,6 +207,15 @@ def test_a_file_in_place_of_the_folder_for_results_is_one_line(script, tmp_path,
     (tmp_path / "other/script").touch()
     with one_line(capfd, "--log-dir"):
         script(tmp_path / "other")
+
+
+def test_a_run_that_another_process_has_is_left_as_it_is(script, tmp_path, capfd):
+    script(tmp_path)
+    (settings,) = tmp_path.glob("script/*/settings.yaml")
+    before = settings.read_bytes()
+    with FileLock(settings.with_name(".lock")), one_line(capfd, "is in use by another process"):
+        script(tmp_path, "--resume", "--data", "elsewhere")
+    assert settings.read_bytes() == before
 
 
 def remount(folder, how):

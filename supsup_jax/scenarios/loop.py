@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from supsup_jax import backend, evaluation, hosts, interruption, parallel, results, storage
+from supsup_jax import atomic, backend, evaluation, hosts, interruption, parallel, results, storage
 from supsup_jax.checkpoints import Checkpoints, Chunk
 from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
@@ -126,7 +125,7 @@ class Loop(ABC):
             UserError: if the folder's checkpoints cannot be read, or another process is using it.
         """
         with contextlib.ExitStack() as stack:
-            hosts.told_by_first(lambda: _lock(folder, stack))
+            hosts.told_by_first(lambda: stack.enter_context(atomic.alone(folder)))
             loop = cls(experiment, dataset, folder, tasks_at_once, report, stack)
             if hosts.is_first():
                 loop._events = stack.enter_context(results.EventWriter(folder))
@@ -306,15 +305,3 @@ class Loop(ABC):
         pixels = math.prod(self.dataset.image_shape)
         convolutions = has_convolutions(self.weights)
         return parallel.tasks_at_once(6 * weights + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels, convolutions)
-
-
-def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
-    """Takes a run's folder for this process.
-
-    Raises:
-        UserError: if another one has it.
-    """
-    try:
-        stack.enter_context(FileLock(folder / ".lock", timeout=0))
-    except Timeout as error:
-        raise UserError(f"{folder} is in use by another process; wait for it, or start without --resume") from error
