@@ -1,7 +1,7 @@
 """Runs formulations of the same thing in processes of their own, in turn, and puts them side by side.
 
 Machines drift, so each round measures what the machine can do at most and then runs every formulation once, and what is
-compared are the ratios within a round. Memory is the peak of the process.
+compared are the ratios within a round. Memory is the peak of the process, or of one that it starts.
 """
 
 import json
@@ -72,6 +72,7 @@ class Row:
         shares: of the floor in these, 1 being the best that there can be.
         first: seconds to prepare and do it once, with imports and compilation.
         memory: peak of the process, bytes.
+        peaks: what the machine could do at most.
         notes: what else the calls returned.
         missing: why it was not measured, if it was not.
     """
@@ -83,6 +84,7 @@ class Row:
     shares: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
+    peaks: list[dict[str, float]] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
     missing: str = ""
 
@@ -104,7 +106,8 @@ def measure(formulation: Formulation, seconds: float = 3.0) -> dict[str, Any]:
         started = time.perf_counter()
         result = call()
         times.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    peak = most * (1 if sys.platform == "darwin" else 1024)
     notes = result if isinstance(result, dict) else {}
     return {"seconds": statistics.median(times) / formulation.part, "first": first, "memory": float(peak), **notes}
 
@@ -174,6 +177,7 @@ def compare(suite: str, cases: Sequence[Case], rounds: int, longest: float) -> I
                 row.memory.append(result.pop("memory"))
                 row.ratios.append(row.seconds[-1] / base)
                 row.shares.append(floor / row.seconds[-1])
+                row.peaks.append(at_most)
                 row.notes = result
         yield from rows
 
@@ -191,7 +195,12 @@ def markdown(rows: Sequence[Row]) -> str:
         if not lines or row.case is not case:
             case = row.case
             names = ["", f"{case.unit}/s", *COLUMNS]
-            lines += [f"\n### {case.name}\n", f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
+            lines.append(f"\n### {case.name}\n")
+            if row.peaks and any(row.shares):
+                rates = [statistics.median(peak[name] for peak in row.peaks) / 1e9 for name in ("operations", "bytes")]
+                floor = statistics.median(case.floor(peak) for peak in row.peaks)
+                lines.append(f"Floor: {floor:.3g} s, at {rates[0]:.0f} GFLOP/s and {rates[1]:.0f} GB/s.\n")
+            lines += [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
         if row.missing:
             lines.append(f"| {row.name} | {row.missing} | | | | | |")
             continue

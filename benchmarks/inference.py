@@ -76,7 +76,8 @@ def cases() -> list[Case]:
                     images,
                     "images",
                     formulations,
-                    # Every gradient times every mask; but for the first round a superposition for every image.
+                    # Every gradient times every mask; but for the first round a superposition for every image,
+                    # which counting bits has for less.
                     operations=2.0 * masks * size * images * (2 * passes - 1) if images > 1 else 0.0,
                     num_bytes=2 * passes * masks * size / 8,
                 )

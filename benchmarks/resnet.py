@@ -21,6 +21,7 @@ class Setting:
         batch: images an update.
         size: their height and width.
         steps: updates of a task, of which there are two.
+        products: multiplications of a forward pass, of an image.
     """
 
     network: str
@@ -29,6 +30,7 @@ class Setting:
     batch: int
     size: int
     steps: int
+    products: float
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """A batch."""
@@ -46,8 +48,8 @@ def settings() -> dict[str, Setting]:
 
     large = (64, 224, 4) if backend.is_accelerator() else (8, 64, 1)
     return {
-        "GEMResNet18": Setting("GEMResNet18", 5, 32.0, 128, 32, 4),
-        "ResNet50": Setting("ResNet50", 10, 8.0, *large),
+        "GEMResNet18": Setting("GEMResNet18", 5, 32.0, 128, 32, 4, 54.6e6),
+        "ResNet50": Setting("ResNet50", 10, 8.0, *large, 4.09e9 * (large[1] / 224) ** 2),
     }
 
 
@@ -80,7 +82,9 @@ def ours(name: str, masked: bool = True, side_by_side: bool = False) -> Callable
                 update, state = transformation.update(gradient, state, owned)
                 return (optax.apply_updates(owned, update), state, after), value
 
-            return jax.lax.scan(step, (owned, transformation.init(owned), stats), length=setting.steps)[1]
+            carry = owned, transformation.init(owned), stats
+            (owned, *_), losses = jax.lax.scan(step, carry, length=setting.steps)
+            return owned, losses  # without what was trained, nothing would compute the last gradients
 
         owned = jax.vmap(lambda key: method.init_task(key, weights))(jax.random.split(jax.random.key(1), TASKS))
         run = jax.jit(jax.vmap(learn) if side_by_side else lambda owned: jax.lax.map(learn, owned))
@@ -134,5 +138,6 @@ def cases() -> list[Case]:
             formulations["supsup_jax, 2 tasks by vmap"] = Formulation(ours(name, side_by_side=True))
         about = f"{TASKS * setting.steps} steps of {setting.batch} images of {setting.size} × {setting.size}"
         work = TASKS * setting.steps * setting.batch
-        all_cases.append(Case(f"Training {name}, {about}", work, "images", formulations))
+        operations = 6 * setting.products * work  # forward, towards the weights, and towards the inputs
+        all_cases.append(Case(f"Training {name}, {about}", work, "images", formulations, operations))
     return all_cases
