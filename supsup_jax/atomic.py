@@ -20,7 +20,7 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         lock = FileLock(folder / ".lock").acquire(timeout=0)
     except Timeout as error:
-        raise UserError(f"{folder} is in use by another process; wait for it, or use another folder") from error
+        raise UserError(f"{folder} is in use by another process; wait for it, or start a new run") from error
     with lock:
         yield
 

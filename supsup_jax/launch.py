@@ -191,7 +191,8 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     members = [sweep.Member(folder, one.evaluations) for one, folder in zip(experiments, folders, strict=True)]
     for experiment, member in zip(experiments, members, strict=True):
         if member.state != "finished":
-            write_run(member.folder, experiment, dataset, vars(options))
+            with contextlib.suppress(UserError), atomic.alone(member.folder):  # a job that goes on keeps its settings
+                write_run(member.folder, experiment, dataset, vars(options))
 
     parent = folders[0].parent
     table = SweepTable(
