@@ -74,7 +74,8 @@ def conv_general_dilated(
     """`jax.lax.conv_general_dilated`, to be handed to `flax.linen.Conv`, in the form that is fast on this backend.
 
     XLA's own convolution is slow on a CPU. There it is a product of matrices, the first of which has a row for each
-    place of the window, with what the window covers there: of so few images at a time that they stay in the cache.
+    place of the window, with what the window covers there: of so few images at a time that they stay in the cache. It
+    has no derivative in forward mode.
 
     Args:
         lhs: the images.
@@ -102,7 +103,7 @@ def _as_product(
     def multiply(_: None, images: Array) -> tuple[None, Array]:
         return None, _patches(images, window, strides, padding) @ kernel.reshape(-1, outputs)
 
-    return _in_chunks(multiply, None, _chunks(images, window, strides, padding), images)[1]
+    return _carry_through(multiply, None, _chunks(images, window, strides, padding), images)[1]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -132,7 +133,8 @@ def _unstrided_backward(padding: Any, saved: tuple[Array, Array], cotangents: Ar
         return total + jnp.tensordot(images, patches, ((0, 1, 2), (0, 1, 2))), patches @ turned
 
     chunks = _chunks(cotangents, (height, width), (1, 1), opposite)
-    total, to_images = _in_chunks(add, jnp.zeros((inputs, height * width * outputs)), chunks, images, cotangents)
+    zeros = jnp.zeros((inputs, height * width * outputs))
+    total, to_images = _carry_through(add, zeros, chunks, images, cotangents)
     to_kernel = total.reshape(inputs, height, width, outputs)[:, ::-1, ::-1].transpose(1, 2, 0, 3)
     return to_images, to_kernel.astype(kernel.dtype)
 
@@ -157,21 +159,28 @@ def _patches(images: Array, window: Sequence[int], strides: Sequence[int], paddi
 
 
 def _chunks(images: Array, window: Sequence[int], *settings: Any) -> int:
-    """Into how many equal parts to cut a batch, so that the patches of one stay in the cache."""
+    """Into how many parts to cut a batch, so that the patches of one stay in the cache."""
     if tuple(window) == (1, 1):
-        return 1
+        return 1  # the images are the patches
     patches = jax.eval_shape(lambda: _patches(images, window, *settings))
-    fewest = math.ceil(backend.num_bytes(patches) / backend.slice_bytes())
-    return next((number for number in range(max(1, fewest), len(images)) if len(images) % number == 0), len(images))
+    return min(len(images), math.ceil(backend.num_bytes(patches) / backend.slice_bytes()))
 
 
-def _in_chunks(function: Callable[..., tuple[Any, Array]], carry: Any, chunks: int, *batches: Array) -> Any:
-    """What is carried through chunks of batches, and what comes of each, put together."""
+def _carry_through(function: Callable[..., tuple[Any, Array]], carry: Any, chunks: int, *batches: Array) -> Any:
+    """What is carried through chunks of batches, and what comes of each, put together.
+
+    Where they do not divide, zeros follow the batches: their patches and products are 0.
+    """
     if chunks <= 1:
         return function(carry, *batches)
-    parts = [batch.reshape(chunks, -1, *batch.shape[1:]) for batch in batches]
-    carry, parts = jax.lax.scan(lambda carry, parts: function(carry, *parts), carry, parts)
-    return carry, parts.reshape(-1, *parts.shape[2:])
+    rows = len(batches[0])
+    size = math.ceil(rows / chunks)
+    chunks = math.ceil(rows / size)
+    added = chunks * size - rows
+    padded = [jnp.pad(batch, ((0, added), *(batch.ndim - 1) * ((0, 0),))) for batch in batches]
+    parts = [batch.reshape(chunks, size, *batch.shape[1:]) for batch in padded]
+    carry, outcome = jax.lax.scan(lambda carry, parts: function(carry, *parts), carry, parts)
+    return carry, outcome.reshape(-1, *outcome.shape[2:])[:rows]
 
 
 def max_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch _ _ channels"]:
