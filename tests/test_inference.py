@@ -275,6 +275,19 @@ def test_exhaustive_search_is_brute_force_for_any_method(method, images_per_pick
     assert picks.tolist() == expected
 
 
+@pytest.mark.parametrize("search", [inference.one_shot, inference.exhaustive])
+def test_what_is_picked_has_the_smallest_score(search):
+    net, method, how = conv_net(), methods.SupSup(), inference.Inference(search)
+    weights, stats = net.init(jax.random.key(0))
+    bank = masks.pack(random_masks(weights, 5))
+    stats = jax.tree.map(lambda leaf: leaf + jax.random.uniform(jax.random.key(2), (5, *leaf.shape)), stats)
+    images = jax.random.normal(jax.random.key(3), (6, 5, 5, 1))
+    picks = how(net, method, weights, stats, bank, 5, images)
+    scores = how.scores(net, method, weights, stats, bank, 5, images)
+    assert scores.shape == (6, 5)
+    np.testing.assert_array_equal(picks, scores.argmin(-1))
+
+
 def test_derivatives_among_some_tasks_are_those_at_their_alphas():
     net = conv_net()
     weights, stats = net.init(jax.random.key(0))

@@ -254,6 +254,7 @@ def test_a_single_network_predicts_for_all_tasks(golden, tmp_path):
         np.testing.assert_array_equal(run.stats_for(task)["bn1"]["var"], state["bn1.running_var"])
 
 
+@pytest.mark.long
 def test_a_resnet50_of_one_task_imports(golden, tmp_path):
     facts = golden("resnet50_params.json")
     rng = np.random.default_rng(0)

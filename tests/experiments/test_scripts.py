@@ -312,12 +312,8 @@ def test_every_script_ends_with_its_files(script, run_here, real_or_embedded, tm
     assert all(0 <= float(row[2]) <= 1 for row in rows)
 
 
-@pytest.mark.parametrize(
-    "script",
-    # Each compiles for half a minute: one goes with every commit.
-    [pytest.param(path, marks=[pytest.mark.long] if path.stem != "rn18-supsup" else []) for path in SPLITCIFAR100],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.long  # each compiles for half a minute
+@pytest.mark.parametrize("script", SPLITCIFAR100, ids=lambda path: path.stem)
 def test_every_script_of_splitcifar100_runs(script, run_here, real_or_embedded, tmp_path):
     masked = "supsup" in script.stem
     quick = ["--num-tasks", 2, "--epochs", None, "--steps", 2, "--batch-size", 32, "--width", 0.1, "--seed", 0]
