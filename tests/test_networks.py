@@ -205,9 +205,7 @@ class Normed(nn.Module):
 @pytest.mark.parametrize("window", [(1, 1), (3, 3), (3, 1)])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2)])
 @pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 0), (0, 1)), "SAME"])
-@pytest.mark.parametrize("slice_bytes", [1, 25000, 2**20])  # an image at a time, some, and all
-def test_convolutions_are_those_of_xla_whatever_the_backend(window, strides, padding, slice_bytes, monkeypatch):
-    monkeypatch.setattr(layers.backend, "slice_bytes", lambda: slice_bytes)
+def test_convolutions_are_those_of_xla_whatever_the_backend(window, strides, padding, monkeypatch):
     images = jax.random.normal(jax.random.key(0), (7, 7, 8, 3))
     kernel = jax.random.normal(jax.random.key(1), (*window, 3, 5))
     how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
@@ -215,8 +213,10 @@ def test_convolutions_are_those_of_xla_whatever_the_backend(window, strides, pad
         lambda *operands: jax.lax.conv_general_dilated(*operands, strides, padding, **how), images, kernel
     )
     cotangent = jax.random.normal(jax.random.key(2), expected.shape)
-    for accelerator in (False, True):
+    # On a CPU an image at a time, some, and all.
+    for accelerator, slice_bytes in [(False, 1), (False, 25000), (False, 2**20), (True, 1)]:
         monkeypatch.setattr(layers.backend, "is_accelerator", lambda accelerator=accelerator: accelerator)
+        monkeypatch.setattr(layers.backend, "slice_bytes", lambda slice_bytes=slice_bytes: slice_bytes)
         found, own = jax.vjp(
             lambda *operands: layers.conv_general_dilated(*operands, strides, padding, **how), images, kernel
         )
