@@ -91,12 +91,10 @@ def conv_general_dilated(
     padding = tuple((before, after) for before, after in padding)
     if tuple(window_strides) == (1, 1):
         return _unstrided(lhs, rhs, padding)
-    return _as_product(lhs, rhs, tuple(window_strides), padding)
+    return _as_product(lhs, rhs, window_strides, padding)
 
 
-def _as_product(
-    images: Array, kernel: Array, strides: tuple[int, int], padding: tuple[tuple[int, int], tuple[int, int]]
-) -> Array:
+def _as_product(images: Array, kernel: Array, strides: Sequence[int], padding: tuple[tuple[int, int], ...]) -> Array:
     window, outputs = kernel.shape[:2], kernel.shape[-1]
 
     @jax.checkpoint  # to gather the patches again for the gradient is faster than to read them from memory
@@ -107,7 +105,7 @@ def _as_product(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _unstrided(images: Array, kernel: Array, padding: tuple[tuple[int, int], tuple[int, int]]) -> Array:
+def _unstrided(images: Array, kernel: Array, padding: tuple[tuple[int, int], ...]) -> Array:
     """`_as_product` in strides of 1, whose gradients are made of the patches of the cotangents alone.
 
     That of the images is the convolution of these with the kernel turned round, that of the kernel the product of the
