@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from supsup_jax import backend, masks
+from supsup_jax import backend, chunks, masks
 from supsup_jax.masks import Bank
 from supsup_jax.methods import Method, Store
 from supsup_jax.networks import Network, Stats, Weights
@@ -390,11 +390,6 @@ def _grouped(images: Array, images_per_pick: int) -> Array:
 
 def _in_chunks(function: Callable[..., Array], weights: Weights, *batches: Array) -> Array:
     """Applies a function of batches to as many rows at a time as the memory for their gradients allows."""
-    rows = len(batches[0])
-    size = max(1, backend.gradient_bytes() // backend.num_bytes(weights))
-    size = math.ceil(rows / math.ceil(rows / size))  # chunks of nearly equal size waste least
-    chunks = -(-rows // size)
-    padded = [jnp.resize(batch, (chunks * size, *batch.shape[1:])) for batch in batches]
-    split = [batch.reshape(chunks, size, *batch.shape[1:]) for batch in padded]
-    parts = jax.lax.map(lambda chunk: function(*chunk), split)
-    return parts.reshape(chunks * size, *parts.shape[2:])[:rows]
+    at_once = max(1, backend.gradient_bytes() // backend.num_bytes(weights))
+    parts = math.ceil(len(batches[0]) / at_once)
+    return chunks.scan(lambda _, *chunk: (None, function(*chunk)), None, parts, *batches)[1]

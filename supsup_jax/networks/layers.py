@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from supsup_jax import backend
+from supsup_jax import backend, chunks
 
 
 class BatchNorm(nn.Module):
@@ -101,7 +101,7 @@ def _as_product(images: Array, kernel: Array, strides: Sequence[int], padding: t
     def multiply(_: None, images: Array) -> tuple[None, Array]:
         return None, _patches(images, window, strides, padding) @ kernel.reshape(-1, outputs)
 
-    return _carry_through(multiply, None, _chunks(images, window, strides, padding), images)[1]
+    return chunks.scan(multiply, None, _num_chunks(images, window, strides, padding), images)[1]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -130,9 +130,9 @@ def _unstrided_backward(padding: Any, saved: tuple[Array, Array], cotangents: Ar
         patches = _patches(cotangents, (height, width), (1, 1), opposite)
         return total + jnp.tensordot(images, patches, ((0, 1, 2), (0, 1, 2))), patches @ turned
 
-    chunks = _chunks(cotangents, (height, width), (1, 1), opposite)
+    parts = _num_chunks(cotangents, (height, width), (1, 1), opposite)
     zeros = jnp.zeros((inputs, height * width * outputs))
-    total, to_images = _carry_through(add, zeros, chunks, images, cotangents)
+    total, to_images = chunks.scan(add, zeros, parts, images, cotangents)
     to_kernel = total.reshape(inputs, height, width, outputs)[:, ::-1, ::-1].transpose(1, 2, 0, 3)
     return to_images, to_kernel.astype(kernel.dtype)
 
@@ -156,29 +156,12 @@ def _patches(images: Array, window: Sequence[int], strides: Sequence[int], paddi
     return jnp.concatenate(covered, axis=-1)
 
 
-def _chunks(images: Array, window: Sequence[int], *settings: Any) -> int:
+def _num_chunks(images: Array, window: Sequence[int], *settings: Any) -> int:
     """Into how many parts to cut a batch, so that the patches of one stay in the cache."""
     if tuple(window) == (1, 1):
         return 1  # the images are the patches
     patches = jax.eval_shape(lambda: _patches(images, window, *settings))
     return min(len(images), math.ceil(backend.num_bytes(patches) / backend.slice_bytes()))
-
-
-def _carry_through(function: Callable[..., tuple[Any, Array]], carry: Any, chunks: int, *batches: Array) -> Any:
-    """What is carried through chunks of batches, and what comes of each, put together.
-
-    Where they do not divide, zeros follow the batches: their patches and products are 0.
-    """
-    if chunks <= 1:
-        return function(carry, *batches)
-    rows = len(batches[0])
-    size = math.ceil(rows / chunks)
-    chunks = math.ceil(rows / size)
-    added = chunks * size - rows
-    padded = [jnp.pad(batch, ((0, added), *(batch.ndim - 1) * ((0, 0),))) for batch in batches]
-    parts = [batch.reshape(chunks, size, *batch.shape[1:]) for batch in padded]
-    carry, outcome = jax.lax.scan(lambda carry, parts: function(carry, *parts), carry, parts)
-    return carry, outcome.reshape(-1, *outcome.shape[2:])[:rows]
 
 
 def max_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch _ _ channels"]:
