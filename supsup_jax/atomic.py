@@ -12,13 +12,13 @@ from supsup_jax.errors import UserError
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keeps a run's folder for this process.
+    """Keeps a run's folder for this process; a thread that has it may ask for it again.
 
     Raises:
         UserError: if another one has it.
     """
     try:
-        lock = FileLock(folder / ".lock").acquire(timeout=0)
+        lock = FileLock(folder / ".lock", is_singleton=True).acquire(timeout=0)
     except Timeout as error:
         raise UserError(f"{folder} is in use by another process; wait for it, or start a new run") from error
     with lock:

@@ -81,13 +81,16 @@ def main(experiment: Experiment, description: str | None, sparsities: tuple[floa
     dataset = hosts.together(lambda: _load(experiment, options.data))
     experiment.build(dataset)  # what does not fit is said before anything is written
 
-    def folder() -> str:
-        folder = (_earlier_folder(experiment, options) if options.resume else None) or _new_folder(experiment, options)
-        with atomic.alone(folder):
-            write_run(folder, experiment, dataset, vars(options))
-        return str(folder)
+    with contextlib.ExitStack() as stack:
 
-    return [_run(experiment, dataset, Path(hosts.told_by_first(folder)), options.tasks_at_once)]
+        def folder() -> str:
+            folder = _earlier_folder(experiment, options) if options.resume else None
+            folder = folder or _new_folder(experiment, options)
+            stack.enter_context(atomic.alone(folder))
+            write_run(folder, experiment, dataset, vars(options))
+            return str(folder)
+
+        return [_run(experiment, dataset, Path(hosts.told_by_first(folder)), options.tasks_at_once)]
 
 
 def _prepare_devices(experiment: Experiment) -> None:
@@ -136,10 +139,10 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
     _prepare_devices(experiment)
     dataset = _load(experiment, data_folder or options["data"])
     experiment.build(dataset)
-    # What this process runs on may be another machine than that which made the folder.
     with atomic.alone(folder):
+        # What this process runs on may be another machine than that which made the folder.
         write_run(folder, experiment, dataset, options, command)
-    _run(experiment, dataset, folder, options["tasks_at_once"])
+        _run(experiment, dataset, folder, options["tasks_at_once"])
 
 
 def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_once: int | None) -> Outcome:

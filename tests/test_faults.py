@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from test_scenarios import DATASET, OTHERS, dicts_without_saved
 
 from supsup_jax import launch, results, scenarios
@@ -216,6 +216,25 @@ def test_a_run_that_another_process_has_is_left_as_it_is(script, tmp_path, capfd
     with FileLock(settings.with_name(".lock")), one_line(capfd, "is in use by another process"):
         script(tmp_path, "--resume", "--data", "elsewhere")
     assert settings.read_bytes() == before
+
+
+def test_a_run_keeps_its_folder_from_its_settings_to_its_pictures(script, tmp_path, monkeypatch):
+    def taken(*_):
+        for lock in tmp_path.rglob(".lock"):
+            with pytest.raises(Timeout), FileLock(lock, timeout=0):
+                pass
+            tries.append(lock)
+
+    tries = []
+    script(tmp_path)
+    monkeypatch.setattr(launch, "loop_of", lambda experiment: taken() or scenarios.loop_of(experiment))
+    monkeypatch.setattr(launch.figures, "draw_accuracy", taken)
+    script(tmp_path, "--resume")
+    (folder,) = tmp_path.glob("script/*/")
+    launch.run(folder)
+    assert len(tries) == 4
+    with FileLock(folder / ".lock", timeout=0):
+        pass
 
 
 def remount(folder, how):
