@@ -237,6 +237,17 @@ def test_a_run_keeps_its_folder_from_its_settings_to_its_pictures(script, tmp_pa
         pass
 
 
+def test_more_tasks_than_memory_holds_are_one_line(script, tmp_path, capfd):
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (2**37, before[1]))
+    try:
+        with one_line(capfd, "there is not enough memory"):
+            script(tmp_path, "--num-tasks", str(2**31 - 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert not list(tmp_path.rglob("results.csv"))
+
+
 def remount(folder, how):
     subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 

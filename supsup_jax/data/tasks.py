@@ -141,8 +141,10 @@ class PermutedMNIST(PixelMapBenchmark):
         seed 2: seeds that differ by less than the number of tasks share tasks.
         """
         pixels = int(np.prod(self.image_shape[:-1]))
-        maps = [np.random.RandomState(number + seed).permutation(pixels) for number in numbers]
-        return np.asarray(maps, np.int32)
+        maps = np.empty((len(numbers), pixels), np.int32)  # more than fit in memory are refused here at once
+        for place, number in enumerate(numbers):
+            maps[place] = np.random.RandomState(number + seed).permutation(pixels)
+        return maps
 
 
 @dataclass(frozen=True)
