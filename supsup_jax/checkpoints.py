@@ -5,7 +5,8 @@ so a run's checkpoints grow with its tasks and no faster. With it goes the exper
 are never trained. What is replaced as tasks come, such as weights that are, is the run's *state*: it lies beside the
 steps, and only the last two of it are kept. A task that takes long to learn is saved *unfinished* too, and the
 last of that is kept until it is learned. Saving is synchronous, and a step appears whole or not at all. What it says
-and its arrays have checksums, since Orbax reads a flipped bit without a word.
+and its arrays have checksums, since Orbax reads a flipped bit without a word; and it names the checksum of the step
+that it follows, so that no other can stand in its place.
 
 Of several hosts the first one reads and writes.
 """
@@ -14,6 +15,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -114,6 +116,7 @@ class Checkpoints:
         self._folder = folder.absolute()  # Orbax refuses a relative path, and not always aloud
         self._managers: dict[str, ocp.CheckpointManager] = {}
         self._state: dict[str, Any] = _NO_STATE
+        self._last: str | None = None  # the checksum of the last step
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -125,7 +128,10 @@ class Checkpoints:
     def _manager(self, name: str) -> ocp.CheckpointManager:
         """The manager of a folder, made when it is first needed: most runs have no state."""
         if name not in self._managers:
-            (self._folder / name).mkdir(exist_ok=True)
+            folder = self._folder / name
+            folder.mkdir(exist_ok=True)
+            if strange := next(_no_files(folder), None):
+                raise _unusable(strange, "it is a link, or neither a file nor a folder")
             alone = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix=name
             )
@@ -136,7 +142,8 @@ class Checkpoints:
                 "arrays": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
                 "record": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
             }
-            self._managers[name] = ocp.CheckpointManager(self._folder / name, item_handlers=handlers, options=options)
+            with _readable(folder):
+                self._managers[name] = ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
         return self._managers[name]
 
     @property
@@ -152,7 +159,7 @@ class Checkpoints:
         return self._manager("unfinished")
 
     def save(self, chunk: Chunk | None, record: dict[str, Any], state: PyTree[Any] | None = None) -> None:
-        """Saves what has come since the last step.
+        """Saves what has come since the last step, which `restore` or `go_on` has read if there is one.
 
         Args:
             chunk: newly learned tasks, if there are any.
@@ -177,9 +184,11 @@ class Checkpoints:
             **self._run,
             "new_tasks": chunk.num_tasks if chunk else 0,
             "record": record,
+            "follows": self._last,
             **self._state,
         }
-        _save_with_record(self._steps, step, plain, _named(chunk.store, chunk.stats) if chunk else {})
+        arrays = _named(chunk.store, chunk.stats) if chunk else {}
+        self._last = _save_with_record(self._steps, step, plain, arrays)
 
     def restore(
         self,
@@ -209,7 +218,8 @@ class Checkpoints:
         if (step := self._state["state_step"]) is None:
             return Saved(saved, None)
         if hosts.told_by_first(lambda: step not in self._states.all_steps()):
-            raise _unusable(self._states, step, "it is missing" if last is None else "what it shared has been replaced")
+            why = "it is missing" if last is None else "what it shared has been replaced"
+            raise _unusable(self._folder / f"state/{step}", why)
         return Saved(saved, self._arrays("state", step, state_template, self._state["state_sha256"]))
 
     def go_on(self) -> int:
@@ -220,7 +230,7 @@ class Checkpoints:
         """
         steps = sorted(self._steps.all_steps())
         if steps:
-            plain = _read_record(self._steps, steps[-1])
+            plain, self._last = _read_record(self._steps, steps[-1])
             self._state = {name: plain.get(name) for name in _NO_STATE}
         return len(steps)
 
@@ -241,16 +251,22 @@ class Checkpoints:
         if last is not None and last not in numbers:
             there = f"steps 0 to {max(numbers)}" if numbers else "none"
             raise UserError(f"{self._folder} has no checkpoint {last}; there are {there}")
-        records = []
+        records, self._last = [], None
         for number in range(max(numbers, default=-1) + 1 if last is None else last + 1):
+            step = self._folder / f"checkpoints/{number}"
             if number not in numbers:
-                raise _unusable(self._steps, number, "it is missing")
-            records.append(_read_record(self._steps, number))
-            if records[-1].get("format") not in _READ:
-                reason = f"it is of another format than {' and '.join(map(str, _READ))}, which this version reads"
-                raise _unusable(self._steps, number, reason)
-            if not {"experiment", "new_tasks", "record"} <= records[-1].keys():
-                raise _unusable(self._steps, number, "it does not say what it holds")
+                raise _unusable(step, "it is missing")
+            plain, digest = _read_record(self._steps, number)
+            if plain.get("format") not in _READ:
+                raise _unusable(
+                    step, f"it is of another format than {' and '.join(map(str, _READ))}, which this version reads"
+                )
+            if not {"experiment", "new_tasks", "record"} <= plain.keys():
+                raise _unusable(step, "it does not say what it holds")
+            if plain.pop("follows", self._last) != self._last:  # the first of format 3 do not say it
+                raise _unusable(step, "it does not follow the step before it: one of them is another's")
+            self._last = digest
+            records.append(plain)
         return records
 
     def save_unfinished(self, unfinished: Unfinished) -> None:
@@ -280,7 +296,7 @@ class Checkpoints:
         def record() -> dict[str, Any] | None:
             if not (self._folder / "unfinished").is_dir() or (latest := self._unfinished.latest_step()) is None:
                 return None
-            return _read_record(self._unfinished, latest) | {"step": latest}
+            return _read_record(self._unfinished, latest)[0] | {"step": latest}
 
         plain = hosts.told_by_first(record)
         if plain is None or plain["task"] != task:
@@ -333,14 +349,16 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _save_with_record(manager: ocp.CheckpointManager, step: int, plain: dict[str, Any], arrays: PyTree[Any]) -> None:
-    """Saves plain data and arrays, if there are any, with checksums of both."""
+def _save_with_record(manager: ocp.CheckpointManager, step: int, plain: dict[str, Any], arrays: PyTree[Any]) -> str:
+    """Saves plain data and arrays, if there are any, with checksums of both; gives that of all."""
     if arrays:
         plain = plain | {"arrays_sha256": _digest(arrays)}
-    items: dict[str, Any] = {"record": ocp.args.JsonSave(plain | {"sha256": _digest_of_plain(plain)})}
+    digest = _digest_of_plain(plain)
+    items: dict[str, Any] = {"record": ocp.args.JsonSave(plain | {"sha256": digest})}
     if arrays:
         items["arrays"] = ocp.args.StandardSave(arrays)
     _save(manager, step, **items)
+    return digest
 
 
 def _digest(tree: PyTree[Any]) -> str:
@@ -357,53 +375,66 @@ def _digest_of_plain(plain: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def _read_record(manager: ocp.CheckpointManager, number: int) -> dict[str, Any]:
-    """What a step says.
+def _read_record(manager: ocp.CheckpointManager, number: int) -> tuple[dict[str, Any], str]:
+    """What a step says, and the checksum of that.
 
     Raises:
         UserError: if it cannot be read, or is not what was written.
     """
-    plain = _read(manager, number, "record", ocp.args.JsonRestore())
+    plain, step = _read(manager, number, "record", ocp.args.JsonRestore()), _step(manager, number)
     if not isinstance(plain, dict):
-        raise _unusable(manager, number, "it does not say what it holds")
-    digest = plain.pop("sha256", None)
+        raise _unusable(step, "it does not say what it holds")
+    said, digest = plain.pop("sha256", None), _digest_of_plain(plain)
     # Format 2 has none; nor must a damaged step pass for one of it.
-    if digest != _digest_of_plain(plain) and not (digest is None and plain.get("format", 2) == 2):
-        raise _unusable(manager, number, "its checksum is another: the file was damaged")
-    return plain
+    if said != digest and not (said is None and plain.get("format", 2) == 2):
+        raise _unusable(step, "its checksum is another: the file was damaged")
+    return plain, digest
 
 
 def _read_arrays(manager: ocp.CheckpointManager, number: int, shapes: PyTree[Any], digest: str | None) -> Any:
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device, step = jax.sharding.SingleDeviceSharding(jax.devices()[0]), _step(manager, number)
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
     # Orbax casts to the target's types without a word, so compare first.
-    with _readable(manager, number):
+    with _readable(step):
         stored = manager.item_metadata(number)["arrays"].tree
     if _shapes_and_types(stored) != _shapes_and_types(target):
-        raise _unusable(manager, number, "its arrays have other shapes or types than this run's")
+        raise _unusable(step, "its arrays have other shapes or types than this run's")
     arrays = jax.device_get(_read(manager, number, "arrays", ocp.args.StandardRestore(target)))
     if digest is not None and digest != _digest(arrays):
-        raise _unusable(manager, number, "the checksum of its arrays is another: a file was damaged")
+        raise _unusable(step, "the checksum of its arrays is another: a file was damaged")
     return arrays
 
 
 def _read(manager: ocp.CheckpointManager, number: int, item: str, args: ocp.args.CheckpointArgs) -> Any:
-    with _readable(manager, number):
+    with _readable(_step(manager, number)):
         return manager.restore(number, args=ocp.args.Composite(**{item: args}))[item]
 
 
+def _step(manager: ocp.CheckpointManager, number: int) -> Path:
+    return Path(manager.directory) / str(number)
+
+
+def _no_files(folder: Path) -> Iterator[Path]:
+    """What lies below a folder and is neither a file nor a folder: a link may lead anywhere, a pipe never ends."""
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _no_files(Path(entry))
+        elif not entry.is_file(follow_symlinks=False):
+            yield Path(entry)
+
+
 @contextmanager
-def _readable(manager: ocp.CheckpointManager, number: int) -> Iterator[None]:
+def _readable(path: Path) -> Iterator[None]:
     try:
-        yield
+        with _quiet():
+            yield
     except Exception as error:  # Orbax and the libraries below it raise many kinds for a damaged file
-        raise _unusable(manager, number, reason(error)) from error
+        raise _unusable(path, reason(error)) from error
 
 
-def _unusable(manager: ocp.CheckpointManager, number: int, reason: str) -> UserError:
+def _unusable(path: Path, reason: str) -> UserError:
     return UserError(
-        f"{manager.directory / str(number)} cannot be read ({reason}); restore the folder from a copy, "
-        "or start the run again without --resume"
+        f"{path} cannot be read ({reason}); restore the folder from a copy, or start the run again without --resume"
     )
 
 

@@ -1,5 +1,7 @@
 import gc
+import itertools
 import json
+import os
 import re
 import shutil
 import signal
@@ -60,6 +62,7 @@ def test_what_was_saved_is_restored(saved):
 def test_saving_goes_on_after_restoring(saved):
     folder, _ = saved
     with Checkpoints(folder, RUN) as opened:
+        assert opened.go_on() == 3
         opened.save(chunk(2, 2), {"tasks": 2})
     with Checkpoints(folder, RUN) as opened:
         steps = opened.restore(template).steps
@@ -121,6 +124,79 @@ def test_each_damaged_file_is_one_clear_error_or_changes_nothing(saved, damage, 
             assert [step.record for step in steps] == [{"tasks": 8}, {"evaluated": True}, {"tasks": 3}]
             jax.tree.map(np.testing.assert_array_equal, [*map(tuple, kept)], [*map(tuple, chunks)])
     assert noticed >= 3 * 2
+
+
+def swap(one, other):
+    aside = one.with_name("aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+
+
+@pytest.mark.parametrize("what", ["", "record", "arrays"])
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(range(4), 2)])
+def test_a_step_in_the_place_of_another_is_noticed(tmp_path, one, other, what):
+    with Checkpoints(tmp_path, RUN) as opened:
+        for number in range(4):
+            opened.save(chunk(2, number), {})
+    swap(tmp_path / f"checkpoints/{one}" / what, tmp_path / f"checkpoints/{other}" / what)
+    for last in (None, other):
+        with Checkpoints(tmp_path, RUN) as opened, pytest.raises(UserError, match=r"checkpoints/\d cannot be read"):
+            opened.restore(template, last=last)
+
+
+def test_a_step_of_another_run_is_noticed(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        with Checkpoints(tmp_path / name, RUN) as opened:
+            opened.save(chunk(2, 0), {"run": name})
+            opened.save(chunk(2, 1), {})
+    swap(tmp_path / "one/checkpoints/1", tmp_path / "other/checkpoints/1")
+    for name in ("one", "other"):
+        with (
+            Checkpoints(tmp_path / name) as opened,
+            pytest.raises(UserError, match="does not follow the step before it"),
+        ):
+            opened.restore(template)
+
+
+def test_states_in_each_others_place_are_noticed(replaced):
+    swap(replaced / "state/1", replaced / "state/2")
+    with pytest.raises(UserError, match=r"state/2 cannot be read"):
+        restored(replaced)
+
+
+@pytest.mark.parametrize("content", ["[]", "5", '"x"', "{", "", "[" * 5_000, '{"init_timestamp_nsecs": []}'])
+def test_what_orbax_keeps_for_itself_is_one_clear_error_too_or_changes_nothing(saved, content, capfd):
+    folder, _ = saved
+    (folder / "checkpoints/1/_CHECKPOINT_METADATA").write_text(content)
+    capfd.readouterr()
+    try:
+        with Checkpoints(folder) as opened:
+            steps = opened.restore(template).steps
+    except UserError as error:
+        assert "\n" not in str(error) and str(folder / "checkpoints") in str(error)
+    else:
+        assert len(steps) == 3
+    assert not "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("kind", ["link", "endless", "pipe"])
+@pytest.mark.parametrize("file", ["record/metadata", "arrays/_METADATA", "_CHECKPOINT_METADATA"])
+def test_what_is_no_file_is_not_followed(saved, kind, file, tmp_path):
+    folder, _ = saved
+    path = folder / "checkpoints/2" / file
+    outside = tmp_path / "outside"
+    path.rename(outside)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "endless" else outside)
+    with (
+        Checkpoints(folder) as opened,
+        pytest.raises(UserError, match=f"{file} cannot be read .it is a link, or neither"),
+    ):
+        opened.restore(template)
 
 
 @pytest.mark.parametrize("what", ["arrays", "record"])
