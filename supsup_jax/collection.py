@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,15 +67,17 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
         if run.num_tasks != run.experiment.num_tasks:
             raise UserError(f"{folder} holds {run.num_tasks} tasks, and not {run.experiment.num_tasks}; leave it out")
 
+    parent, where = order[0].parent, options | {"data": data_folder or options["data"], "tasks": None}
     name = re.sub(r"~task=\d+(~try=\d+)?$", "", order[0].name)
-    folder = results.new_folder(order[0].parent, f"{name}{_COLLECTED}")
-    where = options | {"data": data_folder or options["data"], "tasks": None}
-    write_run(folder, whole, dataset, where, command)
-    with Checkpoints(folder, learned[0].about | {"experiment": whole.to_json()}) as checkpoints:
-        for run in learned:
-            assert isinstance(run.tasks, LearnedTasks)
-            checkpoints.save(run.tasks.whole(), Record(tasks=run.record.tasks).to_json())
-    return folder
+    with tempfile.TemporaryDirectory(prefix=".collecting-", dir=parent) as aside:  # it appears whole or not at all
+        unfinished = Path(aside) / "run"
+        unfinished.mkdir()
+        write_run(unfinished, whole, dataset, where, command)
+        with Checkpoints(unfinished, learned[0].about | {"experiment": whole.to_json()}) as checkpoints:
+            for run in learned:
+                assert isinstance(run.tasks, LearnedTasks)
+                checkpoints.save(run.tasks.whole(), Record(tasks=run.record.tasks).to_json())
+        return unfinished.replace(results.new_folder(parent, f"{name}{_COLLECTED}"))
 
 
 def _in_order(folders: Sequence[Path]) -> tuple[list[Path], dict[Path, Any]]:

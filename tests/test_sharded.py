@@ -178,6 +178,12 @@ def test_a_task_is_the_same_alone_and_collected_it_is_part_of_the_whole_run(whol
         alone = run(folders[-1], images, first_task=task, num_tasks=1)
         assert alone.record.tasks[0].loss == whole.record.tasks[task].loss
     assert collection.groups([tmp_path]) == [folders]
+    before = sorted(tmp_path.iterdir())
+    saves = iter([checkpoints.Checkpoints.save])  # the second one fails
+    with monkeypatch.context() as patched, pytest.raises(StopIteration):
+        patched.setattr(checkpoints.Checkpoints, "save", lambda *arguments: next(saves)(*arguments))
+        collection.collect(folders)
+    assert sorted(tmp_path.iterdir()) == before
     collected = collection.collect(folders)
     assert collected == tmp_path / "seed=1~collected"
     assert_same(run(collected, images), whole)
