@@ -1,5 +1,6 @@
 """What the user sees: progress while a run goes on, and a table at its end."""
 
+import math
 import re
 import sys
 import time
@@ -79,11 +80,11 @@ class Reporter:
             line = f"{self._title} {step.tasks}/{step.of} tasks: {step.message}"
             print(line + (f" ({rate})" if rate else ""), flush=True)
 
-    def announce(self) -> None:
-        """Says that an interrupted run finishes first what it is at."""
+    def announce(self, seconds: float) -> None:
+        """Says that what an interrupted run is at is finished first, if that takes no longer than so many seconds."""
         self._console.print(
-            f"{self._title}: interrupted ({self._message}); that is finished and saved first, another Ctrl-C stops at "
-            "once",
+            f"{self._title}: interrupted ({self._message}); that is finished and saved first{_within(seconds)}, "
+            "another Ctrl-C stops at once",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -107,7 +108,7 @@ class SweepTable:
 
     Args:
         title: what is running.
-        interrupted: said when an end is asked for.
+        interrupted: said when an end is asked for; `{within}` in it is where the seconds stand, if they are limited.
     """
 
     def __init__(self, title: str, interrupted: str):
@@ -138,9 +139,11 @@ class SweepTable:
                 parts = _state(member), tasks and f"{tasks} tasks", message
                 print(f"{member.folder.name} {': '.join(filter(None, parts))}", flush=True)
 
-    def announce(self) -> None:
-        """Says that an end was asked for."""
-        self._console.print(self._interrupted, highlight=False, markup=False, soft_wrap=True)
+    def announce(self, seconds: float) -> None:
+        """Says that an end was asked for, within so many seconds."""
+        self._console.print(
+            self._interrupted.format(within=_within(seconds)), highlight=False, markup=False, soft_wrap=True
+        )
 
     def _table(self, members: Sequence[Member]) -> Table:
         table = Table(title=escape(self._title), title_style="", title_justify="left")
@@ -347,3 +350,7 @@ def _print_table(
 
 def _percent(values: Sequence[float] | float | None) -> str:
     return "" if values is None else f"{100 * np.mean(values):.2f}".replace("-0.00", "0.00")
+
+
+def _within(seconds: float) -> str:
+    return "" if math.isinf(seconds) else f" if that takes no longer than {seconds:g} s"

@@ -1,20 +1,33 @@
 """Ctrl-C and SIGTERM: asked once, what goes on is finished and saved first; asked again, it ends at once.
 
-What goes on is a chunk of tasks that are learned together, or an evaluation; the longest of them is how long an end can
-take. A process that cannot wait may be killed: it loses that chunk, and nothing that was saved before.
+What goes on is a chunk of tasks that are learned together, or an evaluation. Who sends SIGTERM does not wait for long:
+where that is not finished `SUPSUP_GRACE` seconds later (10 by default), the process ends without it. So it loses that
+chunk, and nothing that was saved before; as if it were killed.
 """
 
 import contextlib
+import math
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
+from supsup_jax.errors import UserError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+GRACE = "SUPSUP_GRACE"
+"""The environment variable with the seconds that what goes on may take after SIGTERM."""
+
+_GRACE = 10.0  # SLURM follows SIGTERM with SIGKILL after 30 seconds, by default
+
+# SLURM sends SIGTERM to a sweep and to its runs, and the sweep sends it to these: within so many seconds it is one.
+_ECHO = 1.0
 
 _saving = threading.Lock()
 
@@ -34,29 +47,41 @@ class Interruption:
     Attributes:
         times: how often an end was asked for.
         kind: what to raise; that of the first time.
+        until: when it has to end, as `time.monotonic` counts.
     """
 
     def __init__(self) -> None:
         self.times = 0
         self.kind: type[KeyboardInterrupt] = KeyboardInterrupt
+        self.until = math.inf
+
+    @property
+    def is_pressing(self) -> bool:
+        """Whether what goes on is to be left as it is."""
+        return self.times > 1 or time.monotonic() > self.until
 
 
 _current: ContextVar[Interruption | None] = ContextVar("_current", default=None)
 
 
 @contextlib.contextmanager
-def graceful(announce: Callable[[], None], give_up: Callable[[], None] | None = None) -> Iterator[Interruption]:
+def graceful(announce: Callable[[float], None], give_up: Callable[[], None] | None = None) -> Iterator[Interruption]:
     """While it lasts, Ctrl-C and SIGTERM are counted, and what goes on stops where it looks whether one was `asked`.
 
     In compiled code the main thread hears no signal, so another thread listens. Signals that are ignored stay so; in
     any other than the main thread nothing is changed.
 
     Args:
-        announce: called, in another thread, when an end is asked for first.
-        give_up: called so when it is asked for again; then the process ends, with the status of the first time and
-            without any cleaning up, which would wait for the compiled code. Without it the caller looks at the count.
+        announce: called, in another thread, when an end is asked for first, with the seconds that there are for it:
+            infinitely many after Ctrl-C.
+        give_up: called so when it is asked for again, or these are over; then the process ends, with the status of the
+            first time and without any cleaning up, which would wait for the compiled code. Without it the caller looks
+            whether it `is_pressing`.
+
+    Raises:
+        UserError: if `SUPSUP_GRACE` is no number of seconds.
     """
-    interruption = Interruption()
+    interruption, grace = Interruption(), _grace()
     with _handled(lambda *_: None) as before:
         if not before:
             yield interruption
@@ -64,7 +89,7 @@ def graceful(announce: Callable[[], None], give_up: Callable[[], None] | None = 
         listening, signalled = socket.socketpair()
         signalled.setblocking(False)  # Python writes the number of each signal that comes
         earlier = signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
-        arguments = listening, interruption, announce, give_up
+        arguments = listening, interruption, grace, announce, give_up
         listener = threading.Thread(target=_listen, args=arguments, daemon=True)
         listener.start()
         token = _current.set(interruption)
@@ -76,6 +101,17 @@ def graceful(announce: Callable[[], None], give_up: Callable[[], None] | None = 
             signalled.close()
             listener.join()
             listening.close()
+
+
+def _grace() -> float:
+    text = os.environ.get(GRACE, _GRACE)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise UserError(f"{GRACE}={text} is no number of seconds")
+    return seconds
 
 
 def asked() -> bool:
@@ -123,18 +159,34 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[
 def _listen(
     signals: socket.socket,
     interruption: Interruption,
-    announce: Callable[[], None],
+    grace: float,
+    announce: Callable[[float], None],
     give_up: Callable[[], None] | None,
 ) -> None:
-    while number := signals.recv(1):
-        if number[0] not in SIGNALS:
-            continue
-        if interruption.times == 0 and number[0] == signal.SIGTERM:
-            interruption.kind = Terminated
-        interruption.times += 1
-        if interruption.times == 1:
-            announce()
-        elif give_up:
+    terminated = -math.inf
+    while True:
+        if give_up and interruption.until < math.inf:
+            signals.settimeout(max(1e-3, interruption.until - time.monotonic()))
+        try:
+            number = signals.recv(1)
+        except TimeoutError:
+            number = None
+        if number == b"":
+            return
+        if number is not None:
+            if number[0] not in SIGNALS:
+                continue
+            if number[0] == signal.SIGTERM:
+                before, terminated = terminated, time.monotonic()
+                if terminated - before < _ECHO:
+                    continue
+                if not interruption.times:
+                    interruption.kind, interruption.until = Terminated, terminated + grace
+            interruption.times += 1
+            if interruption.times == 1:
+                announce(interruption.until - terminated)
+                continue
+        if give_up:
             with _saving:
                 try:
                     give_up()

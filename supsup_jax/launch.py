@@ -154,7 +154,7 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     from supsup_jax.console import Reporter, show_densities, show_outcome
 
     if not hosts.is_first():
-        with interruption.graceful(lambda: None, lambda: None):
+        with interruption.graceful(lambda _: None, lambda: None):
             return loop_of(experiment).run(experiment, dataset, folder, tasks_at_once)
     if densities := experiment.densities(dataset):
         show_densities(densities)
@@ -200,8 +200,8 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     parent = folders[0].parent
     table = SweepTable(
         f"{parent}: {len(members)} runs",
-        "interrupted: no further run starts, and those that run finish and save what they are at; another Ctrl-C stops "
-        "them at once",
+        "interrupted: no further run starts, and those that run finish and save what they are at{within}; another "
+        "Ctrl-C stops them at once",
     )
     farewell = f"what the runs in {parent} have saved is gone on with by --resume"
     try:

@@ -167,7 +167,7 @@ def run(
     members: Sequence[Member],
     sets: Sequence[str | None],
     show: Callable[[Sequence[Member]], None],
-    announce: Callable[[], None],
+    announce: Callable[[float], None],
     command: Callable[[Path], list[str]] = command_of,
 ) -> None:
     """Runs those that wait, in order, each on the next free set of devices, until all have ended.
@@ -176,7 +176,7 @@ def run(
         members: the runs of the sweep.
         sets: each as `CUDA_VISIBLE_DEVICES` takes it, or nothing for the CPU.
         show: called again and again with the runs as they are.
-        announce: called, in another thread, when an end is asked for.
+        announce: called, in another thread, when an end is asked for, with the seconds that there are for it.
         command: starts a run, given its folder.
 
     Raises:
@@ -191,7 +191,9 @@ def run(
             while running or (waiting and not interrupted.times):
                 while waiting and free and not interrupted.times:
                     member, devices = waiting.popleft(), free.popleft()
-                    environment = {} if devices is None else {"CUDA_VISIBLE_DEVICES": devices}
+                    environment = {interruption.GRACE: "inf"}  # how long they may take is known here
+                    if devices is not None:
+                        environment["CUDA_VISIBLE_DEVICES"] = devices
                     running[member] = start(member.folder, command(member.folder), environment), devices
                     member.run("on the CPU" if devices is None else f"on set {devices}")
                 for member, (process, devices) in list(running.items()):
@@ -202,7 +204,7 @@ def run(
                     elif interrupted.times and member not in asked:
                         process.terminate()
                         asked.add(member)
-                if interrupted.times > 1:
+                if interrupted.is_pressing:
                     break
                 show(members)
                 time.sleep(PAUSE)

@@ -1,14 +1,19 @@
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from supsup_jax import data, interruption, scenarios
+from supsup_jax import UserError, data, interruption, programs, scenarios
 from supsup_jax.experiment import Experiment
+
+QUICKSTART = Path(__file__).parents[1] / "experiments/quickstart.py"
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +37,7 @@ def wait_for(asked, times):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_what_goes_on_hears_of_an_interruption_where_it_asks(number, status):
     announced = []
-    with interruption.graceful(lambda: announced.append(True)) as asked:
+    with interruption.graceful(announced.append) as asked:
         assert not interruption.asked()
         signal.raise_signal(number)
         wait_for(asked, 1)
@@ -40,13 +45,13 @@ def test_what_goes_on_hears_of_an_interruption_where_it_asks(number, status):
         signal.raise_signal(signal.SIGINT)
         wait_for(asked, 2)
         assert interruption.status_of(interruption.kind()()) == status
-    assert announced == [True]
+    assert announced == [math.inf if number == signal.SIGINT else 10]
     assert not interruption.asked()
 
 
 def test_signals_that_are_ignored_stay_so():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with interruption.graceful(lambda: None) as asked:
+    with interruption.graceful(lambda _: None) as asked:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         wait_for(asked, 1)
@@ -63,7 +68,7 @@ def test_what_is_held_back_reaches_at_the_end_who_handled_it_before():
 
 
 def test_a_save_is_counted_as_no_second_interruption():
-    with interruption.graceful(lambda: None) as asked:
+    with interruption.graceful(lambda _: None) as asked:
         with interruption.later():
             signal.raise_signal(signal.SIGINT)
         wait_for(asked, 1)
@@ -73,7 +78,7 @@ def test_a_save_is_counted_as_no_second_interruption():
 IN_COMPILED_CODE = """
 import hashlib
 from supsup_jax import interruption
-say = lambda word: lambda: print(word, flush=True)
+say = lambda word: lambda *_: print(word, flush=True)
 with interruption.graceful(say("announced"), say("gave up")):
     print("began", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # like XLA, it lets other threads run and hears no signal
@@ -91,6 +96,86 @@ def test_the_second_interruption_ends_the_process_in_compiled_code_too(first, th
         assert process.wait() == {"INT": 130, "TERM": 143}[first]
 
 
+def test_after_sigterm_what_goes_on_has_so_many_seconds_and_no_more():
+    environment = os.environ | {interruption.GRACE: "0.5"}
+    pipes = {"stdout": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen([sys.executable, "-c", IN_COMPILED_CODE], **pipes) as process:
+        assert process.stdout.readline() == "began\n"
+        for _ in range(3):  # they come together
+            process.terminate()
+        assert process.stdout.readline() == "announced\n"
+        assert process.stdout.readline() == "gave up\n"
+        assert process.wait() == 143
+
+
+def test_a_sigterm_soon_after_another_is_the_same_one_and_a_later_one_is_not(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(interruption, "time", SimpleNamespace(monotonic=lambda: now))
+    with interruption.graceful(lambda _: None) as asked:
+        for now, times in ((1000, 1), (1000.5, 1), (1002, 2)):  # noqa: B007
+            signal.raise_signal(signal.SIGTERM)
+            wait_for(asked, times)
+            time.sleep(0.1)
+            assert asked.times == times
+
+
+def test_a_grace_that_is_no_number_of_seconds_is_refused(monkeypatch):
+    for text in ("soon", "-1", "nan", ""):
+        monkeypatch.setenv(interruption.GRACE, text)
+        with pytest.raises(UserError, match=f"{interruption.GRACE}={text} is no number"), interruption.graceful(print):
+            pass
+
+
+@pytest.mark.parametrize(
+    "what", ["--steps 1000000 --batch-size 16 --num-tasks 2", "--steps 2 --num-tasks 3000 --search exhaustive"]
+)
+def test_a_run_ends_soon_after_sigterm_whatever_it_is_at(tmp_path, what):
+    """A task, and an evaluation, that would take much longer."""
+    command = [sys.executable, str(QUICKSTART), "--log-dir", str(tmp_path), *what.split()]
+    environment = os.environ | {interruption.GRACE: "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen(command, **pipes) as process:
+        for line in process.stdout:
+            if ("learning tasks" if "1000000" in what else "evaluating") in line:
+                break
+        time.sleep(1)
+        process.terminate()
+        began = time.monotonic()
+        said, complaint = process.communicate()
+        assert time.monotonic() - began < 30  # not a measurement: it would take much longer
+    assert process.returncode == 143
+    assert "that is finished and saved first if that takes no longer than 1 s" in said
+    assert complaint.startswith("interrupted; what ") and complaint.count("\n") == 1
+
+
+def test_tasks_that_are_learned_in_turn_are_saved_up_to_the_one_it_is_at(tmp_path, monkeypatch):
+    experiment = Experiment(
+        "q", "digits", method="LowerBound", num_tasks=5, steps=5, batch_size=32, width=0.1, scenario="GG"
+    )
+    digits, train, learned = data.load_digits(), programs.alone, []
+
+    def alone(*arguments):
+        def learn(*task):
+            learned.append(task)
+            if len(learned) == 2:
+                signal.raise_signal(signal.SIGINT)
+                time.sleep(0.5)
+            return train(*arguments)(*task)
+
+        return learn
+
+    monkeypatch.setattr(programs, "alone", alone)
+    with pytest.raises(KeyboardInterrupt), interruption.graceful(lambda _: None):
+        scenarios.GivenTasks.run(experiment, digits, tmp_path, 5)
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert kinds == ["task"] * 2
+    outcome = scenarios.GivenTasks.run(experiment, digits, tmp_path, 5)
+    assert len(learned) == 5
+    (tmp_path / "whole").mkdir()
+    whole = scenarios.GivenTasks.run(experiment, digits, tmp_path / "whole", 5)
+    assert [task.loss for task in outcome.record.tasks] == [task.loss for task in whole.record.tasks]
+
+
 def test_a_run_that_is_interrupted_saves_the_chunk_that_it_is_at_and_goes_on_later(tmp_path):
     experiment = Experiment("q", "digits", num_tasks=5, steps=5, batch_size=32, width=0.1, scenario="GG")
     digits = data.load_digits()
@@ -99,7 +184,7 @@ def test_a_run_that_is_interrupted_saves_the_chunk_that_it_is_at_and_goes_on_lat
         if step.message == "learning tasks 2 to 3":
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(interruption.Terminated), interruption.graceful(lambda: None):
+    with pytest.raises(interruption.Terminated), interruption.graceful(lambda _: None):
         scenarios.GivenTasks.run(experiment, digits, tmp_path, 2, report)
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert kinds == ["task"] * 4

@@ -144,7 +144,7 @@ def test_a_task_that_was_interrupted_is_gone_on_with_where_it_was(whole, images,
         if report.message.startswith("task 1: 3 of"):
             signal.raise_signal(signal.SIGTERM)
 
-    with interruption.graceful(lambda: None), pytest.raises(KeyboardInterrupt):
+    with interruption.graceful(lambda _: None), pytest.raises(KeyboardInterrupt):
         run(tmp_path, images, interrupt)
     assert any((tmp_path / "unfinished").iterdir())
     said = []
@@ -158,7 +158,7 @@ def test_what_was_saved_of_an_unfinished_task_must_be_whole(images, tmp_path):
         if report.message.startswith("task 0: 2 of"):
             signal.raise_signal(signal.SIGTERM)
 
-    with interruption.graceful(lambda: None), pytest.raises(KeyboardInterrupt):
+    with interruption.graceful(lambda _: None), pytest.raises(KeyboardInterrupt):
         run(tmp_path, images, interrupt)
     (record,) = tmp_path.glob("unfinished/*/record/metadata")
     record.write_text("{")
@@ -239,7 +239,7 @@ def test_methods_that_train_weights_learn_too_and_go_on_after_an_interruption(me
         if report.message.startswith("task 0: 3 of"):
             signal.raise_signal(signal.SIGTERM)
 
-    with interruption.graceful(lambda: None), pytest.raises(KeyboardInterrupt):
+    with interruption.graceful(lambda _: None), pytest.raises(KeyboardInterrupt):
         run(tmp_path / "again", images, interrupt, **changes)
     assert_same(run(tmp_path / "again", images, **changes), expected)
     assert np.mean(expected.record.evaluations[-1].given) > 0.3

@@ -40,7 +40,7 @@ def scripted(scripts):
 
 
 def run(members, scripts, sets=(None,), show=lambda members: None):
-    sweep.run(members, list(sets), show, lambda: None, scripted(scripts))
+    sweep.run(members, list(sets), show, lambda _: None, scripted(scripts))
 
 
 SET = 'echo "$CUDA_VISIBLE_DEVICES" > "$1/set"; '

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from supsup_jax import evaluation, programs, records
+from supsup_jax import evaluation, interruption, programs, records
 from supsup_jax.checkpoints import Chunk
 from supsup_jax.errors import UserError
 from supsup_jax.learned import LearnedTasks
@@ -138,7 +138,7 @@ class GivenTasks(Loop):
     def _learn_in_turn(self, tasks: Any, count: int, trains_weights: bool) -> tuple[Learned, dict[str, Any]]:
         """Learns tasks of which each starts with what the one before has left; with what the last one leaves.
 
-        The first that diverges ends it, and leaves nothing.
+        The first that diverges leaves nothing, and is the last; so is one during which an end was asked for.
         """
         train = programs.alone(self.parts, self.experiment.batch_size, trains_weights)
         legacy, learned = self._started_from(), []
@@ -149,6 +149,8 @@ class GivenTasks(Loop):
                 break
             legacy = one.legacy
             self._start_from(one.weights)
+            if interruption.asked():
+                break
         return jax.tree.map(lambda *leaves: np.stack(leaves), *learned), self._left(trains_weights, legacy)
 
     def _start_from(self, weights: Weights | None) -> None:
