@@ -82,6 +82,13 @@ def test_permuting_tasks_permutes_picks(search, objective):
     np.testing.assert_array_equal(order[again], picks)
 
 
+@pytest.mark.parametrize(("picks", "at_once"), [(1, 1), (3, 3), (4, 4), (5, 4), (1000, 4)])
+def test_the_memory_of_a_search_grows_with_its_picks_until_they_are_cut_into_chunks(picks, at_once, monkeypatch):
+    weights = {"kernel": np.zeros((10, 3), np.float32)}
+    monkeypatch.setattr(backend, "gradient_bytes", lambda: 4 * 120)
+    assert inference.memory(weights, picks) == 5 * 120 * at_once
+
+
 @pytest.mark.parametrize("search", [inference.one_shot, inference.binary])
 def test_an_image_is_inferred_alone_as_in_a_batch_and_in_chunks(search, monkeypatch):
     net, weights, stats, everything, images = setting()

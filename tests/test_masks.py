@@ -212,7 +212,7 @@ def test_first_drops_later_tasks_whole():
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("tasks", [1, 13, 40, 300])
+@pytest.mark.parametrize("tasks", [1, 13, 40, 240, 300])
 def test_count_is_the_number_of_chosen_tasks_that_keep_a_weight(tasks, batch):
     everything = some_masks(tasks)
     chosen = jax.random.bernoulli(jax.random.key(1), 0.5, (batch, tasks))
