@@ -1,6 +1,7 @@
 """Files that are written whole or not at all, and folders that one process at a time writes to."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,15 +30,18 @@ def write(path: Path, content: str | bytes | bytearray) -> None:
     """Replaces a file, or makes it; several processes may do so at once.
 
     Raises:
-        OSError: if it cannot be written; then it is as it was.
+        OSError: if it cannot be written, with its name; then it is as it was.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
         unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def append(path: Path, text: str) -> None:

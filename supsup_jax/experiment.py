@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -242,6 +243,9 @@ class Experiment:
     """Seed of weights, scores, tasks and batches."""
 
     def __post_init__(self) -> None:
+        parts = Path(self.name).parts
+        if not parts or Path(self.name).is_absolute() or ".." in parts or not self.name.isprintable():
+            raise UserError(f"--name {self.name!r} is no name of a folder for results; give one such as mine/supsup")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             option = f"--{field.name.replace('_', '-')}"

@@ -19,7 +19,7 @@ from supsup_jax.errors import UserError
 
 def several(coordinator: str | None) -> bool:
     """Whether a run is to have several processes: one names their coordinator, or SLURM started several."""
-    return coordinator is not None or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+    return coordinator is not None or os.environ.get("SLURM_STEP_NUM_TASKS") not in (None, "", "1")
 
 
 def join(coordinator: str | None, hosts: int | None, host: int | None) -> bool:

@@ -48,6 +48,10 @@ class superfluous:  # noqa: N801 - used as a function: objective=superfluous(rea
 
     real: int
 
+    def __post_init__(self) -> None:
+        if self.real < 1:
+            raise ValueError(f"{self.real} outputs stand for no class; there must be one at least")
+
     def __call__(self, logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
         """One number for each image."""
         is_real = jnp.arange(logits.shape[-1]) < self.real

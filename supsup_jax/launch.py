@@ -1,6 +1,7 @@
 """Runs what the command line of an experiment script asks for: here, in several processes, or on a cluster."""
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -21,6 +22,9 @@ from supsup_jax.settings import read_run, write_run
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
 """What XLA says where an array does not fit."""
 
+_NO_PLATFORM = re.compile("Unable to initialize backend|Unknown backend")
+"""What JAX says where it cannot use what JAX_PLATFORMS names."""
+
 _SUBMITIT = ".cluster"
 """Folder of submitit's files, beside the runs."""
 
@@ -32,23 +36,31 @@ def ends_in_one_line() -> Iterator[None]:
     Raises:
         SystemExit: with status 2 after an error of the user's, 130 after Ctrl-C, 143 after SIGTERM.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show ends no run
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and not _OUT_OF_MEMORY.search(str(error)):
-            raise
+        raise _in_one_line(str(error)) from None
+    except (MemoryError, RuntimeError) as error:
         what = " ".join(str(error).split())[-100:]
-        print(f"error: there is not enough memory ({what}); make the run or its network smaller", file=sys.stderr)
-        raise SystemExit(2) from None
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+            raise _in_one_line(f"there is not enough memory ({what}); make the run or its network smaller") from None
+        if _NO_PLATFORM.search(str(error)):
+            raise _in_one_line(f"JAX cannot use what JAX_PLATFORMS names ({what}); change or unset it") from None
+        raise
     except OSError as error:
-        print(f"error: {f'{error.filename}: {error.strerror}' if error.filename else error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise _in_one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
     except KeyboardInterrupt as interrupt:
         print("; ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         raise SystemExit(interruption.status_of(interrupt)) from None
+
+
+def _in_one_line(message: str) -> SystemExit:
+    """Prints an error of the user's, whose names of files may have any character, and gives how to end with it."""
+    print("error: " + message.replace("\n", "\\n"), file=sys.stderr)
+    return SystemExit(2)
 
 
 @ends_in_one_line()
@@ -240,8 +252,13 @@ def _new_folder(experiment: Experiment, options: Options) -> Path:
     Raises:
         UserError: if it cannot be made.
     """
+    parent, name = _place(experiment, options)
     try:
-        return results.new_folder(*_place(experiment, options))
+        str(parent).encode()
+    except UnicodeEncodeError:  # Orbax would say so when something has been learned
+        raise UserError(f"--log-dir {options.log_dir!s} is not UTF-8; give another folder") from None
+    try:
+        return results.new_folder(parent, name)
     except OSError as error:
         reason = f"{error.filename}: {error.strerror}"
         raise UserError(f"no run can be kept in --log-dir {options.log_dir} ({reason}); give another folder") from None

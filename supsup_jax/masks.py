@@ -154,7 +154,12 @@ def pack(masks: PyTree[Array | np.ndarray]) -> Bank:
 
     Returns:
         The bank: leaves uint8 of shape `(*weight.shape, ceil(tasks / 8))`.
+
+    Raises:
+        ValueError: if leaves have different numbers of tasks.
     """
+    if len(tasks := {leaf.shape[0] for leaf in jax.tree.leaves(masks)}) > 1:
+        raise ValueError(f"the masks are of {' and '.join(map(str, sorted(tasks)))} tasks; they must be of the same")
     return jax.tree.map(
         lambda leaf: jnp.packbits(jnp.moveaxis(leaf, 0, -1).astype(bool), axis=-1, bitorder="little"), masks
     )

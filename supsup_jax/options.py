@@ -73,6 +73,8 @@ class Options:
             sweep.parse_sets(self.gpu_sets)
         if self.tasks is not None:
             parse_tasks(self.tasks)
+        if self.coordinator is not None and not re.fullmatch(r"\S+:\d{1,5}", self.coordinator):
+            raise UserError(f"--coordinator {self.coordinator} is no address; give HOST:PORT, such as node1:1234")
         together = self.coordinator is not None, self.hosts is not None, self.host is not None
         if any(together) and not all(together):
             raise UserError("--coordinator, --hosts and --host need each other; give all of them, or none")

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import numpy as np
@@ -160,8 +160,8 @@ def append_results(
         text = ""
         if path.is_file() and path.stat().st_size:
             if not are_new:
-                with path.open(newline="") as file:
-                    known = {tuple(row) for row in csv.reader(file)}
+                with path.open(newline="", errors="surrogateescape") as file:
+                    known = _rows(file)
             with path.open("rb") as file:
                 file.seek(-1, os.SEEK_END)
                 text = "" if file.read() == b"\n" else "\n"  # a row that another program left unfinished
@@ -178,6 +178,18 @@ def append_results(
             for task in tasks
         ]
         atomic.append(path, text + csv_text([row for row in rows if tuple(row) not in known]))
+
+
+def _rows(file: TextIO) -> set[tuple[str, ...]]:
+    """The rows of a table that other programs may have written to as well.
+
+    Raises:
+        UserError: if it is none.
+    """
+    try:
+        return {tuple(row) for row in csv.reader(file)}
+    except csv.Error as error:
+        raise UserError(f"{file.name} is no table ({error}); move it elsewhere") from None
 
 
 def write_files(folder: Path, name: str, record: Record) -> None:

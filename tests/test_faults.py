@@ -20,7 +20,7 @@ import pytest
 from filelock import FileLock, Timeout
 from test_scenarios import DATASET, OTHERS, dicts_without_saved
 
-from supsup_jax import launch, results, scenarios
+from supsup_jax import atomic, interruption, launch, results, scenarios
 from supsup_jax.checkpoints import Checkpoints
 from supsup_jax.experiment import Experiment
 
@@ -246,6 +246,83 @@ def test_more_tasks_than_memory_holds_are_one_line(script, tmp_path, capfd):
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert not list(tmp_path.rglob("results.csv"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--name", "../elsewhere"],
+        ["--name", "/elsewhere"],
+        ["--name", ""],
+        ["--name", "a\0b"],
+        ["--name", "a\nb"],
+        ["--coordinator", "node1", "--hosts", "1", "--host", "0"],
+        ["--coordinator", ":", "--hosts", "2", "--host", "1"],
+    ],
+)
+def test_a_name_or_an_address_that_is_none_is_one_line(script, tmp_path, capfd, arguments):
+    with one_line(capfd, arguments[0]):
+        script(tmp_path / "runs", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a folder", "Aufgaben für später", "仕事", "a\nb"])
+def test_folders_may_have_any_name(script, tmp_path, capfd, name):
+    folder = tmp_path / name
+    script(folder, "--data", str(folder))
+    assert len(list(folder.glob("script/*/accuracy.png"))) == 1
+    script(folder, "--resume", "--data", str(folder))
+    (settings,) = folder.glob("script/*/settings.yaml")
+    settings.write_text("[")
+    with one_line(capfd, "settings.yaml"):
+        script(folder, "--resume")
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_learned(script, tmp_path, capfd):
+    with one_line(capfd, "is not UTF-8"):
+        script(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe,\0\n", b'"' + bytes(200_000)])
+def test_rows_that_another_program_has_left_lose_none_of_the_runs(script, tmp_path, capfd, content):
+    script(tmp_path)
+    (table,) = tmp_path.glob("script/results.csv")
+    mine = table.read_bytes()
+    table.write_bytes(mine + content)
+    try:
+        script(tmp_path, "--resume")
+    except SystemExit as end:
+        assert end.code == 2 and "results.csv is no table" in capfd.readouterr().err
+    assert table.read_bytes().startswith(mine + content) and table.read_bytes().count(b"~task=") == 2
+
+
+def test_a_file_is_not_written_in_place_of_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("."), Path(".."), tmp_path):
+        with pytest.raises(IsADirectoryError) as error:
+            atomic.write(path, "x")
+        assert error.value.filename == str(path)
+    with pytest.raises(FileNotFoundError) as error:
+        atomic.write(Path("missing/x.csv"), "x")
+    assert error.value.filename == "missing/x.csv"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("environment", "status"),
+    [
+        ({"JAX_PLATFORMS": "abacus"}, 2),
+        ({"SLURM_STEP_NUM_TASKS": "abc"}, 2),
+        ({"PYTHONIOENCODING": "ascii"}, 0),
+        ({interruption.GRACE: "soon"}, 2),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_one_line(tmp_path, environment, status):
+    command = [sys.executable, str(QUICKSTART), "--num-tasks", "1", "--steps", "1", "--log-dir", str(tmp_path / "für")]
+    ended = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    assert ended.returncode == status, ended.stderr
+    assert ended.stderr.count("\n") == (status == 2) and ended.stderr.startswith("error: " if status else "")
 
 
 def remount(folder, how):

@@ -82,6 +82,12 @@ def test_permuting_tasks_permutes_picks(search, objective):
     np.testing.assert_array_equal(order[again], picks)
 
 
+def test_superfluous_needs_an_output_that_stands_for_a_class():
+    for real in (0, -1):
+        with pytest.raises(ValueError, match="stand for no class"):
+            inference.superfluous(real)
+
+
 @pytest.mark.parametrize(("picks", "at_once"), [(1, 1), (3, 3), (4, 4), (5, 4), (1000, 4)])
 def test_the_memory_of_a_search_grows_with_its_picks_until_they_are_cut_into_chunks(picks, at_once, monkeypatch):
     weights = {"kernel": np.zeros((10, 3), np.float32)}

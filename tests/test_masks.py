@@ -211,6 +211,11 @@ def test_first_drops_later_tasks_whole():
         assert_trees_equal(masks.first(masks.pack(everything), count), expected)
 
 
+def test_masks_of_different_numbers_of_tasks_make_no_bank():
+    with pytest.raises(ValueError, match="of 2 and 3 tasks"):
+        masks.pack({"a": jnp.ones((3, 4)), "b": jnp.ones((2, 4))})
+
+
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("tasks", [1, 13, 40, 240, 300])
 def test_count_is_the_number_of_chosen_tasks_that_keep_a_weight(tasks, batch):
