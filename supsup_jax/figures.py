@@ -66,6 +66,7 @@ _LOOKS = {
     "rn18-separate-heads": Look("separate heads", ORANGE, "P", ""),
     "rn18-separate-heads-randw": Look("separate heads (Rand W)", PURPLE, "X", ""),
     "rn18-upperbound": Look("upper bound", AMBER, "^", ""),
+    "rn18-lowerbound": Look("lower bound", PURPLE, "*", ""),
 }
 _METHODS = ("upper_bound", "supsup", "supsup_h", "supsup_g", "batche", "psp", "lower_bound")
 

@@ -1,0 +1,17 @@
+"""SplitCIFAR100, 20 tasks of 5 classes, GEMResNet18: the lower bound, one network that learns all tasks in turn.
+
+Reproduces: the lower bound that the text gives beside Figure 3, right (Figure 2 of the camera-ready).
+
+Command:    python experiments/GG/splitcifar100/rn18-lowerbound.py --gpu-sets "0|1|2|3" --seeds 5
+
+Expect:     a day or more on two CPU cores (estimated; no full run was made). The paper has 24.5 % after 20 tasks.
+"""
+
+from pathlib import Path
+
+from supsup_jax import launch
+from supsup_jax.settings import load_experiment
+
+if __name__ == "__main__":
+    config = Path(__file__).parent / "configs/rn18-lowerbound.yaml"
+    launch.main(load_experiment(config), description=__doc__)
