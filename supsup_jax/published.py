@@ -3,6 +3,7 @@
 LENET_250, FC_250, LENET_2500 = (f"GNu/MNISTPerm/{name}-tasks" for name in ("LeNet-250", "FC-250", "LeNet-2500"))
 HOPSUPSUP = "GNu/SplitMNIST/hopsupsup"
 SPLITIMAGENET = "GG/splitimagenet/rn50-"
+SPLITCIFAR100 = "GG/splitcifar100"
 
 # Read off the published figures to about 0.05 points. Where a curve of PSP ends, the figure does: it is below 88 %.
 ACCURACIES: dict[str, dict[int, float]] = {
@@ -28,6 +29,9 @@ DEVIATIONS: dict[tuple[str, int], float] = {("NNs/supsup", 2500): 0.42}
 
 BELOW: dict[tuple[str, int], float] = {(f"{LENET_250}/psp", 50): 88.0, (f"{FC_250}/psp", 150): 88.0}
 """Accuracies in % that a curve is below, where the figure ends."""
+
+IN_TEXT: dict[str, dict[int, float]] = {f"{SPLITCIFAR100}/rn18-lowerbound": {20: 24.5}}
+"""Accuracy in % after so many tasks that the text gives, where the figure has no point of it."""
 
 MEMORY: dict[str, dict[int, float]] = {HOPSUPSUP: {5: 97.43}}
 """Accuracy in % after so many tasks, by the name of the experiment, as Section 3.5 has it."""

@@ -8,10 +8,12 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from supsup_jax import published
+from supsup_jax.storage import total
 from supsup_jax.tables import Run, tries
 
 _HEADINGS = {
     "GG/splitimagenet": "SplitImageNet, 100 tasks: Figure 3 left",
+    published.SPLITCIFAR100: "SplitCIFAR100, 20 tasks: Figure 3 right, whose curves the paper has as a picture only",
     published.LENET_250: "MNISTPerm, 250 tasks, LeNet 300-100: Figure 4 left",
     published.FC_250: "MNISTPerm, 250 tasks, FC 1024-1024: Figure 4 right",
     published.LENET_2500: "MNISTPerm, 2,500 tasks, LeNet 300-100: Figure 5",
@@ -19,7 +21,8 @@ _HEADINGS = {
     "GNu/SplitMNIST": "HopSupSup, SplitMNIST: Section 3.5",
 }
 
-_COLUMNS = "script", "tasks", "paper, %", "here, %", "seeds", "time of a run", "machine", "commit", "command"
+_OF_RUNS = "here, %", "here, MB", "seeds", "time of a run", "machine", "commit", "command"
+_COLUMNS = "script", "tasks", "paper, %", "paper, MB", *_OF_RUNS
 
 _OWN_PLACES = ("--data", "--log-dir")
 
@@ -32,22 +35,24 @@ class Number(NamedTuple):
         er_scale: scale of its densities, where that tells rows apart.
         tasks: how many were learned.
         accuracy: as it stands there, in %; nothing where the paper has none.
+        megabytes: that have to be kept, likewise.
     """
 
     name: str
     er_scale: float | None
     tasks: int
     accuracy: str
+    megabytes: str = ""
 
 
 def numbers() -> list[Number]:
     """All accuracies that the paper publishes, in its order."""
     imagenet = [
-        Number(published.SPLITIMAGENET + script, scale, 100, f"{accuracy:.2f}")
-        for (script, scale), (accuracy, _) in published.SPLITIMAGENET_TABLE.items()
+        Number(published.SPLITIMAGENET + script, scale, 100, f"{accuracy:.2f}", f"{megabytes:.2f}")
+        for (script, scale), (accuracy, megabytes) in published.SPLITIMAGENET_TABLE.items()
     ]
     points = []
-    for name, accuracies in (published.ACCURACIES | published.MEMORY).items():
+    for name, accuracies in (published.IN_TEXT | published.ACCURACIES | published.MEMORY).items():
         for tasks, accuracy in accuracies.items():
             deviation = published.DEVIATIONS.get((name, tasks))
             said = f"{accuracy:.2f}" + (f" ± {deviation:.2f}" if deviation else "")
@@ -80,8 +85,9 @@ def table(runs: Iterable[Run]) -> str:
         "# The numbers of the paper, and of the runs here",
         "",
         "Mean accuracy over the tasks learned; for SupSup with the task inferred, once a batch, where the script",
-        "infers it, and else given. ± is the standard deviation over seeds. The time is that of training and",
-        "evaluations until then. Written by `python -m supsup_jax reproduce RUNS... --output REPRODUCE.md`.",
+        "infers it, and else given. ± is the standard deviation over seeds. MB is what has to be kept of the tasks,",
+        "masks as bits; the paper's are of sparse masks. The time is that of training and evaluations until then.",
+        "Written by `python -m supsup_jax reproduce RUNS... --output REPRODUCE.md`.",
     ]
     for folder, heading in _HEADINGS.items():
         lines += ["", f"## {heading}", "", _line(_COLUMNS), _line(["---"] * len(_COLUMNS)), *map(_line, rows[folder])]
@@ -105,9 +111,9 @@ def _rows(number: Number, runs: Sequence[Run]) -> list[list[str]]:
             same_settings[_settings(run)].setdefault(run.seed, run)  # the newest comes first
     script = number.name.rpartition("/")[2]
     script = f"`{script}`" + (f" `--sparsity {number.er_scale:g}`" if number.er_scale else "")
-    start = [script, f"{number.tasks:,}", number.accuracy]
+    start = [script, f"{number.tasks:,}", number.accuracy, number.megabytes]
     if not same_settings:
-        return [[*start, "not run", *[""] * (len(_COLUMNS) - 4)]]
+        return [[*start, "not run", *[""] * (len(_OF_RUNS) - 1)]]
     return [[*start, *_measured(number.tasks, list(of_seed.values()))] for of_seed in same_settings.values()]
 
 
@@ -115,8 +121,10 @@ def _measured(tasks: int, runs: Sequence[Run]) -> list[str]:
     values = [run.accuracies[_identity(run)][tasks] for run in runs]
     deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
     seconds = [run.seconds[tasks] for run in runs if tasks in run.seconds]
+    sizes = [total(run.storage[tasks]) / 1e6 for run in runs if run.storage.get(tasks)]
     return [
         f"{fmean(values):.2f}{deviation}",
+        f"{fmean(sizes):.2f}" if sizes else "",
         str(runs[0].seed)
         if len(runs) == 1
         else f"{len(runs)}: {', '.join(map(str, sorted(run.seed for run in runs)))}",

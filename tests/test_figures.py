@@ -22,7 +22,7 @@ def write_run(root, name, seed, given, inferred=None, recovery=None, **settings)
             "2020-12-06 12:00:00",
             1.0,
             1.0,
-            {"masks as bits": 8, SPARSE: 4},
+            {"masks as bits": 8_250_000, SPARSE: 4_000_000},
             given[:count],
             inferred and inferred[:count],
         )
@@ -137,8 +137,8 @@ def test_figure_3_has_a_point_for_each_sparsity(tmp_path):
     write_run(tmp_path, f"{CIFAR}-upperbound", 0, [0.95] * 3)
     runs = tables.read_runs([tmp_path])
     sparse, dense = tables.storage_points([run for run in runs if run.er_scale])
-    assert dense == (16.0, 3, 4e-6, 8e-6, pytest.approx(91), pytest.approx(2**0.5), 2)
-    assert sparse == (2.0, 3, 4e-6, 8e-6, pytest.approx(80), 0, 1)
+    assert dense == (16.0, 3, 4.0, 8.25, pytest.approx(91), pytest.approx(2**0.5), 2)
+    assert sparse == (2.0, 3, 4.0, 8.25, pytest.approx(80), 0, 1)
     (axes,) = figures.draw_paper(runs)["figure3"].axes
     assert [len(container.lines[0].get_xdata()) for container in axes.containers] == [2, 1]
     assert axes.get_xscale() == "log"
