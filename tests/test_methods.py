@@ -82,6 +82,8 @@ def test_batche_starts_with_random_signs_and_trains_the_weights_with_the_first_t
     own = BatchE().init_task(jax.random.key(1), weights)["dense0"]["kernel"]
     assert own["s"].shape == (300,) and own["t"].shape == (784,)
     assert set(np.unique(own["t"])) == {-1, 1} and abs(own["t"].mean()) < 0.15
+    own = BatchE().init_task(jax.random.key(1), {"conv": jnp.zeros((3, 3, 2, 5)), "gain": jnp.zeros(5)})
+    assert jax.tree.map(jnp.shape, own) == {"conv": {"s": (5,), "t": (2,)}, "gain": {}}
     assert [BatchE().trains_weights(task) for task in range(3)] == [True, False, False]
 
 
