@@ -37,7 +37,7 @@ FLAGS = sorted(
     "--" + field.name.replace("_", "-")
     for of in (Experiment, Options, Cluster)
     for field in dataclasses.fields(of)
-    if field.name not in ("er_scale", "data", "log_dir", "config", "coordinator")
+    if field.name != "er_scale"
 )
 
 
@@ -81,15 +81,15 @@ def complaint(function):
     return text
 
 
-@examples(few=25, many=600)(st.sampled_from(FLAGS), VALUES)
-def test_a_flag_of_a_script_is_taken_or_refused_in_one_line(flag, value):
+@examples(few=25, many=600)(st.lists(st.tuples(st.sampled_from(FLAGS), VALUES), min_size=1, max_size=3))
+def test_flags_of_a_script_are_taken_or_refused_in_one_line(flags):
     @launch.ends_in_one_line()
     def script():
         for experiment in parse(SMALL, None).experiments[:3]:
             experiment.build(DATASET)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["script.py", flag, value])
+        patch.setattr(sys, "argv", ["script.py", *(word for flag in flags for word in flag)])
         complaint(script)
 
 
