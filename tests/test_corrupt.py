@@ -6,11 +6,13 @@ What other tests say of such files is beside what they say of good ones.
 import dataclasses
 import gzip
 import io
+import itertools
 import pickle
 import re
 import shutil
 import sys
 import tarfile
+import tomllib
 import zlib
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from PIL import Image
 from test_cifar100 import few, pack, raw  # noqa: F401
 from test_data import fake_mnist, prepare_with_tfds
@@ -418,3 +421,14 @@ def test_the_package_calls_nothing_that_runs_what_a_file_says():
         if DANGEROUS.search(line)
     }
     assert not found
+
+
+def test_every_dependency_has_both_bounds():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert len(project["dependencies"]) > 10 and {"test", "torch", "docs"} <= project["optional-dependencies"].keys()
+    bounded = {}
+    for line in [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]:
+        needed = Requirement(line)
+        operators = {bound.operator for bound in needed.specifier}
+        bounded[needed.name] = bounded.get(needed.name, False) or operators in ({">=", "<"}, {"=="})
+    assert [name for name, has_both in bounded.items() if not has_both] == ["supsup_jax"]  # its own extras
