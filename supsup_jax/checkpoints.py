@@ -94,12 +94,14 @@ class Unfinished(NamedTuple):
         done: updates made.
         arrays: what they have changed.
         measured: what was measured meanwhile, as plain data.
+        run: what the run is, as plain data, where it was read.
     """
 
     task: int
     done: int
     arrays: PyTree[Any]
     measured: dict[str, Any]
+    run: dict[str, Any] | None = None
 
 
 class Checkpoints:
@@ -277,7 +279,8 @@ class Checkpoints:
         """
         if hosts.is_first():
             latest = self._unfinished.latest_step()
-            plain = {"task": unfinished.task, "done": unfinished.done, "measured": unfinished.measured}
+            said = {"task": unfinished.task, "done": unfinished.done, "measured": unfinished.measured}
+            plain = said | {"run": self._run}
             _save_with_record(
                 self._unfinished, 0 if latest is None else latest + 1, plain, _numbered(unfinished.arrays)
             )
@@ -304,7 +307,7 @@ class Checkpoints:
         named = _numbered(template)
         arrays = self._arrays("unfinished", plain["step"], named, plain.get("arrays_sha256"))
         tree = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in named])
-        return Unfinished(task, plain["done"], tree, plain["measured"])
+        return Unfinished(task, plain["done"], tree, plain["measured"], plain.get("run"))
 
     def forget_unfinished(self) -> None:
         """Removes what was saved of a task before it was learned."""

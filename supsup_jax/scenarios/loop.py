@@ -176,12 +176,7 @@ class Loop(ABC):
         """Takes in what was saved, if it is of the same run and whole."""
         saved = self.checkpoints.restore(self._shapes, self._state_shapes())
         for step in saved.steps:
-            if differences := self.experiment.differs_from(step.run["experiment"]):
-                raise UserError(
-                    f"{self.folder} holds a run of other settings ({'; '.join(differences)}); use its settings, "
-                    "or start without --resume"
-                )
-            check_weights(self.weights, step.run, self.folder)
+            self._check(step.run)
             news = Record.from_json(step.record)
             if any(task.labels for task in news.tasks):
                 raise UserError(
@@ -192,6 +187,22 @@ class Loop(ABC):
                 self._take_in(step.chunk, news, restored=True)
         if saved.state:
             self._take_in_state(saved.state)
+
+    def _check(self, run: dict[str, Any]) -> None:
+        """Compares what was saved with this run.
+
+        Args:
+            run: what a checkpoint says of the run that it is of.
+
+        Raises:
+            UserError: if it is another.
+        """
+        if differences := self.experiment.differs_from(run["experiment"]):
+            raise UserError(
+                f"{self.folder} holds a run of other settings ({'; '.join(differences)}); use its settings, "
+                "or start without --resume"
+            )
+        check_weights(self.weights, run, self.folder)
 
     def _save(self, chunk: Chunk | None, news: Record, state: dict[str, Any] | None = None) -> None:
         """Saves what is new, takes it in, and brings the run's files up to it."""

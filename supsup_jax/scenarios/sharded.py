@@ -120,6 +120,8 @@ class ShardedTasks(GivenTasks):
         saved = self.checkpoints.restore_unfinished(number, jax.eval_shape(lambda tree: tree, progress))
         if saved is None:
             return _Task(0, progress, [], [])
+        if saved.run is not None:  # older ones do not say it
+            self._check(saved.run)
         self.report(f"going on with task {number} after {saved.done:,} updates")
         return _Task(saved.done, parallel.replicate(saved.arrays), **saved.measured)
 
