@@ -53,10 +53,10 @@ def test_bytes_counts_masks_as_bits_and_as_the_paper_does(runs, tmp_path):
     assert result.returncode == 0, result.stderr
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line]
     assert rows == [
-        ["masks as bits", "8"],
-        ["all", "8"],
-        ["masks as sparse indices of 16 bits, two bytes a weight kept, as in the paper", "4"],
-        ["all with these in place of the bits", "4"],
+        ["masks as bits", "8,250,000"],
+        ["all", "8,250,000"],
+        ["masks as sparse indices of 16 bits, two bytes a weight kept, as in the paper", "4,000,000"],
+        ["all with these in place of the bits", "4,000,000"],
     ]
 
 
