@@ -164,31 +164,35 @@ def _listen(
     give_up: Callable[[], None] | None,
 ) -> None:
     terminated = -math.inf
-    while True:
-        if give_up and interruption.until < math.inf:
-            signals.settimeout(max(1e-3, interruption.until - time.monotonic()))
-        try:
-            number = signals.recv(1)
-        except TimeoutError:
-            number = None
-        if number == b"":
-            return
-        if number is not None:
-            if number[0] not in SIGNALS:
-                continue
-            if number[0] == signal.SIGTERM:
+    with contextlib.suppress(TimeoutError):
+        while number := _receive(signals, interruption.until if give_up else math.inf):
+            if number == signal.SIGTERM:
                 before, terminated = terminated, time.monotonic()
                 if terminated - before < _ECHO:
                     continue
                 if not interruption.times:
                     interruption.kind, interruption.until = Terminated, terminated + grace
-            interruption.times += 1
-            if interruption.times == 1:
-                announce(interruption.until - terminated)
-                continue
-        if give_up:
-            with _saving:
-                try:
-                    give_up()
-                finally:
-                    os._exit(status_of(interruption.kind()))
+            if number in SIGNALS:
+                interruption.times += 1
+                if interruption.times == 1:
+                    announce(interruption.until - terminated)
+                elif give_up:
+                    break
+        else:
+            return
+    assert give_up
+    with _saving:
+        try:
+            give_up()
+        finally:
+            os._exit(status_of(interruption.kind()))
+
+
+def _receive(signals: socket.socket, until: float) -> int:
+    """The number of the next signal; 0 if no more are to come.
+
+    Raises:
+        TimeoutError: if none came until then.
+    """
+    signals.settimeout(None if math.isinf(until) else max(1e-3, until - time.monotonic()))
+    return int.from_bytes(signals.recv(1), "little")
