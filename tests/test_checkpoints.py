@@ -9,16 +9,14 @@ import signal
 import jax
 import numpy as np
 import pytest
+from toys import abandons_coroutines
 
 from supsup_jax import UserError, checkpoints
 from supsup_jax.checkpoints import Checkpoints, Chunk
 
 RUN = {"experiment": {"seed": 1}, "inputs": {"image_shape": [2, 2, 1]}}
 
-# Where an array cannot be read, Orbax abandons coroutines, of which Python complains when it collects them.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine .* was never awaited:RuntimeWarning"
-)
+pytestmark = abandons_coroutines
 
 
 @pytest.fixture(autouse=True)

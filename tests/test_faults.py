@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 from test_scenarios import DATASET, OTHERS, dicts_without_saved
+from toys import abandons_coroutines
 
 from supsup_jax import atomic, interruption, launch, results, scenarios
 from supsup_jax.checkpoints import Checkpoints
@@ -29,10 +30,7 @@ EXPERIMENT = dataclasses.replace(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,)
 
 LONG = pytest.mark.long
 
-# Where an array cannot be written, Orbax abandons coroutines, of which Python complains when it collects them.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine .* was never awaited:RuntimeWarning"
-)
+pytestmark = abandons_coroutines
 
 
 def run(folder, fault=None, task=2):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from toys import batch_norm_net
+from toys import abandons_coroutines, batch_norm_net
 
 import supsup_jax
 from supsup_jax import (
@@ -153,10 +153,7 @@ def test_a_task_that_was_interrupted_is_gone_on_with_where_it_was(whole, images,
     assert not any((tmp_path / "unfinished").iterdir())
 
 
-# Where an array cannot be read, Orbax abandons coroutines, of which Python complains when it collects them.
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine .* was never awaited:RuntimeWarning"
-)
+@abandons_coroutines
 def test_what_was_saved_of_an_unfinished_task_must_be_whole(images, tmp_path):
     def interrupt(report):
         if report.message.startswith("task 0: 2 of"):

@@ -4,12 +4,18 @@ import re
 
 import jax
 import numpy as np
+import pytest
 from flax import linen as nn
 
 from supsup_jax.data import Dataset, Split
 from supsup_jax.experiment import Experiment
 from supsup_jax.networks import Network
 from supsup_jax.networks.layers import BatchNorm
+
+abandons_coroutines = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine .* was never awaited:RuntimeWarning"
+)
+"""Orbax does so where an array cannot be read or written, and Python complains of it when it collects them."""
 
 
 class ConvNet(nn.Module):
