@@ -16,6 +16,21 @@ from supsup_jax import figures, inference, launch
 from supsup_jax.experiment import Experiment
 from supsup_jax.scenarios import Outcome
 
+EXPERIMENT = Experiment(
+    name="quickstart",
+    dataset="digits",
+    network="LeNet",
+    features=100,
+    num_tasks=25,
+    steps=500,
+    batch_size=32,
+    learning_rate=1e-3,
+    objective="entropy",
+    search="one_shot",
+    images_per_task=360,
+    eval_at=(5, 10, 15, 20, 25),
+)
+
 SHOWN = (0, 11, 24)
 """Tasks of which the picture shows an image's α-derivatives."""
 
@@ -49,22 +64,5 @@ def draw(outcome: Outcome) -> None:
 
 
 if __name__ == "__main__":
-    outcomes = launch.main(
-        Experiment(
-            name="quickstart",
-            dataset="digits",
-            network="LeNet",
-            features=100,
-            num_tasks=25,
-            steps=500,
-            batch_size=32,
-            learning_rate=1e-3,
-            objective="entropy",
-            search="one_shot",
-            images_per_task=360,
-            eval_at=(5, 10, 15, 20, 25),
-        ),
-        description=__doc__,
-    )
-    for outcome in outcomes:
+    for outcome in launch.main(EXPERIMENT, __doc__):
         draw(outcome)

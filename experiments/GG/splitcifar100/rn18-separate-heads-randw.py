@@ -13,6 +13,7 @@ from pathlib import Path
 from supsup_jax import launch
 from supsup_jax.settings import load_experiment
 
+EXPERIMENT = load_experiment(Path(__file__).parent / "configs/rn18-separate-heads-randw.yaml")
+
 if __name__ == "__main__":
-    config = Path(__file__).parent / "configs/rn18-separate-heads-randw.yaml"
-    launch.main(load_experiment(config), description=__doc__)
+    launch.main(EXPERIMENT, __doc__)

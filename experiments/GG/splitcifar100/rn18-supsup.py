@@ -14,6 +14,7 @@ from pathlib import Path
 from supsup_jax import launch
 from supsup_jax.settings import load_experiment
 
+EXPERIMENT = load_experiment(Path(__file__).parent / "configs/rn18-supsup.yaml")
+
 if __name__ == "__main__":
-    config = Path(__file__).parent / "configs/rn18-supsup.yaml"
-    launch.main(load_experiment(config), description=__doc__, sparsities=(1, 2, 4, 8, 16, 32))
+    launch.main(EXPERIMENT, __doc__, sparsities=(1, 2, 4, 8, 16, 32))

@@ -11,25 +11,24 @@ Expect:     5 minutes on two CPU cores. Task given: 94.3 % after 2 tasks, 92.2 %
 from supsup_jax import launch
 from supsup_jax.experiment import Experiment
 
+EXPERIMENT = Experiment(
+    name="GNu/MNISTRotate/batche",
+    dataset="mnist",
+    benchmark="RotatedMNIST",
+    network="FC1024",
+    features=200,
+    num_tasks=36,
+    steps=1000,
+    batch_size=128,
+    method="BatchE",
+    initializer="kaiming_normal",
+    optimizer="Adam",
+    learning_rate=1e-2,
+    weights_learning_rate=1e-4,
+    objective="entropy",
+    search="exhaustive",
+    eval_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
+)
+
 if __name__ == "__main__":
-    launch.main(
-        Experiment(
-            name="GNu/MNISTRotate/batche",
-            dataset="mnist",
-            benchmark="RotatedMNIST",
-            network="FC1024",
-            features=200,
-            num_tasks=36,
-            steps=1000,
-            batch_size=128,
-            method="BatchE",
-            initializer="kaiming_normal",
-            optimizer="Adam",
-            learning_rate=1e-2,
-            weights_learning_rate=1e-4,
-            objective="entropy",
-            search="exhaustive",
-            eval_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
-        ),
-        description=__doc__,
-    )
+    launch.main(EXPERIMENT, __doc__)

@@ -11,22 +11,21 @@ Expect:     19 minutes on two CPU cores, with other work beside it. Task given: 
 from supsup_jax import launch
 from supsup_jax.experiment import Experiment
 
+EXPERIMENT = Experiment(
+    name="GNu/MNISTRotate/psp",
+    dataset="mnist",
+    benchmark="RotatedMNIST",
+    network="FC1024",
+    features=200,
+    num_tasks=36,
+    steps=1000,
+    batch_size=128,
+    method="PSP",
+    initializer="xavier_normal",
+    weights_learning_rate=1e-4,
+    scenario="GG",
+    eval_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
+)
+
 if __name__ == "__main__":
-    launch.main(
-        Experiment(
-            name="GNu/MNISTRotate/psp",
-            dataset="mnist",
-            benchmark="RotatedMNIST",
-            network="FC1024",
-            features=200,
-            num_tasks=36,
-            steps=1000,
-            batch_size=128,
-            method="PSP",
-            initializer="xavier_normal",
-            weights_learning_rate=1e-4,
-            scenario="GG",
-            eval_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
-        ),
-        description=__doc__,
-    )
+    launch.main(EXPERIMENT, __doc__)

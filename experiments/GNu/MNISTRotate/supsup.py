@@ -11,23 +11,22 @@ Expect:     46 minutes on two CPU cores, 37 of them for the evaluations. Task in
 from supsup_jax import launch
 from supsup_jax.experiment import Experiment
 
+EXPERIMENT = Experiment(
+    name="GNu/MNISTRotate/supsup",
+    dataset="mnist",
+    benchmark="RotatedMNIST",
+    network="FC1024",
+    features=200,
+    num_tasks=36,
+    steps=1000,
+    batch_size=128,
+    method="SupSup",
+    learning_rate=1e-4,
+    objective="entropy",
+    search="binary",
+    images_per_pick=128,
+    eval_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
+)
+
 if __name__ == "__main__":
-    launch.main(
-        Experiment(
-            name="GNu/MNISTRotate/supsup",
-            dataset="mnist",
-            benchmark="RotatedMNIST",
-            network="FC1024",
-            features=200,
-            num_tasks=36,
-            steps=1000,
-            batch_size=128,
-            method="SupSup",
-            learning_rate=1e-4,
-            objective="entropy",
-            search="binary",
-            images_per_pick=128,
-            eval_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
-        ),
-        description=__doc__,
-    )
+    launch.main(EXPERIMENT, __doc__)

@@ -12,22 +12,21 @@ Expect:     8 minutes on two CPU cores and 300 MB of disk (estimated; the full r
 from supsup_jax import launch
 from supsup_jax.experiment import Experiment
 
+EXPERIMENT = Experiment(
+    name="GNu/MNISTRotate/upper_bound",
+    dataset="mnist",
+    benchmark="RotatedMNIST",
+    network="FC1024",
+    features=200,
+    num_tasks=36,
+    steps=1000,
+    batch_size=128,
+    method="UpperBound",
+    initializer="kaiming_normal",
+    learning_rate=1e-4,
+    scenario="GG",
+    eval_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
+)
+
 if __name__ == "__main__":
-    launch.main(
-        Experiment(
-            name="GNu/MNISTRotate/upper_bound",
-            dataset="mnist",
-            benchmark="RotatedMNIST",
-            network="FC1024",
-            features=200,
-            num_tasks=36,
-            steps=1000,
-            batch_size=128,
-            method="UpperBound",
-            initializer="kaiming_normal",
-            learning_rate=1e-4,
-            scenario="GG",
-            eval_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
-        ),
-        description=__doc__,
-    )
+    launch.main(EXPERIMENT, __doc__)

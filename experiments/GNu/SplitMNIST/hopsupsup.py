@@ -12,25 +12,24 @@ Expect:     12 seconds a seed on two CPU cores. 98.8 % where all masks are recov
 from supsup_jax import launch
 from supsup_jax.experiment import Experiment
 
+EXPERIMENT = Experiment(
+    name="GNu/SplitMNIST/hopsupsup",
+    dataset="mnist",
+    benchmark="SplitMNIST",
+    network="BNNet",
+    features=10,
+    num_tasks=5,
+    steps=99,
+    batch_size=128,
+    test_batch_size=64,
+    method="HopSupSup",
+    optimizer="SGD",
+    learning_rate=0.1,
+    momentum=0.9,
+    weight_decay=1e-4,
+    search="recovery",
+    gamma=0.0015,
+)
+
 if __name__ == "__main__":
-    launch.main(
-        Experiment(
-            name="GNu/SplitMNIST/hopsupsup",
-            dataset="mnist",
-            benchmark="SplitMNIST",
-            network="BNNet",
-            features=10,
-            num_tasks=5,
-            steps=99,
-            batch_size=128,
-            test_batch_size=64,
-            method="HopSupSup",
-            optimizer="SGD",
-            learning_rate=0.1,
-            momentum=0.9,
-            weight_decay=1e-4,
-            search="recovery",
-            gamma=0.0015,
-        ),
-        description=__doc__,
-    )
+    launch.main(EXPERIMENT, __doc__)

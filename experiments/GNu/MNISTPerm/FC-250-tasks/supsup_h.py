@@ -11,20 +11,19 @@ Expect:     1.5 hours on two CPU cores, estimated from 10 tasks, which take 2.6 
 from supsup_jax import launch
 from supsup_jax.experiment import Experiment
 
+EXPERIMENT = Experiment(
+    name="GNu/MNISTPerm/FC-250-tasks/supsup_h",
+    dataset="mnist",
+    network="FC1024",
+    features=500,
+    num_tasks=250,
+    steps=1000,
+    batch_size=128,
+    learning_rate=1e-4,
+    objective="entropy",
+    search="one_shot",
+    eval_at=(10, 50, 100, 150, 200, 250),
+)
+
 if __name__ == "__main__":
-    launch.main(
-        Experiment(
-            name="GNu/MNISTPerm/FC-250-tasks/supsup_h",
-            dataset="mnist",
-            network="FC1024",
-            features=500,
-            num_tasks=250,
-            steps=1000,
-            batch_size=128,
-            learning_rate=1e-4,
-            objective="entropy",
-            search="one_shot",
-            eval_at=(10, 50, 100, 150, 200, 250),
-        ),
-        description=__doc__,
-    )
+    launch.main(EXPERIMENT, __doc__)

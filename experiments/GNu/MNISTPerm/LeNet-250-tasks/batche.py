@@ -11,24 +11,23 @@ Expect:     7 minutes on two CPU cores. Task given: 88.6 % after 10 tasks (paper
 from supsup_jax import launch
 from supsup_jax.experiment import Experiment
 
+EXPERIMENT = Experiment(
+    name="GNu/MNISTPerm/LeNet-250-tasks/batche",
+    dataset="mnist",
+    network="LeNet",
+    features=100,
+    num_tasks=250,
+    steps=1000,
+    batch_size=128,
+    method="BatchE",
+    initializer="kaiming_normal",
+    optimizer="Adam",
+    learning_rate=1e-2,
+    weights_learning_rate=1e-4,
+    objective="entropy",
+    search="exhaustive",
+    eval_at=(10, 50, 100, 150, 200, 250),
+)
+
 if __name__ == "__main__":
-    launch.main(
-        Experiment(
-            name="GNu/MNISTPerm/LeNet-250-tasks/batche",
-            dataset="mnist",
-            network="LeNet",
-            features=100,
-            num_tasks=250,
-            steps=1000,
-            batch_size=128,
-            method="BatchE",
-            initializer="kaiming_normal",
-            optimizer="Adam",
-            learning_rate=1e-2,
-            weights_learning_rate=1e-4,
-            objective="entropy",
-            search="exhaustive",
-            eval_at=(10, 50, 100, 150, 200, 250),
-        ),
-        description=__doc__,
-    )
+    launch.main(EXPERIMENT, __doc__)

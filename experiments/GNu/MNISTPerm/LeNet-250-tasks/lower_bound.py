@@ -11,21 +11,20 @@ Expect:     8 minutes on two CPU cores. 73 % after 10 tasks, 16 % after 250.
 from supsup_jax import launch
 from supsup_jax.experiment import Experiment
 
+EXPERIMENT = Experiment(
+    name="GNu/MNISTPerm/LeNet-250-tasks/lower_bound",
+    dataset="mnist",
+    network="LeNet",
+    features=100,
+    num_tasks=250,
+    steps=1000,
+    batch_size=128,
+    method="LowerBound",
+    initializer="kaiming_normal",
+    weights_learning_rate=1e-4,
+    scenario="GG",
+    eval_at=(10, 50, 100, 150, 200, 250),
+)
+
 if __name__ == "__main__":
-    launch.main(
-        Experiment(
-            name="GNu/MNISTPerm/LeNet-250-tasks/lower_bound",
-            dataset="mnist",
-            network="LeNet",
-            features=100,
-            num_tasks=250,
-            steps=1000,
-            batch_size=128,
-            method="LowerBound",
-            initializer="kaiming_normal",
-            weights_learning_rate=1e-4,
-            scenario="GG",
-            eval_at=(10, 50, 100, 150, 200, 250),
-        ),
-        description=__doc__,
-    )
+    launch.main(EXPERIMENT, __doc__)

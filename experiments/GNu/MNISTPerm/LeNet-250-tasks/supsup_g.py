@@ -10,20 +10,19 @@ Expect:     10 minutes on two CPU cores. Task inferred: 93.8 % after 10 tasks (p
 from supsup_jax import launch
 from supsup_jax.experiment import Experiment
 
+EXPERIMENT = Experiment(
+    name="GNu/MNISTPerm/LeNet-250-tasks/supsup_g",
+    dataset="mnist",
+    network="LeNet",
+    features=100,
+    num_tasks=250,
+    steps=1000,
+    batch_size=128,
+    learning_rate=1e-4,
+    objective="superfluous",
+    search="one_shot",
+    eval_at=(10, 50, 100, 150, 200, 250),
+)
+
 if __name__ == "__main__":
-    launch.main(
-        Experiment(
-            name="GNu/MNISTPerm/LeNet-250-tasks/supsup_g",
-            dataset="mnist",
-            network="LeNet",
-            features=100,
-            num_tasks=250,
-            steps=1000,
-            batch_size=128,
-            learning_rate=1e-4,
-            objective="superfluous",
-            search="one_shot",
-            eval_at=(10, 50, 100, 150, 200, 250),
-        ),
-        description=__doc__,
-    )
+    launch.main(EXPERIMENT, __doc__)

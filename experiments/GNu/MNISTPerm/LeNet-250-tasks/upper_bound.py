@@ -10,21 +10,20 @@ Expect:     5 minutes on two CPU cores. 95.3 % after 10 and after 250 tasks (pap
 from supsup_jax import launch
 from supsup_jax.experiment import Experiment
 
+EXPERIMENT = Experiment(
+    name="GNu/MNISTPerm/LeNet-250-tasks/upper_bound",
+    dataset="mnist",
+    network="LeNet",
+    features=100,
+    num_tasks=250,
+    steps=1000,
+    batch_size=128,
+    method="UpperBound",
+    initializer="kaiming_normal",
+    learning_rate=1e-4,
+    scenario="GG",
+    eval_at=(10, 50, 100, 150, 200, 250),
+)
+
 if __name__ == "__main__":
-    launch.main(
-        Experiment(
-            name="GNu/MNISTPerm/LeNet-250-tasks/upper_bound",
-            dataset="mnist",
-            network="LeNet",
-            features=100,
-            num_tasks=250,
-            steps=1000,
-            batch_size=128,
-            method="UpperBound",
-            initializer="kaiming_normal",
-            learning_rate=1e-4,
-            scenario="GG",
-            eval_at=(10, 50, 100, 150, 200, 250),
-        ),
-        description=__doc__,
-    )
+    launch.main(EXPERIMENT, __doc__)

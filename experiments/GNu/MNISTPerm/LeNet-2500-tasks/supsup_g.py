@@ -11,20 +11,19 @@ Expect:     6 hours on two CPU cores, estimated from 10 tasks, which take 33 sec
 from supsup_jax import launch
 from supsup_jax.experiment import Experiment
 
+EXPERIMENT = Experiment(
+    name="GNu/MNISTPerm/LeNet-2500-tasks/supsup_g",
+    dataset="mnist",
+    network="LeNet",
+    features=500,
+    num_tasks=2500,
+    steps=1000,
+    batch_size=128,
+    learning_rate=1e-4,
+    objective="superfluous",
+    search="one_shot",
+    eval_at=(10, 500, 1000, 1500, 2000, 2500),
+)
+
 if __name__ == "__main__":
-    launch.main(
-        Experiment(
-            name="GNu/MNISTPerm/LeNet-2500-tasks/supsup_g",
-            dataset="mnist",
-            network="LeNet",
-            features=500,
-            num_tasks=2500,
-            steps=1000,
-            batch_size=128,
-            learning_rate=1e-4,
-            objective="superfluous",
-            search="one_shot",
-            eval_at=(10, 500, 1000, 1500, 2000, 2500),
-        ),
-        description=__doc__,
-    )
+    launch.main(EXPERIMENT, __doc__)

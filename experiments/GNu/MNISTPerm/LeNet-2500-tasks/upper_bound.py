@@ -11,21 +11,20 @@ Expect:     50 minutes on two CPU cores and 3.2 GB of disk (estimated; the full 
 from supsup_jax import launch
 from supsup_jax.experiment import Experiment
 
+EXPERIMENT = Experiment(
+    name="GNu/MNISTPerm/LeNet-2500-tasks/upper_bound",
+    dataset="mnist",
+    network="LeNet",
+    features=500,
+    num_tasks=2500,
+    steps=1000,
+    batch_size=128,
+    method="UpperBound",
+    initializer="kaiming_normal",
+    learning_rate=1e-4,
+    scenario="GG",
+    eval_at=(10, 500, 1000, 1500, 2000, 2500),
+)
+
 if __name__ == "__main__":
-    launch.main(
-        Experiment(
-            name="GNu/MNISTPerm/LeNet-2500-tasks/upper_bound",
-            dataset="mnist",
-            network="LeNet",
-            features=500,
-            num_tasks=2500,
-            steps=1000,
-            batch_size=128,
-            method="UpperBound",
-            initializer="kaiming_normal",
-            learning_rate=1e-4,
-            scenario="GG",
-            eval_at=(10, 500, 1000, 1500, 2000, 2500),
-        ),
-        description=__doc__,
-    )
+    launch.main(EXPERIMENT, __doc__)
