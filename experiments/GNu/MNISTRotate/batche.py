@@ -1,4 +1,4 @@
-"""MNISTRotate, 36 tasks 10 degrees apart, FC 1024-1024 with 200 outputs: BatchE.
+"""MNISTRotate, 36 tasks 10 degrees apart, FC 1024-1024 with 10 outputs: BatchE.
 
 Reproduces: the BatchE (GG) curve of Figure 6 (Figure 5 of the camera-ready).
 
@@ -16,7 +16,7 @@ EXPERIMENT = Experiment(
     dataset="mnist",
     benchmark="RotatedMNIST",
     network="FC1024",
-    features=200,
+    features=10,
     num_tasks=36,
     steps=1000,
     batch_size=128,

@@ -1,4 +1,4 @@
-"""MNISTPerm, 250 tasks, FC 1024-1024 with 500 outputs: BatchE.
+"""MNISTPerm, 250 tasks, FC 1024-1024 with 10 outputs: BatchE.
 
 Reproduces: the BatchE (GG) curve of Figure 4, right (Figure 3 of the camera-ready).
 
@@ -15,7 +15,7 @@ EXPERIMENT = Experiment(
     name="GNu/MNISTPerm/FC-250-tasks/batche",
     dataset="mnist",
     network="FC1024",
-    features=500,
+    features=10,
     num_tasks=250,
     steps=1000,
     batch_size=128,

@@ -1,4 +1,4 @@
-"""MNISTPerm, 250 tasks, FC 1024-1024 with 500 outputs: PSP.
+"""MNISTPerm, 250 tasks, FC 1024-1024 with 10 outputs: PSP.
 
 Reproduces: the PSP (GG) curve of Figure 4, right (Figure 3 of the camera-ready).
 
@@ -15,7 +15,7 @@ EXPERIMENT = Experiment(
     name="GNu/MNISTPerm/FC-250-tasks/psp",
     dataset="mnist",
     network="FC1024",
-    features=500,
+    features=10,
     num_tasks=250,
     steps=1000,
     batch_size=128,

@@ -1,4 +1,4 @@
-"""MNISTPerm, 250 tasks, LeNet 300-100 with 100 outputs: PSP.
+"""MNISTPerm, 250 tasks, LeNet 300-100 with 10 outputs: PSP.
 
 Reproduces: the PSP (GG) curve of Figure 4, left (Figure 3 of the camera-ready).
 
@@ -15,7 +15,7 @@ EXPERIMENT = Experiment(
     name="GNu/MNISTPerm/LeNet-250-tasks/psp",
     dataset="mnist",
     network="LeNet",
-    features=100,
+    features=10,
     num_tasks=250,
     steps=1000,
     batch_size=128,
