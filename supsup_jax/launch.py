@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -15,7 +16,7 @@ from supsup_jax import atomic, backend, data, figures, hosts, interruption, para
 from supsup_jax.cluster import Cluster, Jobs
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.options import Options, parse
+from supsup_jax.options import Options, Request, parse
 from supsup_jax.scenarios import Outcome, loop_of
 from supsup_jax.settings import read_run, write_run
 
@@ -64,16 +65,20 @@ def _in_one_line(message: str) -> SystemExit:
 
 
 @ends_in_one_line()
-def main(experiment: Experiment, description: str | None, sparsities: tuple[float | int, ...] = ()) -> list[Outcome]:
+def main(
+    experiment: Experiment, description: str | None, *, shares_run: bool = False, **sweep: Sequence[Any]
+) -> list[Outcome]:
     """Runs an experiment as the command line says; a script's only call.
 
-    A single run goes on in this process. Several, for seeds and sparsities, go each to the next free set of devices in
-    a process of its own, or to a cluster.
+    A single run goes on in this process. Several, for seeds and values of settings, go each to the next free set of
+    devices in a process of its own, or to a cluster.
 
     Args:
         experiment: the settings that the script stands for; the command line may change any.
         description: shown by `--help`.
-        sparsities: values of `er_scale`, a run each.
+        shares_run: whether a run of these settings that exists is resumed, or shown if it is finished, since other
+            scripts use it too.
+        sweep: values of settings, such as `er_scale=(8, 16)`: a run for each combination.
 
     Returns:
         The finished run, if it was a single one.
@@ -82,10 +87,12 @@ def main(experiment: Experiment, description: str | None, sparsities: tuple[floa
         SystemExit: with status 1 if a run of several failed, 2 after an error of the user's, 130 after Ctrl-C, 143
             after SIGTERM.
     """
-    experiments, options, cluster = parse(experiment, description, sparsities)
+    request = parse(experiment, description, sweep)
+    experiments, options, cluster, _ = request
+    places = _Places(request, shares_run)
     backend.keep_compiled()
     if len(experiments) > 1 or options.gpu_sets or cluster.cluster:
-        _sweep(experiments, options, cluster)
+        _sweep(experiments, options, cluster, places)
         return []
     (experiment,) = experiments
     _prepare_devices(experiment)
@@ -96,8 +103,7 @@ def main(experiment: Experiment, description: str | None, sparsities: tuple[floa
     with contextlib.ExitStack() as stack:
 
         def folder() -> str:
-            folder = _earlier_folder(experiment, options) if options.resume else None
-            folder = folder or _new_folder(experiment, options)
+            folder = places.earlier(experiment) or places.new(experiment)
             stack.enter_context(atomic.alone(folder))
             write_run(folder, experiment, dataset, vars(options))
             return str(folder)
@@ -185,7 +191,7 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     return outcome
 
 
-def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster) -> None:
+def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster, places: "_Places") -> None:
     """Runs experiments each in a process of its own, or on a cluster, and waits for them.
 
     Raises:
@@ -201,8 +207,8 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     dataset = _load(experiments[0], options.data)
     for experiment in experiments:  # what does not fit is said before anything is written
         experiment.build(dataset)
-    earlier = [_earlier_folder(experiment, options) if options.resume else None for experiment in experiments]
-    folders = [folder or _new_folder(one, options) for one, folder in zip(experiments, earlier, strict=True)]
+    earlier = [places.earlier(experiment) for experiment in experiments]
+    folders = [folder or places.new(one) for one, folder in zip(experiments, earlier, strict=True)]
     members = [sweep.Member(folder, one.evaluations) for one, folder in zip(experiments, folders, strict=True)]
     for experiment, member in zip(experiments, members, strict=True):
         if member.state != "finished":
@@ -239,46 +245,62 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
         raise SystemExit(1)
 
 
-def _place(experiment: Experiment, options: Options) -> tuple[Path, str]:
-    """The folder above a run's, and the name of its own."""
-    sparsity = "" if experiment.er_scale is None else f"~sparsity={experiment.er_scale:g}"
-    task = "" if options.tasks is None else f"~task={experiment.first_task}"
-    return Path(os.path.expanduser(options.log_dir)) / experiment.name, f"seed={experiment.seed}{sparsity}{task}"
+class _Places:
+    """The folders of the runs that a command line asks for.
 
-
-def _new_folder(experiment: Experiment, options: Options) -> Path:
-    """Makes the folder of a new run.
-
-    Raises:
-        UserError: if it cannot be made.
+    Args:
+        request: what it asks for.
+        shares_run: whether an earlier run of the same settings is taken even without `--resume`.
     """
-    parent, name = _place(experiment, options)
-    try:
-        str(parent).encode()
-    except UnicodeEncodeError:  # Orbax would say so when something has been learned
-        raise UserError(f"--log-dir {options.log_dir!s} is not UTF-8; give another folder") from None
-    try:
-        return results.new_folder(parent, name)
-    except OSError as error:
-        reason = f"{error.filename}: {error.strerror}"
-        raise UserError(f"no run can be kept in --log-dir {options.log_dir} ({reason}); give another folder") from None
 
+    def __init__(self, request: Request, shares_run: bool):
+        self._options, self._swept, self._shares_run = request.options, request.swept, shares_run
 
-def _earlier_folder(experiment: Experiment, options: Options) -> Path | None:
-    """The newest run of the same settings; nothing if there is no run yet.
+    def _place(self, experiment: Experiment) -> tuple[Path, str]:
+        """The folder above a run's, and the name of its own."""
+        parts = [f"seed={experiment.seed}"]
+        if experiment.er_scale is not None:
+            parts.append(f"sparsity={experiment.er_scale:g}")
+        parts += [f"{name}={getattr(experiment, name)}" for name in self._swept]
+        if self._options.tasks is not None:
+            parts.append(f"task={experiment.first_task}")
+        return Path(os.path.expanduser(self._options.log_dir)) / experiment.name, "~".join(parts)
 
-    Raises:
-        UserError: if there are runs, but of other settings.
-    """
-    earlier = {}
-    for folder in results.existing_folders(*_place(experiment, options)):
-        if settings := results.read_settings(folder):  # a run without any ended before it began
-            earlier[folder] = experiment.differs_from(settings["experiment"])
-            if not earlier[folder]:
-                return folder
-    if earlier:
-        folder, differences = next(iter(earlier.items()))
-        raise UserError(
-            f"{folder} has other settings ({'; '.join(differences)}); use its settings, or start without --resume"
-        )
-    return None
+    def new(self, experiment: Experiment) -> Path:
+        """Makes the folder of a new run.
+
+        Raises:
+            UserError: if it cannot be made.
+        """
+        parent, name = self._place(experiment)
+        log_dir = self._options.log_dir
+        try:
+            str(parent).encode()
+        except UnicodeEncodeError:  # Orbax would say so when something has been learned
+            raise UserError(f"--log-dir {log_dir!s} is not UTF-8; give another folder") from None
+        try:
+            return results.new_folder(parent, name)
+        except OSError as error:
+            reason = f"{error.filename}: {error.strerror}"
+            raise UserError(f"no run can be kept in --log-dir {log_dir} ({reason}); give another folder") from None
+
+    def earlier(self, experiment: Experiment) -> Path | None:
+        """The newest run of the same settings, where one is to be resumed; `None` if there is no such run.
+
+        Raises:
+            UserError: if `--resume` was given and there are runs, but of other settings.
+        """
+        if not self._options.resume and not self._shares_run:
+            return None
+        others = {}
+        for folder in results.existing_folders(*self._place(experiment)):
+            if settings := results.read_settings(folder):  # a run without any ended before it began
+                others[folder] = experiment.differs_from(settings["experiment"])
+                if not others[folder]:
+                    return folder
+        if others and self._options.resume:
+            folder, differences = next(iter(others.items()))
+            raise UserError(
+                f"{folder} has other settings ({'; '.join(differences)}); use its settings, or start without --resume"
+            )
+        return None

@@ -14,9 +14,9 @@ DENSE = Experiment("script", "digits", num_tasks=9, steps=100)
 def parse(monkeypatch):
     """What a command line makes of the script's experiment."""
 
-    def parsed(*arguments, experiment=DENSE, sparsities=()):
+    def parsed(*arguments, experiment=DENSE, **sweep):
         monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
-        return options.parse(experiment, "A script.", sparsities)
+        return options.parse(experiment, "A script.", sweep)
 
     return parsed
 
@@ -71,34 +71,68 @@ def test_a_file_that_is_not_there_is_one_clear_error(tmp_path):
 def test_a_file_goes_before_the_script_and_the_command_line_before_the_file(parse, config):
     path = config("steps: 7\nmethod: HopSupSup\nnetwork: BNNet\nsearch: recovery\n")
     for given in ([f"--config={path}"], ["--config", path]):
-        ((experiment,), said, _) = parse("--num-tasks", 3, *given, "--attempts", 2, "--steps", 8)
+        ((experiment,), said, *_) = parse("--num-tasks", 3, *given, "--attempts", 2, "--steps", 8)
         assert (experiment.num_tasks, experiment.steps, experiment.batch_size) == (3, 8, DENSE.batch_size)
         assert (experiment.method, experiment.attempts) == ("HopSupSup", 2)
         assert said.config == path
 
 
 def test_seeds_and_sparsities_are_a_run_each(parse):
-    each = parse("--seeds", 2, sparsities=(1, 32)).experiments
+    each = parse("--seeds", 2, er_scale=(1, 32)).experiments
     assert [(one.er_scale, one.seed) for one in each] == [(1, 0), (1, 1), (32, 0), (32, 1)]
-    each = parse("--sparsity", 4, 0.5, sparsities=(1, 32)).experiments
+    each = parse("--sparsity", 4, 0.5, er_scale=(1, 32)).experiments
     assert [(one.er_scale, one.seed) for one in each] == [(4, 1), (0.5, 1)]
 
 
-def test_tasks_are_a_run_each(parse):
-    arguments = ["--tasks", "2:4", "--scenario", "GG", "--network", "LeNet"]
-    each = parse(*arguments, sparsities=(1, 32)).experiments
+def test_values_of_any_setting_are_a_run_each(parse, tmp_path):
+    sweep = {"network": ("LeNet", "FC1024"), "features": (25, 100)}
+    request = parse("--features", 30, 40, "--log-dir", tmp_path, **sweep)
+    assert [(one.network, one.features) for one in request.experiments] == [
+        ("LeNet", 30),
+        ("LeNet", 40),
+        ("FC1024", 30),
+        ("FC1024", 40),
+    ]
+    folder = launch._Places(request, False).new(request.experiments[1])
+    assert folder == tmp_path / "script/seed=1~network=LeNet~features=40"
+    with pytest.raises(UserError, match=r"--features has 30 twice"):
+        parse("--features", 30, 30, **sweep)
+    with pytest.raises(UserError, match=r"Lenet.*--network"):
+        parse("--network", "Lenet", **sweep)
+
+
+def test_a_shared_run_is_taken_where_there_is_one(parse, tmp_path):
+    digits, arguments = data.load_digits(), ["--log-dir", tmp_path]
+    request = parse(*arguments)
+    (experiment,) = request.experiments
+    shared = launch._Places(request, shares_run=True)
+    assert shared.earlier(experiment) is None
+    folder = shared.new(experiment)
+    write_run(folder, experiment, digits, vars(request.options))
+    assert shared.earlier(experiment) == folder
+    assert launch._Places(request, shares_run=False).earlier(experiment) is None
+
+    (longer,) = parse(*arguments, "--steps", 101).experiments
+    assert shared.earlier(longer) is None, "a run of other settings is left alone, and another one begins"
+    with pytest.raises(UserError, match="steps: 100 before, 101 now"):
+        launch._Places(parse(*arguments, "--resume"), shares_run=True).earlier(longer)
+
+
+def test_tasks_are_a_run_each(parse, tmp_path):
+    arguments = ["--tasks", "2:4", "--scenario", "GG", "--network", "LeNet", "--log-dir", tmp_path]
+    each = parse(*arguments, er_scale=(1, 32)).experiments
     assert [(one.er_scale, one.first_task, one.num_tasks) for one in each] == [
         (1, 2, 1),
         (1, 3, 1),
         (32, 2, 1),
         (32, 3, 1),
     ]
-    assert launch._place(each[1], parse(*arguments).options)[1] == "seed=1~sparsity=1~task=3"
+    assert launch._Places(parse(*arguments), False).new(each[1]).name == "seed=1~sparsity=1~task=3"
 
 
 def test_the_density_of_a_file_goes_before_those_of_the_script(parse, config):
     path = config("sparsity: 8")
-    assert [one.er_scale for one in parse("--config", path, sparsities=(1, 32)).experiments] == [8]
+    assert [one.er_scale for one in parse("--config", path, er_scale=(1, 32)).experiments] == [8]
     assert [one.er_scale for one in parse("--config", path).experiments] == [8]
     assert [one.er_scale for one in parse("--config", path, "--sparsity", 1, 2).experiments] == [1, 2]
 
@@ -106,20 +140,20 @@ def test_the_density_of_a_file_goes_before_those_of_the_script(parse, config):
 def test_without_sparsities_there_is_no_flag_for_them(parse, capsys):
     with pytest.raises(UserError, match="--sparsity"):
         parse("--sparsity", 3)
-    for sparsities in [(), (1, 32)]:
+    for sweep in ({}, {"er_scale": (1, 32)}):
         with pytest.raises(SystemExit):
-            parse("--help", sparsities=sparsities)
+            parse("--help", **sweep)
         shown = capsys.readouterr().out
-        assert ("--sparsity S [S ...]" in shown) == bool(sparsities)
+        assert ("--sparsity S [S ...]" in shown) == bool(sweep)
         assert "er-scale" not in shown
         with pytest.raises(UserError, match="--er-scale"):
-            parse("--er-scale", 3, sparsities=sparsities)
+            parse("--er-scale", 3, **sweep)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--sparsity"], "--sparsity has no numbers"),
+        (["--sparsity"], "--sparsity has no values; give one or more, such as --sparsity 16 32"),
         (["--sparsity", "0"], "--sparsity 0 is out of range"),
         (["--sparsity", "inf"], "--sparsity inf is out of range"),
         (["--sparsity", "2", "2.0"], "--sparsity has 2 twice"),
@@ -135,21 +169,22 @@ def test_without_sparsities_there_is_no_flag_for_them(parse, capsys):
 )
 def test_a_request_that_makes_no_sense_is_one_clear_error(parse, arguments, words):
     with pytest.raises(UserError, match=re.escape(words)) as error:
-        parse(*arguments, sparsities=(1, 32))
+        parse(*arguments, er_scale=(1, 32))
     assert "\n" not in str(error.value)
 
 
 def test_a_run_has_a_folder_of_its_seed_and_density_and_resuming_finds_it(tmp_path, parse):
     arguments = ["--log-dir", tmp_path, "--seeds", 2]
     digits = data.load_digits()
-    sparse, dense = parse(*arguments, sparsities=(0.5, 16)), parse(*arguments)
+    sparse, dense = parse(*arguments, er_scale=(0.5, 16)), parse(*arguments)
     names = []
     for request in (sparse, dense, sparse):
         for experiment in request.experiments:
-            folder = launch._new_folder(experiment, request.options)
+            places = launch._Places(request, shares_run=True)
+            folder = places.new(experiment)
             write_run(folder, experiment, digits, vars(request.options))
             names.append(str(folder.relative_to(tmp_path)))
-            assert launch._earlier_folder(experiment, request.options) == folder
+            assert places.earlier(experiment) == folder
     assert names == [
         "script/seed=0~sparsity=0.5",
         "script/seed=1~sparsity=0.5",
@@ -165,7 +200,7 @@ def test_a_run_has_a_folder_of_its_seed_and_density_and_resuming_finds_it(tmp_pa
 
 
 def test_settings_start_the_run_from_anywhere(tmp_path, parse, monkeypatch):
-    request = parse("--data", "data", sparsities=(16,))
+    request = parse("--data", "data", er_scale=(16,))
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path, request.experiments[0], data.load_digits(), vars(request.options))
     settings = results.read_settings(tmp_path)

@@ -17,4 +17,4 @@ from supsup_jax.settings import load_experiment
 EXPERIMENT = load_experiment(Path(__file__).parent / "configs/rn18-supsup-transfer.yaml")
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__, sparsities=(1, 2, 4, 8, 16, 32))
+    launch.main(EXPERIMENT, __doc__, er_scale=(1, 2, 4, 8, 16, 32))

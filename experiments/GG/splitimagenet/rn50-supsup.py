@@ -17,4 +17,4 @@ from supsup_jax.settings import load_experiment
 EXPERIMENT = load_experiment(Path(__file__).parent / "configs/rn50-supsup.yaml")
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__, sparsities=(8, 4, 16, 32))
+    launch.main(EXPERIMENT, __doc__, er_scale=(8, 4, 16, 32))
