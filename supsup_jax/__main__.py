@@ -13,6 +13,7 @@ def main() -> None:
     """Does what the command line says."""
     with complaints_as_errors():
         command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="python -m supsup_jax", description=__doc__)
+    backend.use_one_blas_thread()
     backend.keep_compiled()
     command.run()
 

@@ -36,6 +36,15 @@ def memory(device: Any) -> int:
     return (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
 
 
+def use_one_blas_thread() -> None:
+    """Has LAPACK compute on the thread that calls it; call it before JAX calls LAPACK.
+
+    Every device has a core already, and the threads of OpenBLAS wait actively for each other: where other work has
+    their cores, the QR decomposition of a rotation of PSP takes ten times as long.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def keep_compiled() -> None:
     """Keeps what is compiled on disk, for later processes; call it before JAX compiles anything.
 

@@ -90,6 +90,7 @@ def main(
     request = parse(experiment, description, sweep)
     experiments, options, cluster, _ = request
     places = _Places(request, shares_run)
+    backend.use_one_blas_thread()
     backend.keep_compiled()
     if len(experiments) > 1 or options.gpu_sets or cluster.cluster:
         _sweep(experiments, options, cluster, places)

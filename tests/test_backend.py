@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from supsup_jax import backend
 from supsup_jax.backend import num_bytes
 
 
@@ -21,6 +22,15 @@ def compiled_files(cache: Path, **more: str) -> list[Path]:
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout + done.stderr == ""
     return sorted(cache.rglob("jit_*")) if cache.is_dir() else []
+
+
+def test_lapack_has_one_thread_unless_the_user_says_otherwise(monkeypatch):
+    for said, kept in ((None, "1"), ("3", "3")):
+        monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+        if said:
+            monkeypatch.setenv("OPENBLAS_NUM_THREADS", said)
+        backend.use_one_blas_thread()
+        assert os.environ["OPENBLAS_NUM_THREADS"] == kept
 
 
 def test_what_is_compiled_is_kept_for_the_next_process(tmp_path):
