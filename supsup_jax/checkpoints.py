@@ -27,7 +27,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from supsup_jax import hosts, interruption
+from supsup_jax import formats, hosts, interruption
 from supsup_jax.errors import UserError, reason
 
 FORMAT = 3
@@ -268,7 +268,7 @@ class Checkpoints:
             if plain.pop("follows", self._last) != self._last:  # the first of format 3 do not say it
                 raise _unusable(step, "it does not follow the step before it: one of them is another's")
             self._last = digest
-            records.append(plain)
+            records.append(plain | {"experiment": formats.upgraded(plain["experiment"])})
         return records
 
     def save_unfinished(self, unfinished: Unfinished) -> None:

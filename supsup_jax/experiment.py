@@ -1,6 +1,7 @@
 """Everything that decides what a run computes, in one frozen dataclass."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from supsup_jax.discovery import Rule
 from supsup_jax.errors import UserError
 from supsup_jax.evaluation import Protocol
 from supsup_jax.inference import Inference
-from supsup_jax.optimizers import SGD, Adam, Cosine, Optimizer, RMSprop
+from supsup_jax.optimizers import SGD, Adam, Cosine, Optimizer, RMSprop, Schedule, Warmup
 from supsup_jax.recovery import Recovery
 
 # What arrays of 32 bits can hold, in which all is computed.
@@ -51,15 +52,19 @@ _INITIALIZERS = {
     "signed_constant": networks.signed_constant,
     "kaiming_normal": networks.kaiming_normal,
     "kaiming_uniform": networks.kaiming_uniform,
+    "pytorch_default": networks.pytorch_default,
+    "unsigned_constant": networks.unsigned_constant,
+    "xavier_constant": networks.xavier_constant,
     "xavier_normal": networks.xavier_normal,
+    "glorot_uniform": networks.glorot_uniform,
     "stored": networks.signed_constant,  # of which the shapes alone are used
 }
 _SEARCHES = {"one_shot": inference.one_shot, "binary": inference.binary, "exhaustive": inference.exhaustive}
 
 
-def inference_by(search: str, objective: str, num_classes: int) -> Inference:
+def inference_by(search: str, objective: str, num_classes: int, log_base: int = 2) -> Inference:
     """A search and an objective by their names, for networks whose first outputs stand for so many classes."""
-    return Inference(_SEARCHES[search], _objective(objective, num_classes))
+    return Inference(_SEARCHES[search], _objective(objective, num_classes), log_base)
 
 
 def _objective(name: str, num_classes: int) -> inference.Objective:
@@ -136,10 +141,19 @@ class Experiment:
     """SplitImageNet: shorter side to which images are reduced once, before training cuts out of them; by default
     256/224 of --image-size."""
 
-    initializer: Literal["signed_constant", "kaiming_normal", "kaiming_uniform", "xavier_normal", "stored"] = (
-        "signed_constant"
-    )
-    """How the weights are drawn; stored: they lie in the checkpoints of a run that was imported."""
+    initializer: Literal[
+        "signed_constant",
+        "unsigned_constant",
+        "kaiming_normal",
+        "kaiming_uniform",
+        "pytorch_default",
+        "xavier_constant",
+        "xavier_normal",
+        "glorot_uniform",
+        "stored",
+    ] = "signed_constant"
+    """How the weights are drawn: the original's names, whose `default` is pytorch_default here; stored: they lie in the
+    checkpoints of a run that was imported."""
 
     random_weights: bool = False
     """BatchE, SeparateHeads: whether the shared weights are never trained ("Rand W")."""
@@ -150,6 +164,9 @@ class Experiment:
     er_scale: float | None = None
     """SupSup: a layer of O outputs and I inputs keeps the fraction min(0.5, s (O + I) / (O I kh kw)) of its weights,
     those with the largest scores by magnitude; more is denser. By default those with scores of at least 0."""
+
+    density: float | None = None
+    """SupSup: the fraction of its weights that every layer keeps, those with the largest scores by magnitude."""
 
     scenario: Literal["GG", "GNu", "GNs", "NNs"] = "GNu"
     """Whether task identity is Given or Not in training, and in inference; u: a wrong task cannot give a right answer,
@@ -187,7 +204,7 @@ class Experiment:
     """The step sizes over a task's updates; the cosine is stepped once an epoch."""
 
     warmup_epochs: int = 0
-    """Epochs over which the step size grows linearly, before --schedule cosine takes it down over the rest."""
+    """Epochs over which the step size grows linearly, before it stays or --schedule cosine takes it down."""
 
     batch_size: int = 128
     """Images an update."""
@@ -217,6 +234,9 @@ class Experiment:
     search: Literal["one_shot", "binary", "exhaustive", "recovery"] = "one_shot"
     """How task inference searches: one gradient; rounds that each keep the better half; every task tried; a mask
     recovered from HopSupSup's memory."""
+
+    log_base: int = 2
+    """The binary search keeps one in so many of the tasks in every round."""
 
     gamma: float = 1.5e-3
     """Weight of the memory's energy in a recovery."""
@@ -279,8 +299,13 @@ class Experiment:
         if self.network == "BNNet" and self.scenario != "GG" and self.method != "HopSupSup":
             raise UserError("--network BNNet needs whole batches of one task: --method HopSupSup, or --scenario GG")
         masked = self.method in ("SupSup", "Transfer")
-        if self.er_scale is not None and not masked:
-            raise UserError(f"--sparsity is for --method SupSup or Transfer; {self.method} has no such masks")
+        for option, value in (("sparsity", self.er_scale), ("density", self.density)):
+            if value is not None and not masked:
+                raise UserError(f"--{option} is for --method SupSup or Transfer; {self.method} has no such masks")
+        if self.density is not None and self.er_scale is not None:
+            raise UserError(f"--density {self.density:g} and --sparsity both say what masks keep; give one of them")
+        if self.density is not None and self.density > 1:
+            raise UserError(f"--density {self.density:g} is out of range; give a fraction above 0, at most 1")
         if self.affine and (self.network not in _RESNETS or masked):
             raise UserError("--affine is for ResNets, and not with the masks of --method SupSup or Transfer")
         if self.dtype != "float32" and self.network not in _IMAGENET_RESNETS:
@@ -295,8 +320,6 @@ class Experiment:
             raise UserError("--dataset imagenet needs --scenario GG, and another method than PSP")
         if self.sync_bn and not self.shares_batches:
             raise UserError("--sync-bn is for --dataset imagenet, where devices share batches")
-        if self.warmup_epochs and self.schedule != "cosine":
-            raise UserError("--warmup-epochs comes before --schedule cosine; give that as well, or leave it out")
         if self.first_task and (self.scenario != "GG" or self.make_method("").in_turn(0) or self.in_turn):
             raise UserError(
                 f"--first-task {self.first_task}: tasks of {self.method} in scenario {self.scenario} need those before "
@@ -315,6 +338,8 @@ class Experiment:
             raise UserError("--scenario NNs needs --method SupSup, and --search one_shot or binary")
         if self.method == "LowerBound" and self.scenario != "GG":
             raise UserError("--method LowerBound has one network for all tasks: nothing to infer; use --scenario GG")
+        if self.log_base < 2:
+            raise UserError(f"--log-base {self.log_base} is out of range; give at least 2")
         if self.scenario != "GG" and self.objective == "maximum" and self.search != "exhaustive":
             raise UserError(f"--objective maximum is for --search exhaustive; {self.search} takes entropy")
 
@@ -327,6 +352,11 @@ class Experiment:
     def shorter_side(self) -> int:
         """The shorter side to which the images of SplitImageNet are reduced."""
         return self.cache_size or round(self.image_size * 256 / 224)
+
+    @property
+    def keeps_largest(self) -> bool:
+        """Whether a mask keeps a number of weights, those with the largest scores; else those with scores above 0."""
+        return self.er_scale is not None or self.density is not None
 
     @property
     def shares_batches(self) -> bool:
@@ -378,8 +408,10 @@ class Experiment:
             )
         epochs = -(-steps // per_epoch)
         if self.warmup_epochs >= epochs:
-            raise UserError(f"--warmup-epochs {self.warmup_epochs} leaves none of {epochs} epochs for the cosine")
-        schedule = Cosine(epochs, per_epoch, self.warmup_epochs) if self.schedule == "cosine" else None
+            raise UserError(f"--warmup-epochs {self.warmup_epochs} leaves none of {epochs} epochs for the rest")
+        schedule = Warmup(self.warmup_epochs, per_epoch) if self.warmup_epochs else None
+        if self.schedule == "cosine":
+            schedule = Cosine(epochs, per_epoch, self.warmup_epochs)
         optimizer, weights_optimizer = (
             self.make_optimizer(rate, schedule) for rate in (self.learning_rate, self.weights_learning_rate)
         )
@@ -389,10 +421,13 @@ class Experiment:
 
     def densities(self, dataset: Dataset) -> dict[str, float]:
         """The fraction of its weights that each layer's masks keep; nothing where masks are not of a fixed density."""
-        if self.er_scale is None:
+        if not self.keeps_largest:
             return {}
         weights, _ = jax.eval_shape(self.make_network(dataset.image_shape).init, jax.random.key(0))
-        leaves = jax.tree_util.tree_leaves_with_path(masks.erdos_renyi(weights, self.er_scale))
+        each = jax.tree.map(lambda _: self.density, weights)
+        if self.er_scale is not None:
+            each = masks.erdos_renyi(weights, self.er_scale)
+        leaves = jax.tree_util.tree_leaves_with_path(each)
         return {jax.tree_util.keystr(path[:-1], simple=True, separator="/"): density for path, density in leaves}
 
     def make_network(self, image_shape: tuple[int, ...]) -> networks.Network:
@@ -421,14 +456,13 @@ class Experiment:
             return Recovery(self.gamma, optimizer, self.through_memory, self.attempts)
         if self.scenario == "GG":
             return None
-        return inference_by(self.search, self.objective, num_classes)
+        return inference_by(self.search, self.objective, num_classes, self.log_base)
 
     def make_method(self, head: str) -> methods.Method:
         """The method, for networks whose last layer has this name."""
-        mask = masks.threshold if self.er_scale is None else masks.ErdosRenyi(self.er_scale)
         makers = {
-            "SupSup": partial(methods.SupSup, mask),
-            "Transfer": partial(methods.Transfer, mask),
+            "SupSup": partial(methods.SupSup, self._mask),
+            "Transfer": partial(methods.Transfer, self._mask),
             "BatchE": partial(methods.BatchE, self.random_weights),
             "PSP": methods.PSP,
             "SeparateHeads": partial(methods.SeparateHeads, head, self.random_weights),
@@ -438,7 +472,14 @@ class Experiment:
         }
         return makers[self.method]()
 
-    def make_optimizer(self, learning_rate: float, schedule: Cosine | None = None) -> Optimizer:
+    @property
+    def _mask(self) -> Callable[[Any], Any]:
+        """From scores to a mask."""
+        if self.er_scale is not None:
+            return masks.ErdosRenyi(self.er_scale)
+        return masks.threshold if self.density is None else masks.TopK(self.density)
+
+    def make_optimizer(self, learning_rate: float, schedule: Schedule | None = None) -> Optimizer:
         """The optimiser with a step size."""
         if self.optimizer == "RMSprop":
             return RMSprop(learning_rate, schedule=schedule)

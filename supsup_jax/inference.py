@@ -178,17 +178,21 @@ def binary(
     images: Float[Array, "batch height width channels"],
     objective: Objective = entropy,
     images_per_pick: int = 1,
+    base: int = 2,
 ) -> Int[Array, " picks"]:
-    """The task that is left after ⌈log₂ n⌉ rounds, each of which keeps the better half (Section 3.4).
+    """The task that is left after about log₂ n rounds, each of which keeps the better half (Section 3.3).
 
     Args and returns are those of `one_shot`. Exactly ⌈n/2⌉ tasks survive a round, the smallest derivatives, and
-    among equal ones the lowest numbers.
+    among equal ones the lowest numbers; ⌈n/base⌉ with another `base`.
+
+    Raises:
+        ValueError: if the images do not divide into picks, or the base is less than 2.
     """
-    path = binary_path(net, weights, stats, bank, num_tasks, images, objective, images_per_pick)
+    path = binary_path(net, weights, stats, bank, num_tasks, images, objective, images_per_pick, base)
     return path[-1].argmax(-1).astype(jnp.int32)
 
 
-@partial(jax.jit, static_argnames=("net", "num_tasks", "objective", "images_per_pick"))
+@partial(jax.jit, static_argnames=("net", "num_tasks", "objective", "images_per_pick", "base"))
 def binary_path(
     net: Network,
     weights: Weights,
@@ -198,18 +202,21 @@ def binary_path(
     images: Float[Array, "batch height width channels"],
     objective: Objective = entropy,
     images_per_pick: int = 1,
+    base: int = 2,
 ) -> Float[Array, "rounds picks tasks"]:
     """The α of every round of `binary`: first all 1/n, last a 1 for the pick.
 
-    Args are those of `one_shot`.
+    Args and errors are those of `binary`.
     """
+    if base < 2:
+        raise ValueError(f"a round that keeps one in {base} tasks leaves all of them; give a base of at least 2")
     bank = masks.narrow(bank, num_tasks)
     sizes = [num_tasks]
     while sizes[-1] > 1:
-        sizes.append(-(-sizes[-1] // 2))
+        sizes.append(-(-sizes[-1] // base))
 
     def search(groups: Array) -> Array:
-        def halve(alive: Bool[Array, "picks tasks"], size: Array) -> tuple[Array, Array]:
+        def keep_best(alive: Bool[Array, "picks tasks"], size: Array) -> tuple[Array, Array]:
             superposed = jax.tree.map(
                 lambda kept: kept / alive.sum(-1).reshape(-1, *[1] * (kept.ndim - 1)),
                 masks.count(bank, alive),
@@ -221,7 +228,7 @@ def binary_path(
             return alive, alive
 
         everything = jnp.ones((len(groups), num_tasks), bool)
-        _, rounds = jax.lax.scan(halve, everything, jnp.asarray(sizes[1:], jnp.int32))
+        _, rounds = jax.lax.scan(keep_best, everything, jnp.asarray(sizes[1:], jnp.int32))
         rounds = jnp.concatenate([everything[None], rounds])
         return (rounds / rounds.sum(-1, keepdims=True)).swapaxes(0, 1)
 
@@ -305,10 +312,12 @@ class Inference:
     Attributes:
         search: `one_shot`, `binary` or `exhaustive`.
         objective: `entropy`, `superfluous(real=...)` or, for `exhaustive`, `maximum`.
+        base: `binary` keeps one in so many tasks in every round.
     """
 
     search: Callable[..., Int[Array, " picks"]]
     objective: Objective = entropy
+    base: int = 2
 
     def __call__(
         self,
@@ -325,6 +334,8 @@ class Inference:
         how = self.objective, images_per_pick
         if self.search is exhaustive:
             return exhaustive(net, method, weights, stats, store, num_tasks, images, *how)
+        if self.search is binary:
+            return binary(net, weights, _mean(stats, num_tasks), store, num_tasks, images, *how, self.base)
         return self.search(net, weights, _mean(stats, num_tasks), store, num_tasks, images, *how)
 
     def scores(

@@ -90,6 +90,8 @@ def main(
     request = parse(experiment, description, sweep)
     experiments, options, cluster, _ = request
     places = _Places(request, shares_run)
+    if any(experiment.initializer == "kaiming_uniform" for experiment in experiments):
+        print("--initializer kaiming_uniform is the original's; what version 0.1 called so is pytorch_default")
     backend.use_one_blas_thread()
     backend.keep_compiled()
     if len(experiments) > 1 or options.gpu_sets or cluster.cluster:

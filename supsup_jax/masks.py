@@ -132,6 +132,21 @@ def erdos_renyi(weights: PyTree[Any], scale: int | float) -> PyTree[float]:
 
 
 @dataclass(frozen=True)
+class TopK:
+    """`top_k` with one density for all layers; hashable.
+
+    Attributes:
+        density: the fraction of its weights that every layer keeps, above 0 and at most 1.
+    """
+
+    density: float
+
+    def __call__(self, scores: PyTree[Float[Array | np.ndarray, "..."]]) -> PyTree[Float[Array, "..."]]:
+        """The mask of scores."""
+        return top_k(scores, self.density)
+
+
+@dataclass(frozen=True)
 class ErdosRenyi:
     """`top_k` with the densities of an Erdős–Rényi graph; hashable.
 

@@ -9,6 +9,26 @@ from jaxtyping import Array, Float
 
 
 @dataclass(frozen=True)
+class Warmup:
+    """The share of the step size that an update has: it grows linearly over the first epochs, and then stays 1.
+
+    It changes once an epoch: in epoch e of W epochs of warm-up, counted from 0, it is (e + 1) / W.
+
+    Attributes:
+        epochs: of the warm-up.
+        steps_per_epoch: updates.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+
+    def __call__(self, step: Any) -> Float[Array, ""]:
+        """The share of an update, given its number, counted from 0."""
+        epoch = jnp.asarray(step) // self.steps_per_epoch
+        return jnp.minimum((epoch + 1) / max(self.epochs, 1), 1.0)
+
+
+@dataclass(frozen=True)
 class Cosine:
     """The share of the step size that an update has: a cosine from 1 to 0, stepped once an epoch.
 
@@ -29,10 +49,13 @@ class Cosine:
         """The share of an update, given its number, counted from 0."""
         epoch = jnp.asarray(step) // self.steps_per_epoch
         cosine = (1 + jnp.cos(jnp.pi * (epoch - self.warmup) / (self.epochs - self.warmup))) / 2
-        return jnp.where(epoch < self.warmup, (epoch + 1) / max(self.warmup, 1), cosine)
+        return jnp.where(epoch < self.warmup, Warmup(self.warmup, self.steps_per_epoch)(step), cosine)
 
 
-def _scheduled(learning_rate: float, schedule: Cosine | None) -> optax.ScalarOrSchedule:
+Schedule = Warmup | Cosine
+
+
+def _scheduled(learning_rate: float, schedule: Schedule | None) -> optax.ScalarOrSchedule:
     return learning_rate if schedule is None else lambda step: learning_rate * schedule(step)
 
 
@@ -50,7 +73,7 @@ class RMSprop:
     learning_rate: float = 1e-4
     decay: float = 0.99
     epsilon: float = 1e-8
-    schedule: Cosine | None = None
+    schedule: Schedule | None = None
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser as optax has it."""
@@ -71,7 +94,7 @@ class Adam:
 
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
-    schedule: Cosine | None = None
+    schedule: Schedule | None = None
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser as optax has it."""
@@ -93,7 +116,7 @@ class SGD:
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    schedule: Cosine | None = None
+    schedule: Schedule | None = None
 
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser as optax has it."""

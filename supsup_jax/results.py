@@ -24,7 +24,7 @@ import numpy as np
 import yaml
 from filelock import FileLock
 
-from supsup_jax import atomic, backend
+from supsup_jax import atomic, backend, formats
 from supsup_jax.errors import UserError
 from supsup_jax.plain import read_yaml
 from supsup_jax.records import EvaluationResult, Record, TaskResult, matrices, metrics_of
@@ -98,7 +98,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         settings = None
     if not _are_settings(settings):
         raise UserError(f"{path} does not hold the settings of a run; restore it, or start without --resume")
-    return settings
+    return settings | {"experiment": formats.upgraded(settings["experiment"])}
 
 
 def _are_settings(plain: Any) -> bool:

@@ -351,7 +351,7 @@ class Run:
                 raise UserError(f"{kind} {value} is not for this run; give {' or '.join(values)}")
         if objective == "superfluous" and self.net.num_outputs == self.inputs.num_classes:
             raise UserError("objective superfluous needs a network with more outputs than classes; give entropy")
-        return inference_by(search, objective, self.inputs.num_classes)
+        return inference_by(search, objective, self.inputs.num_classes, self.experiment.log_base)
 
     def _infer(self, images: np.ndarray, search: Inference) -> InferredTasks:
         what = self.net, self.method, self.inputs, search, self.num_tasks, *self._learned()

@@ -2,10 +2,11 @@ import dataclasses
 import subprocess
 import sys
 
+import jax
 import pytest
 from toys import small_dataset
 
-from supsup_jax import UserError
+from supsup_jax import UserError, formats
 from supsup_jax.experiment import Experiment
 
 
@@ -41,7 +42,10 @@ def test_evaluations_end_with_the_last_task():
         ({"sync_bn": True, "network": "ResNet18"}, "--sync-bn is for --dataset imagenet"),
         ({"dataset": "imagenet", "scenario": "GG"}, "--dataset imagenet and --benchmark SplitImageNet need each other"),
         ({"dataset": "imagenet", "benchmark": "SplitImageNet"}, "--dataset imagenet needs --scenario GG"),
-        ({"warmup_epochs": 5}, "--warmup-epochs comes before --schedule cosine"),
+        ({"log_base": 1}, "--log-base 1 is out of range; give at least 2"),
+        ({"density": 1.5}, "--density 1.5 is out of range; give a fraction"),
+        ({"density": 0.5, "er_scale": 8.0}, "--density 0.5 and --sparsity both say what masks keep"),
+        ({"density": 0.5, "method": "PSP", "scenario": "GG"}, "--density is for --method SupSup or Transfer"),
         ({"warmup_epochs": -1}, "--warmup-epochs -1 is out of range"),
         ({"first_task": 1}, "begin with task 0"),
         ({"first_task": 1, "scenario": "GG", "method": "BatchE"}, "begin with task 0"),
@@ -58,6 +62,7 @@ def test_a_setting_out_of_range_is_named(setting, message):
         ({"features": 3}, "--features 3 is less than the 4 classes"),
         ({"features": 4, "objective": "superfluous"}, "--objective superfluous needs --features above the 4"),
         ({"width": 0.001}, "--width 0.001 leaves a layer"),
+        ({"epochs": 3, "warmup_epochs": 3}, "--warmup-epochs 3 leaves none of 3 epochs"),
         ({"benchmark": "SplitMNIST", "num_tasks": 3}, "--num-tasks 3 is more than SplitMNIST has: 2"),
         ({"benchmark": "RotatedMNIST", "num_tasks": 37}, "--num-tasks 37 is more than RotatedMNIST has: 36"),
     ],
@@ -72,6 +77,23 @@ def test_a_longer_run_is_the_same_run_and_other_settings_are_another():
     settings = dataclasses.asdict(experiment) | {"eval_at": [5]}
     assert dataclasses.replace(experiment, num_tasks=20, eval_at=(7,)).differs_from(settings) == []
     assert dataclasses.replace(experiment, steps=7).differs_from(settings) == ["steps: 1000 before, 7 now"]
+
+
+def test_a_density_holds_in_every_layer():
+    experiment = Experiment("x", density=0.3, width=0.1)
+    assert set(experiment.densities(small_dataset()).values()) == {0.3}
+    method = experiment.make_method("")
+    (mask,) = jax.tree.leaves(method.keep({"a": jax.random.normal(jax.random.key(0), (20, 10))}))
+    assert mask.sum() == 60
+
+
+def test_a_run_of_version_0_1_has_the_initialiser_that_it_was_drawn_with():
+    settings = {name: value for name, value in dataclasses.asdict(Experiment("x")).items() if name != "density"}
+    old = formats.upgraded(settings | {"initializer": "kaiming_uniform"})
+    assert old["initializer"] == "pytorch_default"
+    assert Experiment("x", initializer="pytorch_default").differs_from(old) == []
+    new = dataclasses.asdict(Experiment("x", initializer="kaiming_uniform"))
+    assert formats.upgraded(new) == new
 
 
 def test_importing_the_package_loads_nothing_that_is_needed_only_later():

@@ -121,18 +121,21 @@ def test_only_learned_tasks_are_picked(search):
     assert search(net, weights, stats, bank, 1, images).tolist() == [0] * 6
 
 
+@pytest.mark.parametrize("base", [2, 3, 7])
 @pytest.mark.parametrize("tasks", [1, 2, 3, 5, 8, 11])
-def test_every_round_of_binary_keeps_the_better_half(tasks):
+def test_every_round_of_binary_keeps_the_best_share(tasks, base):
     net, weights, stats, everything, images = setting(tasks)
     bank = masks.pack(everything)
-    path = inference.binary_path(net, weights, stats, bank, tasks, images)
-    assert len(path) == math.ceil(math.log2(tasks)) + 1
+    path = inference.binary_path(net, weights, stats, bank, tasks, images, base=base)
+    picks = inference.Inference(inference.binary, base=base)(net, methods.SupSup(), weights, stats, bank, tasks, images)
+    assert picks.tolist() == path[-1].argmax(-1).tolist()
+    assert len(path) == math.ceil(math.log(tasks, base) - 1e-9) + 1
     for before, after in itertools.pairwise(path):
         gradient = inference.alpha_gradient(net, weights, stats, bank, tasks, images, before)
         for image in range(len(images)):
             alive = np.flatnonzero(before[image])
             kept = np.flatnonzero(after[image])
-            assert len(kept) == math.ceil(len(alive) / 2)
+            assert len(kept) == math.ceil(len(alive) / base)
             best = alive[np.argsort(gradient[image][alive], kind="stable")][: len(kept)]
             assert set(kept) == set(best)
             np.testing.assert_allclose(after[image][kept], 1 / len(kept))

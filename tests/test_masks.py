@@ -105,6 +105,13 @@ def test_the_gradient_of_top_k_has_the_sign_of_the_score_and_is_zero_where_the_s
     np.testing.assert_array_equal(backward(cotangent)[0], [-5.0, 0.0, 7.0, -8.0])
 
 
+def test_one_density_for_all_layers_is_top_k_of_each():
+    scores = {"a": jax.random.normal(jax.random.key(0), (20, 10)), "b": jax.random.normal(jax.random.key(1), (7, 3))}
+    kept = masks.TopK(0.25)(scores)
+    assert {name: int(mask.sum()) for name, mask in kept.items()} == {"a": 50, "b": 6}
+    jax.tree.map(np.testing.assert_array_equal, kept, masks.top_k(scores, 0.25))
+
+
 def test_as_many_are_kept_as_the_original_keeps(golden):
     for case in golden("topk_counts.json"):
         assert masks.num_kept(case["numel"], case["k"]) == case["kept"]

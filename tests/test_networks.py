@@ -50,8 +50,20 @@ def test_initialisers_have_the_spread_that_their_fans_ask_for(shape):
     constant = np.asarray(networks.signed_constant(key, shape, jnp.float32))
     np.testing.assert_allclose(np.abs(constant), math.sqrt(2 / fan_in), rtol=1e-6)
     assert abs((constant > 0).mean() - 0.5) < 0.02
-    uniform = np.asarray(networks.kaiming_uniform(key, shape, jnp.float32))
-    assert 0.99 / math.sqrt(fan_in) < np.abs(uniform).max() <= 1 / math.sqrt(fan_in)
+    np.testing.assert_allclose(
+        np.abs(networks.xavier_constant(key, shape, jnp.float32)), math.sqrt(1 / fan_in), rtol=1e-6
+    )
+    unsigned = networks.unsigned_constant(key, shape, jnp.float32)
+    assert unsigned.shape == shape
+    np.testing.assert_allclose(unsigned, math.sqrt(2 / fan_in), rtol=1e-6)
+    for name, bound in (
+        ("pytorch_default", math.sqrt(1 / fan_in)),
+        ("kaiming_uniform", math.sqrt(6 / fan_in)),
+        ("glorot_uniform", math.sqrt(6 / (fan_in + fan_out))),
+    ):
+        uniform = np.asarray(getattr(networks, name)(key, shape, jnp.float32))
+        assert 0.99 * bound < np.abs(uniform).max() <= bound * (1 + 1e-6)
+        np.testing.assert_allclose(uniform.std(), bound / math.sqrt(3), rtol=0.05)
     normal = np.asarray(networks.kaiming_normal(key, shape, jnp.float32))
     np.testing.assert_allclose(normal.std(), math.sqrt(2 / fan_in), rtol=0.05)
     xavier = np.asarray(networks.xavier_normal(key, shape, jnp.float32))
@@ -65,7 +77,7 @@ def test_initialisers_agree_with_the_original(golden):
         key = jax.random.key(0)
         constant = networks.signed_constant(key, shape, jnp.float32)
         np.testing.assert_allclose(np.abs(constant), facts["signed_constant_abs"], rtol=1e-6)
-        scores = np.abs(networks.kaiming_uniform(key, shape, jnp.float32))
+        scores = np.abs(networks.pytorch_default(key, shape, jnp.float32))
         assert scores.max() <= facts["score_init_bound_1_over_sqrt_fan_in"] * (1 + 1e-6)
         np.testing.assert_allclose(scores.max(), facts["score_init_observed_max"], rtol=0.05)
 

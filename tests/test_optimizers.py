@@ -51,6 +51,15 @@ def test_the_cosine_schedule_is_the_originals(golden):
                 np.testing.assert_allclose(1e-3 * schedule(step), rate, rtol=1e-5, atol=1e-10)
 
 
+def test_a_warm_up_grows_linearly_and_then_stays(golden):
+    schedule = optimizers.Warmup(5, 7)
+    shares = [float(schedule(7 * epoch + 6)) for epoch in range(8)]
+    np.testing.assert_allclose(shares, [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1], rtol=1e-6)
+    before_the_cosine = golden("schedules.json")["task_eval_cosine_lr_lr1e3_epochs100_warmup5"][:5]
+    np.testing.assert_allclose(1e-3 * np.array(shares[:5]), before_the_cosine, rtol=1e-5)
+    assert float(optimizers.Warmup(0, 7)(0)) == 1
+
+
 @pytest.mark.parametrize("make", [optimizers.RMSprop, optimizers.Adam, optimizers.SGD])
 def test_a_schedule_scales_the_steps(make):
     plain, scheduled = make(0.1), make(0.1, schedule=optimizers.Cosine(2, 1))

@@ -10,14 +10,14 @@ from jaxtyping import Array, Int, Key
 
 from supsup_jax import masks
 from supsup_jax.methods.base import Kept, Legacy, Method, Owned, Store
-from supsup_jax.networks import Weights, draw, kaiming_uniform
+from supsup_jax.networks import Weights, draw, pytorch_default
 
 
 @dataclass(frozen=True)
 class SupSup(Method):
     """SupSup: effective weights W ⊙ M, M being the mask of a task's scores (Section 3.1 of the paper).
 
-    Scores start Kaiming-uniform, in ±1/√fan_in. Nothing is rescaled by the density.
+    Scores start uniform in ±1/√fan_in. Nothing is rescaled by the density.
 
     Attributes:
         mask: from scores to a mask, hashable: `masks.threshold`, `masks.ErdosRenyi(scale)`, or any other.
@@ -30,7 +30,7 @@ class SupSup(Method):
 
     def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Legacy | None = None) -> Owned:
         """Random scores, of the weights' shapes."""
-        return draw(key, weights, kaiming_uniform)
+        return draw(key, weights, pytorch_default)
 
     def keep(self, task: Owned) -> Kept:
         """The mask of the scores."""

@@ -3,9 +3,13 @@
 from supsup_jax.networks.initializers import (
     Initializer,
     draw,
+    glorot_uniform,
     kaiming_normal,
     kaiming_uniform,
+    pytorch_default,
     signed_constant,
+    unsigned_constant,
+    xavier_constant,
     xavier_normal,
 )
 from supsup_jax.networks.mlp import FC1024, BNNet, LeNet
@@ -26,9 +30,13 @@ __all__ = [
     "Stats",
     "Weights",
     "draw",
+    "glorot_uniform",
     "has_convolutions",
     "kaiming_normal",
     "kaiming_uniform",
+    "pytorch_default",
     "signed_constant",
+    "unsigned_constant",
+    "xavier_constant",
     "xavier_normal",
 ]

@@ -18,11 +18,20 @@ Initializer = Callable[..., Array]
 kaiming_normal: Initializer = jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 """Normal with standard deviation √(2 / fan_in)."""
 
-kaiming_uniform: Initializer = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""Uniform in ±1/√fan_in: PyTorch's default, Kaiming with a = √5. Scores start so."""
+kaiming_uniform: Initializer = jax.nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
+"""Uniform in ±√(6 / fan_in): the same standard deviation as `kaiming_normal`."""
+
+pytorch_default: Initializer = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""Uniform in ±1/√fan_in: how PyTorch's layers start (Kaiming-uniform with a = √5), and scores.
+
+The original calls it `default`.
+"""
 
 xavier_normal: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
 """Normal with standard deviation √(2 / (fan_in + fan_out))."""
+
+glorot_uniform: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
+"""Uniform in ±√(6 / (fan_in + fan_out)): the same standard deviation as `xavier_normal`."""
 
 
 def signed_constant(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "..."]:
@@ -33,7 +42,22 @@ def signed_constant(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jn
         shape: `(in, out)` or `(height, width, in, out)`.
         dtype: the type of the weights.
     """
-    return jax.random.rademacher(key, shape, dtype) * jnp.asarray(math.sqrt(2 / math.prod(shape[:-1])), dtype)
+    return jax.random.rademacher(key, shape, dtype) * _constant(2.0, shape, dtype)
+
+
+def xavier_constant(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "..."]:
+    """A random sign times √(1 / fan_in). Arguments are those of `signed_constant`."""
+    return jax.random.rademacher(key, shape, dtype) * _constant(1.0, shape, dtype)
+
+
+def unsigned_constant(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "..."]:
+    """√(2 / fan_in) everywhere. Arguments are those of `signed_constant`; the key is not used."""
+    return jnp.broadcast_to(_constant(2.0, shape, dtype), shape)
+
+
+def _constant(variance: float, shape: tuple[int, ...], dtype: Any) -> Float[Array, ""]:
+    """√(variance / fan_in)."""
+    return jnp.asarray(math.sqrt(variance / math.prod(shape[:-1])), dtype)
 
 
 def draw(key: Key[Array, ""], shapes: PyTree[Any], initializer: Initializer) -> PyTree[Float[Array, "..."]]:

@@ -138,8 +138,8 @@ def numbers_of(file: File, settings: dict[str, Any]) -> list[int]:
 
 def leaves_of(
     file: File, shapes: Any, head: str, network: str, settings: dict[str, Any]
-) -> tuple[float | None, list[Leaf]]:
-    """The leaves of the network's weights, and the scale of the masks' densities where it is one.
+) -> tuple[dict[str, float | None], list[Leaf]]:
+    """The leaves of the network's weights, and the fields of the experiment that say which scores a mask keeps.
 
     Raises:
         UserError: if the file has weights that the network has not.
@@ -152,7 +152,7 @@ def leaves_of(
     kinds = _kinds(file, named, layer_of((head,), network))
     scale, density = _rule(file, network, settings) if "mask" in kinds else (None, None)
     densities = [density] * len(named) if scale is None else jax.tree.leaves(masks.erdos_renyi(shapes, scale))
-    return scale, [
+    return {"er_scale": scale, "density": density}, [
         Leaf(layer, name, their_shape(leaf.shape), leaf.shape, kind, density)
         for (layer, name, leaf), kind, density in zip(named, kinds, densities, strict=True)
     ]
@@ -180,11 +180,13 @@ def _kinds(file: File, named: list[tuple[str, str, Any]], head: str) -> list[str
 
 def _rule(file: File, network: str, settings: dict[str, Any]) -> tuple[float | None, float | None]:
     """How scores become masks: the scale of densities, or a density, or neither where scores of at least 0 do."""
-    if "er_scale" in settings:
-        return settings["er_scale"], None
+    if settings.keys() & {"er_scale", "density"}:
+        return settings.get("er_scale"), settings.get("density")
     convolution = file.args.get("conv_type")
     if convolution is None and network not in FLAT:
-        raise UserError(f"{file.path} does not say how many scores a mask keeps; give er_scale=..., the --sparsity")
+        raise UserError(
+            f"{file.path} does not say how many scores a mask keeps; give er_scale=..., the --sparsity, or density=..."
+        )
     if convolution not in ("MaskConv", "MultitaskMaskConv"):
         return None, None
     sparsity = float(file.args["sparsity"])
@@ -253,6 +255,6 @@ def settings_of(file: File, method: str, numbers: list[int], settings: dict[str,
         said["search"] = "exhaustive"
     name = Path(str(args.get("name", file.path.stem))).name
     said = {"dataset": DATASETS.get(benchmark, "mnist")} | said | {"name": f"imported/{name}", "benchmark": benchmark}
-    plain = {name: value for name, value in said.items() if name != "er_scale"}
+    plain = {name: value for name, value in said.items() if name not in ("er_scale", "density")}
     fixed = {"method": method, "num_tasks": len(numbers), "initializer": "stored"}
     return fields_of(plain, file.path) | settings | fixed

@@ -33,13 +33,14 @@ def export_torch(run: Run, path: Path) -> None:
         raise UserError(f"{what} cannot be exported; PyTorch files are for networks by name, and not for HopSupSup")
     if experiment.affine and run.num_tasks > 1:
         raise UserError("the original has no batch norm with gains for several tasks; export runs of one, or without")
-    alone = run.num_tasks == 1 and experiment.er_scale is not None  # as the original learns tasks of SplitImageNet
+    alone = run.num_tasks == 1 and experiment.keeps_largest  # as the original learns tasks of SplitImageNet
     rotates = experiment.method == "PSP" and all(leaf.ndim == 2 for leaf in jax.tree.leaves(weights))
-    form = "PSP" if rotates else "UpperBound" if experiment.method == "PSP" else experiment.method
+    forms = {"PSP": "PSP" if rotates else "UpperBound", "FineTuning": "SeparateHeads"}
+    form = forms.get(experiment.method, experiment.method)
     arrays: dict[str, Any] = {}
     for layer, name, leaf in by_their_names(weights, experiment.network):
         arrays[f"{layer}.{name}"] = theirs(leaf)
-    if form == "SeparateHeads":  # what the next head starts from
+    if experiment.method == "SeparateHeads":  # what the next head starts from
         assert isinstance(run.tasks, LearnedTasks)
         (head,) = jax.tree.leaves(run.tasks.started_from(weights))
         arrays[f"{layer_of((run.net.head,), experiment.network)}.weight"] = theirs(head)
@@ -79,11 +80,12 @@ _CONVOLUTIONS = {
 
 def _arguments(run: Run, form: str, alone: bool) -> dict[str, Any]:
     """What the original's arguments would be, as far as they say what was computed."""
-    experiment = run.experiment
-    masked = "FastMultitaskMaskConv" if experiment.er_scale is None else "MaskConv" if alone else "MultitaskMaskConv"
+    experiment, method = run.experiment, run.experiment.method
+    largest = "MaskConv" if alone else "MultitaskMaskConv"
+    masked = largest if experiment.keeps_largest else "FastMultitaskMaskConv"
     norm = "StandardBN" if experiment.affine else "NonAffineBN" if alone else "MultitaskNonAffineBN"
     sets = {ours: theirs for theirs, ours in BENCHMARKS.items()}
-    trains = {"PSP": -1, "LowerBound": -1, "BatchE": 1, "SeparateHeads": 1}
+    trained = {"PSP": -1, "LowerBound": -1, "BatchE": 1, "SeparateHeads": 1}
     return {
         "set": sets.get(experiment.benchmark),
         "model": experiment.network,
@@ -95,9 +97,9 @@ def _arguments(run: Run, form: str, alone: bool) -> dict[str, Any]:
         "real_neurons": run.inputs.num_classes,
         "width_mult": experiment.width,
         "er_sparsity": experiment.er_scale is not None,
-        "sparsity": experiment.er_scale or 0.5,
+        "sparsity": experiment.er_scale or experiment.density or 0.5,
         "individual_heads": form == "SeparateHeads",
-        "train_weight_tasks": 0 if experiment.random_weights else trains.get(form, 0),
+        "train_weight_tasks": 0 if experiment.random_weights or form == "UpperBound" else trained.get(method, 0),
         "seed": experiment.seed,
     }
 
@@ -109,7 +111,7 @@ def _kept_of(run: Run, form: str, task: int) -> list[tuple[str, str, np.ndarray]
     network, kept = run.experiment.network, run.method.unpack(run.store, task)
     if form in ("SupSup", "Transfer"):
         # The largest scores are those of 1 by magnitude; scores of at least 0 are those of 1 too.
-        other = -1 if run.experiment.er_scale is None else 0
+        other = 0 if run.experiment.keeps_largest else -1
         kept = jax.tree.map(lambda mask: np.where(mask, np.float32(1), np.float32(other)), jax.device_get(kept))
     elif form == "BatchE":
         rows = by_their_names(jax.device_get(kept), network)

@@ -65,10 +65,10 @@ def import_torch(path: Path, output: Path, **settings: Any) -> Path:
         )
         numbers = numbers_of(file, settings)
         shapes, stats = jax.eval_shape(net.init, jax.random.key(0))
-        er_scale, leaves = leaves_of(file, shapes, net.head, architecture["network"], settings)
+        rule, leaves = leaves_of(file, shapes, net.head, architecture["network"], settings)
         method = method_of(file, leaves, net.head, settings)
         fields: dict[str, Any] = settings_of(file, method, numbers, settings) | architecture
-        fields["er_scale"] = er_scale if method in ("SupSup", "Transfer") else None
+        fields |= rule if method in ("SupSup", "Transfer") else dict.fromkeys(rule)
         experiment = Experiment(**fields)
     run = Run(experiment, inputs, net)
     _learn(run, file, leaves, stats, numbers)
