@@ -199,6 +199,10 @@ def show_outcome(outcome: Outcome) -> None:
         "tasks\nlearned": lambda result: str(result.num_tasks),
         "accuracy,\ntask given": lambda result: _percent(result.given),
     }
+    if outcome.parts.method.trains_weights(1):
+        columns["right after\nlearning"] = lambda result: _percent(
+            [task.accuracy for task in outcome.record.tasks[: result.num_tasks]]
+        )
     if inferred:
         columns |= {
             "accuracy,\ninferred": lambda result: _percent(result.inferred),

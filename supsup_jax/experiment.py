@@ -110,10 +110,11 @@ class Experiment:
     """What makes tasks of it: another order of the pixels, another angle, another two classes, another five of an
     order that the seed draws, or another ten of ImageNet's; own: every task is a data set of its own."""
 
-    method: Literal["SupSup", "Transfer", "BatchE", "PSP", "SeparateHeads", "UpperBound", "LowerBound", "HopSupSup"] = (
-        "SupSup"
-    )
-    """How tasks are learned in one network; UpperBound gives each a network, LowerBound trains one on all in turn."""
+    method: Literal[
+        "SupSup", "Transfer", "BatchE", "PSP", "SeparateHeads", "FineTuning", "UpperBound", "LowerBound", "HopSupSup"
+    ] = "SupSup"
+    """How tasks are learned in one network. FineTuning trains it on from task to task with a new head for each, which
+    gives both bounds; UpperBound gives each task a network of its own, LowerBound trains one with one head on all."""
 
     network: Literal["LeNet", "FC1024", "BNNet", "GEMResNet18", "ResNet18", "ResNet50", "ResNet101", "own"] = "LeNet"
     """Network: inputs-300-100-features, inputs-1024-1024-features, inputs-2048-2048-features with batch norm, a narrow
@@ -466,6 +467,7 @@ class Experiment:
             "BatchE": partial(methods.BatchE, self.random_weights),
             "PSP": methods.PSP,
             "SeparateHeads": partial(methods.SeparateHeads, head, self.random_weights),
+            "FineTuning": partial(methods.FineTuning, head),
             "UpperBound": partial(methods.UpperBound, self.fine_tunes),
             "LowerBound": methods.LowerBound,
             "HopSupSup": methods.HopSupSup,

@@ -31,7 +31,7 @@ SCRIPTS = {
     "Transfer": f"{LENET}/supsup_h.py {SMALL} --method Transfer --scenario GG",
     "NNs": f"NNs/supsup.py {SMALL} --check-every 8 --fewest-masks 2 --novelty 1.05",
     "HopSupSup": f"GNu/SplitMNIST/hopsupsup.py {SMALL} --test-batch-size 16 --width 0.02 --learning-rate 0.1",
-    "LowerBound": f"{LENET}/lower_bound.py {SMALL} --weights-learning-rate 1e-2",
+    "LowerBound": f"{LENET}/psp.py {SMALL} --method LowerBound --weights-learning-rate 1e-2",
 }
 KILLS = 15
 """Of each method, at least."""

@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,9 +7,28 @@ import pytest
 from toys import conv_net
 
 from supsup_jax import hopfield, masks, methods, networks
-from supsup_jax.methods import PSP, BatchE, HopSupSup, LowerBound, SeparateHeads, SupSup, Transfer, UpperBound
+from supsup_jax.methods import (
+    PSP,
+    BatchE,
+    FineTuning,
+    HopSupSup,
+    LowerBound,
+    SeparateHeads,
+    SupSup,
+    Transfer,
+    UpperBound,
+)
 
-ALL = [SupSup(), SupSup(masks.ErdosRenyi(2.0)), BatchE(), PSP(), SeparateHeads("Dense_0"), UpperBound(), LowerBound()]
+ALL = [
+    SupSup(),
+    SupSup(masks.ErdosRenyi(2.0)),
+    BatchE(),
+    PSP(),
+    SeparateHeads("Dense_0"),
+    FineTuning("Dense_0"),
+    UpperBound(),
+    LowerBound(),
+]
 
 
 def kernel(array):
@@ -191,7 +212,7 @@ def test_transfer_starts_from_the_mean_of_the_earlier_scores():
 def test_heads_start_from_the_same_values_and_share_a_body_that_the_first_task_trains(golden):
     arrays = golden("individual_heads.npz")
     assert all((head == arrays["scores_fresh"][0]).all() for head in arrays["scores_fresh"])  # the original's do
-    net = networks.LeNet(5, width=0.02, input_shape=(2, 4, 1), initializer=networks.kaiming_uniform)
+    net = networks.LeNet(5, width=0.02, input_shape=(2, 4, 1), initializer=networks.pytorch_default)
     weights, _ = net.init(jax.random.key(0))
     method = SeparateHeads(net.head)
     legacy = method.first_legacy(weights)
@@ -209,6 +230,18 @@ def test_heads_start_from_the_same_values_and_share_a_body_that_the_first_task_t
         kept = method.keep({"kernel": jnp.asarray(heads[task])})
         logits = images @ method.combine({"dense2": {}}, kept)["dense2"]["kernel"]
         np.testing.assert_allclose(logits, arrays[f"out_task{task}"][:, :, 0, 0], atol=1e-6)
+
+
+def test_fine_tuning_gives_each_task_a_fresh_head_of_its_own():
+    net = networks.LeNet(5, width=0.5, input_shape=(2, 4, 1), initializer=networks.kaiming_normal)
+    weights, _ = net.init(jax.random.key(0))
+    method = FineTuning(net.head)
+    heads = [method.init_task(jax.random.key(task), weights)["kernel"] for task in (1, 2, 1)]
+    assert (heads[0] != heads[1]).all() and (heads[0] == heads[2]).all()
+    assert 0.9 / math.sqrt(50) < np.abs(heads[0]).max() <= 1 / math.sqrt(50)
+    effective = method.effective(weights, {"kernel": heads[0]})
+    assert effective["dense1"] is weights["dense1"] and effective["dense2"]["kernel"] is heads[0]
+    assert all(method.trains_weights(task) for task in range(3))
 
 
 def test_batche_on_random_weights_trains_none():

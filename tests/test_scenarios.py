@@ -29,6 +29,7 @@ OTHERS = {
     ),
     "BatchE, Rand W": dataclasses.replace(SHORT, method="BatchE", random_weights=True, scenario="GG"),
     "LowerBound": dataclasses.replace(SHORT, method="LowerBound", scenario="GG", weights_learning_rate=1e-2),
+    "FineTuning": dataclasses.replace(SHORT, method="FineTuning", scenario="GG", weights_learning_rate=1e-2),
     "HopSupSup": HOPSUPSUP,
     "SupSup, every task tried": dataclasses.replace(SHORT, search="exhaustive", num_tasks=3, eval_at=(2,)),
     "NNs": dataclasses.replace(SHORT, scenario="NNs", check_every=8, fewest_masks=2, novelty=1.05, images_per_task=9),
@@ -199,6 +200,14 @@ def test_baselines_are_learned_and_psp_forgets_less_than_nothing_at_all(others):
     assert upper.inferred is None
 
 
+def test_fine_tuning_gives_both_bounds(others):
+    record = others("FineTuning").record
+    assert np.mean([task.accuracy for task in record.tasks]) > 0.9
+    at_the_end = record.evaluations[-1].given
+    assert at_the_end[-1] == record.tasks[-1].accuracy
+    assert np.mean(at_the_end) < np.mean([task.accuracy for task in record.tasks]) - 0.1
+
+
 def num_bytes(tree):
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
@@ -210,6 +219,7 @@ def test_every_byte_that_has_to_be_kept_is_counted(uninterrupted, others):
     assert storage["LowerBound"] == {"shared weights": num_bytes(weights)}
     assert storage["UpperBound"] == storage["UpperBound that fine-tunes"] == {"networks": 5 * num_bytes(weights)}
     assert storage["PSP"] == {"shared weights": num_bytes(weights), "keys of rotations": 5 * 8}
+    assert storage["FineTuning"] == storage["SeparateHeads"]
     assert storage["SeparateHeads"] == {"shared weights": body, "heads": 5 * num_bytes(weights["dense2"])}
     vectors = 5 * 4 * sum(sum(leaf.shape) for leaf in jax.tree.leaves(weights))
     assert storage["BatchE"] == {"shared weights": num_bytes(weights), "vectors s and t": vectors}

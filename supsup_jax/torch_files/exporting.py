@@ -85,7 +85,7 @@ def _arguments(run: Run, form: str, alone: bool) -> dict[str, Any]:
     masked = largest if experiment.keeps_largest else "FastMultitaskMaskConv"
     norm = "StandardBN" if experiment.affine else "NonAffineBN" if alone else "MultitaskNonAffineBN"
     sets = {ours: theirs for theirs, ours in BENCHMARKS.items()}
-    trained = {"PSP": -1, "LowerBound": -1, "BatchE": 1, "SeparateHeads": 1}
+    trained = {"PSP": -1, "FineTuning": -1, "LowerBound": -1, "BatchE": 1, "SeparateHeads": 1}
     return {
         "set": sets.get(experiment.benchmark),
         "model": experiment.network,

@@ -54,6 +54,7 @@ def test_every_script_opens_with_what_it_reproduces_and_writes_where_it_lies(scr
     tree = ast.parse(script.read_text())
     header = ast.get_docstring(tree)
     name = str(script.relative_to(ROOT / "experiments").with_suffix(""))
+    shares_run = script.stem in ("upper_bound", "lower_bound")
     assert all(word in header for word in ("Reproduces:", f"python experiments/{name}.py", "Expect:"))
     expected = header.partition("Expect:")[2]
     assert "%" in expected and "TODO" not in expected
@@ -62,7 +63,17 @@ def test_every_script_opens_with_what_it_reproduces_and_writes_where_it_lies(scr
     ]
     if configs := script.parent / "configs" if (script.parent / "configs").is_dir() else None:
         names = [yaml.safe_load((configs / f"{script.stem}.yaml").read_text())["name"]]
-    assert names == [name]
+    assert names == [str(Path(name).with_name("bounds")) if shares_run else name]
+
+
+@pytest.mark.parametrize(
+    "script", [path for path in SCRIPTS if path.stem == "upper_bound"], ids=lambda p: p.parent.name
+)
+def test_both_bounds_are_of_one_run(script):
+    upper, lower = (
+        runpy.run_path(str(script.with_stem(name)))["EXPERIMENT"] for name in ("upper_bound", "lower_bound")
+    )
+    assert upper == lower
 
 
 @pytest.fixture(scope="module")

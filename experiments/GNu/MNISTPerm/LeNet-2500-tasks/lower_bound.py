@@ -1,0 +1,31 @@
+"""MNISTPerm, 2,500 tasks, LeNet 300-100 with 10 outputs: the lower bound.
+
+Reproduces: the lower bound of Figure 4: the accuracy of all tasks at the end (the column "task given").
+            One network is trained on from task to task, with a fresh head for each.
+
+Command:    python experiments/GNu/MNISTPerm/LeNet-2500-tasks/lower_bound.py --data ~/data
+            The run is shared with upper_bound.py: whichever comes first makes it.
+
+Expect:     EXPECT %.
+"""
+
+from supsup_jax import launch
+from supsup_jax.experiment import Experiment
+
+EXPERIMENT = Experiment(
+    name="GNu/MNISTPerm/LeNet-2500-tasks/bounds",
+    dataset="mnist",
+    network="LeNet",
+    features=10,
+    num_tasks=2500,
+    steps=1000,
+    batch_size=128,
+    method="FineTuning",
+    initializer="kaiming_normal",
+    weights_learning_rate=1e-4,
+    scenario="GG",
+    eval_at=(1, 2, 4, 5, 10, 15, 20, 30, 50, 100, 250, 500, 1000, 1500, 2000, 2500),
+)
+
+if __name__ == "__main__":
+    launch.main(EXPERIMENT, __doc__, shares_run=True)
