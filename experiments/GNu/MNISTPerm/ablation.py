@@ -1,0 +1,34 @@
+"""MNISTPerm, 250 tasks: SupSup with fewer and more superfluous outputs, inferring tasks from either objective.
+
+Reproduces: Figure 6: 25, 100 and 200 outputs, the objectives H (entropy) and G (superfluous), both networks; its
+            bounds are those of LeNet-250-tasks and FC-250-tasks. The paper has it as a picture only.
+
+Command:    python experiments/GNu/MNISTPerm/ablation.py --data ~/data
+            Twelve runs, one after another; --num-tasks 25 --eval-at 5 10 25 makes them short, and
+            --network LeNet --features 25 --objective entropy makes a single one.
+
+Expect:     EXPECT %.
+"""
+
+from supsup_jax import launch
+from supsup_jax.experiment import Experiment
+
+EXPERIMENT = Experiment(
+    name="GNu/MNISTPerm/ablation",
+    dataset="mnist",
+    num_tasks=250,
+    steps=1000,
+    batch_size=128,
+    learning_rate=1e-4,
+    search="one_shot",
+    eval_at=(10, 25, 50, 100, 150, 200, 250),
+)
+
+if __name__ == "__main__":
+    launch.main(
+        EXPERIMENT,
+        __doc__,
+        network=("LeNet", "FC1024"),
+        features=(25, 100, 200),
+        objective=("entropy", "superfluous"),
+    )
