@@ -1,6 +1,6 @@
 """SupSup in half a minute: 25 tasks in one random network, on data that comes with scikit-learn. No download.
 
-Reproduces: the idea of Figure 4 of the paper, small. Each task shows handwritten digits (8 x 8) with its pixels in an
+Reproduces: the idea of Figure 3 of the paper, small. Each task shows handwritten digits (8 x 8) with its pixels in an
 order of its own, and learns one binary mask over the same random weights. Then an image comes without its task.
 
 

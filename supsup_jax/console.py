@@ -320,8 +320,8 @@ def show_run(plain: dict[str, Any]) -> None:
 
 
 def show_imagenet(rows: Sequence[ImageNetRow]) -> None:
-    """Prints the table of Figure 3, left: our accuracy and bytes beside the paper's."""
-    table = Table(title="SplitImageNet, task given (Figure 3, left)", title_style="", title_justify="left")
+    """Prints the table of Figure 2, left: our accuracy and bytes beside the paper's."""
+    table = Table(title="SplitImageNet, task given (Figure 2, left)", title_style="", title_justify="left")
     for name in ("method", "--sparsity", "tasks", "seeds", "accuracy", "MB, masks as bits", "MB, as the paper counts"):
         table.add_column(name, justify="left" if name == "method" else "right")
     table.add_column("paper: accuracy", justify="right")

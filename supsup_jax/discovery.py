@@ -1,4 +1,4 @@
-"""Learning from a stream whose task boundaries nobody tells: new tasks are discovered (scenario NNs, Section 3.6).
+"""Learning from a stream whose task boundaries nobody tells: new tasks are discovered (scenario NNs, Section 3.4).
 
 Every task found has a *slot*: scores, and with them a mask. From time to time all masks are superposed on one batch.
 Where no mask fits clearly better than the others, the task is new and gets a slot; else the slot that fits is trained.

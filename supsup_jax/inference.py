@@ -1,4 +1,4 @@
-"""Which task is this? Objectives and searches over the superposition of all masks (Section 3.4 of the paper).
+"""Which task is this? Objectives and searches over the superposition of all masks (Section 3.3 of the paper).
 
 All masks are superposed, W ⊙ Σᵢ αᵢ Mᵢ, and the derivative of an objective of the output with respect to α is
 smallest for the mask that fits. One backward pass to the superposed weights gives all derivatives:
@@ -40,7 +40,7 @@ def maximum(logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
 
 @dataclass(frozen=True)
 class superfluous:  # noqa: N801 - used as a function: objective=superfluous(real=10)
-    """The objective G: logsumexp of all logits, to which only superfluous neurons carry gradient (Section 3.7).
+    """The objective G: logsumexp of all logits, to which only superfluous neurons carry gradient (Section 3.6).
 
     Attributes:
         real: the number of outputs that stand for classes; they come first.
@@ -108,7 +108,7 @@ def one_shot(
     objective: Objective = entropy,
     images_per_pick: int = 1,
 ) -> Int[Array, " picks"]:
-    """The task whose α has the smallest derivative where all α are 1/n: one gradient (Section 3.4).
+    """The task whose α has the smallest derivative where all α are 1/n: one gradient (Section 3.3).
 
     Args:
         net: the network.

@@ -341,7 +341,7 @@ def _count_common(rows: UInt8[Array, "*rows bytes"], one: UInt8[Array, " bytes"]
 
 
 def superpose(bank: Bank, alphas: Float[Array, "batch tasks"]) -> PyTree[Float[Array, "batch ..."]]:
-    """The superpositions `Σᵢ αᵢ Mᵢ` of all masks, for a batch of α (Section 3.4 of the paper).
+    """The superpositions `Σᵢ αᵢ Mᵢ` of all masks, for a batch of α (Section 3.3 of the paper).
 
     Args:
         bank: leaves uint8 of shape `(*weight.shape, bytes)`.

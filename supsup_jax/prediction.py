@@ -46,7 +46,7 @@ class InferredTasks(NamedTuple):
         tasks: `(images,)`.
         scores: `(images, tasks)`, what is small for the right task: the derivatives of the objective with respect to
             all α at 1/n, or for the exhaustive search its values.
-        confidence: `(images,)`, the softmax of the scores times -1 at the task that was picked (as in Section 3.6).
+        confidence: `(images,)`, the softmax of the scores times -1 at the task that was picked (as in Section 3.4).
     """
 
     tasks: Int[np.ndarray, " images"]

@@ -1,6 +1,6 @@
 """MNISTPerm without boundaries, 2,500 tasks, LeNet 300-100 with 500 outputs: SupSup discovers the tasks itself.
 
-Reproduces: the SupSup (NNs) curve of Figure 5 (Figure 4 of the camera-ready).
+Reproduces: the SupSup (NNs) curve of Figure 4.
 
 Command:    python experiments/NNs/supsup.py --data ~/data
 

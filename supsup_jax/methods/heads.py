@@ -63,7 +63,7 @@ class FineTuning(_Heads):
 
     A task's accuracy right after it was learned is the upper bound: a model of its own, whose body has seen all tasks
     before. The accuracy of all tasks at the end is the lower bound: nothing protected the body from later tasks
-    (Section 4.2: the trunk for task i is trained on tasks 1 to i, with a separate head for each task). Heads start as
+    (Section 3.3: the trunk for task i is trained on tasks 1 to i, with a separate head for each task). Heads start as
     PyTorch's layers do, uniform in ±1/√fan_in.
     """
 

@@ -57,7 +57,7 @@ class SupSup(Method):
 class Transfer(SupSup):
     """SupSup Transfer: scores start as the mean of those that all earlier tasks ended with.
 
-    The paper speaks of the mean of their masks (Section 4.1); its numbers are of the scores.
+    The paper speaks of the mean of their masks (Section 3.2); its numbers are of the scores.
     """
 
     def in_turn(self, task: int) -> bool:

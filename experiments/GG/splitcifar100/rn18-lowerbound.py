@@ -1,6 +1,6 @@
 """SplitCIFAR100, 20 tasks of 5 classes, GEMResNet18: the lower bound, one network that learns all tasks in turn.
 
-Reproduces: the lower bound that the text gives beside Figure 3, right (Figure 2 of the camera-ready).
+Reproduces: the lower bound that the text gives beside Figure 2, right.
 
 Command:    python experiments/GG/splitcifar100/rn18-lowerbound.py --gpu-sets "0|1|2|3" --seeds 5
 

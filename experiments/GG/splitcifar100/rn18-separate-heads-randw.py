@@ -1,6 +1,6 @@
 """SplitCIFAR100, 20 tasks of 5 classes, GEMResNet18: separate heads on random weights.
 
-Reproduces: the Separate Heads (Rand W) point of Figure 3, right (Figure 2 of the camera-ready).
+Reproduces: the Separate Heads (Rand W) point of Figure 2, right.
 
 Command:    python experiments/GG/splitcifar100/rn18-separate-heads-randw.py --gpu-sets "0|1|2|3" --seeds 5
 

@@ -1,6 +1,6 @@
 """SplitCIFAR100, 20 tasks of 5 classes, GEMResNet18: SupSup Transfer.
 
-Reproduces: the SupSup Transfer curve of Figure 3, right (Figure 2 of the camera-ready), a point for each
+Reproduces: the SupSup Transfer curve of Figure 2, right, a point for each
             --sparsity.
 
 Command:    python experiments/GG/splitcifar100/rn18-supsup-transfer.py --gpu-sets "0|1|2|3" --seeds 5

@@ -1,6 +1,6 @@
 """SplitImageNet, 100 tasks of 10 classes, ResNet-50: BatchE.
 
-Reproduces: the BatchE row of the table in Figure 3, left (Figure 2 of the camera-ready). The original has no script for
+Reproduces: the BatchE row of the table in Figure 2, left. The original has no script for
             it: the step sizes are this project's choice.
 
 Command:    python experiments/GG/splitimagenet/rn50-batche.py --data DIR

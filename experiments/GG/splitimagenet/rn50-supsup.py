@@ -1,6 +1,6 @@
 """SplitImageNet, 100 tasks of 10 classes, ResNet-50: SupSup.
 
-Reproduces: the SupSup rows of the table in Figure 3, left (Figure 2 of the camera-ready), a row for each --sparsity.
+Reproduces: the SupSup rows of the table in Figure 2, left, a row for each --sparsity.
 
 Command:    python experiments/GG/splitimagenet/rn50-supsup.py --gpu-sets "0,1|2,3" --data DIR
 

@@ -1,6 +1,6 @@
 """SplitImageNet, 100 tasks of 10 classes, ResNet-50: the upper bound.
 
-Reproduces: the upper bound's row of the table in Figure 3, left (Figure 2 of the camera-ready). The original has no
+Reproduces: the upper bound's row of the table in Figure 2, left. The original has no
             script for it: the step size is that of SupSup.
 
 Command:    python experiments/GG/splitimagenet/rn50-upperbound.py --data DIR

@@ -1,6 +1,6 @@
 """MNISTRotate, 36 tasks 10 degrees apart, FC 1024-1024 with 10 outputs: BatchE.
 
-Reproduces: the BatchE (GG) curve of Figure 6 (Figure 5 of the camera-ready).
+Reproduces: the BatchE (GG) curve of Figure 5.
 
 Command:    python experiments/GNu/MNISTRotate/batche.py --data ~/data
 

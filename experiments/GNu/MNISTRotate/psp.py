@@ -1,6 +1,6 @@
 """MNISTRotate, 36 tasks 10 degrees apart, FC 1024-1024 with 10 outputs: PSP.
 
-Reproduces: the PSP (GG) curve of Figure 6 (Figure 5 of the camera-ready).
+Reproduces: the PSP (GG) curve of Figure 5.
 
 Command:    python experiments/GNu/MNISTRotate/psp.py --data ~/data
 

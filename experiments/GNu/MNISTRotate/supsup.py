@@ -1,6 +1,6 @@
 """MNISTRotate, 36 tasks 10 degrees apart, FC 1024-1024 with 200 outputs: SupSup, binary search with H.
 
-Reproduces: the SupSup (GNu) curve of Figure 6 (Figure 5 of the camera-ready).
+Reproduces: the SupSup (GNu) curve of Figure 5.
 
 Command:    python experiments/GNu/MNISTRotate/supsup.py --data ~/data
 

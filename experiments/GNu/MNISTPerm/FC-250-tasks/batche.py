@@ -1,6 +1,6 @@
 """MNISTPerm, 250 tasks, FC 1024-1024 with 10 outputs: BatchE.
 
-Reproduces: the BatchE (GG) curve of Figure 4, right (Figure 3 of the camera-ready).
+Reproduces: the BatchE (GG) curve of Figure 3, right.
 
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/batche.py --data ~/data
 

@@ -1,6 +1,6 @@
 """MNISTPerm, 250 tasks, FC 1024-1024 with 10 outputs: PSP.
 
-Reproduces: the PSP (GG) curve of Figure 4, right (Figure 3 of the camera-ready).
+Reproduces: the PSP (GG) curve of Figure 3, right.
 
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/psp.py --data ~/data
 

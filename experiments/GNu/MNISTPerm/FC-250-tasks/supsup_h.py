@@ -1,6 +1,6 @@
 """MNISTPerm, 250 tasks, FC 1024-1024 with 500 outputs: SupSup with the task inferred from the entropy H.
 
-Reproduces: the SupSup (GNu) H curve of Figure 4, right (Figure 3 of the camera-ready).
+Reproduces: the SupSup (GNu) H curve of Figure 3, right.
 
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/supsup_h.py --data ~/data
 

@@ -1,6 +1,6 @@
 """MNISTPerm, 250 tasks, LeNet 300-100 with 10 outputs: BatchE.
 
-Reproduces: the BatchE (GG) curve of Figure 4, left (Figure 3 of the camera-ready).
+Reproduces: the BatchE (GG) curve of Figure 3, left.
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-250-tasks/batche.py --data ~/data
 

@@ -1,6 +1,6 @@
 """MNISTPerm, 250 tasks, LeNet 300-100 with 10 outputs: PSP.
 
-Reproduces: the PSP (GG) curve of Figure 4, left (Figure 3 of the camera-ready).
+Reproduces: the PSP (GG) curve of Figure 3, left.
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-250-tasks/psp.py --data ~/data
 

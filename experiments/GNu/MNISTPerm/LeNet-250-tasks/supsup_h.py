@@ -1,6 +1,6 @@
 """MNISTPerm, 250 tasks, LeNet 300-100 with 100 outputs: SupSup with the task inferred from the entropy H.
 
-Reproduces: the SupSup (GNu) H curve of Figure 4, left (Figure 3 of the camera-ready).
+Reproduces: the SupSup (GNu) H curve of Figure 3, left.
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-250-tasks/supsup_h.py --data ~/data
 

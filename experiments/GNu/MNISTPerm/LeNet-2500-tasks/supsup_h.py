@@ -1,6 +1,6 @@
 """MNISTPerm, 2500 tasks, LeNet 300-100 with 500 outputs: SupSup with the task inferred from the entropy H.
 
-Reproduces: the SupSup (GNu) H curve of Figure 5 (Figure 4 of the camera-ready).
+Reproduces: the SupSup (GNu) H curve of Figure 4.
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-2500-tasks/supsup_h.py --data ~/data
 
