@@ -112,27 +112,45 @@ def measure(formulation: Formulation, seconds: float = 3.0) -> dict[str, Any]:
     return {"seconds": statistics.median(times) / formulation.part, "first": first, "memory": float(peak), **notes}
 
 
-def peak() -> dict[str, float]:
-    """What this machine can do a second: operations of a product of large float32 matrices, bytes of a large sum."""
+def fastest(call: Call) -> float:
+    """The shortest time of five calls, in seconds, after one call to warm up."""
+    call()
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def product_rate(size: int = 3000, dtype: str = "float32", precision: str = "highest") -> float:
+    """Operations per second of a product of two square matrices.
+
+    Args:
+        size: their rows and columns.
+        dtype: their type.
+        precision: of the product, as `jax.numpy.matmul` takes it.
+    """
     import jax
     import jax.numpy as jnp
 
-    def fastest(call: Call) -> float:
-        call()
-        times = []
-        for _ in range(5):
-            started = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - started)
-        return min(times)
+    matrix = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision=precision))
+    return 2 * size**3 / fastest(lambda: jax.block_until_ready(product(matrix)))
 
-    matrix, vector = jnp.ones((3000, 3000)), jnp.ones(10**8)
-    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
-    total = jax.jit(jnp.sum)
-    return {
-        "operations": 2 * 3000**3 / fastest(lambda: jax.block_until_ready(product(matrix))),
-        "bytes": 4e8 / fastest(lambda: jax.block_until_ready(total(vector))),
-    }
+
+def sum_rate(length: int = 10**8) -> float:
+    """Bytes per second that a sum of so many float32 numbers reads."""
+    import jax
+    import jax.numpy as jnp
+
+    vector, total = jnp.ones(length), jax.jit(jnp.sum)
+    return 4 * length / fastest(lambda: jax.block_until_ready(total(vector)))
+
+
+def peak() -> dict[str, float]:
+    """What this machine can do a second: operations of a product of large float32 matrices, bytes of a large sum."""
+    return {"operations": product_rate(), "bytes": sum_rate()}
 
 
 def in_child(*arguments: str) -> dict[str, Any]:
