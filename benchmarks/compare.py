@@ -95,7 +95,7 @@ class Row:
         return {**about, "operations": self.case.operations, "bytes": self.case.num_bytes, **plain}
 
 
-def measure(formulation: Formulation, seconds: float = 3.0) -> dict[str, Any]:
+def measure(formulation: Formulation, seconds: float) -> dict[str, Any]:
     """Times one formulation in this process: the median of calls over some seconds, after one call to warm up."""
     started = time.perf_counter()
     call = formulation.prepare()

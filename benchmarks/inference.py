@@ -83,3 +83,9 @@ def cases() -> list[Case]:
                 )
             )
     return all_cases
+
+
+def smallest() -> Case:
+    """One-shot search for one image among a few masks."""
+    formulation = Formulation(ours("LeNet", 16, 1, "one_shot"))
+    return Case("one_shot among 16 masks of LeNet, 1 image", 1, "images", {"supsup_jax, one_shot": formulation})

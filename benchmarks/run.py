@@ -2,10 +2,11 @@
 
 Command: python benchmarks/run.py   (rows of PyTorch need `pip install torch torchvision`; without it they say so)
          python benchmarks/run.py train inference --rounds 1   (some of it)
+         python benchmarks/run.py resnet --smallest   (one case that takes seconds, to see that the suite runs)
 
-Writes OUTPUT.md and OUTPUT.json after every case. The floor of a case is the time that its operations take at the rate
-of a large product of matrices, or its bytes at that of a large sum, whichever is longer, both measured in the same
-round. On a machine with a GPU everything runs there.
+Writes OUTPUT.md and OUTPUT.json after every case, each whole. The floor of a case is the time that its operations take
+at the rate of a large product of matrices, or its bytes at that of a large sum, whichever is longer, both measured in
+the same round. On a machine with a GPU everything runs there.
 """
 
 import argparse
@@ -15,11 +16,13 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import compare
 
 SUITES = ("train", "inference", "evaluation", "resnet", "start", "scaling")
+WITH_SMALLEST = ("inference", "resnet")
 
 
 def machine() -> dict[str, str]:
@@ -54,12 +57,20 @@ def _processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
+def cases(suite: str) -> Sequence[compare.Case]:
+    """The cases of a suite; of "SUITE/smallest" the one that takes seconds."""
+    name, _, smallest = suite.partition("/")
+    module = importlib.import_module(name)
+    return [module.smallest()] if smallest else module.cases()
+
+
 def child(suite: str, number: str = "0", name: str = "") -> None:
     """Measures one formulation in this process, and prints what came out."""
     if suite == "peak":
         result = compare.peak()
     else:
-        result = compare.measure(importlib.import_module(suite).cases()[int(number)].formulations[name])
+        seconds = 0.0 if suite.endswith("/smallest") else 3.0
+        result = compare.measure(cases(suite)[int(number)].formulations[name], seconds)
     print(json.dumps(result))
 
 
@@ -71,23 +82,31 @@ def main() -> None:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; by default all")
     parser.add_argument("--rounds", type=int, default=3, help="how often each formulation runs")
     parser.add_argument("--longest", type=float, default=30.0, help="leave cases out whose floor is more seconds")
+    parser.add_argument("--smallest", action="store_true", help=f"one case in seconds; {', '.join(WITH_SMALLEST)} only")
     parser.add_argument("--output", type=Path, default=Path("benchmark"), help="the files to write, without ending")
     arguments = parser.parse_args()
     if unknown := set(arguments.suites) - set(SUITES):
         parser.error(f"there is no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+    suites = arguments.suites or SUITES
+    if arguments.smallest:
+        if without := set(suites) - set(WITH_SMALLEST):
+            parser.error(f"--smallest: {', '.join(sorted(without))} has no such case; name {', '.join(WITH_SMALLEST)}")
+        suites = [f"{suite}/smallest" for suite in suites]
+
+    from supsup_jax import atomic
 
     about = machine()
     rows: list[compare.Row] = []
-    for suite in arguments.suites or SUITES:
-        for row in compare.compare(suite, importlib.import_module(suite).cases(), arguments.rounds, arguments.longest):
+    for suite in suites:
+        for row in compare.compare(suite, cases(suite), arguments.rounds, arguments.longest):
             rows.append(row)
             print(row.name, row.missing or compare.spread(row.seconds, ".3g"), flush=True)
             plain = {"machine": about, "rows": [row.to_json() for row in rows]}
-            arguments.output.with_suffix(".json").write_text(json.dumps(plain, indent=1) + "\n")
+            atomic.write(arguments.output.with_suffix(".json"), json.dumps(plain, indent=1) + "\n")
             lines = [f"- {name}: {value}" for name, value in about.items()]
             text = "\n".join(["# Speed\n", *lines, compare.markdown(rows), ""])
-            arguments.output.with_suffix(".md").write_text(text)
-    if "scaling" in (arguments.suites or SUITES):
+            atomic.write(arguments.output.with_suffix(".md"), text)
+    if "scaling" in suites:
         importlib.import_module("scaling").draw(rows, arguments.output.with_suffix(".png"))
     print(arguments.output.with_suffix(".md").read_text())
     return None
