@@ -1,0 +1,323 @@
+"""One command for a machine with a GPU and little time: how fast it is, and how far the paper's long runs come on it.
+
+Command: python benchmarks/gpu.py --data ~/data --minutes 30 --output gpu
+         python benchmarks/gpu.py --data ~/data --minutes 5 --output cifar --parts device cifar   (some parts)
+         python benchmarks/gpu.py --smoke   (every part at its smallest, on a CPU, without data)
+
+Runs the parts in turn, each in a process of its own: device.py, scripts of experiments/ as a user runs them, and suites
+of run.py. A part whose time is up gets SIGTERM and is reported with what it saved until then. A part is left out where
+less time is left than it needs. After a part that fails, the next one starts.
+
+Writes OUTPUT.md and OUTPUT.json at the start and after each part, each whole. Runs and logs go to a new folder below
+--runs, or a temporary one. Exit status: 0; 1 if a part failed; 2 after wrong arguments, with nothing written; 130 after
+Ctrl-C and 143 after SIGTERM, which end the part that is running.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import run
+
+from supsup_jax import atomic, results
+
+ROOT = Path(__file__).parents[1]
+
+GRACE = 12.0
+"""Seconds from SIGTERM to SIGKILL; scripts save and end within 10."""
+
+SMOKE_LEAST = 5.0
+"""Seconds that a part needs with --smoke."""
+
+SMOKE_ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+
+LOG_LINES = 15
+"""Lines at the end of a failed part's log that the report shows."""
+
+Report = tuple[dict[str, Any], list[str]]
+"""Measurements as plain data, and as lines of Markdown."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A program with bounded time.
+
+    Attributes:
+        program: its file: a script of experiments/, or a program of benchmarks/ that writes OUTPUT.md and OUTPUT.json.
+        arguments: of its command line, without folders.
+        smallest: the arguments with --smoke.
+        least: the fewest seconds worth starting it for, on a GPU.
+        share: the largest fraction of --minutes it may take.
+    """
+
+    program: str
+    arguments: tuple[str, ...]
+    smallest: tuple[str, ...]
+    least: float
+    share: float = 1.0
+
+    @property
+    def is_script(self) -> bool:
+        """Whether it is a script of experiments/."""
+        return self.program.startswith("experiments/")
+
+    def command(self, smoke: bool, data: Path, folder: Path) -> list[str]:
+        """The command line without Python: with the data sets' folder, and the one to write to."""
+        folders = (
+            ["--data", str(data), "--log-dir", str(folder)] if self.is_script else ["--output", f"{folder}/tables"]
+        )
+        return [self.program, *(self.smallest if smoke else self.arguments), *folders]
+
+
+DIGITS = ("--dataset", "digits", "--num-tasks", "2")
+PERMUTED_DIGITS = (*DIGITS, "--steps", "20", "--eval-at", "2", "--images-per-task", "8")
+SPLIT_DIGITS = (*DIGITS, "--benchmark", "SplitMNIST", "--network", "LeNet", "--features", "10", "--epochs", "1")
+
+# A chunk of SplitCIFAR100 has one task, so that tasks are saved one by one.
+CIFAR = ("--sparsity", "32", "--tasks-at-once", "1")
+
+PARTS = {
+    "device": Part("benchmarks/device.py", (), ("--smallest",), least=30),
+    "lenet": Part("experiments/GNu/MNISTPerm/LeNet-2500-tasks/supsup_h.py", (), PERMUTED_DIGITS, least=60),
+    "inference": Part(
+        "benchmarks/run.py",
+        ("inference", "--rounds", "1", "--longest", "5"),
+        ("inference", "--rounds", "1", "--smallest"),
+        least=45,
+        share=0.25,
+    ),
+    "fc": Part("experiments/GNu/MNISTPerm/FC-250-tasks/supsup_h.py", (), PERMUTED_DIGITS, least=60),
+    "resnet": Part(
+        "benchmarks/run.py",
+        ("resnet", "--rounds", "1"),
+        ("resnet", "--rounds", "1", "--smallest"),
+        least=60,
+        share=0.25,
+    ),
+    "cifar": Part("experiments/GG/splitcifar100/rn18-supsup.py", CIFAR, (*CIFAR, *SPLIT_DIGITS), least=90),
+    "nns": Part(
+        "experiments/NNs/supsup.py",
+        ("--eval-at", "10", "50", "100", "250", "500", "1000", "1500", "2000", "2500"),
+        PERMUTED_DIGITS,
+        least=60,
+    ),
+}
+
+
+def read_tables(folder: Path) -> Report:
+    """The tables that a program of benchmarks/ has written."""
+    if not (folder / "tables.md").exists():
+        return {}, ["No row was written."]
+    _, heading, tables = (folder / "tables.md").read_text().partition("### ")
+    return json.loads((folder / "tables.json").read_text()), [(heading + tables).rstrip()]
+
+
+def read_run(folder: Path) -> Report:
+    """Tasks and evaluations that a script has saved."""
+    records = []
+    for file in folder.rglob("metrics.jsonl"):
+        for line in file.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # a line that a killed process left unfinished
+                records.append(json.loads(line))
+        num_tasks = results.read_settings(file.parent)["experiment"]["num_tasks"]
+    tasks = [record for record in records if record["kind"] == "task"]
+    evaluations = [record for record in records if record["kind"] == "evaluation"]
+    if not tasks:
+        return {}, ["No task was saved."]
+    seconds = [task["seconds"] for task in tasks]
+    accuracy = statistics.mean(task["accuracy"] for task in tasks)
+    summary = {
+        "num_tasks": num_tasks,
+        "tasks_learned": len(tasks),
+        "training_seconds": sum(seconds),
+        "median_task_seconds": statistics.median(seconds),
+        "mean_task_accuracy": accuracy,
+    }
+    sentence = (
+        f"Tasks learned: {len(tasks):,} of {num_tasks:,}. Training: {sum(seconds):.1f} s, per task "
+        f"{statistics.median(seconds):.3g} s (median). Accuracy of a task right after training, given the task: "
+        f"{100 * accuracy:.2f} % (mean)."
+    )
+    table = evaluation_table(evaluations) if evaluations else ["\nNo evaluation was saved."]
+    return {**summary, "tasks": tasks, "evaluations": evaluations}, [sentence, *table]
+
+
+def evaluation_table(evaluations: Sequence[dict[str, Any]]) -> list[str]:
+    """A row for each evaluation of all tasks learned so far."""
+    percentages = {
+        "given": "task given, %",
+        "inferred": "task inferred once a batch, %",
+        "inferred_per_image": "task inferred for every image, %",
+        "picked": "batches with the right task, %",
+    }
+    lines = [f"\n| tasks learned | training, s | evaluation, s | {' | '.join(percentages.values())} |"]
+    lines.append("| --- " * (3 + len(percentages)) + "|")
+    for record in evaluations:
+        cells = [f"{record['num_tasks']:,}", f"{record['training_seconds']:.1f}", f"{record['seconds']:.1f}"]
+        cells += [f"{100 * record[name]:.2f}" if name in record else "" for name in percentages]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends in one line after wrong arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message alone, without the usage."""
+        self.exit(2, f"error: {message}\n")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Reads and checks the command line."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with the data sets, as for the scripts")
+    parser.add_argument("--minutes", type=float, help="time for all parts together")
+    parser.add_argument("--output", type=Path, help="the files to write, without ending")
+    parser.add_argument("--runs", type=Path, help="folder for runs and logs; by default a temporary one")
+    parser.add_argument("--parts", nargs="+", metavar="PART", default=list(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--smoke", action="store_true", help="every part at its smallest; needs no other option")
+    options = parser.parse_args(arguments)
+    if options.smoke:
+        options.minutes = 10.0 if options.minutes is None else options.minutes
+        options.output = options.output or Path(tempfile.gettempdir()) / f"gpu-smoke-{os.getpid()}/gpu"
+        options.data = options.data or options.output.parent
+    elif None in (options.data, options.minutes, options.output):
+        parser.error("--data, --minutes and --output are required; only --smoke runs without them")
+    elif not options.data.is_dir():
+        parser.error(f"--data {options.data}: not a folder; give the folder with the data sets")
+    if not 0 < options.minutes < math.inf:
+        parser.error(f"--minutes {options.minutes:g}: must be more than 0")
+    if unknown := [part for part in options.parts if part not in PARTS]:
+        parser.error(f"--parts {' '.join(unknown)}: unknown; expected some of {', '.join(PARTS)}")
+    if not options.output.name:
+        parser.error(f"--output {options.output}: not the name of a file; give one without ending")
+    try:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        if options.runs:
+            options.runs.mkdir(parents=True, exist_ok=True)
+        options.runs = Path(tempfile.mkdtemp(prefix="gpu-", dir=options.runs))
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}; give another --output or --runs")
+    return options
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collects the numbers of SIGINT and SIGTERM in a list instead of ending the process."""
+    received: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_bounded(command: Sequence[str], log: Path, seconds: float, smoke: bool, received: list[int]) -> tuple[int, str]:
+    """Runs a command in a process group of its own, ended when its time is up or this process got a signal.
+
+    Returns:
+        Its exit status, and why it was ended early, if it was.
+    """
+    environment = os.environ | (SMOKE_ENVIRONMENT if smoke else {})
+    reason = ""
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
+        )
+        until = time.monotonic() + seconds
+        while process.poll() is None:
+            if not reason and (received or time.monotonic() > until):
+                reason = "interrupted" if received else f"its {seconds:.0f} s were up"
+                until = time.monotonic() + GRACE
+                os.killpg(process.pid, signal.SIGTERM)
+            elif reason and time.monotonic() > until:
+                os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(0.05)
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # processes that it started and left running
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, reason
+
+
+def run_part(name: str, options: argparse.Namespace, seconds: float, received: list[int]) -> dict[str, Any]:
+    """Runs a part, and returns its entry in the report."""
+    part, folder = PARTS[name], options.runs / name
+    folder.mkdir()
+    command, log = part.command(options.smoke, options.data, folder), folder / "log"
+    started = time.monotonic()
+    python = [sys.executable, str(ROOT / command[0]), *command[1:]]
+    status, reason = run_bounded(python, log, seconds, options.smoke, received)
+    outcome = f"stopped: {reason}" if status and reason else f"failed: exit status {status}" if status else "finished"
+    entry: dict[str, Any] = {"outcome": outcome, "seconds": round(time.monotonic() - started, 1)}
+    entry["command"] = shlex.join(["python", *command])
+    try:
+        entry["measured"], entry["markdown"] = (read_run if part.is_script else read_tables)(folder)
+    except Exception as error:  # whatever it is, the next part starts
+        entry["outcome"] = f"failed: what it wrote cannot be read ({error!r})"
+    if entry["outcome"].startswith("failed"):
+        entry["log"] = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    return entry
+
+
+def write(options: argparse.Namespace, about: dict[str, Any], entries: dict[str, dict[str, Any]]) -> None:
+    """Writes both files, each whole."""
+    plain = {name: {key: entry[key] for key in entry if key != "markdown"} for name, entry in entries.items()}
+    text = json.dumps({**about, "parts": plain}, indent=1)
+    atomic.write(options.output.with_name(f"{options.output.name}.json"), text + "\n")
+    lines = ["# GPU benchmark\n", *(f"- {name}: {value}" for name, value in about.items())]
+    lines += ["\n| part | outcome | seconds |", "| --- | --- | --- |"]
+    lines += [f"| {name} | {entry['outcome']} | {entry.get('seconds', '')} |" for name, entry in entries.items()]
+    for name, entry in entries.items():
+        if "command" in entry:
+            lines += [f"\n## {name}\n", f"`{entry['command']}`: {entry['outcome']}.\n", *entry.get("markdown", [])]
+        if "log" in entry:
+            lines += ["\nThe end of its log:\n\n```", *entry["log"], "```"]
+    atomic.write(options.output.with_name(f"{options.output.name}.md"), "\n".join(lines) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the parts that the command line names, and returns the exit status."""
+    until = time.monotonic()
+    options = parse(arguments)
+    until += 60 * options.minutes
+    entries: dict[str, dict[str, Any]] = {name: {"outcome": "not started"} for name in options.parts}
+    with signals() as received:
+        about = {**run.machine(), "started": time.strftime("%Y-%m-%d %H:%M:%S"), "minutes": options.minutes}
+        about |= {"smoke": options.smoke, "runs and logs": str(options.runs)}
+        write(options, about, entries)
+        for name in entries:
+            if received:
+                break
+            left, least = until - time.monotonic() - GRACE, SMOKE_LEAST if options.smoke else PARTS[name].least
+            if left < least:
+                entries[name] = {"outcome": f"left out: {max(left, 0):.0f} s left to run, needs {least:.0f} s"}
+            else:
+                seconds = min(left, 60 * options.minutes * PARTS[name].share)
+                print(f"{name}: started, {seconds:.0f} s at most", flush=True)
+                entries[name] = run_part(name, options, seconds, received)
+            print(f"{name}: {entries[name]['outcome']}", flush=True)
+            write(options, about, entries)
+    print(f"report: {options.output}.md")
+    if received:
+        return 128 + received[0]
+    return int(any(entry["outcome"].startswith("failed") for entry in entries.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
