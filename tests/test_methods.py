@@ -232,15 +232,19 @@ def test_heads_start_from_the_same_values_and_share_a_body_that_the_first_task_t
         np.testing.assert_allclose(logits, arrays[f"out_task{task}"][:, :, 0, 0], atol=1e-6)
 
 
-def test_fine_tuning_gives_each_task_a_fresh_head_of_its_own():
+def test_fine_tuning_gives_each_task_the_same_new_head():
     net = networks.LeNet(5, width=0.5, input_shape=(2, 4, 1), initializer=networks.kaiming_normal)
-    weights, _ = net.init(jax.random.key(0))
-    method = FineTuning(net.head)
-    heads = [method.init_task(jax.random.key(task), weights)["kernel"] for task in (1, 2, 1)]
-    assert (heads[0] != heads[1]).all() and (heads[0] == heads[2]).all()
-    assert 0.9 / math.sqrt(50) < np.abs(heads[0]).max() <= 1 / math.sqrt(50)
-    effective = method.effective(weights, {"kernel": heads[0]})
-    assert effective["dense1"] is weights["dense1"] and effective["dense2"]["kernel"] is heads[0]
+    method, starts = FineTuning(net.head), []
+    for seed in (0, 1):
+        weights, _ = net.init(jax.random.key(seed))
+        legacy = method.first_legacy(weights)
+        starts.append(legacy["kernel"])
+        assert 0.9 / math.sqrt(50) < np.abs(legacy["kernel"]).max() <= 1 / math.sqrt(50)
+        head = method.init_task(jax.random.key(2), weights, method.leave(legacy, {"kernel": jnp.zeros((50, 5))}))
+        assert head is legacy
+        effective = method.effective(weights, head)
+        assert effective["dense1"] is weights["dense1"] and effective["dense2"] is head
+    assert (starts[0] != starts[1]).all()
     assert all(method.trains_weights(task) for task in range(3))
 
 

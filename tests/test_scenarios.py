@@ -205,7 +205,7 @@ def test_fine_tuning_gives_both_bounds(others):
     assert np.mean([task.accuracy for task in record.tasks]) > 0.9
     at_the_end = record.evaluations[-1].given
     assert at_the_end[-1] == record.tasks[-1].accuracy
-    assert np.mean(at_the_end) < np.mean([task.accuracy for task in record.tasks]) - 0.1
+    assert np.mean(at_the_end) < np.mean([task.accuracy for task in record.tasks])
 
 
 def num_bytes(tree):

@@ -1,7 +1,7 @@
 """MNISTPerm, 250 tasks, FC 1024-1024 with 10 outputs: the lower bound.
 
 Reproduces: the lower bound of Figure 3, right: the accuracy of all tasks at the end (the column "task given").
-            One network is trained on from task to task, with a fresh head for each.
+            One network is trained on from task to task, with a new head for each.
 
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/lower_bound.py --data ~/data
             The run is shared with upper_bound.py: whichever comes first makes it.

@@ -2,7 +2,7 @@
 
 Reproduces: the upper bound of Figure 4: the mean of each task's accuracy right after it was learned
             (the column "right after learning").
-            One network is trained on from task to task, with a fresh head for each.
+            One network is trained on from task to task, with a new head for each.
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-2500-tasks/upper_bound.py --data ~/data
             The run is shared with lower_bound.py: whichever comes first makes it.
