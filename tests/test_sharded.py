@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
-from toys import abandons_coroutines, batch_norm_net
+from toys import abandons_coroutines, batch_norm_net, write_small_imagenet
 
 import supsup_jax
 from supsup_jax import (
@@ -62,18 +61,9 @@ EXPERIMENT = Experiment(
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A folder with a small ImageNet: a colour for each class, in images of several shapes."""
+    """A folder with a small ImageNet."""
     folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for number in range(CLASSES):
-        colour = rng.integers(0, 256, 3)
-        for split, count in (("train", TRAIN), ("val", TEST)):
-            place = folder / "imagenet" / split / f"n{number:08d}"
-            place.mkdir(parents=True)
-            for index in range(count):
-                height, width = [(20, 30), (30, 20), (24, 24)][index % 3]
-                noisy = np.clip(colour + rng.integers(-20, 21, (height, width, 3)), 0, 255)
-                Image.fromarray(noisy.astype(np.uint8)).save(place / f"{index}.JPEG")
+    write_small_imagenet(folder, CLASSES, TRAIN, TEST)
     return folder
 
 

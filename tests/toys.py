@@ -1,11 +1,13 @@
 """Small things that several tests use."""
 
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from flax import linen as nn
+from PIL import Image
 
 from supsup_jax.data import Dataset, Split
 from supsup_jax.experiment import Experiment
@@ -78,6 +80,20 @@ def small_dataset(samples=96, seed=0) -> Dataset:
     images = images.astype(np.uint8)
     train, test = Split(images[:samples], labels[:samples]), Split(images[samples:], labels[samples:])
     return Dataset(train, test, (0.3,), (0.3,))
+
+
+def write_small_imagenet(folder: Path, classes: int = 20, train: int = 5, test: int = 3) -> None:
+    """A small ImageNet below a folder: a colour for each class, in images of several shapes."""
+    rng = np.random.default_rng(0)
+    for number in range(classes):
+        colour = rng.integers(0, 256, 3)
+        for split, count in (("train", train), ("val", test)):
+            place = folder / "imagenet" / split / f"n{number:08d}"
+            place.mkdir(parents=True)
+            for index in range(count):
+                height, width = [(20, 30), (30, 20), (24, 24)][index % 3]
+                noisy = np.clip(colour + rng.integers(-20, 21, (height, width, 3)), 0, 255)
+                Image.fromarray(noisy.astype(np.uint8)).save(place / f"{index}.JPEG")
 
 
 HOPSUPSUP = Experiment(
