@@ -1,0 +1,154 @@
+"""Opens and measures the runs of version 0.1 in `stored/runs`.
+
+Each run has an archive with its folder and with images as its network sees them, and a JSON file with the command that
+made it and the measurements at that time. `stored/make_runs.py` made both.
+"""
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import adapter
+import numpy as np
+import orbax.checkpoint as ocp
+from sklearn.datasets import load_digits
+from test_numbers import numbers
+
+import supsup_jax as ss
+
+RUNS = Path(__file__).parent / "stored/runs"
+NAMES = sorted(path.stem for path in RUNS.glob("*.json"))
+
+
+def expected_of(name: str) -> dict[str, Any]:
+    """The JSON file of a run: the command that made it, and its measurements before and after it was resumed."""
+    return json.loads((RUNS / f"{name}.json").read_text())
+
+
+def unpack(name: str, folder: Path) -> Path:
+    """Unpacks a run where its command would have written it, below a folder for results; with the run's folder."""
+    run = folder / expected_of(name)["folder"]
+    with tarfile.open(RUNS / f"{name}.tar.xz") as archive:
+        archive.extractall(run, filter="data")
+    return run
+
+
+def predictions(folder: Path, how: dict[str, Any]) -> dict[str, Any]:
+    """Labels and tasks that a run predicts for the images in its folder.
+
+    Args:
+        folder: the run's.
+        how: `tasks`, the task of each image, empty if the method does not take it; `infers`, whether to infer it;
+            `searches`, further searches to infer it with.
+    """
+    run, images = ss.restore(folder), np.load(folder / "images.npy")
+    said = {}
+    if how["tasks"]:
+        said["labels, task given"] = run.predict(images, task=np.array(how["tasks"])).labels.tolist()
+    if how["infers"]:
+        predicted = run.predict(images)
+        said |= {"labels, task inferred": predicted.labels.tolist(), "tasks": predicted.tasks.tolist()}
+    for search in how["searches"]:
+        said[f"tasks, {search}"] = run.infer_task(images, search=search).tolist()
+    return said
+
+
+def accuracies(folder: Path, how: dict[str, Any], images: Path | None) -> dict[str, list[float]]:
+    """The accuracies of all tasks from `evaluate`.
+
+    Args:
+        folder: the run's.
+        how: `evaluates`, a list of "given" and "inferred".
+        images: the folder of the small ImageNet.
+    """
+    run = ss.restore(folder)
+    return {task: ss.evaluate(run, task=task, data=images).accuracy.round(4).tolist() for task in how["evaluates"]}
+
+
+def measures(folder: Path) -> dict[str, Any]:
+    """The numbers in a run's files."""
+    return {name: value for name, value in numbers(folder).items() if name not in ("kept", "weights")}
+
+
+def resume(expected: dict[str, Any], folder: Path, images: Path) -> None:
+    """Resumes a run: with its script and more tasks, or with `python -m supsup_jax run` where it was interrupted.
+
+    Args:
+        expected: its JSON file.
+        folder: the run's, as `unpack` gives it.
+        images: the folder of the small ImageNet.
+    """
+    if expected["command"] is None:
+        adapter.call("-m", "run", folder, "--data", images)
+        return
+    results = folder.parents[len(Path(expected["folder"]).parts) - 1]
+    script, *flags = expected["command"]
+    where = ["--log-dir", results, "--data", images, "--resume"]
+    adapter.call(script, *flags, "--num-tasks", expected["more_tasks"], *where)
+
+
+def own_task(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a task for `Run.learn`: digits in quarter turns; labels are text or integers."""
+    digits = load_digits()
+    images = np.rot90(digits.images * (255 / 16), number, axes=(1, 2)).astype(np.uint8)[..., None]
+    if number == 1:
+        return images, 10 * digits.target
+    return images, np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])[
+        digits.target
+    ]
+
+
+def own_numbers(run: Any) -> dict[str, Any]:
+    """Labels and tasks that a run from Python predicts."""
+    images, tasks = own_images(run.num_tasks)
+    return {
+        "labels, task given": run.predict(images, task=tasks).labels.tolist(),
+        "tasks": run.predict(images).tasks.tolist(),
+    }
+
+
+def own_images(num_tasks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Twelve images of each task of `own_task`, and their tasks."""
+    images = np.concatenate([own_task(number)[0][:12] for number in range(num_tasks)])
+    return images, np.repeat(np.arange(num_tasks), 12)
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """The contents of a run's checkpoints: arrays of each step, keys of the records, bytes on disk."""
+    arrays, keys, size = {}, set(), 0
+    for place in ("checkpoints", "state", "unfinished"):
+        for step in sorted((folder / place).glob("[0-9]*")):
+            if (step / "arrays").is_dir():
+                arrays[f"{place}/{step.name}"] = _arrays_in(step)
+            if (step / "record").is_dir():
+                keys |= set(_keys_in(json.loads((step / "record/metadata").read_text())))
+            size += sum(path.stat().st_size for path in step.rglob("*") if path.is_file())
+    return {"arrays": arrays, "keys": sorted(keys), "bytes": size, "orbax": ocp.__version__}
+
+
+def _arrays_in(step: Path) -> dict[str, str]:
+    """The arrays of a step by their names: types and shapes."""
+    handlers = {"arrays": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
+    with ocp.CheckpointManager(step.parent.absolute(), item_handlers=handlers) as manager:
+        tree = manager.item_metadata(int(step.name))["arrays"].tree
+    leaves = dict(_leaves_in(tree))
+    return {
+        "/".join(path): "None" if leaves[path] is None else f"{leaves[path].dtype}{list(leaves[path].shape)}"
+        for path in sorted(leaves)
+    }
+
+
+def _leaves_in(tree: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    if not isinstance(tree, dict):
+        return [(path, tree)]
+    return [pair for name, part in tree.items() for pair in _leaves_in(part, (*path, name))]
+
+
+def _keys_in(plain: Any, path: str = "") -> list[str]:
+    """The paths of all values in plain data; the items of a list share one path."""
+    if isinstance(plain, dict) and plain:
+        return [key for name, part in plain.items() for key in _keys_in(part, f"{path}/{name}")]
+    if isinstance(plain, list) and plain and isinstance(plain[0], dict):
+        return [key for part in plain for key in _keys_in(part, f"{path}/*")]
+    return [path]
