@@ -108,7 +108,7 @@ def _flags_in(text: str) -> Iterator[tuple[str, str | None]]:
             entries.append("")
         entries[-1] += f"{line} "
     for entry in entries:
-        if names := re.match(r" {0,2}(?:-h, )?(--[a-z-]+(?:, --[a-z-]+)*)", entry):
+        if names := re.match(r" {0,2}(?:-h, )?(--[a-z][a-z-]*(?:, --[a-z][a-z-]*)*)", entry):
             default = re.search(r"\(default: (.*)\) *$", entry)
             for name in names[1].split(", "):
                 yield name, default and default[1].strip("'")  # some versions of tyro quote paths
