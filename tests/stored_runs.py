@@ -12,6 +12,7 @@ from typing import Any
 import adapter
 import numpy as np
 import orbax.checkpoint as ocp
+import yaml
 from sklearn.datasets import load_digits
 from test_numbers import numbers
 
@@ -72,7 +73,9 @@ def measures(folder: Path) -> dict[str, Any]:
 
 
 def resume(expected: dict[str, Any], folder: Path, images: Path) -> None:
-    """Resumes a run: with its script and more tasks, or with `python -m supsup_jax run` where it was interrupted.
+    """Resumes a run: with its settings and more tasks, or with `python -m supsup_jax run` where it was interrupted.
+
+    The settings come from a YAML file, as version 0.1 read them: defaults of scripts have changed since.
 
     Args:
         expected: its JSON file.
@@ -83,9 +86,12 @@ def resume(expected: dict[str, Any], folder: Path, images: Path) -> None:
         adapter.call("-m", "run", folder, "--data", images)
         return
     results = folder.parents[len(Path(expected["folder"]).parts) - 1]
-    script, *flags = expected["command"]
+    settings = yaml.safe_load((folder / "settings.yaml").read_text())["experiment"]
+    settings["sparsity"] = settings.pop("er_scale")
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump({name: value for name, value in settings.items() if value is not None}))
     where = ["--log-dir", results, "--data", images, "--resume"]
-    adapter.call(script, *flags, "--num-tasks", expected["more_tasks"], *where)
+    adapter.call("experiments/quickstart.py", "--config", config, "--num-tasks", expected["more_tasks"], *where)
 
 
 def own_task(number: int) -> tuple[np.ndarray, np.ndarray]:
