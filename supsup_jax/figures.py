@@ -4,13 +4,29 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
+from supsup_jax.ablation import draw_ablation
 from supsup_jax.errors import UserError
-from supsup_jax.published import ACCURACIES, DEVIATIONS, FC_250, HOPSUPSUP, LENET_250, LENET_2500
+from supsup_jax.looks import BLUE, GREEN, GREY, LOOKS, ORANGE, PAPER, PURPLE, look_of, plot_curve
+from supsup_jax.published import (
+    ABLATION,
+    FC_250,
+    HOPSUPSUP,
+    LENET_250,
+    LENET_2500,
+    MNISTROTATE,
+    NNS,
+    POINTS,
+    SPLITCIFAR100,
+    Identity,
+    Point,
+    curves_of,
+    measurement,
+)
 from supsup_jax.records import Record
 from supsup_jax.tables import (
     Curve,
@@ -25,98 +41,61 @@ from supsup_jax.tables import (
 if TYPE_CHECKING:
     import matplotlib.figure
 
-# Okabe and Ito's palette.
-AMBER, SKY, GREEN, BLUE, ORANGE, PURPLE = "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"
-GREY = "#999999"
-
-
-class Look(NamedTuple):
-    """How a method is drawn.
-
-    Attributes:
-        label: its name in a legend.
-        colour: of our points; the paper's are black.
-        marker: of our points and the paper's.
-        line: style of the line through our points.
-        identity: whether the paper's curve has the task given or inferred.
-        forgets: whether accuracy falls too far to be drawn on the others' scale.
-    """
-
-    label: str
-    colour: str
-    marker: str
-    line: Any
-    identity: Literal["given", "inferred"] = "given"
-    forgets: bool = False
-
-
-_SUPSUP = Look("SupSup (GNu, H)", BLUE, "o", "-", "inferred")
-_LOOKS = {
-    "upper_bound": Look("upper bound (GG)", AMBER, "^", (0, (7, 2))),
-    "supsup": _SUPSUP,
-    "supsup_h": _SUPSUP,
-    "supsup_g": Look("SupSup (GNu, G)", SKY, "s", "--", "inferred"),
-    "NNs/supsup": Look("SupSup (NNs, H)", PURPLE, "D", "-.", "inferred"),
-    "batche": Look("BatchE (GG)", GREEN, "v", "-."),
-    "psp": Look("PSP (GG)", ORANGE, "P", ":", forgets=True),
-    "lower_bound": Look("lower bound (GG)", PURPLE, "X", (0, (3, 1, 1, 1, 1, 1)), forgets=True),
-    "rn18-supsup": Look("SupSup", BLUE, "o", "-"),
-    "rn18-supsup-transfer": Look("SupSup Transfer", SKY, "s", "--"),
-    "rn18-batche-randw": Look("BatchE (Rand W)", GREEN, "v", ""),
-    "rn18-separate-heads": Look("separate heads", ORANGE, "P", ""),
-    "rn18-separate-heads-randw": Look("separate heads (Rand W)", PURPLE, "X", ""),
-    "rn18-upperbound": Look("upper bound", AMBER, "^", ""),
-    "rn18-lowerbound": Look("lower bound", PURPLE, "*", ""),
-}
 _METHODS = ("upper_bound", "supsup", "supsup_h", "supsup_g", "batche", "psp", "lower_bound")
 
 _FIGURES = {
-    "figure4": (
-        "MNISTPerm, 250 tasks: Figure 4 (Figure 3 of the camera-ready)",
+    "figure3": (
+        "MNISTPerm, 250 tasks (Figure 3)",
         {
             "left: LeNet 300-100": [f"{LENET_250}/{method}" for method in _METHODS],
             "right: FC 1024-1024": [f"{FC_250}/{method}" for method in _METHODS],
         },
     ),
-    "figure5": (
-        "MNISTPerm, 2,500 tasks: Figure 5 (Figure 4 of the camera-ready)",
-        {"LeNet 300-100": [*(f"{LENET_2500}/{method}" for method in _METHODS), "NNs/supsup"]},
+    "figure4": (
+        "MNISTPerm, 2,500 tasks (Figure 4)",
+        {"LeNet 300-100": [*(f"{LENET_2500}/{method}" for method in _METHODS), NNS]},
     ),
-    "figure6": (
-        "MNISTRotate, 36 tasks: Figure 6 (Figure 5 of the camera-ready)",
-        {"FC 1024-1024": [f"GNu/MNISTRotate/{method}" for method in _METHODS]},
+    "figure5": (
+        "MNISTRotate, 36 tasks (Figure 5)",
+        {"FC 1024-1024": [f"{MNISTROTATE}/{method}" for method in _METHODS]},
     ),
 }
-_SPLITCIFAR100 = [f"GG/splitcifar100/{name}" for name in _LOOKS if name.startswith("rn18-")]
+_SPLITCIFAR100 = [f"{SPLITCIFAR100}/{name}" for name in LOOKS if name.startswith("rn18-")]
 SHOWN = {
     HOPSUPSUP,
+    ABLATION,
     *_SPLITCIFAR100,
-    *(name for _, panels in _FIGURES.values() for names in panels.values() for name in names),
+    *(measurement(curve).run for _, panels in _FIGURES.values() for curves in panels.values() for curve in curves),
 }
 """The experiments that a figure shows."""
 
-_PAPER: dict[str, Any] = {"color": "black", "linestyle": "none", "markerfacecolor": "none", "markersize": 10}
+
+_MEANING: dict[Identity, str] = {
+    "given": "task given",
+    "inferred": "task inferred",
+    "learned": "right after learning",
+}
 
 
-def accuracy_curve(runs: Sequence[Run]) -> Curve:
-    """Accuracy of an experiment against tasks learned: the task inferred for SupSup, given for what it is compared to.
+def accuracy_curve(curve: str, runs: Sequence[Run]) -> Curve:
+    """Accuracy against tasks learned, as a curve of the paper shows it.
 
     Args:
-        runs: of one experiment, each with another seed.
+        curve: its name.
+        runs: of the experiment that measures it, each with a different seed.
 
     Raises:
-        UserError: if their settings differ, or they were not evaluated as the figure shows.
+        UserError: if their settings differ, or they do not have the accuracy that the figure shows.
     """
     check_settings(runs)
-    identity = _look(runs[0].name).identity
+    identity = measurement(curve).identity
     for run in runs:
         if not run.accuracies[identity]:
-            raise UserError(f"{run.folder} was not evaluated with the task {identity}; give folders without this run")
+            lacking = "has no accuracy of each task right after it was learned"
+            if identity != "learned":
+                lacking = f"was not evaluated with the task {identity}"
+            raise UserError(f"{run.folder} {lacking}; give folders without this run")
     return over_seeds([run.accuracies[identity] for run in runs])
-
-
-def _look(name: str) -> Look:
-    return _LOOKS.get(name) or _LOOKS[name.rpartition("/")[2]]
 
 
 def draw_paper(runs: Iterable[Run]) -> dict[str, "matplotlib.figure.Figure"]:
@@ -138,15 +117,20 @@ def draw_paper(runs: Iterable[Run]) -> dict[str, "matplotlib.figure.Figure"]:
         )
     pictures = {}
     if points := {name: storage_points(of_name[name]) for name in _SPLITCIFAR100 if name in of_name}:
-        pictures["figure3"] = _draw_storage(points)
+        pictures["figure2"] = _draw_storage(points)
     for file, (title, panels) in _FIGURES.items():
         drawn = {
-            panel: {name: accuracy_curve(of_name[name]) for name in names if name in of_name}
-            for panel, names in panels.items()
-            if not of_name.keys().isdisjoint(names)
+            panel: {
+                curve: accuracy_curve(curve, of_name[run])
+                for curve in curves
+                if (run := measurement(curve).run) in of_name
+            }
+            for panel, curves in panels.items()
         }
-        if drawn:
-            pictures[file] = _draw_accuracies(title, drawn)
+        if any(drawn.values()):
+            pictures[file] = _draw_accuracies(title, {panel: curves for panel, curves in drawn.items() if curves})
+    if ABLATION in of_name:
+        pictures["figure6"] = draw_ablation(of_name[ABLATION], of_name)
     if HOPSUPSUP in of_name:
         check_settings(of_name[HOPSUPSUP])
         pictures["recovery"] = draw_recovery([run.folder for run in of_name[HOPSUPSUP]])
@@ -157,10 +141,10 @@ def _draw_storage(curves: Mapping[str, Sequence[StoragePoint]]) -> "matplotlib.f
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.2, 5.6), layout="constrained", dpi=200)
-    figure.suptitle("SplitCIFAR100, GG: Figure 3, right (Figure 2 of the camera-ready)")
+    figure.suptitle("SplitCIFAR100, GG (Figure 2, right)")
     axes = figure.subplots()
     for name, points in curves.items():
-        look, ordered = _look(name), sorted(points)
+        look, ordered = look_of(name), sorted(points)
         seeds = max(point.seeds for point in points)
         axes.errorbar(
             [point.megabytes for point in ordered],
@@ -196,8 +180,11 @@ def _draw_accuracies(title: str, panels: Mapping[str, Mapping[str, Curve]]) -> "
 
 def _draw_panel(column: Any, heading: str, curves: Mapping[str, Curve]) -> None:
     """Draws the curves of one network, those that fall on a coarser scale below the others."""
-    points = {name: [*curve.mean, *ACCURACIES.get(name, {}).values()] for name, curve in curves.items()}
-    kept = [value for name, values in points.items() if not _look(name).forgets for value in values]
+    published = {name: POINTS.get(name, {}) for name in curves}
+    points = {
+        name: [*curve.mean, *(point.accuracy for point in published[name].values())] for name, curve in curves.items()
+    }
+    kept = [value for name, values in points.items() if not look_of(name).forgets for value in values]
     lowest, highest = (bound(value for values in points.values() for value in values) for bound in (min, max))
     # Differences of a fraction of a point are not to look like cliffs.
     floor = math.floor(min(min(kept, default=lowest) - 0.3, highest - 4))
@@ -218,32 +205,24 @@ def _draw_panel(column: Any, heading: str, curves: Mapping[str, Curve]) -> None:
         for name, curve in curves.items():
             if min(points[name]) > high:
                 continue
-            look = _look(name)
-            inside = {at: value for at, value in ACCURACIES.get(name, {}).items() if low <= value <= high}
-            deviation = [DEVIATIONS.get((name, at), 0) for at in inside]
-            panel.errorbar(list(inside), list(inside.values()), deviation, marker=look.marker, **_PAPER)
-            _plot_curve(panel, curve, look, look.label, [low <= value <= high for value in curve.mean])
-    if not curves.keys().isdisjoint(ACCURACIES):
-        axes[0].errorbar([], [], marker="o", label="paper (black, same shape)", **_PAPER)
+            look = look_of(name)
+            inside = {at: point for at, point in published[name].items() if low <= point.accuracy <= high}
+            _plot_paper(panel, inside, look.marker)
+            plot_curve(panel, curve, look, look.label, [low <= value <= high for value in curve.mean])
+    if any(published.values()):
+        axes[0].errorbar([], [], marker="o", label="paper (black, same shape)", **PAPER)
     handles, labels = axes[0].get_legend_handles_labels()
     column.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small", handlelength=4)
 
 
-def _plot_curve(axes: Any, curve: Curve, look: Look, label: str, marked: Any) -> None:
-    """Draws a curve, with markers and bars only at some of its points, as Matplotlib's `markevery` has it."""
-    axes.errorbar(
-        curve.at,
-        curve.mean,
-        curve.deviation if curve.seeds > 1 else None,
-        color=look.colour,
-        marker=look.marker,
-        linestyle=look.line,
-        markersize=5,
-        markevery=marked,
-        errorevery=marked,
-        capsize=3,
-        label=label if curve.seeds == 1 else f"{label}, {curve.seeds} seeds ± std",
-    )
+def _plot_paper(axes: Any, points: Mapping[int, Point], marker: str) -> None:
+    """Draws points of the paper, and an arrow down from what is an upper limit only."""
+    known = {at: point for at, point in points.items() if not point.is_limit}
+    accuracies, bars = [point.accuracy for point in known.values()], [point.deviation or 0 for point in known.values()]
+    axes.errorbar(list(known), accuracies, bars, marker=marker, capsize=3, **PAPER)
+    for at, point in points.items():
+        if point.is_limit:
+            axes.annotate("", (at, point.accuracy - 6), (at, point.accuracy), arrowprops={"arrowstyle": "->"})
 
 
 def draw_recovery(folders: Sequence[Path]) -> "matplotlib.figure.Figure":
@@ -261,13 +240,13 @@ def draw_recovery(folders: Sequence[Path]) -> "matplotlib.figure.Figure":
     figure = Figure(figsize=(11, 4.4), layout="constrained", dpi=200)
     figure.suptitle("SplitMNIST: HopSupSup recovers the mask of each task from a memory (Section 3.5)")
     panels = figure.subplots(1, 3, sharex=True)
-    looks = list(dict.fromkeys(_LOOKS.values()))
+    looks = list(dict.fromkeys(LOOKS.values()))
     headings = "Hamming distance to the task's mask", "energy of the memory", "entropy of the outputs (nats)"
     for quantity, (axes, heading) in enumerate(zip(panels, headings, strict=True)):
         for task in sorted(set().union(*seeds)):
             path = over_seeds([seed[task][quantity] for seed in seeds if task in seed])
             marked = (task % 5, 5)  # no marker hides another
-            _plot_curve(axes, path, looks[task % len(looks)], f"task {task}", marked)
+            plot_curve(axes, path, looks[task % len(looks)], f"task {task}", marked)
         axes.axvline(30, color="black", linestyle="--", linewidth=1, label="paper: recovered before step 30")
         axes.set(title=heading, xlabel="gradient step")
         axes.title.set_fontsize("medium")
@@ -301,10 +280,17 @@ def draw_accuracy(path: Path, name: str, seed: int, record: Record) -> None:
     figure = Figure(figsize=(6, 4.2), layout="constrained", dpi=150)
     figure.suptitle(f"{name}, seed {seed}", fontsize="medium")
     axes = figure.subplots()
-    if name in ACCURACIES:
-        label = f"paper, task {_look(name).identity}"
-        axes.plot(*zip(*ACCURACIES[name].items(), strict=True), "xk", markersize=9, label=label)
-    _plot_accuracy(axes, record)
+    curves = curves_of(name)
+    for curve, style in zip(curves, ("xk", "+k"), strict=False):
+        points = {at: point.accuracy for at, point in POINTS.get(curve, {}).items() if not point.is_limit}
+        if points:
+            axes.plot(
+                *zip(*points.items(), strict=True),
+                style,
+                markersize=9,
+                label=f"paper, {_MEANING[measurement(curve).identity]}",
+            )
+    _plot_accuracy(axes, record, with_learned=any(measurement(curve).identity == "learned" for curve in curves))
     save(figure, path)
 
 
@@ -345,9 +331,12 @@ def draw_run(
     save(figure, path)
 
 
-def _plot_accuracy(axes: Any, record: Record) -> None:
+def _plot_accuracy(axes: Any, record: Record, with_learned: bool = False) -> None:
     results = sorted(record.evaluations, key=lambda result: result.num_tasks)
     learned = [result.num_tasks for result in results]
+    if with_learned and len(record.tasks) >= learned[-1]:
+        means = [100 * np.mean([task.accuracy for task in record.tasks[:count]]) for count in learned]
+        axes.plot(learned, means, "v-.", color=PURPLE, label=_MEANING["learned"], markerfacecolor="none")
     for name, label, style, colour in (
         ("given", "task given", "o-", BLUE),
         ("inferred", "task inferred, once a batch", "s--", ORANGE),

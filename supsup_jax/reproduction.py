@@ -3,63 +3,96 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from supsup_jax import published
+from supsup_jax.agreement import agrees
+from supsup_jax.differences import explain
+from supsup_jax.published import Identity, Point
+from supsup_jax.scripts import expected_settings, other_settings
 from supsup_jax.storage import total
 from supsup_jax.tables import Run, tries
 
 _HEADINGS = {
-    "GG/splitimagenet": "SplitImageNet, 100 tasks: Figure 3 left",
-    published.SPLITCIFAR100: "SplitCIFAR100, 20 tasks: Figure 3 right, whose curves the paper has as a picture only",
-    published.LENET_250: "MNISTPerm, 250 tasks, LeNet 300-100: Figure 4 left",
-    published.FC_250: "MNISTPerm, 250 tasks, FC 1024-1024: Figure 4 right",
-    published.LENET_2500: "MNISTPerm, 2,500 tasks, LeNet 300-100: Figure 5",
-    "NNs": "MNISTPerm without boundaries, 2,500 tasks: Figure 5",
+    "GG/splitimagenet": "SplitImageNet, 100 tasks: Figure 2 left",
+    published.SPLITCIFAR100: "SplitCIFAR100, 20 tasks: Figure 2 right, whose curves the paper has as a picture only",
+    published.LENET_250: "MNISTPerm, 250 tasks, LeNet 300-100: Figure 3 left",
+    published.FC_250: "MNISTPerm, 250 tasks, FC 1024-1024: Figure 3 right",
+    published.LENET_2500: "MNISTPerm, 2,500 tasks, LeNet 300-100: Figure 4",
+    "NNs": "MNISTPerm without boundaries, 2,500 tasks: Figure 4",
     "GNu/SplitMNIST": "HopSupSup, SplitMNIST: Section 3.5",
 }
 
-_OF_RUNS = "here, %", "here, MB", "seeds", "time of a run", "machine", "commit", "command"
+_OF_RUNS = "here, %", "agrees", "here, MB", "seeds", "time of a run", "machine", "commit", "command"
 _COLUMNS = "script", "tasks", "paper, %", "paper, MB", *_OF_RUNS
 
 _OWN_PLACES = ("--data", "--log-dir")
 
+_PREFACE = """\
+# The numbers of the paper, and of the runs here
+
+Mean accuracy over the tasks learned; for SupSup with the task inferred, once a batch, where the script
+infers it, and else given. The upper bound is the mean of each task's accuracy right after it was learned; the
+lower bound, from the same runs, is that of all tasks afterwards. ± is the standard deviation over seeds. The
+paper's numbers are printed or read off a figure; ≈ is extrapolated from the slope of a curve, < is a limit.
+
+*agrees*: the difference is at most two standard errors plus the precision to which the paper's number is known
+(0.05 points in a figure); with one seed and no error bar at most 0.1 points. Runs whose settings differ from their
+script's are not judged: their rows name these settings.
+
+MB is what has to be kept of the tasks, masks as bits; the paper's are of sparse masks. The time is that of
+training and evaluations until then. Written by `python -m supsup_jax reproduce RUNS... --output REPRODUCE.md`.
+"""
+
 
 class Number(NamedTuple):
-    """A number of the paper.
+    """A number of the paper, or of a curve where the paper has none.
 
     Attributes:
-        name: the experiment's.
+        curve: name of the curve.
         er_scale: scale of its densities, where that tells rows apart.
         tasks: how many were learned.
-        accuracy: as it stands there, in %; nothing where the paper has none.
-        megabytes: that have to be kept, likewise.
+        point: the paper's accuracy, if it has one.
+        megabytes: the paper's, that have to be kept; empty if it has none.
     """
 
-    name: str
+    curve: str
     er_scale: float | None
     tasks: int
-    accuracy: str
+    point: Point | None
     megabytes: str = ""
+
+    @property
+    def run(self) -> str:
+        """Name of the experiment that measures it."""
+        return published.measurement(self.curve).run
+
+    @property
+    def identity(self) -> Identity:
+        """Which of that experiment's accuracies it is."""
+        return published.measurement(self.curve).identity
+
+    def of_run(self, run: Run) -> float | None:
+        """The accuracy of a run of this experiment in its place, in %."""
+        identity = self.identity
+        if identity == "inferred" and not run.accuracies["inferred"]:  # a run with --scenario GG
+            identity = "given"
+        return run.accuracy(identity, self.tasks)
 
 
 def numbers() -> list[Number]:
     """All accuracies that the paper publishes, in its order."""
     imagenet = [
-        Number(published.SPLITIMAGENET + script, scale, 100, f"{accuracy:.2f}", f"{megabytes:.2f}")
+        Number(published.SPLITIMAGENET + script, scale, 100, Point(accuracy, source="table"), f"{megabytes:.2f}")
         for (script, scale), (accuracy, megabytes) in published.SPLITIMAGENET_TABLE.items()
     ]
-    points = []
-    for name, accuracies in (published.IN_TEXT | published.ACCURACIES | published.MEMORY).items():
-        for tasks, accuracy in accuracies.items():
-            deviation = published.DEVIATIONS.get((name, tasks))
-            said = f"{accuracy:.2f}" + (f" ± {deviation:.2f}" if deviation else "")
-            points.append(Number(name, None, tasks, said))
-        for (below, tasks), accuracy in published.BELOW.items():
-            if below == name:
-                points.append(Number(name, None, tasks, f"< {accuracy:g}"))
+    points = [
+        Number(curve, None, tasks, point)
+        for curve, points in published.POINTS.items()
+        for tasks, point in points.items()
+    ]
     return imagenet + points
 
 
@@ -70,83 +103,114 @@ def table(runs: Iterable[Run]) -> str:
     """
     of_name: dict[str, list[Run]] = defaultdict(list)
     for same in tries(runs):
-        for run in same:
-            of_name[run.name].append(run)
-    rows: dict[str, list[list[str]]] = {folder: [] for folder in _HEADINGS}
+        of_name[same[0].name] += same
     known = numbers()
-    for name in dict.fromkeys([number.name for number in known] + sorted(of_name)):
-        if (folder := name.rpartition("/")[0]) not in rows:
-            continue
-        said = [number for number in known if number.name == name]
-        said += _without_paper(name, of_name[name], {number.tasks for number in said})
-        for number in sorted(said, key=lambda number: (-(number.er_scale or 0), number.tasks)):
-            rows[folder] += _rows(number, of_name[name])
-    lines = [
-        "# The numbers of the paper, and of the runs here",
-        "",
-        "Mean accuracy over the tasks learned; for SupSup with the task inferred, once a batch, where the script",
-        "infers it, and else given. ± is the standard deviation over seeds. MB is what has to be kept of the tasks,",
-        "masks as bits; the paper's are of sparse masks. The time is that of training and evaluations until then.",
-        "Written by `python -m supsup_jax reproduce RUNS... --output REPRODUCE.md`.",
-    ]
-    for folder, heading in _HEADINGS.items():
-        lines += ["", f"## {heading}", "", _line(_COLUMNS), _line(["---"] * len(_COLUMNS)), *map(_line, rows[folder])]
-    return "\n".join(lines) + "\n"
+    curves = dict.fromkeys(
+        [number.curve for number in known] + [curve for run in sorted(of_name) for curve in published.curves_of(run)]
+    )
+    sections = {folder: _Section() for folder in _HEADINGS}
+    for curve in curves:
+        folder, name = curve.rpartition("/")[0], published.measurement(curve).run
+        if folder in sections:
+            of_paper = [number for number in known if number.curve == curve]
+            sections[folder].add(curve, of_paper, of_name.get(name, []))
+            if curve in of_name and curve != name:
+                sections[folder].retired.append(curve)
+    return _PREFACE + "".join(f"\n## {heading}\n\n{sections[folder].text()}" for folder, heading in _HEADINGS.items())
 
 
-def _without_paper(name: str, runs: Sequence[Run], known: set[int]) -> list[Number]:
+class _Section:
+    """The rows of a table and the list below it.
+
+    Attributes:
+        rows: the cells of each.
+        differing: the numbers of tasks at which a curve differs from the paper, by how it is called and explained.
+        retired: experiments whose runs version 0.1 trained differently.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = []
+        self.differing: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self.retired: list[str] = []
+
+    def add(self, curve: str, of_paper: Sequence[Number], runs: Sequence[Run]) -> None:
+        """Adds the rows of a curve: those of the paper's numbers, and those of runs that it has no number for."""
+        expected = expected_settings(published.measurement(curve).run, runs)
+        others = {run.folder: other_settings(run, expected) for run in runs}
+        more = _without_paper(curve, runs, of_paper)
+        for number in sorted([*of_paper, *more], key=lambda number: (-(number.er_scale or 0), number.tasks)):
+            groups: dict[str, dict[int, Run]] = {"": {}} if number.point else {}
+            for run in runs:
+                if run.er_scale == number.er_scale and number.of_run(run) is not None:
+                    of_seed = groups.setdefault(_flags(others[run.folder]), {})
+                    of_seed.setdefault(run.seed, run)  # the newest comes first
+            for flags, of_seed in sorted(groups.items()):
+                self._add_row(number, flags, list(of_seed.values()))
+
+    def _add_row(self, number: Number, flags: str, runs: Sequence[Run]) -> None:
+        sparsity = f"--sparsity {number.er_scale:g}" if number.er_scale else ""
+        script = " ".join(f"`{part}`" for part in (number.curve.rpartition("/")[2], sparsity, flags) if part)
+        start = [script, f"{number.tasks:,}", "" if number.point is None else str(number.point), number.megabytes]
+        if not runs:
+            self.rows.append([*start, "not run", *[""] * (len(_OF_RUNS) - 1)])
+            return
+        values = [value for run in runs if (value := number.of_run(run)) is not None]
+        verdict = ""
+        if number.point and not flags:
+            verdict = "yes"
+            if not agrees(values, number.point):
+                verdict = f"**differs by {fmean(values) - number.point.accuracy:+.2f}**"
+                self.differing[script, explain(number.curve, number.tasks)].append(number.tasks)
+        self.rows.append([*start, *_measured(number.tasks, values, runs, verdict)])
+
+    def text(self) -> str:
+        """The table and what stands below it."""
+        lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS)), *map(_line, self.rows)]
+        if self.differing:
+            lines += ["", "What differs from the paper:", ""]
+        for (script, sentence), counts in self.differing.items():
+            lines.append(f"- {script} after {', '.join(f'{count:,}' for count in counts)} tasks: {sentence}")
+        if self.retired:
+            names = ", ".join(f"`{name}`" for name in self.retired)
+            lines += ["", f"Left out, because version 0.1 trained the bounds differently: runs of {names}."]
+        return "\n".join(lines) + "\n"
+
+
+def _without_paper(curve: str, runs: Sequence[Run], of_paper: Sequence[Number]) -> list[Number]:
     """The last evaluations of runs for which the paper has no number."""
-    last = {(run.er_scale, max(run.accuracies["given"])) for run in runs}
-    in_table = name.startswith(published.SPLITIMAGENET)  # whose rows the scale tells apart
-    others = {(scale if in_table else None, tasks) for scale, tasks in last if tasks not in known}
-    return [Number(name, scale, tasks, "") for scale, tasks in sorted(others, key=str)]
+    known = {(number.er_scale, number.tasks) for number in of_paper}
+    last = {(run.er_scale, max(run.accuracies["given"])) for run in runs if run.accuracies["given"]}
+    return [Number(curve, scale, tasks, None) for scale, tasks in sorted(last - known, key=str)]
 
 
-def _rows(number: Number, runs: Sequence[Run]) -> list[list[str]]:
-    """A row for each of the settings with which there are runs, or one that says that there are none."""
-    same_settings: dict[str, dict[int, Run]] = defaultdict(dict)
-    for run in runs:
-        fits = number.er_scale is None or run.er_scale == number.er_scale
-        if fits and number.tasks in run.accuracies[_identity(run)]:
-            same_settings[_settings(run)].setdefault(run.seed, run)  # the newest comes first
-    script = number.name.rpartition("/")[2]
-    script = f"`{script}`" + (f" `--sparsity {number.er_scale:g}`" if number.er_scale else "")
-    start = [script, f"{number.tasks:,}", number.accuracy, number.megabytes]
-    if not same_settings:
-        return [[*start, "not run", *[""] * (len(_OF_RUNS) - 1)]]
-    return [[*start, *_measured(number.tasks, list(of_seed.values()))] for of_seed in same_settings.values()]
+def _flags(settings: Mapping[str, Any]) -> str:
+    """Settings as the command line has them."""
+    words = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words.append(f"--{flag} {value}")
+    return " ".join(words)
 
 
-def _measured(tasks: int, runs: Sequence[Run]) -> list[str]:
-    values = [run.accuracies[_identity(run)][tasks] for run in runs]
+def _measured(tasks: int, values: Sequence[float], runs: Sequence[Run], verdict: str) -> list[str]:
     deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-    seconds = [run.seconds[tasks] for run in runs if tasks in run.seconds]
+    seconds = [run.timing.until[tasks] for run in runs if tasks in run.timing.until]
     sizes = [total(run.storage[tasks]) / 1e6 for run in runs if run.storage.get(tasks)]
+    seeds = ", ".join(map(str, sorted(run.seed for run in runs)))
     return [
         f"{fmean(values):.2f}{deviation}",
+        verdict,
         f"{fmean(sizes):.2f}" if sizes else "",
-        str(runs[0].seed)
-        if len(runs) == 1
-        else f"{len(runs)}: {', '.join(map(str, sorted(run.seed for run in runs)))}",
+        seeds if len(runs) == 1 else f"{len(runs)}: {seeds}",
         _duration(fmean(seconds)) if seconds else "",
         *(
-            "; ".join(dict.fromkeys(filter(None, (said(run.about) for run in runs))))
-            for said in (_machine, _commit, _command)
+            "; ".join(dict.fromkeys(filter(None, (describe(run.about) for run in runs))))
+            for describe in (_machine, _commit, _command)
         ),
     ]
-
-
-def _identity(run: Run) -> str:
-    """Whether the paper's number of an experiment is with tasks given or inferred."""
-    infers = run.experiment.get("scenario", "GNu") != "GG" and bool(run.accuracies["inferred"])
-    masked = run.experiment.get("method", "SupSup") in ("SupSup", "HopSupSup")
-    return "inferred" if infers and masked else "given"
-
-
-def _settings(run: Run) -> str:
-    """What has to be the same in runs of which a mean is taken."""
-    varied = "seed", "num_tasks", "eval_at", "first_task"
-    return repr(sorted((name, value) for name, value in run.experiment.items() if name not in varied))
 
 
 def _machine(about: dict[str, Any]) -> str:

@@ -11,12 +11,29 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby
 from pathlib import Path
 from statistics import fmean, stdev
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from supsup_jax.errors import UserError
-from supsup_jax.published import SPLITIMAGENET, SPLITIMAGENET_TABLE
+from supsup_jax.published import ABLATION, SPLITIMAGENET, SPLITIMAGENET_TABLE, Identity
 from supsup_jax.results import read_settings
 from supsup_jax.storage import Account, total, total_of_paper
+
+
+class Timing(NamedTuple):
+    """Seconds that a run took.
+
+    Attributes:
+        tasks: how many it has learned.
+        training: of these tasks, in all.
+        evaluations: of each evaluation, by the number of tasks.
+        until: training and evaluations until then, by the number of tasks of an evaluation.
+    """
+
+    tasks: int = 0
+    training: float = 0.0
+    evaluations: Mapping[int, float] = MappingProxyType({})
+    until: Mapping[int, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -29,9 +46,11 @@ class Run:
         name: the experiment's name.
         seed: its seed.
         age: orders the tries of a run: the newest is the greatest.
-        accuracies: mean accuracy in % after so many tasks, for the task `given` and `inferred`.
+        accuracies: mean accuracy in % by the number of tasks after which it was evaluated, for the task `given`, for
+            the task `inferred`, and right after each task was `learned`.
+        learned: the mean of the last kind after every number of tasks, whether evaluated there or not.
         storage: after so many tasks the bytes that have to be kept, by what they hold; empty in older runs.
-        seconds: after so many tasks how long training and evaluations took until then.
+        timing: how long training and evaluations took.
         about: what its settings say besides: how it was called, and on what it ran.
     """
 
@@ -41,14 +60,26 @@ class Run:
     seed: int
     age: tuple[int, float]
     accuracies: dict[str, dict[int, float]]
+    learned: dict[int, float]
     storage: dict[int, Account]
-    seconds: dict[int, float]
+    timing: Timing
     about: dict[str, Any]
 
     @property
     def er_scale(self) -> float | None:
         """The scale of its densities, if it has any."""
         return self.experiment.get("er_scale")
+
+    @property
+    def variant(self) -> tuple[Any, ...]:
+        """What tells the runs of one experiment apart, where its scripts vary more than the seed."""
+        if self.name == ABLATION:
+            return tuple(self.experiment.get(setting) for setting in ("network", "features", "objective"))
+        return (self.er_scale or 0.0,)
+
+    def accuracy(self, identity: Identity, tasks: int) -> float | None:
+        """Mean accuracy over the first `tasks` tasks, in %; `None` where it was not measured."""
+        return self.learned.get(tasks) if identity == "learned" else self.accuracies[identity].get(tasks)
 
 
 class Curve(NamedTuple):
@@ -70,7 +101,7 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; give the folder of a run, or one above several")
-        found = {path.resolve(): run for path in _run_folders(folder) if (run := _read_run(path)).accuracies["given"]}
+        found = {path: run for path, run in _runs_below(folder).items() if run.accuracies["given"]}
         if not found:
             raise UserError(
                 f"{folder} holds no run that was evaluated (settings.yaml and accuracy_matrix.csv); give the folder of "
@@ -78,6 +109,19 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
             )
         runs |= found
     return list(runs.values())
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """Reads the runs in a folder and below, evaluated or not; none if there is no such folder.
+
+    Raises:
+        UserError: if a run's files are damaged.
+    """
+    return list(_runs_below(folder).values())
+
+
+def _runs_below(folder: Path) -> dict[Path, Run]:
+    return {path.resolve(): _read_run(path) for path in _run_folders(folder)}
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
@@ -99,8 +143,9 @@ def _read_run(folder: Path) -> Run:
             age = int(attempt) if attempt.isdecimal() else 0, table.stat().st_mtime
             storage = folder / "storage.csv"
             account = _read_storage(storage) if storage.exists() else {}
-            measured = _read_accuracies(table), account, _read_seconds(folder / "metrics.jsonl")
-            return Run(folder, experiment, name, seed, age, *measured, settings)
+            accuracies, (learned, timing) = _read_accuracies(table), _read_metrics(folder / "metrics.jsonl")
+            accuracies["learned"] = {count: learned[count] for count in accuracies["given"] if count in learned}
+            return Run(folder, experiment, name, seed, age, accuracies, learned, account, timing, settings)
     raise _damaged(folder / "settings.yaml")
 
 
@@ -123,20 +168,30 @@ def _read_storage(path: Path) -> dict[int, Account]:
     return dict(accounts)
 
 
-def _read_seconds(path: Path) -> dict[int, float]:
+def _read_metrics(path: Path) -> tuple[dict[int, float], Timing]:
+    """The mean accuracy in % right after learning, by the number of tasks, and how long everything took."""
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
+        tasks = sorted(
+            (int(line["task"]), 100 * float(line["accuracy"]), float(line["seconds"]))
+            for line in lines
+            if line["kind"] == "task"
+        )
         evaluations = sorted(
             (int(line["num_tasks"]), float(line["seconds"]), float(line["training_seconds"]))
             for line in lines
             if line["kind"] == "evaluation"
         )
     except FileNotFoundError:
-        return {}
+        return {}, Timing()
     except (ValueError, LookupError, TypeError):
         raise _damaged(path) from None
+    sums = enumerate(accumulate(accuracy for _, accuracy, _ in tasks), start=1)
+    learned = {count: so_far / count for count, so_far in sums if math.isfinite(so_far)}
     evaluating = accumulate(seconds for _, seconds, _ in evaluations)
-    return {count: training + so_far for (count, _, training), so_far in zip(evaluations, evaluating, strict=True)}
+    until = {count: training + so_far for (count, _, training), so_far in zip(evaluations, evaluating, strict=True)}
+    training = sum(seconds for *_, seconds in tasks)
+    return learned, Timing(len(tasks), training, {count: seconds for count, seconds, _ in evaluations}, until)
 
 
 def read_recovery(path: Path) -> dict[int, list[dict[int, float]]]:
@@ -169,10 +224,10 @@ def _damaged(path: Path) -> UserError:
 
 
 def tries(runs: Iterable[Run]) -> list[list[Run]]:
-    """The runs of one experiment, seed and scale of densities together, the newest first."""
+    """The runs of one experiment, variant and seed together, the newest first."""
 
-    def identity(run: Run) -> tuple[str, float, int]:
-        return run.name, run.er_scale or 0.0, run.seed
+    def identity(run: Run) -> tuple[str, str, int]:
+        return run.name, repr(run.variant), run.seed
 
     newest_first = sorted(runs, key=lambda run: run.age, reverse=True)
     return [list(group) for _, group in groupby(sorted(newest_first, key=identity), identity)]
@@ -252,7 +307,7 @@ def storage_points(runs: Sequence[Run]) -> list[StoragePoint]:
 
 
 class ImageNetRow(NamedTuple):
-    """A row of the table of Figure 3, left.
+    """A row of the table of Figure 2, left.
 
     Attributes:
         method: as the paper calls it.
@@ -271,7 +326,7 @@ _METHODS = {"upperbound": "Upper Bound", "supsup": "SupSup", "batche": "BatchE"}
 
 
 def imagenet_rows(runs: Iterable[Run]) -> list[ImageNetRow]:
-    """The table of Figure 3, left: the paper's rows, and below them ours that it does not have.
+    """The table of Figure 2, left: the paper's rows, and below them ours that it does not have.
 
     Of runs of one seed and scale the one with the most tasks counts, then the newest.
 

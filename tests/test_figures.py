@@ -3,8 +3,8 @@ import pytest
 from matplotlib.image import imread
 from test_results import evaluation
 
-from supsup_jax import UserError, figures, published, results, tables
-from supsup_jax.records import EvaluationResult, Record
+from supsup_jax import UserError, figures, looks, published, results, scripts, tables
+from supsup_jax.records import EvaluationResult, Record, TaskResult
 from supsup_jax.storage import SPARSE
 
 LENET, FC, LONG = (f"GNu/MNISTPerm/{folder}-tasks" for folder in ("LeNet-250", "FC-250", "LeNet-2500"))
@@ -12,10 +12,16 @@ CIFAR = "GG/splitcifar100/rn18"
 HOPSUPSUP = "GNu/SplitMNIST/hopsupsup"
 
 
-def write_run(root, name, seed, given, inferred=None, recovery=None, **settings):
-    """A run's folder; `given` and `inferred` have the accuracy of every task, evaluated after 2 tasks and after all."""
+def write_run(root, name, seed, given, inferred=None, recovery=None, learned=(), evaluate_at=(2,), **settings):
+    """A run's folder, with the settings of its script but for these.
+
+    `given` and `inferred` have the accuracy of every task, evaluated after 2 tasks and after all; `learned` what they
+    had right after they were learned.
+    """
     folder = results.new_folder(root / name, f"seed={seed}")
-    results.write_settings(folder, {"experiment": {"name": name, "seed": seed, "steps": 9} | settings})
+    script = scripts.script_of(name)
+    expected = script.experiment.to_json() if script else {"steps": 9}
+    results.write_settings(folder, {"experiment": expected | {"name": name, "seed": seed} | settings})
     evaluations = [
         EvaluationResult(
             count,
@@ -26,11 +32,12 @@ def write_run(root, name, seed, given, inferred=None, recovery=None, **settings)
             given[:count],
             inferred and inferred[:count],
         )
-        for count in sorted({2, len(given)})
+        for count in sorted({*evaluate_at, len(given)})
     ]
     if recovery:
         evaluations[-1] = EvaluationResult(**vars(evaluations[-1]) | {"recovery": recovery})
-    results.write_files(folder, folder.name, Record([], evaluations))
+    tasks = [TaskResult(task, "2020-12-06 12:00:00", 0.1, value, value, 0.5) for task, value in enumerate(learned)]
+    results.write_files(folder, folder.name, Record(tasks, evaluations))
     return folder
 
 
@@ -61,7 +68,7 @@ def test_a_run_is_drawn_whatever_its_ending(tmp_path):
     assert len(np.unique(picture.reshape(-1, 4), axis=0)) > 50
 
 
-@pytest.mark.parametrize("name", [f"{LENET}/supsup_h", f"{LENET}/lower_bound", "quickstart"])
+@pytest.mark.parametrize("name", [f"{LENET}/supsup_h", f"{LENET}/bounds", "quickstart"])
 def test_accuracy_is_drawn_with_and_without_points_of_the_paper(tmp_path, name):
     figures.draw_accuracy(tmp_path / "accuracy.png", name, 1, Record([], [evaluation(3)]))
     assert {rgb(figures.BLUE), rgb(figures.ORANGE)} <= colours(tmp_path / "accuracy.png")
@@ -69,7 +76,7 @@ def test_accuracy_is_drawn_with_and_without_points_of_the_paper(tmp_path, name):
 
 def test_a_run_whose_tasks_were_given_is_drawn_with_the_task_given_only(tmp_path):
     given = EvaluationResult(3, "2020-12-06 12:00:00", 1.0, 1.0, {"masks as bits": 8}, [0.8, 0.9, 1.0])
-    figures.draw_accuracy(tmp_path / "accuracy.png", f"{LENET}/upper_bound", 1, Record([], [given]))
+    figures.draw_accuracy(tmp_path / "accuracy.png", f"{LENET}/batche", 1, Record([], [given]))
     assert rgb(figures.BLUE) in colours(tmp_path / "accuracy.png")
     assert rgb(figures.ORANGE) not in colours(tmp_path / "accuracy.png")
 
@@ -89,49 +96,55 @@ def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    ("name", "accuracy"),
+    ("curve", "accuracy"),
     [(f"{LENET}/supsup_g", 50), ("NNs/supsup", 50), ("GNu/MNISTRotate/supsup", 50)]
-    + [(f"{FC}/{method}", 100) for method in ("batche", "psp", "upper_bound", "lower_bound")],
+    + [(f"{FC}/{method}", 100) for method in ("batche", "psp", "lower_bound")]
+    + [(f"{FC}/upper_bound", 75)],
 )
-def test_the_task_is_inferred_for_supsup_and_given_for_what_it_is_compared_to(tmp_path, name, accuracy):
-    write_run(tmp_path, name, 1, [1.0, 1.0], [0.5, 0.5])
-    assert figures.accuracy_curve(tables.read_runs([tmp_path])).mean == [accuracy]
+def test_a_curve_shows_the_accuracy_that_the_papers_shows(tmp_path, curve, accuracy):
+    write_run(tmp_path, published.measurement(curve).run, 1, [1.0, 1.0], [0.5, 0.5], learned=[0.5, 1.0, 1.0])
+    assert figures.accuracy_curve(curve, tables.read_runs([tmp_path])).mean == [accuracy]
 
 
 def test_seeds_of_other_settings_or_without_what_is_drawn_are_refused(tmp_path):
     name = f"{LENET}/supsup_h"
-    write_run(tmp_path, name, 1, [0.5] * 3, [0.5] * 3, num_tasks=3, momentum=0.9)
-    write_run(tmp_path, name, 2, [0.5] * 4, [0.5] * 4, num_tasks=4)  # older than the setting `momentum`
-    assert figures.accuracy_curve(tables.read_runs([tmp_path])).at == [2, 3, 4]
+    write_run(tmp_path, name, 1, [0.5] * 3, [0.5] * 3, num_tasks=3, unknown=0.9)
+    write_run(tmp_path, name, 2, [0.5] * 4, [0.5] * 4, num_tasks=4)  # older than the setting `unknown`
+    assert figures.accuracy_curve(name, tables.read_runs([tmp_path])).at == [2, 3, 4]
     write_run(tmp_path, name, 3, [0.5] * 3, [0.5] * 3, steps=10)
-    with pytest.raises(UserError, match=r"seed=1 and .*seed=3 differ in steps \(9 and 10\)"):
-        figures.accuracy_curve(sorted(tables.read_runs([tmp_path]), key=lambda run: run.seed))
+    with pytest.raises(UserError, match=r"seed=1 and .*seed=3 differ in steps \(1000 and 10\)"):
+        figures.accuracy_curve(name, sorted(tables.read_runs([tmp_path]), key=lambda run: run.seed))
     folder = write_run(tmp_path, name, 4, [0.5] * 3)
     with pytest.raises(UserError, match="seed=4 was not evaluated with the task inferred"):
-        figures.accuracy_curve(tables.read_runs([folder]))
+        figures.accuracy_curve(name, tables.read_runs([folder]))
+    folder = write_run(tmp_path, f"{LENET}/bounds", 4, [0.5] * 3)
+    with pytest.raises(UserError, match="seed=4 has no accuracy of each task right after it was learned"):
+        figures.accuracy_curve(f"{LENET}/upper_bound", tables.read_runs([folder]))
 
 
 def test_each_figure_is_drawn_from_its_own_runs(tmp_path):
     for seed in (1, 2):
         write_run(tmp_path, f"{LENET}/supsup_h", seed, [0.9] * 3, [0.9 + seed / 100] * 3)
-    write_run(tmp_path, f"{LENET}/lower_bound", 1, [0.9, 0.3, 0.1])
-    write_run(tmp_path, f"{LONG}/upper_bound", 1, [0.95] * 3)
+    write_run(tmp_path, f"{LENET}/bounds", 1, [0.9, 0.3, 0.1], learned=[0.95] * 3)
+    write_run(tmp_path, f"{LENET}/upper_bound", 1, [0.95] * 3)  # as version 0.1 had it
+    write_run(tmp_path, f"{LONG}/bounds", 1, [0.95] * 3, learned=[0.95] * 3)
     write_run(tmp_path, HOPSUPSUP, 1, [0.9] * 3, [0.9] * 3, paths(3, 8))
     pictures = figures.draw_paper(tables.read_runs([tmp_path]))
-    assert list(pictures) == ["figure4", "figure5", "recovery"]
-    for name, width in (("figure4", 1240), ("figure5", 1240), ("recovery", 2200)):
+    assert list(pictures) == ["figure3", "figure4", "recovery"]
+    for name, width in (("figure3", 1240), ("figure4", 1240), ("recovery", 2200)):
         figures.save(pictures[name], tmp_path / f"{name}.png")
         assert imread(tmp_path / f"{name}.png").shape[1] == width
-    assert {rgb(figures.BLUE), rgb(figures.PURPLE), (0, 0, 0)} <= colours(tmp_path / "figure4.png")
-    assert rgb(figures.AMBER) in colours(tmp_path / "figure5.png")
-    assert {rgb(figures.BLUE), rgb(figures.AMBER), rgb(figures.SKY)} <= colours(tmp_path / "recovery.png")
+    drawn = {rgb(figures.BLUE), rgb(figures.GREY), rgb(looks.AMBER), (0, 0, 0)}
+    assert drawn <= colours(tmp_path / "figure3.png")
+    assert rgb(looks.AMBER) in colours(tmp_path / "figure4.png")
+    assert {rgb(looks.BLUE), rgb(looks.AMBER), rgb(looks.SKY)} <= colours(tmp_path / "recovery.png")
 
     write_run(tmp_path, f"{FC}/psp", 1, [0.9] * 3)
-    both = figures.draw_paper(tables.read_runs([tmp_path]))["figure4"]
+    both = figures.draw_paper(tables.read_runs([tmp_path]))["figure3"]
     assert [column.axes[0].get_title() for column in both.subfigs] == ["left: LeNet 300-100", "right: FC 1024-1024"]
 
 
-def test_figure_3_has_a_point_for_each_sparsity(tmp_path):
+def test_figure_2_has_a_point_for_each_sparsity(tmp_path):
     for seed, scale, accuracy in ((0, 16.0, 0.9), (1, 16.0, 0.92), (0, 2.0, 0.8)):
         write_run(tmp_path, f"{CIFAR}-supsup", seed, [accuracy] * 3, er_scale=scale)
     write_run(tmp_path, f"{CIFAR}-upperbound", 0, [0.95] * 3)
@@ -139,7 +152,7 @@ def test_figure_3_has_a_point_for_each_sparsity(tmp_path):
     sparse, dense = tables.storage_points([run for run in runs if run.er_scale])
     assert dense == (16.0, 3, 4.0, 8.25, pytest.approx(91), pytest.approx(2**0.5), 2)
     assert sparse == (2.0, 3, 4.0, 8.25, pytest.approx(80), 0, 1)
-    (axes,) = figures.draw_paper(runs)["figure3"].axes
+    (axes,) = figures.draw_paper(runs)["figure2"].axes
     assert [len(container.lines[0].get_xdata()) for container in axes.containers] == [2, 1]
     assert axes.get_xscale() == "log"
 
@@ -154,11 +167,11 @@ def test_runs_of_unequal_length_have_no_common_point(tmp_path):
 def test_what_falls_far_below_the_others_has_a_scale_of_its_own(tmp_path):
     write_run(tmp_path, f"{LENET}/supsup_h", 1, [0.93] * 3, [0.93] * 3)
     write_run(tmp_path, f"{LENET}/batche", 1, [0.8823] * 3)
-    (column,) = figures.draw_paper(tables.read_runs([tmp_path]))["figure4"].subfigs
+    (column,) = figures.draw_paper(tables.read_runs([tmp_path]))["figure3"].subfigs
     assert [axes.get_ylim() for axes in column.axes] == [(87, pytest.approx(93.98))]
     write_run(tmp_path, f"{LENET}/psp", 1, [0.93, 0.93, 0.1])
-    (column,) = figures.draw_paper(tables.read_runs([tmp_path]))["figure4"].subfigs
-    assert [axes.get_ylim() for axes in column.axes] == [(87, pytest.approx(94.95)), (0, 87)]
+    (column,) = figures.draw_paper(tables.read_runs([tmp_path]))["figure3"].subfigs
+    assert [axes.get_ylim() for axes in column.axes] == [(87, pytest.approx(95.1)), (0, 87)]
 
 
 def test_the_last_recovery_is_drawn_as_far_as_it_was_measured(tmp_path):
@@ -180,8 +193,44 @@ def test_a_damaged_recovery_is_named(tmp_path, row):
         figures.draw_paper(tables.read_runs([tmp_path]))
 
 
-def test_the_papers_points_are_those_of_experiments_that_the_figures_show():
-    assert all(0 < accuracy < 100 for points in published.ACCURACIES.values() for accuracy in points.values())
+def test_the_papers_points_are_those_of_curves_that_the_figures_show():
+    points = [point for curve in published.POINTS.values() for point in curve.values()]
+    assert all(0 < point.accuracy < 100 for point in points)
     methods = ["upper_bound", "supsup_h", "supsup_g", "batche", "psp"]
     expected = [f"{folder}/{method}" for folder in (LENET, FC) for method in methods]
-    assert list(published.ACCURACIES) == [*expected, *(f"{LONG}/{method}" for method in methods[:3]), "NNs/supsup"]
+    expected += [f"{LONG}/{method}" for method in (*methods[:3], "lower_bound")]
+    assert list(published.POINTS) == [f"{CIFAR}-lowerbound", *expected, "NNs/supsup", HOPSUPSUP]
+
+
+@pytest.mark.parametrize(
+    ("curve", "tasks", "text"),
+    [
+        (f"{LENET}/psp", 10, "94.80 ± 0.12"),
+        (f"{LENET}/psp", 50, "≈ 83.5"),
+        (f"{FC}/psp", 150, "< 88"),
+        (f"{LONG}/lower_bound", 10, "72.20 ± 1.40"),
+        (f"{LENET}/supsup_h", 250, "93.63"),
+    ],
+)
+def test_a_point_of_the_paper_says_how_well_it_is_known(curve, tasks, text):
+    assert str(published.POINTS[curve][tasks]) == text
+
+
+def test_the_ablation_has_a_panel_for_each_network(tmp_path):
+    ablation = "GNu/MNISTPerm/ablation"
+    for network in ("LeNet", "FC1024"):
+        for outputs in (25, 100, 200):
+            for objective in ("entropy", "superfluous"):
+                settings = {"network": network, "features": outputs, "objective": objective}
+                for seed in (1, 2):
+                    write_run(tmp_path, ablation, seed, [0.9] * 5, [0.9 + seed / 1000] * 5, **settings)
+    write_run(tmp_path, f"{LENET}/bounds", 1, [0.2] * 8, learned=[0.95] * 8, evaluate_at=(2, 5))
+    runs = [newest for newest, *_ in tables.tries(tables.read_runs([tmp_path]))]
+    assert len(runs) == 25
+    picture = figures.draw_paper(runs)["figure6"]
+    left, right = picture.axes
+    assert [axes.get_title() for axes in picture.axes] == ["LeNet 300-100", "FC 1024-1024"]
+    assert len(right.containers) == 6
+    assert len(left.containers) == 7, "the upper bound is on the scale, the lower bound far below it"
+    assert left.containers[-1].lines[0].get_xdata().tolist() == [2, 5]
+    assert len(picture.legends[0].get_texts()) == 7

@@ -32,11 +32,11 @@ def test_plot_writes_each_figure_into_the_current_folder_and_names_it(runs, tmp_
     newest = runs / LENET / "supsup_h/seed=0~try=1"
     assert result.stdout.splitlines() == [
         f"{newest} is drawn, the newest of 2 runs of {LENET}/supsup_h, seed 0",
-        "figure4.png",
+        "figure3.png",
         "recovery.png",
     ]
     assert result.stderr == ""
-    assert {path.name for path in tmp_path.iterdir()} == {"figure4.png", "recovery.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"figure3.png", "recovery.png"}
     assert all(len(colours(path)) > 50 for path in tmp_path.iterdir())
 
 
@@ -45,7 +45,7 @@ def test_plot_writes_into_a_new_folder_or_one_file_and_over_its_own(runs, tmp_pa
     assert call("plot", runs / LENET, "--output", "figure.pdf", cwd=tmp_path).returncode == 0
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
     assert call("plot", runs / HOPSUPSUP, runs / FC, "--output", "new/folder", cwd=tmp_path).returncode == 0
-    assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {"figure4.png", "recovery.png"}
+    assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {"figure3.png", "recovery.png"}
 
 
 def test_bytes_counts_masks_as_bits_and_as_the_paper_does(runs, tmp_path):
@@ -75,7 +75,7 @@ def test_bytes_counts_masks_as_bits_and_as_the_paper_does(runs, tmp_path):
         (["plot", "nowhere"], ["nowhere is not a folder"]),
         (["plot", "."], [". holds no run that was evaluated", "give the folder of a run"]),
         (["plot", "RUNS/quickstart"], ["no figure of the paper shows quickstart", "experiments/GNu"]),
-        (["plot", "RUNS", "--output", "one.png"], ["one.png is one file for figure4, recovery", "give a folder"]),
+        (["plot", "RUNS", "--output", "one.png"], ["one.png is one file for figure3, recovery", "give a folder"]),
         (["plot", "RUNS", "--output", "one.jpg"], ["one.jpg is no picture", ".png, .pdf or .svg"]),
         (["plot", "RUNS", "--output", "a-file/below"], ["a-file"]),
     ],

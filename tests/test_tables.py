@@ -11,7 +11,30 @@ def test_runs_are_found_wherever_they_lie_and_each_once(tmp_path):
     write_run(tmp_path, "quickstart", 1, [0.5, 0.5])
     runs = tables.read_runs([tmp_path, tmp_path / "more", folder])
     assert {(run.name, run.seed) for run in runs} == {(f"{LENET}/batche", 1), (f"{LENET}/psp", 2), ("quickstart", 1)}
-    assert {run.name: run.accuracies for run in runs}[f"{LENET}/batche"] == {"given": {2: 62.5, 3: 75}, "inferred": {}}
+    assert {run.name: run.accuracies for run in runs}[f"{LENET}/batche"] == {
+        "given": {2: 62.5, 3: 75},
+        "inferred": {},
+        "learned": {},
+    }
+
+
+def test_accuracy_right_after_learning_is_known_after_every_task(tmp_path):
+    write_run(tmp_path, f"{LENET}/bounds", 1, [0.4, 0.6, 0.8], learned=[0.9, 0.8, 0.7, float("nan")])
+    (run,) = tables.read_runs([tmp_path])
+    assert run.learned == {1: pytest.approx(90), 2: pytest.approx(85), 3: pytest.approx(80)}
+    assert run.accuracies["learned"] == {2: pytest.approx(85), 3: pytest.approx(80)}
+    assert [run.accuracy("learned", count) for count in (1, 4)] == [pytest.approx(90), None]
+    assert [run.accuracy("given", count) for count in (1, 2)] == [None, 50]
+    assert run.timing == (4, 2.0, {2: 1.0, 3: 1.0}, {2: 2.0, 3: 3.0})
+
+
+def test_runs_without_an_evaluation_are_found_as_well(tmp_path):
+    assert tables.find_runs(tmp_path / "nowhere") == []
+    folder = results.new_folder(tmp_path / "a", "seed=1")
+    results.write_settings(folder, {"experiment": {"name": "a", "seed": 1}})
+    results.write_files(folder, "seed=1", Record())
+    (run,) = tables.find_runs(tmp_path)
+    assert (run.name, run.accuracies["given"], run.timing.tasks) == ("a", {}, 0)
 
 
 def test_the_newest_try_that_was_evaluated_comes_first(tmp_path):
