@@ -43,7 +43,7 @@ def draw_ablation(runs: Sequence[Run], of_name: Mapping[str, Sequence[Run]]) -> 
     figure.suptitle("MNISTPerm, SupSup with the task inferred: number of outputs s and objective (Figure 6)")
     for axes, network in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         heading, folder = _PANELS[network]
-        last = 0
+        counts: set[int] = set()
         for (of_network, outputs, objective), same in of_variant.items():
             if of_network == network:
                 check_settings(same)
@@ -51,11 +51,10 @@ def draw_ablation(runs: Sequence[Run], of_name: Mapping[str, Sequence[Run]]) -> 
                 symbol, line, marker = _OBJECTIVES[objective]
                 look = Look(f"s = {outputs}, {symbol}", colours[outputs], marker, line)
                 plot_curve(axes, curve, look, look.label, 1)
-                last = max(last, *curve.at)
+                counts |= set(curve.at)
         lowest = axes.get_ylim()[0]
         for bound in ("upper_bound", "lower_bound"):
-            name, identity = measurement(f"{folder}/{bound}")
-            curve = _until(last, [run.accuracies[identity] for run in of_name.get(name, ())])
+            curve = _reference(f"{folder}/{bound}", of_name, sorted(counts))
             if curve and max(curve.mean) > lowest:
                 plot_curve(axes, curve, look_of(bound), look_of(bound).label, 1)
         axes.set_ylim(bottom=lowest)
@@ -69,7 +68,11 @@ def draw_ablation(runs: Sequence[Run], of_name: Mapping[str, Sequence[Run]]) -> 
     return figure
 
 
-def _until(last: int, seeds: Sequence[Mapping[int, float]]) -> Curve | None:
-    """The mean over seeds up to this number of tasks, if there are points."""
-    cut = [{at: value for at, value in seed.items() if at <= last} for seed in seeds]
-    return over_seeds(cut) if any(cut) else None
+def _reference(name: str, of_name: Mapping[str, Sequence[Run]], counts: Sequence[int]) -> Curve | None:
+    """The mean over seeds of a curve of another experiment at these numbers of tasks, as far as it was measured."""
+    run, identity = measurement(name)
+    seeds = [
+        {at: value for at in counts if (value := one.accuracy(identity, at)) is not None}
+        for one in of_name.get(run, ())
+    ]
+    return over_seeds(seeds) if any(seeds) else None

@@ -60,6 +60,9 @@ _FIGURES = {
         {"FC 1024-1024": [f"{MNISTROTATE}/{method}" for method in _METHODS]},
     ),
 }
+# Up to this many tasks the axis is linear.
+_FEW = 300
+
 _SPLITCIFAR100 = [f"{SPLITCIFAR100}/{name}" for name in LOOKS if name.startswith("rn18-")]
 SHOWN = {
     HOPSUPSUP,
@@ -197,7 +200,11 @@ def _draw_panel(column: Any, heading: str, curves: Mapping[str, Curve]) -> None:
         axes = [column.subplots()]
     axes[0].set(title=heading, ylim=(floor, highest + 0.3))
     axes[-1].set(xlabel="tasks learned")
-    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    if max(at for name, curve in curves.items() for at in (*curve.at, *published[name])) > _FEW:
+        axes[-1].set_xscale("log")
+        axes[-1].xaxis.set_major_formatter("{x:,.0f}")
+    else:
+        axes[-1].xaxis.get_major_locator().set_params(integer=True)
     column.supylabel("mean accuracy over tasks learned (%)", fontsize="medium")
     for panel in axes:
         low, high = panel.get_ylim()
@@ -210,7 +217,7 @@ def _draw_panel(column: Any, heading: str, curves: Mapping[str, Curve]) -> None:
             _plot_paper(panel, inside, look.marker)
             plot_curve(panel, curve, look, look.label, [low <= value <= high for value in curve.mean])
     if any(published.values()):
-        axes[0].errorbar([], [], marker="o", label="paper (black, same shape)", **PAPER)
+        axes[0].plot([], [], marker="o", label="paper (black, same shape)", **PAPER)
     handles, labels = axes[0].get_legend_handles_labels()
     column.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small", handlelength=4)
 
@@ -218,8 +225,10 @@ def _draw_panel(column: Any, heading: str, curves: Mapping[str, Curve]) -> None:
 def _plot_paper(axes: Any, points: Mapping[int, Point], marker: str) -> None:
     """Draws points of the paper, and an arrow down from what is an upper limit only."""
     known = {at: point for at, point in points.items() if not point.is_limit}
-    accuracies, bars = [point.accuracy for point in known.values()], [point.deviation or 0 for point in known.values()]
-    axes.errorbar(list(known), accuracies, bars, marker=marker, capsize=3, **PAPER)
+    axes.plot(list(known), [point.accuracy for point in known.values()], marker=marker, **PAPER)
+    for at, point in known.items():
+        if point.deviation:
+            axes.errorbar(at, point.accuracy, point.deviation, capsize=3, color="black")
     for at, point in points.items():
         if point.is_limit:
             axes.annotate("", (at, point.accuracy - 6), (at, point.accuracy), arrowprops={"arrowstyle": "->"})
