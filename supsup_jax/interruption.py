@@ -81,7 +81,7 @@ def graceful(announce: Callable[[float], None], give_up: Callable[[], None] | No
     Raises:
         UserError: if `SUPSUP_GRACE` is no number of seconds.
     """
-    interruption, grace = Interruption(), _grace()
+    interruption, seconds = Interruption(), grace()
     with _handled(lambda *_: None) as before:
         if not before:
             yield interruption
@@ -89,7 +89,7 @@ def graceful(announce: Callable[[float], None], give_up: Callable[[], None] | No
         listening, signalled = socket.socketpair()
         signalled.setblocking(False)  # Python writes the number of each signal that comes
         earlier = signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
-        arguments = listening, interruption, grace, announce, give_up
+        arguments = listening, interruption, seconds, announce, give_up
         listener = threading.Thread(target=_listen, args=arguments, daemon=True)
         listener.start()
         token = _current.set(interruption)
@@ -103,7 +103,12 @@ def graceful(announce: Callable[[float], None], give_up: Callable[[], None] | No
             listening.close()
 
 
-def _grace() -> float:
+def grace() -> float:
+    """The seconds that what goes on may take after SIGTERM.
+
+    Raises:
+        UserError: if `SUPSUP_GRACE` is no number of seconds.
+    """
     text = os.environ.get(GRACE, _GRACE)
     try:
         seconds = float(text)

@@ -2,7 +2,8 @@
 
 from supsup_jax.commands.command import Command
 from supsup_jax.commands.going_on import Collect, GoOn
-from supsup_jax.commands.summaries import Bytes, Imagenet, Plot, Reproduce
+from supsup_jax.commands.reproduce import Reproduce
+from supsup_jax.commands.summaries import Bytes, Imagenet, Plot
 from supsup_jax.commands.using import Evaluate, Export, ExportTorch, ImportTorch, Predict, Show
 
 COMMANDS: dict[str, type[Command]] = {

@@ -3,11 +3,8 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from supsup_jax import atomic, figures, reproduction, tables
+from supsup_jax import figures, tables
 from supsup_jax.commands.command import Command, Runs, folders
 from supsup_jax.console import show_imagenet, show_storage
 from supsup_jax.errors import UserError
@@ -17,8 +14,8 @@ from supsup_jax.errors import UserError
 class Plot(Command):
     """Draws the paper's figures from runs, over the points that the paper published.
 
-    Writes figure3.png, figure4.png, figure5.png, figure6.png and recovery.png, as far as there are runs for them. Runs
-    of one experiment with several seeds become one curve, with the standard deviation over seeds as bars.
+    Writes figure2.png to figure6.png and recovery.png, as far as there are runs for them. Runs of one experiment with
+    several seeds become one curve, with the standard deviation over seeds as bars.
     """
 
     runs: Runs
@@ -89,7 +86,7 @@ class Bytes(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Imagenet(Command):
-    """Prints the table of Figure 3, left: accuracy and bytes of runs on SplitImageNet beside the paper's."""
+    """Prints the table of Figure 2, left: accuracy and bytes of runs on SplitImageNet beside the paper's."""
 
     runs: Runs
     """Folder of a run, or one above several, such as runs/GG/splitimagenet."""
@@ -111,25 +108,3 @@ class Imagenet(Command):
             for method, scale, paper, point in rows
         ]
         self.say(plain, lambda: show_imagenet(rows))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reproduce(Command):
-    """Writes every number of the paper beside that of runs, with command, seeds, time, machine and commit."""
-
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
-    """Folders of runs, or above several, such as runs; without any, all numbers are said not to have been run."""
-
-    output: Path | None = None
-    """Markdown file to write, in place of printing, such as REPRODUCE.md."""
-
-    def run(self) -> None:
-        """Writes the tables.
-
-        Raises:
-            UserError: if the runs cannot be used.
-        """
-        text = reproduction.table(tables.read_runs([folder.expanduser() for folder in self.runs]))
-        if self.output:
-            atomic.write(self.output.expanduser(), text)
-        self.say({"markdown": text}, lambda: print(self.output or text.rstrip()))

@@ -1,0 +1,216 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_commands import command  # noqa: F401 - a fixture
+from test_figures import FC, LENET
+
+from supsup_jax import interruption, reproducing, scripts, tables
+from supsup_jax.data.presence import is_present
+from supsup_jax.planning import Rates
+
+PSP, FC_PSP, BATCHE = f"{LENET}/psp", f"{FC}/psp", f"{LENET}/batche"
+
+SCRIPT = """
+from supsup_jax.experiment import Experiment
+
+EXPERIMENT = Experiment(
+    {name!r}, dataset={dataset!r}, eval_at={counts}, num_tasks=50, scenario="GG", batch_size={batch}
+)
+
+if __name__ == "__main__":
+    import stub_script
+
+    stub_script.main(EXPERIMENT, {accuracy})
+"""
+
+# Milliseconds that a task takes; as many images are in a batch, which tells the experiments apart.
+TIMES = {PSP: 100, BATCHE: 200, FC_PSP: 300}
+
+DRIVER = """
+import sys
+from pathlib import Path
+from supsup_jax import reproducing, scripts
+from supsup_jax.__main__ import main
+from supsup_jax.planning import Rates
+
+scripts.FOLDER = Path(sys.argv.pop(1))
+reproducing.calibrated_rates = lambda experiment: Rates(experiment.batch_size / 1000, 0.0, 0.0)
+main()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Scripts of three experiments, which learn nothing and take no time, and an empty folder of data."""
+    monkeypatch.setattr(scripts, "FOLDER", tmp_path / "experiments")
+    scripts.script_of.cache_clear()
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    monkeypatch.setattr(reproducing, "calibrated_rates", lambda of: Rates(of.batch_size / 1000, 0.0, 0.0))
+    for name, accuracy in ((PSP, 0.948), (FC_PSP, 0.95), (BATCHE, 0.8886)):
+        write_script(tmp_path, name, accuracy)
+    (tmp_path / "data").mkdir()
+    yield tmp_path
+    scripts.script_of.cache_clear()
+
+
+def write_script(root, name, accuracy=0.9, dataset="digits", counts=(10,)):
+    path = root / f"experiments/{name}.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(SCRIPT.format(name=name, dataset=dataset, counts=counts, accuracy=accuracy, batch=TIMES[name]))
+
+
+def calls(root):
+    """The arguments with which the scripts were called, in order."""
+    path = root / "calls.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+ALL = "reproduce", "runs", "--run", "--data", "data", "--only", "GNu/MNISTPerm"
+
+
+def test_a_plan_says_what_would_be_run_and_writes_nothing(command, folder):  # noqa: F811
+    before = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    said = command("reproduce", "runs", "--plan", "--data", "data", "--only", LENET, "--budget", "11s").splitlines()
+    assert said[0] == "2 runs to make, about 7 s, within 11 s"
+    assert said[1] == f"  {PSP}, seed 1: 50 tasks, about 5 s"
+    assert said[2] == f"  {BATCHE}, seed 1: 10 tasks, about 2 s"
+    assert f"  {BATCHE}, seed 1: only 10 of 50 tasks, it takes about 10 s in full" in said
+    assert f"  {LENET}/supsup_h: there is no script" in said
+    assert {path for path in folder.rglob("*") if "__pycache__" not in path.parts} == before
+    plain = json.loads(command("reproduce", "runs", "--plan", "--data", "data", "--only", PSP, "--seeds", 2, "--json"))
+    assert [(one["run"], one["tasks"]) for one in plain["runs"]] == [(f"{PSP}, seed 0", 50), (f"{PSP}, seed 1", 50)]
+
+
+def test_missing_runs_are_made_quickest_first_and_written(command, folder):  # noqa: F811
+    said = command(*ALL)
+    made = [f"{PSP} --seed 1 --num-tasks 50", f"{BATCHE} --seed 1 --num-tasks 50", f"{FC_PSP} --seed 1 --num-tasks 50"]
+    assert calls(folder) == made
+    assert said.splitlines()[0].startswith("3 runs to make, about 30 s")
+    assert said.splitlines()[-1] == "REPRODUCE.md"
+    table = (folder / "REPRODUCE.md").read_text()
+    assert "| `psp` | 10 | 94.80 ± 0.12 |  | 94.80 | yes |" in table
+    assert (folder / "runs/figure3.png").stat().st_size > 5000
+    command(*ALL, "--output", "again.md", "--figures", "pictures")
+    assert calls(folder) == made, "nothing is missing any more"
+    assert (folder / "again.md").read_text() == table
+    assert (folder / "pictures/figure3.png").exists()
+
+
+def test_each_seed_is_run(command, folder):  # noqa: F811
+    command("reproduce", "runs", "--run", "--data", "data", "--only", PSP, "--seeds", 2, "--json")
+    assert calls(folder) == [f"{PSP} --seed {seed} --num-tasks 50" for seed in (0, 1)]
+    assert "| 94.80 ± 0.00 | yes |" in (folder / "REPRODUCE.md").read_text()
+
+
+def test_a_run_that_fails_is_said_and_the_others_are_made(command, folder, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("STUB_FAILS", "LeNet-250-tasks/psp")
+    command("reproduce", "runs", "--run", "--data", "data", "--only", LENET, status=1)
+    assert [line.split()[0] for line in calls(folder)] == [PSP, BATCHE]
+
+
+def test_a_run_of_other_settings_is_not_resumed(command, folder):  # noqa: F811
+    write_script(folder, PSP, dataset="digits", accuracy=0.9)
+    command("reproduce", "runs", "--run", "--data", "data", "--only", PSP)
+    text = (folder / f"experiments/{PSP}.py").read_text()
+    (folder / f"experiments/{PSP}.py").write_text(text.replace('scenario="GG"', 'scenario="GG", steps=7'))
+    scripts.script_of.cache_clear()
+    command("reproduce", "runs", "--run", "--data", "data", "--only", PSP)
+    assert calls(folder) == [f"{PSP} --seed 1 --num-tasks 50"] * 2
+    assert {run.folder.name for run in tables.find_runs(folder / "runs")} == {"seed=1", "seed=1~try=1"}
+
+
+def test_the_budget_ends_a_run_that_saves_and_is_resumed(command, folder, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("STUB_SECONDS", "0.4")  # four times as long as expected
+    monkeypatch.setenv(interruption.GRACE, "1")
+    started = time.monotonic()
+    said = command("reproduce", "runs", "--run", "--data", "data", "--only", PSP, "--budget", "8s")
+    assert time.monotonic() - started < 20
+    assert "the budget is used up; what has been learned is saved; the same command resumes it" in said
+    learned = int((folder / f"runs/{PSP}/seed=1/learned").read_text())
+    assert 0 < learned < 50
+    monkeypatch.setenv("STUB_SECONDS", "0")
+    command("reproduce", "runs", "--run", "--data", "data", "--only", PSP)
+    assert calls(folder)[-1] == f"{PSP} --seed 1 --num-tasks 50 --resume"
+    (run,) = tables.find_runs(folder / "runs")
+    assert sorted(run.accuracies["given"]) == [10, 50]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_killed_and_started_again_it_resumes_where_it_was(folder, monkeypatch, number, status):
+    arguments = [sys.executable, "-c", DRIVER, str(folder / "experiments"), *ALL[:-1], LENET, "--seeds", "1"]
+    monkeypatch.setenv("STUB_SECONDS", "0.2")
+    process = subprocess.Popen(arguments, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    learned = folder / f"runs/{PSP}/seed=0/learned"
+    for _ in range(600):
+        if learned.exists() and learned.read_text() not in ("", "0"):
+            break
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == status
+    if number == signal.SIGTERM:
+        assert complaint.endswith("interrupted; what has been learned is saved; the same command resumes it\n")
+        assert (folder / "REPRODUCE.md").exists()
+    for _ in range(100):  # the script saves and ends where its parent was killed
+        if (folder / f"runs/{PSP}/seed=0/accuracy_matrix.csv").exists():
+            break
+        time.sleep(0.1)
+    before = int(learned.read_text())
+    assert 0 < before < 50
+    monkeypatch.setenv("STUB_SECONDS", "0")
+    subprocess.run(arguments, cwd=folder, check=True, capture_output=True)
+    assert calls(folder)[1] == f"{PSP} --seed 0 --num-tasks 50 --resume"
+    assert [line.split()[0] for line in calls(folder)] == [PSP, PSP, BATCHE]
+    assert len(tables.find_runs(folder / "runs")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--run"], ["--run and --plan need one folder for the runs"]),
+        (["a", "b", "--plan"], ["need one folder"]),
+        (["runs", "--budget", "8h"], ["--budget requires --run or --plan"]),
+        (["runs", "--only", "NNs"], ["--only requires --run or --plan"]),
+        (["runs", "--run", "--data", "data", "--budget", "8"], ["--budget 8: must be a time such as 8h"]),
+        (["runs", "--run", "--data", "data", "--seeds", "0"], ["--seeds 0: must be from 1"]),
+        (["runs", "--run", "--data", "data", "--only", "x"], ["--only x: the paper has no number of it"]),
+        (["runs", "--run", "--data", "nowhere"], ["--data nowhere is not a folder"]),
+        (["a-file", "--run", "--data", "data"], ["a-file is not a folder"]),
+    ],
+)
+def test_a_wrong_argument_of_reproduce_is_one_line(command, folder, arguments, words):  # noqa: F811
+    (folder / "a-file").write_text("")
+    before = set(folder.rglob("*"))
+    complaint = command("reproduce", *arguments, status=2)
+    assert complaint.count("\n") == 1
+    for word in words:
+        assert word in complaint
+    assert set(folder.rglob("*")) == before
+
+
+def test_without_scripts_nothing_can_be_run(command, folder, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(scripts, "FOLDER", folder / "nowhere")
+    assert "need a checkout with its experiments" in command(*ALL, status=2)
+    assert not (folder / "REPRODUCE.md").exists()
+
+
+def test_data_sets_are_found_where_their_readers_look(tmp_path):
+    names = "mnist", "cifar100", "imagenet"
+    assert not any(is_present(name, tmp_path) for name in names)
+    assert is_present("digits", tmp_path) and not is_present("own", tmp_path)
+    raw = tmp_path / "mnist/MNIST/raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"):
+        (raw / name).touch()
+    assert not is_present("mnist", tmp_path), "a part of it would be downloaded"
+    (raw / "t10k-labels-idx1-ubyte.gz").touch()
+    (tmp_path / "cifar-100-python.tar.gz").touch()
+    for split in ("train", "val"):
+        (tmp_path / "imagenet" / split).mkdir(parents=True)
+    assert all(is_present(name, tmp_path) for name in names)
