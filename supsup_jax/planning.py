@@ -55,26 +55,33 @@ class Rates(NamedTuple):
         return self.given * tasks + self.pair * tasks**2
 
 
-def measured_rates(runs: Iterable[Run]) -> Rates | None:
-    """The rates of runs of one kind; `None` where they have learned nothing, or were never evaluated."""
+def measured_rates(runs: Iterable[Run], guess: Callable[[], Rates]) -> Rates | None:
+    """The rates of runs of one kind; `None` where they have learned nothing, or were never evaluated.
+
+    Args:
+        runs: of one kind, on one machine.
+        guess: gives rates whose proportion of `given` to `pair` is used where evaluations of one length do not tell it.
+    """
     of_kind = list(runs)
     tasks = sum(run.timing.tasks for run in of_kind)
     points = [point for run in of_kind for point in run.timing.evaluations.items()]
     if not tasks or not points:
         return None
-    infers = any(run.accuracies["inferred"] for run in of_kind)
-    return Rates(sum(run.timing.training for run in of_kind) / tasks, *_fit(points, infers))
+    task = sum(run.timing.training for run in of_kind) / tasks
+    if not any(run.accuracies["inferred"] for run in of_kind):
+        return Rates(task, fmean(seconds / n for n, seconds in points), 0.0)
+    if len({n for n, _ in points}) > 1:
+        return Rates(task, *_fit(points))
+    expected = guess()
+    factor = fmean(seconds for _, seconds in points) / expected.evaluation(points[0][0])
+    return Rates(task, factor * expected.given, factor * expected.pair)
 
 
-def _fit(points: Sequence[tuple[int, float]], infers: bool) -> tuple[float, float]:
-    """Non-negative a and b with seconds = a n + b n², from pairs of n and seconds; b is 0 where no task is inferred."""
+def _fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Non-negative a and b with seconds = a n + b n², from pairs of n and seconds, of which not all n are equal."""
     each = [(n, seconds / n) for n, seconds in points]
     mean, middle = fmean(value for _, value in each), fmean(n for n, _ in each)
-    if not infers:
-        return mean, 0.0
     spread = sum((n - middle) ** 2 for n, _ in each)
-    if not spread:  # one length only: what cannot be told apart grows as fast as it may
-        return 0.0, mean / middle
     slope = max(0.0, sum((n - middle) * (value - mean) for n, value in each) / spread)
     if mean - slope * middle < 0:
         return 0.0, fmean(value / n for n, value in each)

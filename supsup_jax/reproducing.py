@@ -79,11 +79,14 @@ class Planner:
             kind = planning.kind(experiment)
             of_kind = [run for run in here if planning.kind(scripts.with_defaults(run)) == kind]
             named = [run for run in of_kind if run.name == experiment.name]
-            if rates := planning.measured_rates(named) or planning.measured_rates(of_kind):
-                return rates
-            if kind not in self._calibrated:
-                self._calibrated[kind] = calibrated_rates(experiment)
-            return self._calibrated[kind]
+
+            def guess() -> Rates:
+                if kind not in self._calibrated:
+                    self._calibrated[kind] = calibrated_rates(experiment)
+                return self._calibrated[kind]
+
+            measured = planning.measured_rates(named, guess) or planning.measured_rates(of_kind, guess)
+            return measured or guess()
 
         request = self._request
         everything = planning.missing(
@@ -125,7 +128,7 @@ def show_plan(plan: Plan, budget: float) -> str:
         tasks = f"{job.experiment.num_tasks:,} tasks{resumed}"
         lines.append(f"  {job.title}: {tasks}, about {duration(job.seconds)}")
     if plan.left_out:
-        lines += ["left out:", *(f"  {line}" for line in plan.left_out)]
+        lines += ["left out or shortened:", *(f"  {line}" for line in plan.left_out)]
     return "\n".join(lines)
 
 

@@ -60,30 +60,33 @@ def test_time_grows_with_the_tasks_and_inference_with_their_square():
 
 
 @pytest.mark.parametrize(
-    ("points", "infers", "expected"),
+    ("points", "expected"),
     [
-        ([(10, 15.0), (50, 275.0)], True, (0.5, 0.1)),
-        ([(10, 15.0), (50, 275.0), (100, 1050.0)], True, (0.5, 0.1)),
-        ([(10, 5.0)], True, (0.0, 0.05)),
-        ([(10, 5.0), (50, 25.0)], False, (0.5, 0.0)),
-        ([(10, 10.0), (20, 10.0)], True, (0.75, 0.0)),  # the larger was faster: no sign of a square
+        ([(10, 15.0), (50, 275.0)], (0.5, 0.1)),
+        ([(10, 15.0), (50, 275.0), (100, 1050.0)], (0.5, 0.1)),
+        ([(10, 10.0), (20, 10.0)], (0.75, 0.0)),  # the larger was no slower: no sign of a square
+        ([(10, 1.0), (20, 8.0)], (0.0, 0.015)),  # slower than a square: nothing is left for the linear part
     ],
 )
-def test_rates_of_evaluations_are_fitted(points, infers, expected):
-    assert planning._fit(points, infers) == pytest.approx(expected)
+def test_rates_of_evaluations_are_fitted(points, expected):
+    assert planning._fit(points) == pytest.approx(expected)
 
 
 def test_rates_are_read_from_runs(tmp_path):
+    def guess():
+        return Rates(100.0, 3.0, 1.0)
+
     write_run(tmp_path, f"{LENET}/supsup_h", 1, [0.9] * 4, [0.9] * 4, learned=[0.9] * 4)
     write_run(tmp_path, f"{LENET}/batche", 1, [0.9] * 4, learned=[0.9] * 4)
     by_name = {run.name.rpartition("/")[2]: run for run in tables.read_runs([tmp_path])}
     # Half a second a task, and evaluations of a second each after 2 and 4 tasks.
-    assert planning.measured_rates([by_name["batche"]]) == (0.5, 0.375, 0)
-    assert planning.measured_rates([by_name["supsup_h"]]) == (0.5, 0.375, 0)
+    assert planning.measured_rates([by_name["batche"]], guess) == (0.5, 0.375, 0)
+    assert planning.measured_rates([by_name["supsup_h"]], guess) == (0.5, 0.375, 0)
     write_run(tmp_path / "one", f"{LENET}/supsup_h", 1, [0.9] * 2, [0.9] * 2, learned=[0.9] * 2)
-    assert planning.measured_rates(tables.read_runs([tmp_path / "one"])) == (0.5, 0, 0.25)
+    # A second after 2 tasks, where 10 seconds were guessed.
+    assert planning.measured_rates(tables.read_runs([tmp_path / "one"]), guess) == pytest.approx((0.5, 0.3, 0.1))
     write_run(tmp_path / "none", f"{LENET}/supsup_h", 1, [0.9] * 2, [0.9] * 2)
-    assert planning.measured_rates(tables.read_runs([tmp_path / "none"])) is None
+    assert planning.measured_rates(tables.read_runs([tmp_path / "none"]), guess) is None
 
 
 def test_a_number_is_missing_until_a_run_has_it(tmp_path):
