@@ -72,9 +72,11 @@ def measured_rates(runs: Iterable[Run], guess: Callable[[], Rates]) -> Rates | N
         return Rates(task, fmean(seconds / n for n, seconds in points), 0.0)
     if len({n for n, _ in points}) > 1:
         return Rates(task, *_fit(points))
+    length, seconds = points[0][0], fmean(seconds for _, seconds in points)
     expected = guess()
-    factor = fmean(seconds for _, seconds in points) / expected.evaluation(points[0][0])
-    return Rates(task, factor * expected.given, factor * expected.pair)
+    if not (whole := expected.evaluation(length)):
+        return Rates(task, 0.0, seconds / length**2)
+    return Rates(task, seconds * expected.given / whole, seconds * expected.pair / whole)
 
 
 def _fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
