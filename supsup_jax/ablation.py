@@ -1,4 +1,4 @@
-"""Figure 6: how many outputs task inference needs, for both objectives and both networks."""
+"""Figure 6: accuracy by the number of outputs, for both objectives and both networks."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

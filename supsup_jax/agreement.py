@@ -1,4 +1,4 @@
-"""Whether accuracies of runs agree with a number of the paper."""
+"""The rule by which accuracies of runs agree with a number of the paper."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How long the parts of a run take on this machine, from a few training steps, where no run has measured it yet."""
+"""Estimates of the time of a run from a few training steps, for networks that no run on this machine has timed."""
 
 import sys
 import time

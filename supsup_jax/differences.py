@@ -1,4 +1,4 @@
-"""Why some numbers of runs differ from the paper's: a sentence for each, from a measurement."""
+"""Explanations of numbers that differ from the paper's: a sentence for each, from a measurement."""
 
 UNEXPLAINED = "unexplained"
 

@@ -1,4 +1,4 @@
-"""Which runs are missing for the paper's numbers, how long they take, and which of them fit into a budget.
+"""The plan of a reproduction: runs that are missing, their expected time, and those that fit into a budget.
 
 Training takes the same time for every task. An evaluation after n tasks takes n times as long as one task's if the task
 is given; inferring the tasks of n test sets among n masks adds a part that grows with n².
@@ -112,7 +112,7 @@ class Job:
 
     @property
     def key(self) -> tuple[str, float | None, int]:
-        """What makes two jobs the same run."""
+        """The identity of the run: equal keys, one folder."""
         return self.experiment.name, self.experiment.er_scale, self.experiment.seed
 
     @property
@@ -137,7 +137,7 @@ class Job:
 
 
 class Plan(NamedTuple):
-    """What to run, in order.
+    """Runs to make, in order.
 
     Attributes:
         jobs: the runs, the quickest first.
@@ -283,7 +283,7 @@ def fit(plan: Plan, budget: float = math.inf) -> Plan:
 
 
 def kind(experiment: Experiment | Mapping[str, Any]) -> tuple[Any, ...]:
-    """What decides how long the parts of a run take; runs that have it in common are as fast as each other."""
+    """The settings that decide how long the parts of a run take; runs with equal ones are equally fast."""
     settings = experiment.to_json() if isinstance(experiment, Experiment) else experiment
     names = (
         "dataset",

@@ -100,12 +100,12 @@ SPLITIMAGENET_TABLE: dict[tuple[str, float | None], tuple[float, float]] = {
 densities."""
 
 Identity = Literal["given", "inferred", "learned"]
-"""What a curve shows after n tasks: their accuracy with the task given or inferred, or the accuracy that each of them
-had right after it was learned."""
+"""The accuracy that a curve shows after n tasks: with the task given, with the task inferred, or the accuracy that each
+of them had right after it was learned."""
 
 
 class Measurement(NamedTuple):
-    """Where the points of a curve come from.
+    """The source of a curve's points.
 
     Attributes:
         run: name of the experiment whose runs measure them.

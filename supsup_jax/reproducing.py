@@ -34,7 +34,7 @@ _PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Request:
-    """What to reproduce, and where.
+    """Numbers to reproduce, and folders.
 
     Attributes:
         runs: folder of the runs.
@@ -101,7 +101,7 @@ class Planner:
 
 
 def _machine(about: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells machines of different speed apart, from what `settings.yaml` says of one."""
+    """The facts in `settings.yaml` that tell machines of different speed apart."""
     return about.get("cores"), about.get("platform"), frozenset(about.get("devices") or ())
 
 
@@ -207,7 +207,7 @@ def run_script(
 ) -> int:
     """Runs a script until it has ended, and asks it to save and end where the time is over or an end is asked for.
 
-    On Linux it is asked so too where this process dies.
+    On Linux the script is also asked to end when this process dies.
 
     Args:
         job: the run.

@@ -1,4 +1,4 @@
-"""The scripts in `experiments/`: which one runs an experiment, and whether a run has the settings of its script."""
+"""The scripts in `experiments/`, their settings, and the runs that have these settings."""
 
 import importlib.util
 from collections.abc import Iterable

@@ -30,7 +30,7 @@ def runs(tmp_path, monkeypatch):
     return folder
 
 
-def test_without_runs_every_number_of_the_paper_is_said_not_to_have_been_run(command, tmp_path):  # noqa: F811
+def test_without_runs_every_number_of_the_paper_is_not_run(command, tmp_path):  # noqa: F811
     assert command("reproduce", "--output", "table.md") == "table.md\n"
     told = rows((tmp_path / "table.md").read_text())
     assert [row[4] for row in told] == ["not run"] * len(numbers())
@@ -43,7 +43,7 @@ def test_without_runs_every_number_of_the_paper_is_said_not_to_have_been_run(com
     assert len(told) == given + len(published.SPLITIMAGENET_TABLE)
 
 
-def test_runs_stand_beside_the_paper_with_all_that_it_takes_to_repeat_them(command, runs):  # noqa: F811
+def test_runs_stand_beside_the_paper_with_how_to_repeat_them(command, runs):  # noqa: F811
     said = json.loads(command("reproduce", runs, "--json"))["markdown"]
     about = results.read_settings(runs / LENET / "supsup_h/seed=1")
     machine = f"CPU, {about['cores']} cores, JAX {about['versions']['jax']}"

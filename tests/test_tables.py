@@ -83,7 +83,7 @@ def test_damaged_settings_are_named(tmp_path, settings):
         tables.read_runs([tmp_path])
 
 
-def test_the_table_of_imagenet_has_the_papers_rows_and_ours_beside_and_below_them(tmp_path):
+def test_the_imagenet_table_has_the_papers_rows_and_further_runs(tmp_path):
     name = "GG/splitimagenet/rn50-supsup"
     write_run(tmp_path, name, 1, [0.5, 0.5, 0.8], er_scale=8.0, first_task=0)
     write_run(tmp_path, name, 1, [0.9, 0.9], er_scale=8.0, first_task=1)  # newer, and with fewer tasks

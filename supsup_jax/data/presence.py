@@ -1,12 +1,9 @@
-"""Whether a data set lies on disk, so that nothing has to be downloaded to load it."""
+"""A check that a data set is on disk, so that loading it downloads nothing."""
 
 import os
 from pathlib import Path
 
 from supsup_jax.data import cifar100, files, imagenet, mnist
-
-TITLES = {"mnist": "MNIST", "cifar100": "CIFAR-100", "imagenet": "ImageNet", "digits": "digits"}
-"""Data sets by the names that experiments have for them."""
 
 
 def is_present(name: str, folder: str | Path) -> bool:
