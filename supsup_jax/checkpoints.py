@@ -307,7 +307,10 @@ class Checkpoints:
         named = _numbered(template)
         arrays = self._arrays("unfinished", plain["step"], named, plain.get("arrays_sha256"))
         tree = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in named])
-        return Unfinished(task, plain["done"], tree, plain["measured"], plain.get("run"))
+        run = plain.get("run")
+        if run:
+            run |= {"experiment": formats.upgraded(run["experiment"])}
+        return Unfinished(task, plain["done"], tree, plain["measured"], run)
 
     def forget_unfinished(self) -> None:
         """Removes what was saved of a task before it was learned."""

@@ -25,20 +25,20 @@ def describe(experiment: Experiment, inputs: Inputs, weights: Weights) -> dict[s
     return {"experiment": experiment.to_json(), "inputs": inputs._asdict(), "weights": _first_values(weights)}
 
 
-def check_weights(weights: Weights, described: dict[str, Any], folder: Path) -> None:
-    """Checks that weights are those that a run was described with, if it was.
+def check_weights(here: dict[str, Any], described: dict[str, Any], folder: Path) -> None:
+    """Checks that a run was described with the weights that its seed gives here, if it was described with any.
 
     Args:
-        weights: drawn from the run's seed.
-        described: what its checkpoint says.
+        here: the run as `describe` describes it here.
+        described: the run as its checkpoint describes it.
         folder: the run's.
 
     Raises:
-        UserError: if they are others, as another version of JAX, or another network, would draw.
+        UserError: if the weights differ, as another version of JAX, or another network, would draw them.
     """
     if "weights" not in described:  # format 2
         return
-    drawn = _first_values(weights)
+    drawn = here["weights"]
     fits = drawn.keys() == described["weights"].keys() and all(
         np.allclose(values, described["weights"][name], rtol=1e-4, atol=1e-6) for name, values in drawn.items()
     )

@@ -275,7 +275,7 @@ class Run:
             saved = checkpoints.restore(self.tasks.shapes, self.tasks.state_shapes(), last)
         for step in saved.steps:
             if self.experiment.initializer != "stored":
-                check_weights(self.weights, step.run, folder)
+                check_weights(self.about, step.run, folder)
             self._take_in(step.chunk, Record.from_json(step.record), {})
         self._take_in(None, Record(), saved.state or {})
         self.folder, self._steps = folder, len(saved.steps)

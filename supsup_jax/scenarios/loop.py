@@ -88,8 +88,8 @@ class Loop(ABC):
         self.experiment, self.dataset, self.folder = experiment, dataset, folder
         self.parts = experiment.build(dataset)
         self.weights, self.fresh_stats = self.parts.net.init(weights_key(experiment.seed))
-        about = describe(experiment, self.parts.benchmark.inputs, self.weights)
-        self.checkpoints = open_until.enter_context(Checkpoints(folder, about))
+        self._about = describe(experiment, self.parts.benchmark.inputs, self.weights)
+        self.checkpoints = open_until.enter_context(Checkpoints(folder, self._about))
         self.record = Record()
         self._listener = report
         self._restore()
@@ -202,7 +202,7 @@ class Loop(ABC):
                 f"{self.folder} holds a run of other settings ({'; '.join(differences)}); use its settings, "
                 "or start without --resume"
             )
-        check_weights(self.weights, run, self.folder)
+        check_weights(self._about, run, self.folder)
 
     def _save(self, chunk: Chunk | None, news: Record, state: dict[str, Any] | None = None) -> None:
         """Saves what is new, takes it in, and brings the run's files up to it."""
