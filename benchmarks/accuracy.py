@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).parents[1] / "experiments/GG/splitcifar100/configs"
 def supsup_jax(name: str, data_folder: Path, epochs: int) -> tuple[float, float]:
     """Accuracy after the last epoch, and seconds, compilation included."""
     from supsup_jax import data, scenarios
-    from supsup_jax.settings import load_experiment
+    from supsup_jax.runs.settings import load_experiment
 
     experiment = load_experiment(CONFIGS / f"{name}.yaml")
     scale = SCALE if experiment.er_scale else None
@@ -40,7 +40,7 @@ def pytorch(name: str, data_folder: Path, epochs: int) -> tuple[float, float]:
     from torch_resnet import gem_resnet18
 
     from supsup_jax import data
-    from supsup_jax.settings import load_experiment
+    from supsup_jax.runs.settings import load_experiment
 
     experiment = load_experiment(CONFIGS / f"{name}.yaml")
     dataset = data.load("cifar100", data_folder)

@@ -34,7 +34,7 @@ def measure(smallest: bool) -> dict:
     """Devices, driver, versions, and rates per second."""
     import jax
 
-    from supsup_jax import backend
+    from supsup_jax.system import backend
 
     if smallest:
         size, length = 500, 10**6
@@ -75,7 +75,7 @@ def main() -> None:
     arguments = parser.parse_args()
     measured = measure(arguments.smallest)
 
-    from supsup_jax import atomic
+    from supsup_jax.system import atomic
 
     atomic.write(arguments.output.with_suffix(".json"), json.dumps(measured, indent=1) + "\n")
     atomic.write(arguments.output.with_suffix(".md"), markdown(measured))

@@ -20,9 +20,9 @@ def test_data() -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours() -> Callable[[], object]:
-    from supsup_jax import parallel
+    from supsup_jax.system import devices
 
-    parallel.use_all_cores()
+    devices.use_all_cores()
     import jax
 
     from supsup_jax import evaluation, inference, methods, networks, training

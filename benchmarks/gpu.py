@@ -32,7 +32,8 @@ from typing import Any, NoReturn
 
 import run
 
-from supsup_jax import atomic, results
+from supsup_jax.runs import results
+from supsup_jax.system import atomic
 
 ROOT = Path(__file__).parents[1]
 

@@ -46,7 +46,7 @@ SMALLEST = "GEMResNet18, smallest"
 
 def settings() -> dict[str, Setting]:
     """By name; smaller on a CPU."""
-    from supsup_jax import backend
+    from supsup_jax.system import backend
 
     large = (64, 224, 4) if backend.is_accelerator() else (8, 64, 1)
     return {

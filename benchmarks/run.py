@@ -37,7 +37,7 @@ def machine() -> dict[str, str]:
         gpus = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         gpus = "none"
-    from supsup_jax import backend
+    from supsup_jax.system import backend
 
     return {
         "processor": _processor(),
@@ -93,7 +93,7 @@ def main() -> None:
             parser.error(f"--smallest: {', '.join(sorted(without))} has no such case; name {', '.join(WITH_SMALLEST)}")
         suites = [f"{suite}/smallest" for suite in suites]
 
-    from supsup_jax import atomic
+    from supsup_jax.system import atomic
 
     about = machine()
     rows: list[compare.Row] = []

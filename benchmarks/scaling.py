@@ -46,9 +46,9 @@ def make_run(folder: Path, num_tasks: int, side: int = 8) -> Callable[[], object
 
 def learning(num_tasks: int) -> Callable[[], Callable[[], object]]:
     def prepare() -> Callable[[], object]:
-        from supsup_jax import parallel
+        from supsup_jax.system import devices
 
-        parallel.use_all_cores()
+        devices.use_all_cores()
         make_run(Path(tempfile.mkdtemp()) / "warm", min(num_tasks, AT_ONCE))()
 
         def call() -> dict[str, float]:
@@ -65,9 +65,9 @@ def learning(num_tasks: int) -> Callable[[], Callable[[], object]]:
 def restoring(num_tasks: int) -> Callable[[], Callable[[], object]]:
     def prepare() -> Callable[[], object]:
         import supsup_jax as ss
-        from supsup_jax import parallel
+        from supsup_jax.system import devices
 
-        parallel.use_all_cores()
+        devices.use_all_cores()
         folder = Path(tempfile.mkdtemp()) / "run"
         make_run(folder, num_tasks)()
         return lambda: ss.restore(folder).num_tasks and None

@@ -50,7 +50,7 @@ def saving(num_tasks: int) -> Callable[[], Callable[[], object]]:
 
     def prepare() -> Callable[[], object]:
         import supsup_jax as ss
-        from supsup_jax.checkpoints import Checkpoints, Chunk
+        from supsup_jax.runs.checkpoints import Checkpoints, Chunk
 
         folder = Path(tempfile.mkdtemp())
         make_run(folder / "one", 8, side=28)()

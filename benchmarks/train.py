@@ -22,10 +22,10 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 
 def ours(network: str, all_cores: bool) -> Callable[[], Callable[[], object]]:
     def prepare() -> Callable[[], object]:
-        from supsup_jax import parallel
+        from supsup_jax.system import devices
 
         if all_cores:
-            parallel.use_all_cores()
+            devices.use_all_cores()
         import jax
         import jax.numpy as jnp
 
@@ -46,8 +46,8 @@ def ours(network: str, all_cores: bool) -> Callable[[], Callable[[], object]]:
             )
 
         keys = jax.vmap(lambda task: training.task_key(0, task))(np.arange(TASKS))
-        run = parallel.over_tasks(learn)
-        shared = parallel.replicate((weights, stats, split))
+        run = devices.over_tasks(learn)
+        shared = devices.replicate((weights, stats, split))
         tasks = (benchmark.tasks(dataset, 0, range(TASKS)), keys)
         return lambda: jax.block_until_ready(run(shared, tasks))
 

@@ -12,11 +12,12 @@ Expect:     half a minute on two cores; 97.5 % with the task given, 96 % with th
 import jax.numpy as jnp
 import numpy as np
 
-from supsup_jax import figures, inference, launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
+from supsup_jax import inference
+from supsup_jax.paper import figures
 from supsup_jax.scenarios import Outcome
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="quickstart",
     dataset="digits",
     network="LeNet",
@@ -64,5 +65,5 @@ def draw(outcome: Outcome) -> None:
 
 
 if __name__ == "__main__":
-    for outcome in launch.main(EXPERIMENT, __doc__):
+    for outcome in ss.main(EXPERIMENT, __doc__):
         draw(outcome)

@@ -1,8 +1,9 @@
 """Supermasks in Superposition in JAX and Flax.
 
-`restore` opens a trained run, `SupSup` begins one from Python, and `evaluate` measures one. `masks`, `networks`,
-`methods` and `inference` are functions of arrays; `import supsup_jax` loads these alone, and what a run needs when it
-is first asked for. `data`, `training`, `evaluation` and the rest are modules to import.
+`restore` opens a trained run, `SupSup` begins one from Python, and `evaluate` measures one; a script declares an
+`Experiment` and hands it to `main`. `masks`, `networks`, `methods` and `inference` are functions of arrays;
+`import supsup_jax` loads these alone, and what a run needs when it is first asked for. `data`, `training`,
+`evaluation` and the rest are modules to import.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,26 +12,37 @@ from supsup_jax import inference, masks, methods, networks
 from supsup_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from supsup_jax.opening import SupSup, restore
-    from supsup_jax.run import Run
-    from supsup_jax.run_evaluation import evaluate
+    from supsup_jax.cli.launch import main
+    from supsup_jax.experiment import Experiment
+    from supsup_jax.runs.evaluate import evaluate
+    from supsup_jax.runs.opening import SupSup, restore
+    from supsup_jax.runs.run import Run
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Experiment",
     "Run",
     "SupSup",
     "UserError",
     "__version__",
     "evaluate",
     "inference",
+    "main",
     "masks",
     "methods",
     "networks",
     "restore",
 ]
 
-_LATER = {"Run": "run", "SupSup": "opening", "evaluate": "run_evaluation", "restore": "opening"}
+_LATER = {
+    "Experiment": "experiment",
+    "Run": "runs.run",
+    "SupSup": "runs.opening",
+    "evaluate": "runs.evaluate",
+    "main": "cli.launch",
+    "restore": "runs.opening",
+}
 
 
 def __getattr__(name: str) -> Any:

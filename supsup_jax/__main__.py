@@ -2,10 +2,10 @@
 
 import tyro
 
-from supsup_jax import backend
-from supsup_jax.commands import COMMANDS
-from supsup_jax.launch import ends_in_one_line
-from supsup_jax.options import complaints_as_errors
+from supsup_jax.cli.commands import COMMANDS
+from supsup_jax.cli.launch import ends_in_one_line
+from supsup_jax.cli.options import complaints_as_errors
+from supsup_jax.system import backend
 
 
 @ends_in_one_line()

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from supsup_jax import inference, parallel
+from supsup_jax import inference
 from supsup_jax.data import Benchmark, Split, Tasks
 from supsup_jax.inference import Inference
+from supsup_jax.inference.recovery import Recovery
 from supsup_jax.methods import Method, Store
 from supsup_jax.networks import Network, Stats, Weights, has_convolutions
-from supsup_jax.recovery import Recovery
+from supsup_jax.system import devices
 from supsup_jax.training import shuffle
 
 IMAGES_AT_ONCE = 1000
@@ -186,7 +187,7 @@ def evaluate(
     run = _over_tasks(net, method, benchmark, protocol, num_tasks, memory, convolutions)
     apart = _apart(protocol, method)
     own = jax.tree.map(lambda leaf: np.asarray(leaf)[entries], store) if apart else {}
-    shared = parallel.replicate((weights, stats, {} if apart else store, test))
+    shared = devices.replicate((weights, stats, {} if apart else store, test))
     return _summary(jax.device_get(run(shared, (entries, own, tasks, orders))), entries, num_tasks, protocol)
 
 
@@ -260,7 +261,7 @@ def _over_tasks(
             image_is_right=jax.lax.map(right_as, (image_picks, image_rows[:, None])).reshape(-1),
         )
 
-    return parallel.over_tasks(one_task, bytes_per_task, convolutions)
+    return devices.over_tasks(one_task, bytes_per_task, convolutions)
 
 
 def _summary(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from supsup_jax import inference, masks, methods, networks, parallel
+from supsup_jax import inference, masks, methods, networks
 from supsup_jax.data import (
     Benchmark,
     Dataset,
@@ -26,8 +26,9 @@ from supsup_jax.discovery import Rule
 from supsup_jax.errors import UserError
 from supsup_jax.evaluation import Protocol
 from supsup_jax.inference import Inference
+from supsup_jax.inference.recovery import Recovery
 from supsup_jax.optimizers import SGD, Adam, Cosine, Optimizer, RMSprop, Schedule, Warmup
-from supsup_jax.recovery import Recovery
+from supsup_jax.system import devices
 
 # What arrays of 32 bits can hold, in which all is computed.
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -447,7 +448,7 @@ class Experiment:
         if self.network in _RESNETS:
             settings |= {"affine": self.affine}
         if self.network in _IMAGENET_RESNETS:
-            settings |= {"dtype": jnp.dtype(self.dtype), "axis_name": parallel.AXIS if self.sync_bn else None}
+            settings |= {"dtype": jnp.dtype(self.dtype), "axis_name": devices.AXIS if self.sync_bn else None}
         return NETWORKS[self.network](self.features, **settings)
 
     def make_inference(self, num_classes: int) -> Inference | Recovery | None:

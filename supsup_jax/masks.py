@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt8
 
-from supsup_jax import backend
+from supsup_jax.system import backend
 
 Bank = PyTree[UInt8[Array | np.ndarray, "..."]]
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from supsup_jax import parallel
 from supsup_jax.data import Benchmark, Split, Tasks
 from supsup_jax.evaluation import Evaluation, Protocol, order_key
+from supsup_jax.inference.recovery import Recovery
 from supsup_jax.methods import HopSupSup, Kept, Memory
 from supsup_jax.networks import Network, Weights
-from supsup_jax.recovery import Recovery
+from supsup_jax.system import devices
 from supsup_jax.training import shuffle
 
 
@@ -83,7 +83,7 @@ def evaluate_recovery(
     tasks = jax.tree.map(lambda leaf: leaf[:num_tasks], tasks)
     orders = jax.vmap(lambda task: order_key(seed, task))(np.arange(num_tasks))
     run = _recover_tasks(net, method, benchmark, protocol)
-    shared = parallel.replicate((weights, memory, test))
+    shared = devices.replicate((weights, memory, test))
     measured = jax.device_get(run(shared, (truth, tasks, orders)))
 
     patterns = _joined(truth)[:, None]
@@ -160,4 +160,4 @@ def _recover_tasks(
         mask, path = recover(net, weights, memory, images, steps)
         return _Recovered(accuracy_with(own), accuracy_with(mask), mask, jnp.asarray(steps), path)
 
-    return parallel.over_tasks(one_task)
+    return devices.over_tasks(one_task)

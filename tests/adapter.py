@@ -20,8 +20,8 @@ import numpy as np
 
 import supsup_jax as ss
 from supsup_jax import data, scenarios
-from supsup_jax.commands import COMMANDS
-from supsup_jax.settings import experiment_of
+from supsup_jax.cli.commands import COMMANDS
+from supsup_jax.runs.settings import experiment_of
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "experiments").rglob("*.py"))]

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from supsup_jax import results
-from supsup_jax.records import EvaluationResult, Record, TaskResult
+from supsup_jax.runs import results
+from supsup_jax.runs.records import EvaluationResult, Record, TaskResult
 
 WHEN = "2020-12-06 12:00:00"
 

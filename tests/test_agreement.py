@@ -1,7 +1,7 @@
 import pytest
 
-from supsup_jax.agreement import agrees, tolerance
-from supsup_jax.published import Point
+from supsup_jax.paper.agreement import agrees, tolerance
+from supsup_jax.paper.published import Point
 
 DRAWN, BAR = Point(93.5), Point(72.2, 1.4)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from supsup_jax import backend
-from supsup_jax.backend import num_bytes
+from supsup_jax.system import backend
+from supsup_jax.system.backend import num_bytes
 
 
 def test_bytes_are_those_of_the_arrays():

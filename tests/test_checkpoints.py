@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from toys import abandons_coroutines
 
-from supsup_jax import UserError, checkpoints
-from supsup_jax.checkpoints import Checkpoints, Chunk
+from supsup_jax import UserError
+from supsup_jax.runs import checkpoints
+from supsup_jax.runs.checkpoints import Checkpoints, Chunk
 
 RUN = {"experiment": {"seed": 1}, "inputs": {"image_shape": [2, 2, 1]}}
 

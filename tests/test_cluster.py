@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from supsup_jax import UserError, cluster, results, sweep
-from supsup_jax.cluster import Cluster, Job, Jobs
+from supsup_jax import UserError
+from supsup_jax.cli import cluster, sweep
+from supsup_jax.cli.cluster import Cluster, Job, Jobs
+from supsup_jax.runs import results
 
 QUICKSTART = Path(__file__).parents[1] / "experiments/quickstart.py"
 TINY = ["--num-tasks", 2, "--steps", 5, "--width", 0.1, "--images-per-task", 8, "--eval-at", 2, "--seeds", 2]

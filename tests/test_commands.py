@@ -13,7 +13,7 @@ from PIL import Image
 import supsup_jax as ss
 from supsup_jax import data
 from supsup_jax.__main__ import main
-from supsup_jax.commands import COMMANDS
+from supsup_jax.cli.commands import COMMANDS
 from supsup_jax.data import pictures
 
 RUN = Path(__file__).parent / "stored/format-2-SupSup"

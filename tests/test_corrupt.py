@@ -27,12 +27,13 @@ from test_data import fake_mnist, prepare_with_tfds
 from test_scenarios import DATASET, EXPERIMENT, OTHERS
 
 import supsup_jax as ss
-from supsup_jax import UserError, data, plain
+from supsup_jax import UserError, data
 from supsup_jax.__main__ import main
 from supsup_jax.data import mnist, pictures
-from supsup_jax.results import is_finished
+from supsup_jax.runs.results import is_finished
+from supsup_jax.runs.settings import load_settings, read_run
 from supsup_jax.scenarios import loop_of
-from supsup_jax.settings import load_settings, read_run
+from supsup_jax.system.yaml import parse_yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -348,7 +349,7 @@ def test_settings_of_a_run_of_another_form_are_refused(tmp_path, change):
 
 
 def test_yaml_that_refers_to_itself_a_little_is_read():
-    assert plain.parse_yaml("a: &a [1, 2]\nb: *a") == {"a": [1, 2], "b": [1, 2]}
+    assert parse_yaml("a: &a [1, 2]\nb: *a") == {"a": [1, 2], "b": [1, 2]}
 
 
 @pytest.mark.parametrize("line", ["[1]", "5", "{", "[" * 2_000, '{"kind": "evaluation"}'])

@@ -8,7 +8,8 @@ import pytest
 from toys import HOPSUPSUP, batch_norm_net, small_dataset
 
 import supsup_jax as ss
-from supsup_jax import UserError, launch, optimizers, scenarios, training
+from supsup_jax import UserError, optimizers, scenarios, training
+from supsup_jax.cli import launch
 from supsup_jax.data import Dataset, Split, SplitMNIST
 from supsup_jax.discovery import DivergedError, Learner, Rule
 from supsup_jax.experiment import Experiment

@@ -16,10 +16,10 @@ import pytest
 import tyro
 
 from supsup_jax.__main__ import main
-from supsup_jax.cluster import Cluster
-from supsup_jax.commands import COMMANDS
+from supsup_jax.cli.cluster import Cluster
+from supsup_jax.cli.commands import COMMANDS
+from supsup_jax.cli.options import Options
 from supsup_jax.experiment import Experiment
-from supsup_jax.options import Options
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("**/*.md"))

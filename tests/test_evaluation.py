@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from test_training import BENCHMARK, CONV, DATASET, DENSE, learn
 
-from supsup_jax import backend, data, evaluation, inference, methods, networks, optimizers, training
+from supsup_jax import data, evaluation, inference, methods, networks, optimizers, training
 from supsup_jax.data import PermutedMNIST
+from supsup_jax.system import backend
 
 
 def evaluate(net, learned, num_tasks, images_per_pick=1, **protocol):

@@ -6,8 +6,9 @@ import jax
 import pytest
 from toys import small_dataset
 
-from supsup_jax import UserError, formats
+from supsup_jax import UserError
 from supsup_jax.experiment import Experiment
+from supsup_jax.runs import formats
 
 
 def test_evaluations_end_with_the_last_task():

@@ -21,9 +21,12 @@ from filelock import FileLock, Timeout
 from test_scenarios import DATASET, OTHERS, dicts_without_saved
 from toys import abandons_coroutines
 
-from supsup_jax import atomic, interruption, launch, results, scenarios
-from supsup_jax.checkpoints import Checkpoints
+from supsup_jax import scenarios
+from supsup_jax.cli import launch
 from supsup_jax.experiment import Experiment
+from supsup_jax.runs import results
+from supsup_jax.runs.checkpoints import Checkpoints
+from supsup_jax.system import atomic, interruption
 
 # Each task changes the weights, which lie beside the steps.
 EXPERIMENT = dataclasses.replace(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,))
@@ -342,7 +345,8 @@ def test_a_folder_for_results_that_cannot_be_written_is_one_line(script, undistu
 
 TOGETHER = """
 import multiprocessing, pathlib, sys
-from supsup_jax import atomic, records, results
+from supsup_jax.runs import records, results
+from supsup_jax.system import atomic
 
 parent = pathlib.Path(sys.argv[1])
 processes = 10

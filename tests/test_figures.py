@@ -3,9 +3,11 @@ import pytest
 from matplotlib.image import imread
 from test_results import evaluation
 
-from supsup_jax import UserError, figures, looks, published, results, scripts, tables
-from supsup_jax.records import EvaluationResult, Record, TaskResult
-from supsup_jax.storage import SPARSE
+from supsup_jax import UserError
+from supsup_jax.paper import figures, looks, published, scripts
+from supsup_jax.runs import results, tables
+from supsup_jax.runs.records import EvaluationResult, Record, TaskResult
+from supsup_jax.runs.storage import SPARSE
 
 LENET, FC, LONG = (f"GNu/MNISTPerm/{folder}-tasks" for folder in ("LeNet-250", "FC-250", "LeNet-2500"))
 CIFAR = "GG/splitcifar100/rn18"

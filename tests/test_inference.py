@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from toys import conv_net, random_masks
 
-from supsup_jax import backend, chunks, inference, masks, methods, networks
+from supsup_jax import inference, masks, methods, networks
+from supsup_jax.system import backend
 
 OBJECTIVES = {"H": inference.entropy, "G": inference.superfluous(real=2)}
 
@@ -105,8 +106,8 @@ def test_an_image_is_inferred_alone_as_in_a_batch_and_in_chunks(search, monkeypa
     chunk = 5 * sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
     monkeypatch.setattr(backend, "gradient_bytes", lambda: chunk)
     jax.clear_caches()
-    parts, scan = [], chunks.scan
-    monkeypatch.setattr(chunks, "scan", lambda *arguments: parts.append(arguments[2]) or scan(*arguments))
+    parts, scan = [], backend.scan_chunks
+    monkeypatch.setattr(backend, "scan_chunks", lambda *arguments: parts.append(arguments[2]) or scan(*arguments))
     np.testing.assert_array_equal(search(net, weights, stats, bank, 11, images), together)
     assert set(parts) == {2}  # of 6 images, at most 5 at once
 

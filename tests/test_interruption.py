@@ -10,8 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from supsup_jax import UserError, data, interruption, programs, scenarios
+from supsup_jax import UserError, data, scenarios
 from supsup_jax.experiment import Experiment
+from supsup_jax.scenarios import programs
+from supsup_jax.system import interruption
 
 QUICKSTART = Path(__file__).parents[1] / "experiments/quickstart.py"
 
@@ -77,7 +79,7 @@ def test_a_save_is_counted_as_no_second_interruption():
 
 IN_COMPILED_CODE = """
 import hashlib
-from supsup_jax import interruption
+from supsup_jax.system import interruption
 say = lambda word: lambda *_: print(word, flush=True)
 with interruption.graceful(say("announced"), say("gave up")):
     print("began", flush=True)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import supsup_jax
-from supsup_jax.checkpoints import Checkpoints
+from supsup_jax.runs.checkpoints import Checkpoints
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 LENET = "GNu/MNISTPerm/LeNet-250-tasks"

@@ -3,9 +3,11 @@ import sys
 
 import pytest
 
-from supsup_jax import UserError, data, launch, options, results
+from supsup_jax import UserError, data
+from supsup_jax.cli import launch, options
 from supsup_jax.experiment import Experiment
-from supsup_jax.settings import load_experiment, write_run
+from supsup_jax.runs import results
+from supsup_jax.runs.settings import load_experiment, write_run
 
 DENSE = Experiment("script", "digits", num_tasks=9, steps=100)
 

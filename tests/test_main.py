@@ -5,8 +5,8 @@ import pytest
 import yaml
 from test_figures import FC, HOPSUPSUP, LENET, colours, paths, write_run
 
-from supsup_jax import results
 from supsup_jax.experiment import Experiment
+from supsup_jax.runs import results
 
 
 def call(*arguments, cwd):

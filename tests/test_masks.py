@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import kernel_path, node, random_masks
 
-from supsup_jax import backend, masks, networks
+from supsup_jax import masks, networks
+from supsup_jax.system import backend
 
 WEIGHTS = {
     "gain": np.zeros(5),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import conv_net
 
-from supsup_jax import hopfield, masks, methods, networks
+from supsup_jax import masks, networks
 from supsup_jax.methods import (
     PSP,
     BatchE,
@@ -17,6 +17,7 @@ from supsup_jax.methods import (
     SupSup,
     Transfer,
     UpperBound,
+    hopsupsup,
 )
 
 ALL = [
@@ -154,11 +155,11 @@ def test_storkeys_rule_and_the_energy_are_the_originals(golden):
         np.testing.assert_allclose(memory.matrices["gain"]["scale"], arrays[f"W_learned{task + 1}"], atol=1e-6)
     mean = memory.total["gain"]["scale"] / memory.num_tasks
     np.testing.assert_allclose(mean, arrays["score_mean_of_4"], atol=1e-6)
-    energy = hopfield.energy(memory.matrices["gain"]["scale"], jnp.where(mean >= 0, 1.0, -1.0))
+    energy = hopsupsup.energy(memory.matrices["gain"]["scale"], jnp.where(mean >= 0, 1.0, -1.0))
     np.testing.assert_allclose(energy, arrays["energy_learned4"], rtol=1e-5)
 
     def of_scores(scores):
-        return hopfield.energy(memory.matrices["gain"]["scale"], 2 * methods.hopsupsup.masks.threshold(scores) - 1)
+        return hopsupsup.energy(memory.matrices["gain"]["scale"], 2 * hopsupsup.masks.threshold(scores) - 1)
 
     np.testing.assert_allclose(jax.grad(of_scores)(mean), arrays["grad_energy_score"], atol=1e-5)
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from test_figures import FC, HOPSUPSUP, LENET, LONG, write_run
 
-from supsup_jax import UserError, planning, scripts, tables
+from supsup_jax import UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.planning import Job, Plan, Rates
-from supsup_jax.scripts import Script
+from supsup_jax.paper import planning, scripts
+from supsup_jax.paper.planning import Job, Plan, Rates
+from supsup_jax.paper.scripts import Script
+from supsup_jax.runs import tables
 
 RATES = Rates(task=10.0, given=0.0, pair=0.0)
 

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from toys import small_dataset
 
 import supsup_jax as ss
-from supsup_jax import UserError, inference, launch, masks, methods, networks
+from supsup_jax import UserError, inference, masks, methods, networks
 from supsup_jax.__main__ import main
-from supsup_jax.cluster import Cluster
-from supsup_jax.commands import COMMANDS
+from supsup_jax.cli import launch
+from supsup_jax.cli.cluster import Cluster
+from supsup_jax.cli.commands import COMMANDS
+from supsup_jax.cli.options import Options, parse
 from supsup_jax.experiment import Experiment
-from supsup_jax.options import Options, parse
 
 DATASET = small_dataset(samples=24)
 SAID = UserError, ValueError, TypeError, IndexError

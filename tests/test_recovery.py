@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from supsup_jax import data, networks, optimizers, training
+from supsup_jax.inference.recovery import Recovery
 from supsup_jax.methods import HopSupSup
-from supsup_jax.recovery import Recovery
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,11 @@ import pytest
 from test_commands import command  # noqa: F401 - a fixture
 from test_figures import FC, LENET
 
-from supsup_jax import interruption, reproducing, scripts, tables
 from supsup_jax.data.presence import is_present
-from supsup_jax.planning import Rates
+from supsup_jax.paper import reproducing, scripts
+from supsup_jax.paper.planning import Rates
+from supsup_jax.runs import tables
+from supsup_jax.system import interruption
 
 PSP, FC_PSP, BATCHE = f"{LENET}/psp", f"{FC}/psp", f"{LENET}/batche"
 
@@ -35,9 +37,9 @@ TIMES = {PSP: 100, BATCHE: 200, FC_PSP: 300}
 DRIVER = """
 import sys
 from pathlib import Path
-from supsup_jax import reproducing, scripts
+from supsup_jax.paper import reproducing, scripts
 from supsup_jax.__main__ import main
-from supsup_jax.planning import Rates
+from supsup_jax.paper.planning import Rates
 
 scripts.FOLDER = Path(sys.argv.pop(1))
 reproducing.calibrated_rates = lambda experiment: Rates(experiment.batch_size / 1000, 0.0, 0.0)

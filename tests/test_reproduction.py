@@ -6,8 +6,9 @@ import pytest
 from test_commands import command  # noqa: F401 - a fixture
 from test_figures import HOPSUPSUP, LENET, write_run
 
-from supsup_jax import differences, published, results, scripts
-from supsup_jax.reproduction import numbers
+from supsup_jax.paper import differences, published, scripts
+from supsup_jax.paper.reproduction import numbers
+from supsup_jax.runs import results
 
 
 def rows(markdown):

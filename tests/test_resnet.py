@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from toys import node
 
-from supsup_jax import backend, masks, networks
+from supsup_jax import masks, networks
 from supsup_jax.networks import layers
 from supsup_jax.networks.resnet import Bottleneck, ResNet
+from supsup_jax.system import backend
 
 
 def our_path(name):

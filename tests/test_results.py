@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import yaml
 
-from supsup_jax import records, results, storage
 from supsup_jax.evaluation import Evaluation
+from supsup_jax.runs import records, results, storage
 
 
 def task(number):

@@ -18,7 +18,7 @@ from supsup_jax import UserError, inference, scenarios, training
 from supsup_jax.data import Inputs
 from supsup_jax.experiment import Experiment
 from supsup_jax.networks import Network, kaiming_normal
-from supsup_jax.prediction import predicted
+from supsup_jax.runs.prediction import predicted
 
 DATASET = small_dataset()
 NAMES = np.array(["nought", "one", "two", "three"])

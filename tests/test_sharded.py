@@ -18,22 +18,13 @@ import pytest
 from toys import abandons_coroutines, batch_norm_net, write_small_imagenet
 
 import supsup_jax
-from supsup_jax import (
-    UserError,
-    checkpoints,
-    collection,
-    data,
-    interruption,
-    methods,
-    networks,
-    optimizers,
-    options,
-    parallel,
-    scenarios,
-)
+from supsup_jax import UserError, data, methods, networks, optimizers, scenarios
+from supsup_jax.cli import collection, options
 from supsup_jax.experiment import Experiment
-from supsup_jax.scenarios import feeding, sharded
-from supsup_jax.settings import write_run
+from supsup_jax.runs import checkpoints
+from supsup_jax.runs.settings import write_run
+from supsup_jax.scenarios import feeding, shared
+from supsup_jax.system import devices, interruption
 from supsup_jax.training import Learner
 
 CLASSES, TRAIN, TEST = 20, 5, 3
@@ -72,7 +63,7 @@ def run(folder, images, report=lambda report: None, **changes):
     dataset = data.load_imagenet(images, experiment.image_size)
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharded, "_PIECE", 0.0)  # every update is a piece
+        patch.setattr(shared, "_PIECE", 0.0)  # every update is a piece
         return scenarios.loop_of(experiment).run(experiment, dataset, folder, report=report)
 
 
@@ -90,7 +81,7 @@ def assert_same(one, other):
 
 
 def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(images, whole, tmp_path, monkeypatch):
-    of_parts = sharded._programs
+    of_parts = shared._programs
 
     def spoilt(parts, trains_weights):
         programs, updates = of_parts(parts, trains_weights), []
@@ -106,12 +97,12 @@ def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(images, who
 
     steps = whole.parts.steps
     per_epoch = steps // EXPERIMENT.epochs
-    monkeypatch.setattr(sharded, "_programs", cache(spoilt))
+    monkeypatch.setattr(shared, "_programs", cache(spoilt))
     # A score that is no number keeps its weight out, and the loss is finite.
     with pytest.raises(UserError, match=f"^task 1 diverged: at step {per_epoch} of {steps} its loss is nan; "):
         run(tmp_path / "run", images)
     assert supsup_jax.restore(tmp_path / "run").num_tasks == 1
-    monkeypatch.setattr(sharded, "_programs", of_parts)
+    monkeypatch.setattr(shared, "_programs", of_parts)
     assert_same(run(tmp_path / "run", images), whole)
 
 
@@ -123,7 +114,7 @@ def test_tasks_are_learned(whole):
 def test_what_does_not_fit_on_a_device_is_decoded_for_each_batch_and_gives_the_same(
     whole, images, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(parallel, "fits", lambda num_bytes: False)
+    monkeypatch.setattr(devices, "fits", lambda num_bytes: False)
     said = []
     assert_same(run(tmp_path, images, lambda report: said.append(report.message)), whole)
     assert any("does not fit on a device" in message for message in said)
@@ -258,7 +249,7 @@ def test_methods_that_train_weights_learn_too_and_go_on_after_an_interruption(me
 
 def test_devices_share_a_batch_that_they_do_not_divide_and_every_image_counts_once():
     for batch in (1, 2, 3, 8, 9):
-        shares = parallel.shares(batch)
+        shares = devices.shares(batch)
         assert shares.places.shape == shares.counts.shape == (2, -(-batch // 2))
         assert sorted(shares.places[shares.counts == 1].tolist()) == list(range(batch))
 
@@ -274,14 +265,14 @@ def updated(net, batch, devices_share):
     if not devices_share:
         progress, loss = jax.jit(learner.update)(start, learner.begin(start, stats), images, labels)
         return progress.learned, progress.stats, loss
-    learner = dataclasses.replace(learner, average=parallel.average)
-    shares = parallel.shares(batch)
+    learner = dataclasses.replace(learner, average=devices.average)
+    shares = devices.shares(batch)
 
     def update(share, common):
         places, counts = share
         return learner.update(*common, images[places], labels[places], counts)
 
-    progress, loss = parallel.data_parallel(update)(tuple(shares), (start, learner.begin(start, stats)))
+    progress, loss = devices.data_parallel(update)(tuple(shares), (start, learner.begin(start, stats)))
     return progress.learned, progress.stats, loss
 
 
@@ -296,7 +287,7 @@ def test_an_update_that_devices_share_is_that_of_one_device_also_where_they_do_n
 
 def assert_synchronised_is_alone():
     alone = updated(batch_norm_net(), 8, False)
-    assert_trees_close(updated(batch_norm_net(parallel.AXIS), 8, True), alone)
+    assert_trees_close(updated(batch_norm_net(devices.AXIS), 8, True), alone)
     return alone
 
 

@@ -131,7 +131,7 @@ def test_figures_are_drawn_of_stored_runs(tmp_path):
     assert all(folder.is_relative_to(tmp_path / "runs") for folder in folders)
     written = json.loads(adapter.call("-m", "plot", tmp_path / "runs", "--output", tmp_path, "--json"))
     names = {Path(path).name for path in written["pictures"]}
-    assert {"figure3.png", "figure4.png", "recovery.png"} <= names
+    assert {"figure2.png", "figure3.png", "recovery.png"} <= names
 
 
 def test_the_command_predict_says_what_a_stored_run_predicted(tmp_path):

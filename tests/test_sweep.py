@@ -9,7 +9,8 @@ import time
 import jax
 import pytest
 
-from supsup_jax import UserError, console, sweep
+from supsup_jax import UserError
+from supsup_jax.cli import console, sweep
 
 
 def waited_for(condition):

@@ -1,8 +1,9 @@
 import pytest
 from test_figures import LENET, write_run
 
-from supsup_jax import UserError, results, tables
-from supsup_jax.records import Record
+from supsup_jax import UserError
+from supsup_jax.runs import results, tables
+from supsup_jax.runs.records import Record
 
 
 def test_runs_are_found_wherever_they_lie_and_each_once(tmp_path):

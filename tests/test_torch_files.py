@@ -13,8 +13,8 @@ import pytest
 
 import supsup_jax
 from supsup_jax import UserError, restore
-from supsup_jax.records import TaskResult
-from supsup_jax.torch_files import export_torch, import_torch
+from supsup_jax.compat.torch import export_torch, import_torch
+from supsup_jax.runs.records import TaskResult
 
 torch = pytest.importorskip("torch")
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from toys import ConvNet, small_dataset
 
-from supsup_jax import backend, evaluation, methods, networks, optimizers, parallel, training
+from supsup_jax import evaluation, methods, networks, optimizers, training
 from supsup_jax.data import PermutedMNIST
+from supsup_jax.system import backend, devices
 
 DATASET = small_dataset()
 BENCHMARK = PermutedMNIST.of(DATASET)
@@ -25,8 +26,8 @@ def learn(numbers, net=DENSE, steps=60, seed=1, method=None, capacity=None):
 
     weights, stats = net.init(training.weights_key(seed))
     keys = jax.vmap(lambda task: training.task_key(seed, task))(np.asarray(numbers))
-    shared = parallel.replicate((weights, stats, DATASET.train, DATASET.test))
-    return parallel.over_tasks(one)(shared, (BENCHMARK.tasks(DATASET, seed, numbers), keys), capacity)
+    shared = devices.replicate((weights, stats, DATASET.train, DATASET.test))
+    return devices.over_tasks(one)(shared, (BENCHMARK.tasks(DATASET, seed, numbers), keys), capacity)
 
 
 def test_tasks_are_learned():
@@ -71,7 +72,7 @@ def test_epochs_end_as_the_originals_do():
 
 
 def test_over_tasks_gives_results_in_order_for_any_number_of_tasks():
-    run = parallel.over_tasks(lambda shared, task: shared + 10 * task)
+    run = devices.over_tasks(lambda shared, task: shared + 10 * task)
     assert jax.device_count() == 2
     for count, capacity in ((1, None), (2, None), (3, None), (3, 8), (5, 7), (8, 8)):
         tasks = jnp.arange(count, dtype=jnp.float32)
@@ -93,7 +94,7 @@ def test_a_device_without_a_task_rests():
         jax.debug.callback(lambda task: learned.append(int(task)), task)
         return task
 
-    run = parallel.over_tasks(learn_one)
+    run = devices.over_tasks(learn_one)
     for count in (1, 3):
         learned.clear()
         run({}, jnp.arange(count), 8)

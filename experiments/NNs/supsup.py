@@ -8,10 +8,9 @@ Expect:     with --num-tasks 50 2.4 minutes on two CPU cores: 50 masks, one a ta
             made: 2,500 tasks take 6.3 GB of memory and of disk, and about 3 hours (estimated).
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="NNs/supsup",
     dataset="mnist",
     network="LeNet",
@@ -32,4 +31,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from supsup_jax import backend
 from supsup_jax.data.augmentation import Frames
+from supsup_jax.system import backend
 
 # A frame is so much longer than short; most photographs are 4:3 or 3:2.
 _LONGEST = 1.5

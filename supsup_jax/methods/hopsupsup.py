@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from supsup_jax import hopfield, masks
+from supsup_jax import masks
 from supsup_jax.methods.base import Kept, Legacy, Method, Owned
 from supsup_jax.networks import Weights
 
@@ -32,7 +32,7 @@ class HopSupSup(Method):
     """HopSupSup (Section 3.5 of the paper): effective gains [S >= 0] over frozen random weights.
 
     Gains are the parameters that Flax calls `scale`. Scores start at 0, so the first mask is all ones. No mask is kept:
-    the memory is all that remains of the tasks, and `supsup_jax.recovery` gets a mask back out of it.
+    the memory is all that remains of the tasks, and `supsup_jax.inference.recovery` gets a mask back out of it.
     """
 
     store_grows: ClassVar[bool] = False
@@ -73,7 +73,34 @@ class HopSupSup(Method):
                 jax.tree.map(lambda size: jnp.zeros((size, size)), units), jax.tree.map(jnp.zeros, units), jnp.int32(0)
             )
         return Memory(
-            jax.tree.map(hopfield.storkey, store.matrices, patterns),
+            jax.tree.map(storkey, store.matrices, patterns),
             jax.tree.map(lambda total, pattern: total + pattern.sum(0), store.total, patterns),
             store.num_tasks + len(jax.tree.leaves(patterns)[0]),
         )
+
+
+def storkey(
+    matrix: Float[Array | np.ndarray, "units units"], patterns: Float[Array | np.ndarray, "patterns units"]
+) -> Float[Array, "units units"]:
+    """The memory after it has taken in patterns one by one, by Storkey's rule.
+
+    With h = W x, W grows by (x xᵀ - I - x hᵀ - h xᵀ) / d for d units. The diagonal that this leaves is kept.
+
+    Args:
+        matrix: the memory before; at first all zeros.
+        patterns: of ±1, in order.
+    """
+    units = matrix.shape[0]
+
+    def store(matrix: Array, x: Array) -> tuple[Array, None]:
+        h = matrix @ x
+        return matrix + (jnp.outer(x, x) - jnp.eye(units) - jnp.outer(x, h) - jnp.outer(h, x)) / units, None
+
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.scan(store, jnp.asarray(matrix), jnp.asarray(patterns))[0]
+
+
+def energy(matrix: Float[Array, "units units"], state: Float[Array, " units"]) -> Float[Array, ""]:
+    """The energy -½ sᵀWs of a state, smallest where a stored pattern is."""
+    with jax.default_matmul_precision("highest"):
+        return -state @ matrix @ state / 2

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from supsup_jax import backend, chunks
+from supsup_jax.system import backend
 
 
 class BatchNorm(nn.Module):
@@ -101,7 +101,7 @@ def _as_product(images: Array, kernel: Array, strides: Sequence[int], padding: t
     def multiply(_: None, images: Array) -> tuple[None, Array]:
         return None, _patches(images, window, strides, padding) @ kernel.reshape(-1, outputs)
 
-    return chunks.scan(multiply, None, _num_chunks(images, window, strides, padding), images)[1]
+    return backend.scan_chunks(multiply, None, _num_chunks(images, window, strides, padding), images)[1]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -132,7 +132,7 @@ def _unstrided_backward(padding: Any, saved: tuple[Array, Array], cotangents: Ar
 
     parts = _num_chunks(cotangents, (height, width), (1, 1), opposite)
     zeros = jnp.zeros((inputs, height * width * outputs))
-    total, to_images = chunks.scan(add, zeros, parts, images, cotangents)
+    total, to_images = backend.scan_chunks(add, zeros, parts, images, cotangents)
     to_kernel = total.reshape(inputs, height, width, outputs)[:, ::-1, ::-1].transpose(1, 2, 0, 3)
     return to_images, to_kernel.astype(kernel.dtype)
 

@@ -3,8 +3,8 @@
 from supsup_jax.experiment import Experiment
 from supsup_jax.scenarios.given import GivenTasks
 from supsup_jax.scenarios.loop import Loop, Outcome, Report
-from supsup_jax.scenarios.sharded import ShardedTasks
-from supsup_jax.scenarios.unknown import StreamOfTasks
+from supsup_jax.scenarios.shared import ShardedTasks
+from supsup_jax.scenarios.stream import StreamOfTasks
 
 __all__ = ["GivenTasks", "Loop", "Outcome", "Report", "ShardedTasks", "StreamOfTasks", "loop_of"]
 

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from supsup_jax import backend, hosts, parallel
 from supsup_jax.data import Frames, Images, Split
 from supsup_jax.data.images import black_frames
 from supsup_jax.data.tasks import Rows
+from supsup_jax.system import backend, devices, hosts
 
 _FEW_CORES = 4
 
@@ -84,7 +84,7 @@ class Resident(Feed):
         self, split: Split, rows: Int[np.ndarray, " samples"], batches: Int[np.ndarray, "steps batch"], per_epoch: int
     ):
         self._unreadable = unreadable_rows(split, rows)
-        self._split = parallel.replicate(split)
+        self._split = devices.replicate(split)
         self._batches, self._per_epoch = batches, per_epoch
 
     def piece(self, done: int, stop: int) -> Piece:
@@ -112,7 +112,7 @@ class Streamed(Feed):
         self, split: Split, rows: Int[np.ndarray, " samples"], batches: Int[np.ndarray, "steps batch"], cache_size: int
     ):
         assert isinstance(split.images, Images)
-        self._shares = parallel.shares(batches.shape[1])
+        self._shares = devices.shares(batches.shape[1])
         own = rows[batches[:, self._shares.places]]  # (steps, devices, share)
         self._rows = iter(own)
         self._labels = split.labels
@@ -142,12 +142,12 @@ class Streamed(Feed):
         if frames is None or rows is None:
             return None
         self._unreadable |= unreadable_rows(Split(frames, self._labels), rows.reshape(-1))
-        devices, share = rows.shape
-        frames = jax.tree.map(lambda leaf: leaf.reshape(devices, share, *leaf.shape[1:]), frames)
-        numbers = np.broadcast_to(np.arange(share), (devices, 1, share))
+        num_devices, share = rows.shape
+        frames = jax.tree.map(lambda leaf: leaf.reshape(num_devices, share, *leaf.shape[1:]), frames)
+        numbers = np.broadcast_to(np.arange(share), (num_devices, 1, share))
         counts = self._shares.counts[:, None]
         split = Split(frames, self._labels[rows])
-        return parallel.spread(Share(numbers, self._shares.places, counts, split))
+        return devices.spread(Share(numbers, self._shares.places, counts, split))
 
 
 def load(
@@ -179,7 +179,7 @@ def load(
 
 def fits(images: int, cache_size: int) -> bool:
     """Whether every device of every host can have so many images."""
-    here = parallel.fits(backend.num_bytes(black_frames(images, cache_size)))  # no memory is touched
+    here = devices.fits(backend.num_bytes(black_frames(images, cache_size)))  # no memory is touched
     return not hosts.any_of(not here)
 
 
@@ -211,7 +211,7 @@ def unreadable_rows(split: Split, rows: Int[np.ndarray, " samples"]) -> set[int]
 
 
 def _share(batches: Int[np.ndarray, "steps batch"]) -> Share:
-    shares = parallel.shares(batches.shape[1])
+    shares = devices.shares(batches.shape[1])
     rows = np.moveaxis(batches[:, shares.places], 0, 1)
     counts = np.broadcast_to(shares.counts[:, None], rows.shape)
     return Share(rows.astype(np.int32), shares.places.astype(np.int32), np.ascontiguousarray(counts))

@@ -8,15 +8,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from supsup_jax import evaluation, interruption, programs, records
-from supsup_jax.checkpoints import Chunk
+from supsup_jax import evaluation
 from supsup_jax.errors import UserError
-from supsup_jax.learned import LearnedTasks
 from supsup_jax.memory_evaluation import evaluate_recovery, masks_as_hex, masks_from_hex
 from supsup_jax.methods import HopSupSup, Legacy, Store
 from supsup_jax.networks import Stats, Weights, has_convolutions
-from supsup_jax.records import Record, TaskResult
+from supsup_jax.runs import records
+from supsup_jax.runs.checkpoints import Chunk
+from supsup_jax.runs.learned import LearnedTasks
+from supsup_jax.runs.records import Record, TaskResult
+from supsup_jax.scenarios import programs
 from supsup_jax.scenarios.loop import Loop
+from supsup_jax.system import interruption
 from supsup_jax.training import Learned, not_finite, task_key
 
 

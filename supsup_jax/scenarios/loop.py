@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from supsup_jax import atomic, backend, evaluation, hosts, interruption, parallel, results, storage
-from supsup_jax.checkpoints import Checkpoints, Chunk
+from supsup_jax import evaluation
 from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment, Parts
-from supsup_jax.identity import check_weights, describe
 from supsup_jax.methods import Store
 from supsup_jax.networks import Stats, Weights, has_convolutions
-from supsup_jax.records import EvaluationResult, Record
+from supsup_jax.runs import results, storage
+from supsup_jax.runs.checkpoints import Checkpoints, Chunk
+from supsup_jax.runs.identity import check_weights, describe
+from supsup_jax.runs.records import EvaluationResult, Record
+from supsup_jax.system import atomic, backend, devices, hosts, interruption
 from supsup_jax.training import weights_key
 
 
@@ -100,7 +102,7 @@ class Loop(ABC):
             )
         numbers = range(experiment.first_task, experiment.first_task + experiment.num_tasks)
         self.tasks = self.parts.benchmark.tasks(dataset, experiment.seed, numbers)
-        self.on_devices = parallel.replicate((self.weights, self.fresh_stats, *self._resident()))
+        self.on_devices = devices.replicate((self.weights, self.fresh_stats, *self._resident()))
         self.tasks_at_once = min(tasks_at_once or self._tasks_that_fit(), experiment.num_tasks)
 
     @classmethod
@@ -315,4 +317,4 @@ class Loop(ABC):
         rows = self.parts.steps * self.experiment.batch_size
         pixels = math.prod(self.dataset.image_shape)
         convolutions = has_convolutions(self.weights)
-        return parallel.tasks_at_once(6 * weights + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels, convolutions)
+        return devices.tasks_at_once(6 * weights + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels, convolutions)

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from supsup_jax import data, figures, scenarios
+from supsup_jax import data, scenarios
 from supsup_jax.experiment import Experiment
+from supsup_jax.paper import figures
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "experiments").rglob("*.py"))

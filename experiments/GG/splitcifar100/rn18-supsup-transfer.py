@@ -11,10 +11,10 @@ Expect:     a day or more for each run on two CPU cores (estimated; no full run 
 
 from pathlib import Path
 
-from supsup_jax import launch
-from supsup_jax.settings import load_experiment
+import supsup_jax as ss
+from supsup_jax.runs.settings import load_experiment
 
 EXPERIMENT = load_experiment(Path(__file__).parent / "configs/rn18-supsup-transfer.yaml")
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__, er_scale=(1, 2, 4, 8, 16, 32))
+    ss.main(EXPERIMENT, __doc__, er_scale=(1, 2, 4, 8, 16, 32))

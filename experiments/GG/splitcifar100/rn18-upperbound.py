@@ -10,10 +10,10 @@ Expect:     a day or more on two CPU cores (estimated; no full run was made). Th
 
 from pathlib import Path
 
-from supsup_jax import launch
-from supsup_jax.settings import load_experiment
+import supsup_jax as ss
+from supsup_jax.runs.settings import load_experiment
 
 EXPERIMENT = load_experiment(Path(__file__).parent / "configs/rn18-upperbound.yaml")
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

@@ -11,10 +11,10 @@ Expect:     one sparsity takes a GPU a day or more (estimated; no full run was m
 
 from pathlib import Path
 
-from supsup_jax import launch
-from supsup_jax.settings import load_experiment
+import supsup_jax as ss
+from supsup_jax.runs.settings import load_experiment
 
 EXPERIMENT = load_experiment(Path(__file__).parent / "configs/rn50-supsup.yaml")
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__, er_scale=(8, 4, 16, 32))
+    ss.main(EXPERIMENT, __doc__, er_scale=(8, 4, 16, 32))

@@ -10,10 +10,9 @@ Command:    python experiments/GNu/MNISTPerm/ablation.py --data ~/data
 Expect:     EXPECT %.
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/ablation",
     dataset="mnist",
     num_tasks=250,
@@ -25,7 +24,7 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(
+    ss.main(
         EXPERIMENT,
         __doc__,
         network=("LeNet", "FC1024"),

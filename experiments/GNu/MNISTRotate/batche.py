@@ -8,10 +8,9 @@ Expect:     5 minutes on two CPU cores. Task given: 94.3 % after 2 tasks, 92.2 %
             trying every one: 53 % among 2, 17 % among 36.
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTRotate/batche",
     dataset="mnist",
     benchmark="RotatedMNIST",
@@ -31,4 +30,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

@@ -8,10 +8,9 @@ Expect:     19 minutes on two CPU cores, with other work beside it. Task given: 
             after 10, 95.1 % after 36.
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTRotate/psp",
     dataset="mnist",
     benchmark="RotatedMNIST",
@@ -28,4 +27,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

@@ -8,10 +8,9 @@ Expect:     46 minutes on two CPU cores, 37 of them for the evaluations. Task in
             96.2 % after 36, right for 99.9 % of the batches.
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTRotate/supsup",
     dataset="mnist",
     benchmark="RotatedMNIST",
@@ -29,4 +28,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

@@ -10,10 +10,9 @@ Command:    python experiments/GNu/MNISTRotate/upper_bound.py --data ~/data
 Expect:     EXPECT %.
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTRotate/bounds",
     dataset="mnist",
     benchmark="RotatedMNIST",
@@ -30,4 +29,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__, shares_run=True)
+    ss.main(EXPERIMENT, __doc__, shares_run=True)

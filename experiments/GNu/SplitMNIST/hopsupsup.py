@@ -10,10 +10,9 @@ Expect:     12 seconds a seed on two CPU cores. 98.8 % where all masks are recov
             --attempts 3 recovers all masks: 98.8 %. 99 updates are an epoch of the largest task.
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/SplitMNIST/hopsupsup",
     dataset="mnist",
     benchmark="SplitMNIST",
@@ -33,4 +32,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

@@ -8,10 +8,9 @@ Expect:     1.5 hours on two CPU cores (estimated; the full run was not made). P
             92.32 % after 250.
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/FC-250-tasks/batche",
     dataset="mnist",
     network="FC1024",
@@ -30,4 +29,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

@@ -8,10 +8,9 @@ Expect:     46 minutes on two CPU cores (estimated; the full run was not made). 
             tasks (paper: 97.16 %).
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/FC-250-tasks/psp",
     dataset="mnist",
     network="FC1024",
@@ -27,4 +26,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

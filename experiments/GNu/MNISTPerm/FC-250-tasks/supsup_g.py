@@ -8,10 +8,9 @@ Expect:     1.5 hours on two CPU cores, estimated from 10 tasks, which take 2.6 
             10 tasks (paper: 96.28 %).
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/FC-250-tasks/supsup_g",
     dataset="mnist",
     network="FC1024",
@@ -26,4 +25,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

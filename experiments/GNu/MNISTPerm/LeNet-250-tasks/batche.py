@@ -8,10 +8,9 @@ Expect:     7 minutes on two CPU cores. Task given: 88.6 % after 10 tasks (paper
             (88.21 %). Task inferred by trying every one: 61 % among 10, 19 % among 250.
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/LeNet-250-tasks/batche",
     dataset="mnist",
     network="LeNet",
@@ -30,4 +29,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

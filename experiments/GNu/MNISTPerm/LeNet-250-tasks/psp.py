@@ -8,10 +8,9 @@ Expect:     21 minutes on two CPU cores, with other work beside it. Task given: 
             over four seeds (paper: 94.65 %); 83 % after 50, 37 % after 250.
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/LeNet-250-tasks/psp",
     dataset="mnist",
     network="LeNet",
@@ -27,4 +26,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

@@ -7,10 +7,9 @@ Command:    python experiments/GNu/MNISTPerm/LeNet-250-tasks/supsup_g.py --data 
 Expect:     10 minutes on two CPU cores. Task inferred: 93.8 % after 10 tasks (paper: 93.67 %).
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/LeNet-250-tasks/supsup_g",
     dataset="mnist",
     network="LeNet",
@@ -25,4 +24,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

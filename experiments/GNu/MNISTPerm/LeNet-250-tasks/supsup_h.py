@@ -7,10 +7,9 @@ Command:    python experiments/GNu/MNISTPerm/LeNet-250-tasks/supsup_h.py --data 
 Expect:     10 minutes on two CPU cores. Task inferred: 93.7 % after 10 and after 250 tasks (paper: 93.67 and 93.63 %).
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/LeNet-250-tasks/supsup_h",
     dataset="mnist",
     network="LeNet",
@@ -25,4 +24,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

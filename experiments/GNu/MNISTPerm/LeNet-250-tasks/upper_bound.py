@@ -10,10 +10,9 @@ Command:    python experiments/GNu/MNISTPerm/LeNet-250-tasks/upper_bound.py --da
 Expect:     EXPECT %.
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/LeNet-250-tasks/bounds",
     dataset="mnist",
     network="LeNet",
@@ -29,4 +28,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__, shares_run=True)
+    ss.main(EXPERIMENT, __doc__, shares_run=True)

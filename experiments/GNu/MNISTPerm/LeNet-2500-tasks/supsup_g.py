@@ -8,10 +8,9 @@ Expect:     6 hours on two CPU cores, estimated from 10 tasks, which take 33 sec
             Task inferred: 93.6 % after 10 tasks (paper: 93.5 %).
 """
 
-from supsup_jax import launch
-from supsup_jax.experiment import Experiment
+import supsup_jax as ss
 
-EXPERIMENT = Experiment(
+EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/LeNet-2500-tasks/supsup_g",
     dataset="mnist",
     network="LeNet",
@@ -26,4 +25,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    launch.main(EXPERIMENT, __doc__)
+    ss.main(EXPERIMENT, __doc__)

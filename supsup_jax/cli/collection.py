@@ -1,0 +1,106 @@
+"""Runs that learned a task each, as one run of all of them."""
+
+import dataclasses
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from supsup_jax import data
+from supsup_jax.errors import UserError
+from supsup_jax.runs import results, tables
+from supsup_jax.runs.checkpoints import Checkpoints
+from supsup_jax.runs.learned import LearnedTasks
+from supsup_jax.runs.opening import restore
+from supsup_jax.runs.records import Record
+from supsup_jax.runs.settings import read_run, write_run
+
+_COLLECTED = "~collected"
+
+
+def groups(folders: Sequence[Path]) -> list[list[Path]]:
+    """The runs from some folders down that were evaluated, those together that differ in their tasks only.
+
+    Runs that have no other beside them, and what was collected before, are left out.
+
+    Raises:
+        UserError: if there are none, or some do not make one run.
+    """
+    groups: dict[str, list[Path]] = {}
+    for folder in sorted(run.folder for run in tables.read_runs(folders)):
+        if _COLLECTED not in folder.name:
+            experiment = dataclasses.replace(read_run(folder)[0], first_task=0, num_tasks=1, eval_at=())
+            groups.setdefault(json.dumps(experiment.to_json()), []).append(folder)
+    several = [runs for runs in groups.values() if len(runs) > 1]
+    if not several:
+        raise UserError(
+            f"{', '.join(map(str, folders))}: no runs that differ in their tasks only; give those that --tasks made"
+        )
+    for runs in several:
+        _in_order(runs)
+    return several
+
+
+def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
+    """Makes one run of several, of which each learned some of its tasks; it stands beside the first of them.
+
+    What it holds is what a single run over all tasks would, since a task depends on the seed and its number alone.
+
+    Args:
+        folders: the runs, finished, of the same settings but for their tasks; these follow one another.
+        data_folder: where their data set is, if not where it was.
+
+    Returns:
+        The folder of the new run, which is not evaluated yet.
+
+    Raises:
+        UserError: if the runs do not make one, or cannot be read; then nothing is written.
+    """
+    order, runs = _in_order(folders)
+    first, options, command = runs[order[0]]
+    following = max(experiment.first_task + experiment.num_tasks for experiment, _, _ in runs.values())
+    whole = dataclasses.replace(first, num_tasks=following - first.first_task)
+    dataset = data.load(first.dataset, data_folder or options["data"], first.image_size)
+    learned = [restore(folder) for folder in order]
+    for folder, run in zip(order, learned, strict=True):
+        if run.num_tasks != run.experiment.num_tasks:
+            raise UserError(f"{folder} holds {run.num_tasks} tasks, and not {run.experiment.num_tasks}; leave it out")
+
+    parent, where = order[0].parent, options | {"data": data_folder or options["data"], "tasks": None}
+    name = re.sub(r"~task=\d+(~try=\d+)?$", "", order[0].name)
+    with tempfile.TemporaryDirectory(prefix=".collecting-", dir=parent) as aside:  # it appears whole or not at all
+        unfinished = Path(aside) / "run"
+        unfinished.mkdir()
+        write_run(unfinished, whole, dataset, where, command)
+        with Checkpoints(unfinished, learned[0].about | {"experiment": whole.to_json()}) as checkpoints:
+            for run in learned:
+                assert isinstance(run.tasks, LearnedTasks)
+                checkpoints.save(run.tasks.whole(), Record(tasks=run.record.tasks).to_json())
+        return unfinished.replace(results.new_folder(parent, f"{name}{_COLLECTED}"))
+
+
+def _in_order(folders: Sequence[Path]) -> tuple[list[Path], dict[Path, Any]]:
+    """Runs in the order of their tasks, and what `read_run` says of each.
+
+    Raises:
+        UserError: if their tasks do not follow one another, or they have other settings or are not finished.
+    """
+    runs = {folder: read_run(folder) for folder in folders}
+    order = sorted(folders, key=lambda folder: runs[folder][0].first_task)
+    first, _, _ = runs[order[0]]
+    following = first.first_task
+    for folder in order:
+        experiment, _, _ = runs[folder]
+        alike = dataclasses.replace(experiment, first_task=first.first_task)
+        if differences := first.differs_from(alike.to_json()):
+            raise UserError(f"{folder} has other settings than {order[0]} ({'; '.join(differences)}); collect it apart")
+        if experiment.first_task < following:
+            raise UserError(f"{folder} learned task {experiment.first_task}, another run did too; give one of them")
+        if experiment.first_task > following:
+            raise UserError(f"{folder} begins with task {experiment.first_task}, and no run has task {following}")
+        if not results.is_finished(folder, experiment.evaluations):
+            raise UserError(f"{folder} is not finished; go on with it: python -m supsup_jax run {folder}")
+        following += experiment.num_tasks
+    return order, runs

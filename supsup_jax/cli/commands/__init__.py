@@ -1,0 +1,23 @@
+"""What there is to do with runs on disk, from the command line."""
+
+from supsup_jax.cli.commands.command import Command
+from supsup_jax.cli.commands.going_on import Collect, GoOn
+from supsup_jax.cli.commands.reproduce import Reproduce
+from supsup_jax.cli.commands.summaries import Bytes, Imagenet, Plot
+from supsup_jax.cli.commands.using import Evaluate, Export, ExportTorch, ImportTorch, Predict, Show
+
+COMMANDS: dict[str, type[Command]] = {
+    "bytes": Bytes,
+    "collect": Collect,
+    "evaluate": Evaluate,
+    "export": Export,
+    "export-torch": ExportTorch,
+    "imagenet": Imagenet,
+    "import-torch": ImportTorch,
+    "plot": Plot,
+    "predict": Predict,
+    "reproduce": Reproduce,
+    "run": GoOn,
+    "show": Show,
+}
+"""The commands of `python -m supsup_jax` by their names."""

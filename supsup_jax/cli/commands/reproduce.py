@@ -1,0 +1,141 @@
+"""The command that sets runs beside the paper's numbers, and makes the runs that are missing."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from supsup_jax.cli.commands.command import Command
+from supsup_jax.errors import UserError
+from supsup_jax.paper import figures, reproducing, reproduction, scripts
+from supsup_jax.paper.planning import parse_budget, select
+from supsup_jax.runs import tables
+from supsup_jax.runs.tables import Run
+from supsup_jax.system import atomic
+
+_MOST_SEEDS = 1000
+
+# The file descriptor.
+_STDERR = 2
+
+_OF_RUNS = ("data", "budget", "only", "seeds", "figures")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce(Command):
+    """Writes every number of the paper beside that of runs, with command, seeds, time, machine and commit.
+
+    With --run the runs that are missing are made first, the quickest first. Interrupted, it resumes where it was.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
+    """Folders of runs, or above several, such as runs; without any, all numbers are said not to have been run. With
+    --run the one folder for all runs."""
+
+    output: Path | None = None
+    """Markdown file to write, in place of printing; with --run REPRODUCE.md by default."""
+
+    make_runs: Annotated[bool, tyro.conf.arg(name="run"), tyro.conf.FlagCreatePairsOff] = False
+    """Make the runs that the paper's numbers need and that are missing, by the scripts in experiments."""
+
+    plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print which runs --run would make, and how long they take."""
+
+    data: Path | None = None
+    """With --run or --plan: folder with data sets, ~/data by default. Experiments whose data set is not there are left
+    out; nothing is downloaded."""
+
+    budget: str | None = None
+    """With --run or --plan: time for all runs, such as 8h, 45m or 90s. A run that would take longer is shortened or
+    left out; what has been learned when the time is over is saved."""
+
+    only: tuple[str, ...] = ()
+    """With --run or --plan: scripts or folders of them, such as GNu/MNISTPerm; by default all."""
+
+    seeds: int | None = None
+    """With --run or --plan: make every number with seeds 0 to N-1; by default with one seed, the script's."""
+
+    figures: Path | None = None
+    """With --run: folder for the figures, which are drawn after each run; by default that of the runs."""
+
+    def run(self) -> None:
+        """Writes the tables, and makes runs if that is asked for.
+
+        Raises:
+            SystemExit: with status 1 if a run failed.
+            UserError: if an argument or the runs cannot be used.
+        """
+        if self.make_runs or self.plan:
+            self._make_runs(self._request())
+            return
+        for name in _OF_RUNS:
+            if getattr(self, name):
+                raise UserError(f"--{name} requires --run or --plan")
+        text = reproduction.table(tables.read_runs([folder.expanduser() for folder in self.runs]))
+        if self.output:
+            atomic.write(self.output.expanduser(), text)
+        self.say({"markdown": text}, lambda: print(self.output or text.rstrip()))
+
+    def _request(self) -> reproducing.Request:
+        """What to make runs of.
+
+        Raises:
+            UserError: if an argument cannot be used.
+        """
+        if len(self.runs) != 1:
+            raise UserError("--run and --plan need one folder for the runs, such as: reproduce runs --run")
+        if self.seeds is not None and not 1 <= self.seeds <= _MOST_SEEDS:
+            raise UserError(f"--seeds {self.seeds}: must be from 1 to {_MOST_SEEDS}")
+        data = (self.data or Path("~/data")).expanduser()
+        if not data.is_dir():
+            raise UserError(f"--data {data} is not a folder; give the one with data sets")
+        runs = self.runs[0].expanduser()
+        for folder in (runs, self.figures):
+            if folder and folder.expanduser().exists() and not folder.expanduser().is_dir():
+                raise UserError(f"{folder} is not a folder; give one for the runs or figures")
+        seeds = None if self.seeds is None else range(self.seeds)
+        budget = math.inf if self.budget is None else parse_budget(self.budget)
+        return reproducing.Request(runs, data, select(self.only), seeds, budget)
+
+    def _make_runs(self, request: reproducing.Request) -> None:
+        if self.plan:
+            plan = reproducing.Planner(request).plan(tables.find_runs(request.runs), request.budget)
+            plain = {
+                "runs": [
+                    {"run": job.title, "tasks": job.experiment.num_tasks, "seconds": job.seconds} for job in plan.jobs
+                ],
+                "left_out": plan.left_out,
+            }
+            self.say(plain, lambda: print(reproducing.show_plan(plan, request.budget)))
+            return
+        output = (self.output or Path("REPRODUCE.md")).expanduser()
+        pictures = (self.figures or request.runs).expanduser()
+
+        def write(runs: Sequence[Run]) -> None:
+            evaluated = [run for run in runs if run.accuracies["given"]]
+            atomic.write(output, reproduction.table(evaluated))
+            self._draw(evaluated, pictures)
+
+        with self.aside():
+            failed = reproducing.reproduce(
+                request, write, lambda line: print(line, flush=True), _STDERR if self.json else None
+            )
+        self.say({"written": output, "failed": failed}, lambda: print(output))
+        if failed:
+            raise SystemExit(1)
+
+    def _draw(self, runs: Sequence[Run], folder: Path) -> None:
+        shown = [run for run in scripts.of_scripts(runs) if run.name in figures.SHOWN]
+        if not shown:
+            return
+        try:
+            pictures = figures.draw_paper(shown)
+        except UserError as error:  # as where seeds are not yet of one length
+            print(f"no figures were drawn: {error}", flush=True)
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures.items():
+            figures.save(picture, folder / f"{name}.png")

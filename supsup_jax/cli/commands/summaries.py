@@ -1,0 +1,111 @@
+"""Commands that read what runs have measured: figures and tables of the paper."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from supsup_jax.cli.commands.command import Command, Runs, folders
+from supsup_jax.cli.console import show_imagenet, show_storage
+from supsup_jax.errors import UserError
+from supsup_jax.paper import figures
+from supsup_jax.runs import tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot(Command):
+    """Draws the paper's figures from runs, over the points that the paper published.
+
+    Writes figure2.png to figure6.png and recovery.png, as far as there are runs for them. Runs of one experiment with
+    several seeds become one curve, with the standard deviation over seeds as bars.
+    """
+
+    runs: Runs
+    """Folder of a run, or one above several, such as runs/GNu/MNISTPerm: all runs below it are drawn."""
+
+    output: Path = Path(".")
+    """Folder for the pictures; or a file, .png, .pdf or .svg, if there is one picture only."""
+
+    def run(self) -> None:
+        """Writes the pictures, and prints the path of each.
+
+        Raises:
+            UserError: if the runs or the output cannot be used; then nothing is written.
+        """
+        newest, written = [], []
+        for run, *older in tables.tries(tables.read_runs(folders(self.runs, "plot"))):
+            newest.append(run)
+            if older and run.name in figures.SHOWN:
+                sparsity = f", sparsity {run.er_scale:g}" if run.er_scale else ""
+                tries = f"{1 + len(older)} runs of {run.name}, seed {run.seed}{sparsity}"
+                print(f"{run.folder} is drawn, the newest of {tries}", file=sys.stderr if self.json else sys.stdout)
+        pictures = figures.draw_paper(newest)
+        for name, path in self._paths(list(pictures)).items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figures.save(pictures[name], path)
+            written.append(str(path))
+        self.say({"pictures": written}, lambda: print(*written, sep="\n"))
+
+    def _paths(self, names: list[str]) -> dict[str, Path]:
+        """Where each picture goes."""
+        output = self.output.expanduser()
+        if output.is_dir() or not output.suffix:
+            return {name: output / f"{name}.png" for name in names}
+        if output.suffix not in (".png", ".pdf", ".svg"):
+            raise UserError(f"--output {output} is no picture; give a .png, .pdf or .svg file, or a folder")
+        if len(names) > 1:
+            raise UserError(
+                f"--output {output} is one file for {', '.join(names)}; give a folder, or runs of one figure"
+            )
+        return {names[0]: output}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bytes(Command):
+    """Counts the bytes that runs have to keep in order to classify images of all their tasks."""
+
+    runs: Runs
+    """Folder of a run, or one above several."""
+
+    def run(self) -> None:
+        """Prints a table for each run.
+
+        Raises:
+            UserError: if the runs cannot be used.
+        """
+        runs = tables.read_runs(folders(self.runs, "bytes"))
+        for run in runs:
+            if not run.storage:
+                raise UserError(f"{run.folder} has no storage.csv, as older runs; give folders without this run")
+        accounts = {str(run.folder): {"tasks": max(run.storage), **run.storage[max(run.storage)]} for run in runs}
+
+        def show() -> None:
+            for run in runs:
+                show_storage(run)
+
+        self.say(accounts, show)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imagenet(Command):
+    """Prints the table of Figure 2, left: accuracy and bytes of runs on SplitImageNet beside the paper's."""
+
+    runs: Runs
+    """Folder of a run, or one above several, such as runs/GG/splitimagenet."""
+
+    def run(self) -> None:
+        """Prints the table.
+
+        Raises:
+            UserError: if the runs cannot be used.
+        """
+        rows = tables.imagenet_rows(tables.read_runs(folders(self.runs, "imagenet")))
+        plain = [
+            {
+                "method": method,
+                "sparsity": scale,
+                "paper": paper and {"accuracy": paper[0], "megabytes": paper[1]},
+                "own": point and point._asdict(),
+            }
+            for method, scale, paper, point in rows
+        ]
+        self.say(plain, lambda: show_imagenet(rows))

@@ -1,0 +1,360 @@
+"""What the user sees: progress while a run goes on, and a table at its end."""
+
+import math
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from supsup_jax.cli.sweep import LOG, Member
+from supsup_jax.runs.evaluate import RunEvaluation
+from supsup_jax.runs.records import EvaluationResult, metrics_of
+from supsup_jax.runs.storage import SPARSE, total, total_of_paper
+from supsup_jax.runs.tables import ImageNetRow, Run
+from supsup_jax.scenarios import Outcome, Report
+
+# So many lines of a log show what became of a run.
+_LAST_LINES = 20
+
+# What a `Reporter` prints where there is no terminal.
+_REPORT = re.compile(r"(?P<tasks>\d+/\d+) tasks: (?P<message>.*)")
+
+
+class Reporter:
+    """Shows how far a run is: a bar with a rate and the remaining time on a terminal, plain lines elsewhere.
+
+    Args:
+        title: what is running.
+        farewell: said when it is given up.
+    """
+
+    def __init__(self, title: str, farewell: str):
+        self._title, self._farewell = title, farewell
+        self._console = Console()
+        self._started = time.monotonic()
+        self._first: int | None = None
+        self._rate = 0.0
+        self._message = "starting"
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("tasks"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[rate]}"),
+            console=self._console,
+        )
+        self._id = self._bar.add_task(title, total=None, rate="")
+
+    def __enter__(self) -> "Reporter":
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    def __call__(self, step: Report) -> None:
+        """Takes a report of the run."""
+        if self._first is None:  # a resumed run starts with tasks that took no time
+            self._first, self._started = step.tasks, time.monotonic()
+        self._rate = step.steps_per_second or self._rate
+        self._message = step.message
+        digits = 0 if self._rate >= 10 else 2  # a step of ResNet-50 may take seconds
+        rate = f"{self._rate:,.{digits}f} steps/s{self._remaining(step)}" if self._rate else ""
+        if self._console.is_terminal:
+            description = f"{self._title}: {step.message}"
+            self._bar.update(self._id, completed=step.tasks, total=step.of, description=description, rate=rate)
+        else:
+            line = f"{self._title} {step.tasks}/{step.of} tasks: {step.message}"
+            print(line + (f" ({rate})" if rate else ""), flush=True)
+
+    def announce(self, seconds: float) -> None:
+        """Says that what an interrupted run is at is finished first, if that takes no longer than so many seconds."""
+        self._console.print(
+            f"{self._title}: interrupted ({self._message}); that is finished and saved first{_within(seconds)}, "
+            "another Ctrl-C stops at once",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def give_up(self) -> None:
+        """Leaves the terminal as it was, and says how to go on."""
+        self.__exit__()
+        print(f"interrupted; {self._farewell}", file=sys.stderr, flush=True)
+
+    def _remaining(self, step: Report) -> str:
+        learned = step.tasks - (self._first or 0)
+        if not learned or step.tasks == step.of:
+            return ""
+        seconds = (time.monotonic() - self._started) / learned * (step.of - step.tasks)
+        return f", about {duration(seconds)} left"
+
+
+class SweepTable:
+    """Shows the runs of a sweep: a live table on a terminal, elsewhere a line whenever a run has come further.
+
+    Args:
+        title: what is running.
+        interrupted: said when an end is asked for; `{within}` in it is where the seconds stand, if they are limited.
+    """
+
+    def __init__(self, title: str, interrupted: str):
+        self._title, self._interrupted = title, interrupted
+        self._console = Console()
+        self._live = Live(console=self._console, auto_refresh=False)
+        self._printed: dict[Member, tuple[str, str]] = {}
+
+    def __enter__(self) -> "SweepTable":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def __call__(self, members: Sequence[Member]) -> None:
+        """Takes the runs as they are."""
+        if self._console.is_terminal:
+            self._live.update(self._table(members), refresh=True)
+            return
+        for member in members:
+            tasks, message = _progress(member)
+            further = _state(member), tasks
+            if self._printed.get(member) != further:
+                self._printed[member] = further
+                parts = _state(member), tasks and f"{tasks} tasks", message
+                print(f"{member.folder.name} {': '.join(filter(None, parts))}", flush=True)
+
+    def announce(self, seconds: float) -> None:
+        """Says that an end was asked for, within so many seconds."""
+        self._console.print(
+            self._interrupted.format(within=_within(seconds)), highlight=False, markup=False, soft_wrap=True
+        )
+
+    def _table(self, members: Sequence[Member]) -> Table:
+        table = Table(title=escape(self._title), title_style="", title_justify="left")
+        for name in ("run", "state", "tasks"):
+            table.add_column(name, no_wrap=True)
+        table.add_column("message")  # the only one that is cut where the terminal is narrow
+        table.add_column("time", justify="right", no_wrap=True)
+        for member in members:
+            tasks, message = _progress(member)
+            seconds = "" if member.seconds is None else duration(member.seconds)
+            words = Text(message, no_wrap=True, overflow="ellipsis")
+            table.add_row(member.folder.name, _state(member), tasks, words, seconds)
+        return table
+
+
+def show_failures(members: Sequence[Member]) -> None:
+    """Prints the last lines of the logs of the runs that failed."""
+    for member in members:
+        if member.state == "failed":
+            print(f"{member.folder.name} failed; the end of {member.folder / LOG}:")
+            for line in member.last_lines()[-_LAST_LINES:] or ["(nothing was said)"]:
+                print(f"    {line}")
+
+
+def _state(member: Member) -> str:
+    return f"{member.state} {member.where}".strip() if member.state in ("waiting", "running") else member.state
+
+
+def _progress(member: Member) -> tuple[str, str]:
+    """How many tasks of how many a run has learned, as far as it has said so, and its last message."""
+    if member.state == "finished":
+        return f"{member.evaluations[-1]}/{member.evaluations[-1]}", ""
+    lines = member.last_lines() if member.state != "waiting" else []
+    reports = [report for line in lines if (report := _REPORT.search(line))]
+    last = reports[-1]["message"] if reports and reports[-1].string == lines[-1] else "".join(lines[-1:])
+    return reports[-1]["tasks"] if reports else "", last
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: `42 s`, `3 min 05 s`, `2 h 10 min`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_left:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """Prints the table of a run's evaluations, then the paths of what was written."""
+    results = sorted(outcome.record.evaluations, key=lambda result: result.num_tasks)
+    inferred = any(result.inferred is not None for result in results)
+    columns: dict[str, Callable[[EvaluationResult], str]] = {
+        "tasks\nlearned": lambda result: str(result.num_tasks),
+        "accuracy,\ntask given": lambda result: _percent(result.given),
+    }
+    if outcome.parts.method.trains_weights(1):
+        columns["right after\nlearning"] = lambda result: _percent(
+            [task.accuracy for task in outcome.record.tasks[: result.num_tasks]]
+        )
+    if inferred:
+        columns |= {
+            "accuracy,\ninferred": lambda result: _percent(result.inferred),
+            "inference\nright": lambda result: _percent(result.picked),
+        }
+    if any(result.inferred_per_image is not None for result in results):
+        columns |= {
+            "inferred\nper image": lambda result: _percent(result.inferred_per_image),
+            "right\nper image": lambda result: _percent(result.picked_per_image),
+        }
+    kind = "inferred" if inferred else "given"
+
+    def metric(name: str) -> Callable[[EvaluationResult], str]:
+        return lambda result: _percent(getattr(metrics_of(outcome.record, result.num_tasks)[kind], name))
+
+    columns |= {
+        "for-\ngetting": metric("forgetting"),
+        "backward\ntransfer": metric("backward_transfer"),
+        "time\nto train": lambda result: duration(result.training_seconds),
+        "time\nto eval.": lambda result: duration(result.seconds),
+        "bytes\nkept": lambda result: f"{total(result.storage):,}",
+    }
+    _print_table(f"{outcome.folder}: accuracies in %", columns, results)
+    if discovered := [result for result in results if result.discovery]:
+        of_discovery: dict[str, Callable[[EvaluationResult], str]] = {
+            "tasks\nlearned": lambda result: str(result.num_tasks),
+            "masks": lambda result: str((result.discovery or {})["masks"]),
+            "tasks that are\nexactly one mask": lambda result: _percent((result.discovery or {})["one_mask"]),
+            "\npurity": lambda result: _percent((result.discovery or {})["purity"]),
+            "\ncompleteness": lambda result: _percent((result.discovery or {})["completeness"]),
+        }
+        _print_table("discovered masks, in %", of_discovery, discovered)
+    if results[-1].picked_per_image:
+        print(f"per image: one task inferred for each of {outcome.parts.protocol.images_per_task} test images a task")
+    print(f"forgetting and backward transfer: with the task {kind}, in points; files: accuracy_matrix.csv, metrics.csv")
+    for path in (
+        outcome.folder.parent / "results.csv",
+        *sorted(outcome.folder.glob("*.csv")),
+        *(outcome.folder / name for name in ("metrics.jsonl", "settings.yaml")),
+        *sorted(outcome.folder.glob("events.out.tfevents.*")),
+        outcome.folder / "checkpoints",
+        *sorted(outcome.folder.glob("*.png")),
+    ):
+        print(path)
+
+
+def show_densities(densities: dict[str, float]) -> None:
+    """Prints the fraction of its weights that each layer's masks keep, in %."""
+    table = Table("layer", title="density of the masks, in %", title_style="", title_justify="left")
+    table.add_column("density", justify="right")
+    for layer, density in densities.items():
+        table.add_row(layer, f"{100 * density:.2f}")
+    Console().print(table)
+
+
+def show_storage(run: Run) -> None:
+    """Prints the bytes that a run has to keep for the tasks of its last evaluation."""
+    num_tasks = max(run.storage)
+    account = run.storage[num_tasks]
+    table = Table(title=f"{run.folder}: bytes kept for {num_tasks} tasks", title_style="", title_justify="left")
+    table.add_column("what")
+    table.add_column("bytes", justify="right")
+    for what, size in account.items():
+        if what != SPARSE:
+            table.add_row(what, f"{size:,}")
+    table.add_section()
+    table.add_row("all", f"{total(account):,}")
+    if SPARSE in account:
+        table.add_row(f"{SPARSE}, two bytes a weight kept, as in the paper", f"{account[SPARSE]:,}")
+        table.add_row("all with these in place of the bits", f"{total_of_paper(account):,}")
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(table)
+
+
+def show_evaluation(folder: Path, task: str, measured: RunEvaluation) -> None:
+    """Prints the accuracy of every task, and their mean."""
+    inferred = measured.picked is not None
+    columns = ["task", "accuracy", *(["per image", "task inferred right"] if inferred else [])]
+    values = [measured.accuracy, *([measured.accuracy_per_image, measured.picked] if inferred else [])]
+    table = Table(title=f"{folder}: accuracy in %, the task {task}", title_style="", title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row, number in enumerate(measured.tasks.tolist()):
+        table.add_row(str(number), *(_percent([value[row]]) for value in values if value is not None))
+    table.add_section()
+    table.add_row("mean", *(_percent(value.tolist()) for value in values if value is not None))
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(table)
+
+
+def show_run(plain: dict[str, Any]) -> None:
+    """Prints what is in a run, as `summary` gives it."""
+    table = Table(title=f"{plain['run']}: {plain['name']}", title_style="", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("value")
+    own = f", {plain['own_tasks']} of them from Python" if plain["own_tasks"] else ""
+    shape = " x ".join(map(str, plain["inputs"]["image_shape"]))
+    table.add_row("method", f"{plain['method']}, scenario {plain['scenario']}, seed {plain['seed']}")
+    table.add_row("network", f"{plain['network']}: {shape} to {plain['outputs']} outputs, {plain['weights']:,} weights")
+    table.add_row("tasks", f"{plain['tasks']}{own}; {plain['inputs']['num_classes']} classes at most")
+    if evaluated := plain["evaluated"]:
+        given = f"{_percent(evaluated['given'])} % with the task given"
+        inferred = f", {_percent(evaluated['inferred'])} % inferred" if evaluated["inferred"] is not None else ""
+        table.add_row("accuracy", f"{given}{inferred}, over {evaluated['tasks']} tasks")
+    if plain["densities"]:
+        table.add_row("densities", ", ".join(f"{name} {_percent(x)} %" for name, x in plain["densities"].items()))
+    table.add_row("bytes", "\n".join(f"{what}: {size:,}" for what, size in plain["bytes"].items()))
+    if plain["versions"]:
+        table.add_row("versions", ", ".join(f"{name} {version}" for name, version in plain["versions"].items()))
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(table)
+
+
+def show_imagenet(rows: Sequence[ImageNetRow]) -> None:
+    """Prints the table of Figure 2, left: our accuracy and bytes beside the paper's."""
+    table = Table(title="SplitImageNet, task given (Figure 2, left)", title_style="", title_justify="left")
+    for name in ("method", "--sparsity", "tasks", "seeds", "accuracy", "MB, masks as bits", "MB, as the paper counts"):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    table.add_column("paper: accuracy", justify="right")
+    table.add_column("paper: MB", justify="right")
+    for method, scale, paper, point in rows:
+        own = [""] * 5
+        if point:
+            deviation = f" ± {point.deviation:.2f}" if point.seeds > 1 else ""
+            sizes = f"{point.megabytes_of_bits:,.2f}", f"{point.megabytes:,.2f}"
+            own = [str(point.tasks), str(point.seeds), f"{point.accuracy:.2f}{deviation}", *sizes]
+        known = (f"{paper[0]:.2f}", f"{paper[1]:,.2f}") if paper else ("", "")
+        table.add_row(method, "" if scale is None else f"{scale:g}", *own, *known)
+    console = Console()
+    console.width = max(console.width, 130)
+    console.print(table)
+
+
+def _print_table(
+    title: str, columns: dict[str, Callable[[EvaluationResult], str]], results: Sequence[EvaluationResult]
+) -> None:
+    table = Table(title=title, title_style="", title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in results:
+        table.add_row(*(cell(result) for cell in columns.values()))
+    console = Console()
+    console.width = max(console.width, 130)  # a table cut off in a log file is of no use
+    console.print(table)
+
+
+def _percent(values: Sequence[float] | float | None) -> str:
+    return "" if values is None else f"{100 * np.mean(values):.2f}".replace("-0.00", "0.00")
+
+
+def _within(seconds: float) -> str:
+    return "" if math.isinf(seconds) else f" if that takes no longer than {seconds:g} s"

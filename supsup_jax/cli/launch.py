@@ -1,0 +1,313 @@
+"""Runs what the command line of an experiment script asks for: here, in several processes, or on a cluster."""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from supsup_jax import data
+from supsup_jax.cli import sweep
+from supsup_jax.cli.cluster import Cluster, Jobs
+from supsup_jax.cli.options import Options, Request, parse
+from supsup_jax.errors import UserError
+from supsup_jax.experiment import Experiment
+from supsup_jax.paper import figures
+from supsup_jax.runs import results
+from supsup_jax.runs.settings import read_run, write_run
+from supsup_jax.scenarios import Outcome, loop_of
+from supsup_jax.system import atomic, backend, devices, hosts, interruption
+
+_OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
+"""What XLA says where an array does not fit."""
+
+_NO_PLATFORM = re.compile("Unable to initialize backend|Unknown backend")
+"""What JAX says where it cannot use what JAX_PLATFORMS names."""
+
+_SUBMITIT = ".cluster"
+"""Folder of submitit's files, beside the runs."""
+
+
+@contextlib.contextmanager
+def ends_in_one_line() -> Iterator[None]:
+    """Says on stderr in one line what the user has to do, where a command cannot go on; also a decorator.
+
+    Raises:
+        SystemExit: with status 2 after an error of the user's, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show ends no run
+    try:
+        yield
+    except UserError as error:
+        raise _in_one_line(str(error)) from None
+    except (MemoryError, RuntimeError) as error:
+        what = " ".join(str(error).split())[-100:]
+        if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+            raise _in_one_line(f"there is not enough memory ({what}); make the run or its network smaller") from None
+        if _NO_PLATFORM.search(str(error)):
+            raise _in_one_line(f"JAX cannot use what JAX_PLATFORMS names ({what}); change or unset it") from None
+        raise
+    except OSError as error:
+        raise _in_one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
+        raise SystemExit(interruption.status_of(interrupt)) from None
+
+
+def _in_one_line(message: str) -> SystemExit:
+    """Prints an error of the user's, whose names of files may have any character, and gives how to end with it."""
+    print("error: " + message.replace("\n", "\\n"), file=sys.stderr)
+    return SystemExit(2)
+
+
+@ends_in_one_line()
+def main(
+    experiment: Experiment, description: str | None, *, shares_run: bool = False, **sweep: Sequence[Any]
+) -> list[Outcome]:
+    """Runs an experiment as the command line says; a script's only call.
+
+    A single run goes on in this process. Several, for seeds and values of settings, go each to the next free set of
+    devices in a process of its own, or to a cluster.
+
+    Args:
+        experiment: the settings that the script stands for; the command line may change any.
+        description: shown by `--help`.
+        shares_run: whether a run of these settings that exists is resumed, or shown if it is finished, since other
+            scripts use it too.
+        sweep: values of settings, such as `er_scale=(8, 16)`: a run for each combination.
+
+    Returns:
+        The finished run, if it was a single one.
+
+    Raises:
+        SystemExit: with status 1 if a run of several failed, 2 after an error of the user's, 130 after Ctrl-C, 143
+            after SIGTERM.
+    """
+    request = parse(experiment, description, sweep)
+    experiments, options, cluster, _ = request
+    places = _Places(request, shares_run)
+    if any(experiment.initializer == "kaiming_uniform" for experiment in experiments):
+        print("--initializer kaiming_uniform is the original's; what version 0.1 called so is pytorch_default")
+    backend.use_one_blas_thread()
+    backend.keep_compiled()
+    if len(experiments) > 1 or options.gpu_sets or cluster.cluster:
+        _sweep(experiments, options, cluster, places)
+        return []
+    (experiment,) = experiments
+    _prepare_devices(experiment)
+    _join_hosts(experiment, options)
+    dataset = hosts.together(lambda: _load(experiment, options.data))
+    experiment.build(dataset)  # what does not fit is said before anything is written
+
+    with contextlib.ExitStack() as stack:
+
+        def folder() -> str:
+            folder = places.earlier(experiment) or places.new(experiment)
+            stack.enter_context(atomic.alone(folder))
+            write_run(folder, experiment, dataset, vars(options))
+            return str(folder)
+
+        return [_run(experiment, dataset, Path(hosts.told_by_first(folder)), options.tasks_at_once)]
+
+
+def _prepare_devices(experiment: Experiment) -> None:
+    """Makes a device of each core, where tasks are learned side by side."""
+    if not experiment.in_turn and not experiment.shares_batches:
+        devices.use_all_cores()
+
+
+def _join_hosts(experiment: Experiment, options: Options) -> None:
+    """Joins the other hosts of the run, if it has any.
+
+    Raises:
+        UserError: if they cannot be reached, or cannot share this experiment's work.
+    """
+    if hosts.join(options.coordinator, options.hosts, options.host) and not experiment.shares_batches:
+        raise UserError(
+            "several hosts are for --dataset imagenet, where they share batches; let others farm out runs, with "
+            "--seeds and --cluster slurm"
+        )
+    first = hosts.told_by_first(experiment.to_json)
+    other = [name for name, value in experiment.to_json().items() if value != first[name]]
+
+    def agree() -> None:
+        if other:
+            raise UserError(f"this host and the first one have other {', '.join(other)}; give all the same command")
+
+    hosts.together(agree)
+
+
+def _load(experiment: Experiment, folder: str | Path) -> data.Dataset:
+    """The experiment's data set."""
+    return data.load(experiment.dataset, folder, experiment.image_size)
+
+
+def run(folder: Path, data_folder: Path | None = None) -> None:
+    """Goes on with the run in a folder, from its last checkpoint, or from the beginning if it has none.
+
+    Args:
+        folder: holds `settings.yaml`.
+        data_folder: where its data set is, if not where it was.
+
+    Raises:
+        UserError: if the folder does not hold a run's settings.
+    """
+    experiment, options, command = read_run(folder)
+    _prepare_devices(experiment)
+    dataset = _load(experiment, data_folder or options["data"])
+    experiment.build(dataset)
+    with atomic.alone(folder):
+        # What this process runs on may be another machine than that which made the folder.
+        write_run(folder, experiment, dataset, options, command)
+        _run(experiment, dataset, folder, options["tasks_at_once"])
+
+
+def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_once: int | None) -> Outcome:
+    """Runs an experiment in a folder, draws it, and shows what came out.
+
+    Raises:
+        KeyboardInterrupt: if it was interrupted.
+    """
+    from supsup_jax.cli.console import Reporter, show_densities, show_outcome
+
+    if not hosts.is_first():
+        with interruption.graceful(lambda _: None, lambda: None):
+            return loop_of(experiment).run(experiment, dataset, folder, tasks_at_once)
+    if densities := experiment.densities(dataset):
+        show_densities(densities)
+    if hosts.count() > 1:
+        print(f"hosts: {hosts.count()}")
+    farewell = f"what {folder} has saved is gone on with by --resume, or python -m supsup_jax run {folder}"
+    try:
+        with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):
+            outcome = loop_of(experiment).run(experiment, dataset, folder, tasks_at_once, reporter)
+        figures.draw_accuracy(folder / "accuracy.png", experiment.name, experiment.seed, outcome.record)
+        if (folder / "recovery.csv").exists():
+            figures.save(figures.draw_recovery([folder]), folder / "recovery.png")
+        show_outcome(outcome)
+    except KeyboardInterrupt as interrupt:
+        raise type(interrupt)(farewell) from None
+    return outcome
+
+
+def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster, places: "_Places") -> None:
+    """Runs experiments each in a process of its own, or on a cluster, and waits for them.
+
+    Raises:
+        SystemExit: with status 1 if one failed.
+        KeyboardInterrupt: if it was interrupted.
+    """
+    from supsup_jax.cli.console import SweepTable, show_failures
+
+    sets = sweep.parse_sets(options.gpu_sets) if options.gpu_sets else sweep.all_devices()
+    if cluster.cluster:
+        cluster.check()
+    jax.config.update("jax_platforms", "cpu")  # the memory of the GPUs is for the runs
+    dataset = _load(experiments[0], options.data)
+    for experiment in experiments:  # what does not fit is said before anything is written
+        experiment.build(dataset)
+    earlier = [places.earlier(experiment) for experiment in experiments]
+    folders = [folder or places.new(one) for one, folder in zip(experiments, earlier, strict=True)]
+    members = [sweep.Member(folder, one.evaluations) for one, folder in zip(experiments, folders, strict=True)]
+    for experiment, member in zip(experiments, members, strict=True):
+        if member.state != "finished":
+            with contextlib.suppress(UserError), atomic.alone(member.folder):  # a job that goes on keeps its settings
+                write_run(member.folder, experiment, dataset, vars(options))
+
+    parent = folders[0].parent
+    table = SweepTable(
+        f"{parent}: {len(members)} runs",
+        "interrupted: no further run starts, and those that run finish and save what they are at{within}; another "
+        "Ctrl-C stops them at once",
+    )
+    farewell = f"what the runs in {parent} have saved is gone on with by --resume"
+    try:
+        if cluster.cluster:
+            jobs = Jobs(members, cluster, parent / _SUBMITIT)
+            try:
+                print(jobs.submit(), flush=True)
+            except UserError:
+                for folder in set(folders) - set(earlier):
+                    shutil.rmtree(folder)
+                raise
+            farewell = "the jobs go on; the same command with --resume collects them"
+            with table:
+                jobs.watch(table)
+        else:
+            with table:
+                sweep.run(members, sets, table, table.announce)
+    except KeyboardInterrupt as interrupt:
+        raise type(interrupt)(farewell) from None
+    finally:
+        show_failures(members)
+    if any(member.state == "failed" for member in members):
+        raise SystemExit(1)
+
+
+class _Places:
+    """The folders of the runs that a command line asks for.
+
+    Args:
+        request: what it asks for.
+        shares_run: whether an earlier run of the same settings is taken even without `--resume`.
+    """
+
+    def __init__(self, request: Request, shares_run: bool):
+        self._options, self._swept, self._shares_run = request.options, request.swept, shares_run
+
+    def _place(self, experiment: Experiment) -> tuple[Path, str]:
+        """The folder above a run's, and the name of its own."""
+        parts = [f"seed={experiment.seed}"]
+        if experiment.er_scale is not None:
+            parts.append(f"sparsity={experiment.er_scale:g}")
+        parts += [f"{name}={getattr(experiment, name)}" for name in self._swept]
+        if self._options.tasks is not None:
+            parts.append(f"task={experiment.first_task}")
+        return Path(os.path.expanduser(self._options.log_dir)) / experiment.name, "~".join(parts)
+
+    def new(self, experiment: Experiment) -> Path:
+        """Makes the folder of a new run.
+
+        Raises:
+            UserError: if it cannot be made.
+        """
+        parent, name = self._place(experiment)
+        log_dir = self._options.log_dir
+        try:
+            str(parent).encode()
+        except UnicodeEncodeError:  # Orbax would say so when something has been learned
+            raise UserError(f"--log-dir {log_dir!s} is not UTF-8; give another folder") from None
+        try:
+            return results.new_folder(parent, name)
+        except OSError as error:
+            reason = f"{error.filename}: {error.strerror}"
+            raise UserError(f"no run can be kept in --log-dir {log_dir} ({reason}); give another folder") from None
+
+    def earlier(self, experiment: Experiment) -> Path | None:
+        """The newest run of the same settings, where one is to be resumed; `None` if there is no such run.
+
+        Raises:
+            UserError: if `--resume` was given and there are runs, but of other settings.
+        """
+        if not self._options.resume and not self._shares_run:
+            return None
+        others = {}
+        for folder in results.existing_folders(*self._place(experiment)):
+            if settings := results.read_settings(folder):  # a run without any ended before it began
+                others[folder] = experiment.differs_from(settings["experiment"])
+                if not others[folder]:
+                    return folder
+        if others and self._options.resume:
+            folder, differences = next(iter(others.items()))
+            raise UserError(
+                f"{folder} has other settings ({'; '.join(differences)}); use its settings, or start without --resume"
+            )
+        return None

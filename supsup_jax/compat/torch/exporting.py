@@ -1,0 +1,130 @@
+"""Runs as files of the original's."""
+
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from supsup_jax.compat.torch.layout import BENCHMARKS, PARTS, UNITS, by_their_names, layer_of, theirs
+from supsup_jax.compat.torch.reading import torch_or_error
+from supsup_jax.errors import UserError
+from supsup_jax.runs.learned import LearnedTasks
+from supsup_jax.runs.run import Run
+from supsup_jax.system import atomic
+
+
+def export_torch(run: Run, path: Path) -> None:
+    """Writes a run as the original would have saved it, whole or not at all; `import_torch` makes the same run of it.
+
+    Of masks there are scores that give them, since the learned ones are not kept; so Transfer comes back as SupSup. PSP
+    comes back as UpperBound, see above, and PSP over convolutions, which the original has not, is written like
+    UpperBound: with IndividualHeads for all layers. The arguments are a dictionary, which `torch.load` takes as it is.
+
+    Raises:
+        UserError: if the original has no such network or method, or PyTorch is not installed.
+    """
+    torch = torch_or_error()
+    experiment, weights = run.experiment, jax.device_get(run.weights)
+    if experiment.network not in UNITS or experiment.method == "HopSupSup":
+        what = f"network {experiment.network} with {experiment.method}"
+        raise UserError(f"{what} cannot be exported; PyTorch files are for networks by name, and not for HopSupSup")
+    if experiment.affine and run.num_tasks > 1:
+        raise UserError("the original has no batch norm with gains for several tasks; export runs of one, or without")
+    alone = run.num_tasks == 1 and experiment.keeps_largest  # as the original learns tasks of SplitImageNet
+    rotates = experiment.method == "PSP" and all(leaf.ndim == 2 for leaf in jax.tree.leaves(weights))
+    forms = {"PSP": "PSP" if rotates else "UpperBound", "FineTuning": "SeparateHeads"}
+    form = forms.get(experiment.method, experiment.method)
+    arrays: dict[str, Any] = {}
+    for layer, name, leaf in by_their_names(weights, experiment.network):
+        arrays[f"{layer}.{name}"] = theirs(leaf)
+    if experiment.method == "SeparateHeads":  # what the next head starts from
+        assert isinstance(run.tasks, LearnedTasks)
+        (head,) = jax.tree.leaves(run.tasks.started_from(weights))
+        arrays[f"{layer_of((run.net.head,), experiment.network)}.weight"] = theirs(head)
+    for task in range(run.num_tasks):
+        for layer, what, array in _kept_of(run, form, task):
+            arrays[f"{layer}.{what}" if alone else f"{layer}.{what}.{task}"] = array
+        norm = "" if alone or experiment.affine else f".bns.{task}"
+        for layer, what, leaf in by_their_names(jax.device_get(run.stats_for(task)), experiment.network):
+            arrays[f"{layer}{norm}.{what}"] = leaf
+            arrays[f"{layer}{norm}.num_batches_tracked"] = np.zeros((), np.int64)
+    ours = {"experiment": experiment.to_json(), "inputs": run.inputs._asdict()}
+    measured = [asdict(task) for task in run.record.tasks] if len(run.record.tasks) == run.num_tasks else []
+    content = {
+        "epoch": experiment.epochs or 1,
+        "arch": experiment.network,
+        "state_dict": {name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()},
+        "best_acc1": [task["best"] for task in measured],
+        "curr_acc1": [task["accuracy"] for task in measured],
+        "args": _arguments(run, form, alone),
+        "supsup_jax": ours | {"tasks": measured},
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(path, buffer.getvalue())
+
+
+_CONVOLUTIONS = {
+    "BatchE": "VectorizedBatchEnsembles",
+    "PSP": "PSPRotation",
+    "UpperBound": "IndividualHeads",
+    "SeparateHeads": "StandardConv",
+    "LowerBound": "StandardConv",
+}
+
+
+def _arguments(run: Run, form: str, alone: bool) -> dict[str, Any]:
+    """What the original's arguments would be, as far as they say what was computed."""
+    experiment, method = run.experiment, run.experiment.method
+    largest = "MaskConv" if alone else "MultitaskMaskConv"
+    masked = largest if experiment.keeps_largest else "FastMultitaskMaskConv"
+    norm = "StandardBN" if experiment.affine else "NonAffineBN" if alone else "MultitaskNonAffineBN"
+    sets = {ours: theirs for theirs, ours in BENCHMARKS.items()}
+    trained = {"PSP": -1, "FineTuning": -1, "LowerBound": -1, "BatchE": 1, "SeparateHeads": 1}
+    return {
+        "set": sets.get(experiment.benchmark),
+        "model": experiment.network,
+        "conv_type": _CONVOLUTIONS.get(form, masked),
+        "bn_type": norm,
+        "num_tasks": PARTS.get(experiment.benchmark, run.num_tasks) if alone else run.num_tasks,
+        "task_eval": experiment.first_task if alone else None,
+        "output_size": run.net.num_outputs,
+        "real_neurons": run.inputs.num_classes,
+        "width_mult": experiment.width,
+        "er_sparsity": experiment.er_scale is not None,
+        "sparsity": experiment.er_scale or experiment.density or 0.5,
+        "individual_heads": form == "SeparateHeads",
+        "train_weight_tasks": 0 if experiment.random_weights or form == "UpperBound" else trained.get(method, 0),
+        "seed": experiment.seed,
+    }
+
+
+def _kept_of(run: Run, form: str, task: int) -> list[tuple[str, str, np.ndarray]]:
+    """What a task keeps: layer, name and array, as the original has them."""
+    if form == "LowerBound":
+        return []
+    network, kept = run.experiment.network, run.method.unpack(run.store, task)
+    if form in ("SupSup", "Transfer"):
+        # The largest scores are those of 1 by magnitude; scores of at least 0 are those of 1 too.
+        other = 0 if run.experiment.keeps_largest else -1
+        kept = jax.tree.map(lambda mask: np.where(mask, np.float32(1), np.float32(other)), jax.device_get(kept))
+    elif form == "BatchE":
+        rows = by_their_names(jax.device_get(kept), network)
+        return [(layer, name, np.asarray(row)[None]) for layer, name, row in rows]
+    elif form == "SeparateHeads":
+        kept = {run.net.head: kept}
+    elif form == "PSP":
+        kept = run.method.init_task(jax.random.wrap_key_data(kept), run.weights)["rotations"]
+        rows = by_their_names(jax.device_get(kept), network)
+        outputs = [leaf.shape[-1] for _, _, leaf in by_their_names(run.weights, network)]
+        # Its layer has scores besides, which it does not use.
+        unused = [
+            (layer, "scores", np.zeros((o, len(r)), np.float32)) for (layer, _, r), o in zip(rows, outputs, strict=True)
+        ]
+        return [(layer, "contexts", rotation.T) for layer, _, rotation in rows] + unused
+    return [(layer, "scores", theirs(leaf)) for layer, _, leaf in by_their_names(jax.device_get(kept), network)]

@@ -1,0 +1,1 @@
+"""The paper: its numbers and figures, and runs beside them."""

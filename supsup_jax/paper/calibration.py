@@ -1,0 +1,88 @@
+"""Estimates of the time of a run from a few training steps, for networks that no run on this machine has timed."""
+
+import sys
+import time
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from supsup_jax.experiment import Experiment
+from supsup_jax.paper.planning import Rates
+from supsup_jax.system import backend
+
+_STEPS = 3
+
+# Shape of an image, and training and test images of a task; None where an experiment says itself how large images are.
+_SIZES: dict[str, tuple[tuple[int, ...] | None, int, int]] = {
+    "mnist": ((28, 28, 1), 60_000, 10_000),
+    "cifar100": ((32, 32, 3), 2_500, 500),
+    "imagenet": (None, 13_000, 500),
+    "digits": ((8, 8, 1), 1_438, 359),
+}
+
+# A forward pass takes about a third of a training step.
+_FORWARD = 1 / 3
+
+# Seconds that a mask costs for each of its weights and each pick of a task: an order of magnitude.
+_PER_WEIGHT_ON_CPU, _PER_WEIGHT_ON_GPU = 1e-10, 1e-12
+
+# Tasks that are trained side by side on an accelerator, as long as their network is small.
+_SIDE_BY_SIDE = 16
+
+
+def calibrated_rates(experiment: Experiment) -> Rates:
+    """Times a few training steps of an experiment's network on random images, and derives what a run takes from them.
+
+    It takes seconds, and the estimate is rough: it is replaced by the times of the first run.
+    """
+    shape, train_size, test_size = _SIZES[experiment.dataset]
+    shape = shape or (experiment.image_size, experiment.image_size, 3)
+    is_large = shape[0] > 64
+    # A few images do for large ones: the time of a step is proportional to them.
+    images = min(experiment.batch_size, 4) if is_large else experiment.batch_size
+    copies = 1
+    if not experiment.in_turn and not is_large:
+        copies = _SIDE_BY_SIDE if backend.is_accelerator() else backend.cores()
+    # What decides how long a step takes; the rest does not have to be timed again.
+    names = ("network", "features", "width", "affine", "dtype")
+    network = Experiment("calibration", scenario="GG", **{name: getattr(experiment, name) for name in names})
+    step = _seconds_of_a_step(network, shape, images, copies) * experiment.batch_size / images
+    updates = experiment.steps
+    if experiment.epochs is not None:
+        updates = experiment.epochs * -(-train_size // experiment.batch_size)
+    batches = -(-test_size // experiment.test_batch_size)
+    pair = 0.0
+    if experiment.scenario != "GG":
+        weights, _ = jax.eval_shape(experiment.make_network(shape).init, jax.random.key(0))
+        size = sum(leaf.size for leaf in jax.tree.leaves(weights))
+        per_weight = _PER_WEIGHT_ON_GPU if backend.is_accelerator() else _PER_WEIGHT_ON_CPU
+        pair = (batches + experiment.images_per_task) * size * per_weight
+    return Rates(updates * step, batches * _FORWARD * step * experiment.test_batch_size / experiment.batch_size, pair)
+
+
+@cache
+def _seconds_of_a_step(experiment: Experiment, shape: tuple[int, ...], images: int, copies: int) -> float:
+    """Seconds of a training step of one task, where so many are trained side by side."""
+    print(f"timing a few training steps of {experiment.network}", file=sys.stderr, flush=True)
+    net = experiment.make_network(shape)
+    weights, stats = net.init(jax.random.key(0))
+    inputs = jax.random.normal(jax.random.key(1), (images, *shape))
+    labels = jnp.zeros(images, jnp.int32)
+
+    def step(weights: Any) -> Any:
+        def loss(weights: Any) -> jax.Array:
+            logits, _ = net.apply(weights, stats, inputs, train=True)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        return jax.tree.map(lambda leaf, slope: leaf - 1e-3 * slope, weights, jax.grad(loss)(weights))
+
+    several = jax.jit(jax.vmap(step))
+    state = jax.block_until_ready(several(jax.tree.map(lambda leaf: jnp.stack([leaf] * copies), weights)))
+    start = time.perf_counter()
+    for _ in range(_STEPS):
+        state = several(state)
+    jax.block_until_ready(state)
+    return (time.perf_counter() - start) / _STEPS / copies

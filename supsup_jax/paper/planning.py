@@ -1,0 +1,300 @@
+"""The plan of a reproduction: runs that are missing, their expected time, and those that fit into a budget.
+
+Training takes the same time for every task. An evaluation after n tasks takes n times as long as one task's if the task
+is given; inferring the tasks of n test sets among n masks adds a part that grows with n².
+"""
+
+import dataclasses
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from supsup_jax.cli.console import duration
+from supsup_jax.errors import UserError
+from supsup_jax.experiment import Experiment
+from supsup_jax.paper.reproduction import Number, numbers
+from supsup_jax.paper.scripts import Script, other_settings
+from supsup_jax.runs.tables import Run
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+def parse_budget(text: str) -> float:
+    """The seconds of a time such as `8h`, `45m` or `90s`.
+
+    Raises:
+        UserError: if it is not one.
+    """
+    parts = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([hms])", text)
+    seconds = float(parts[1]) * _UNITS[parts[2]] if parts else 0.0
+    if not seconds:
+        raise UserError(f"--budget {text}: must be a time such as 8h, 45m or 90s")
+    return seconds
+
+
+class Rates(NamedTuple):
+    """Seconds that the parts of a run take.
+
+    Attributes:
+        task: training one task.
+        given: evaluating one task with the task given.
+        pair: for inference, what each pair of a task and a mask adds to an evaluation.
+    """
+
+    task: float
+    given: float
+    pair: float
+
+    def evaluation(self, tasks: int) -> float:
+        """Seconds of an evaluation after this number of tasks."""
+        return self.given * tasks + self.pair * tasks**2
+
+
+def measured_rates(runs: Iterable[Run], guess: Callable[[], Rates]) -> Rates | None:
+    """The rates of runs of one kind; `None` where they have learned nothing, or were never evaluated.
+
+    Args:
+        runs: of one kind, on one machine.
+        guess: gives rates whose proportion of `given` to `pair` is used where evaluations of one length do not tell it.
+    """
+    of_kind = list(runs)
+    tasks = sum(run.timing.tasks for run in of_kind)
+    points = [point for run in of_kind for point in run.timing.evaluations.items()]
+    if not tasks or not points:
+        return None
+    task = sum(run.timing.training for run in of_kind) / tasks
+    if not any(run.accuracies["inferred"] for run in of_kind):
+        return Rates(task, fmean(seconds / n for n, seconds in points), 0.0)
+    if len({n for n, _ in points}) > 1:
+        return Rates(task, *_fit(points))
+    length, seconds = points[0][0], fmean(seconds for _, seconds in points)
+    expected = guess()
+    if not (whole := expected.evaluation(length)):
+        return Rates(task, 0.0, seconds / length**2)
+    return Rates(task, seconds * expected.given / whole, seconds * expected.pair / whole)
+
+
+def _fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
+    """Non-negative a and b with seconds = a n + b n², from pairs of n and seconds, of which not all n are equal."""
+    each = [(n, seconds / n) for n, seconds in points]
+    mean, middle = fmean(value for _, value in each), fmean(n for n, _ in each)
+    spread = sum((n - middle) ** 2 for n, _ in each)
+    slope = max(0.0, sum((n - middle) * (value - mean) for n, value in each) / spread)
+    if mean - slope * middle < 0:
+        return 0.0, fmean(value / n for n, value in each)
+    return mean - slope * middle, slope
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to start, or to resume.
+
+    Attributes:
+        script: runs it.
+        experiment: the script's, with this run's seed, scale of densities and number of tasks.
+        counts: numbers of tasks at which accuracies of the paper are missing.
+        learned: tasks that an earlier run has learned already.
+        evaluated: numbers of tasks after which that run was evaluated.
+        rates: what the parts of the run take.
+    """
+
+    script: Path
+    experiment: Experiment
+    counts: tuple[int, ...]
+    learned: int
+    evaluated: frozenset[int]
+    rates: Rates
+
+    @property
+    def key(self) -> tuple[str, float | None, int]:
+        """The identity of the run: equal keys, one folder."""
+        return self.experiment.name, self.experiment.er_scale, self.experiment.seed
+
+    @property
+    def title(self) -> str:
+        """Its experiment and seed."""
+        name, scale, seed = self.key
+        return f"{name}{f' --sparsity {scale:g}' if scale else ''}, seed {seed}"
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that what is missing of it takes."""
+        due = [count for count in self.experiment.evaluations if count not in self.evaluated]
+        training = self.rates.task * max(0, self.experiment.num_tasks - self.learned)
+        return training + sum(map(self.rates.evaluation, due))
+
+    def shortened(self, tasks: int) -> "Job":
+        """The job with this number of tasks."""
+        counts = tuple(count for count in self.counts if count <= tasks)
+        return dataclasses.replace(
+            self, experiment=dataclasses.replace(self.experiment, num_tasks=tasks), counts=counts
+        )
+
+
+class Plan(NamedTuple):
+    """Runs to make, in order.
+
+    Attributes:
+        jobs: the runs, the quickest first.
+        left_out: a line for each run or number that is left out, or shortened, with the reason.
+    """
+
+    jobs: list[Job]
+    left_out: list[str]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that all of it takes."""
+        return sum(job.seconds for job in self.jobs)
+
+
+def select(only: Sequence[str]) -> list[Number]:
+    """The numbers of the paper whose experiments, or folders of experiments, have these names; all without any.
+
+    Raises:
+        UserError: if a name fits none.
+    """
+    known = numbers()
+    chosen: set[Number] = set()
+    for name in only:
+        start = name.removeprefix("experiments/").removesuffix(".py").rstrip("/")
+        found = {
+            number
+            for number in known
+            if any(label == start or label.startswith(f"{start}/") for label in (number.curve, number.run))
+        }
+        if not found:
+            folders = ", ".join(dict.fromkeys(number.curve.rpartition("/")[0] for number in known))
+            raise UserError(f"--only {name}: the paper has no number of it; give scripts, or folders such as {folders}")
+        chosen |= found
+    return [number for number in known if not only or number in chosen]
+
+
+def missing(
+    wanted: Sequence[Number],
+    runs: Iterable[Run],
+    script_of: Callable[[str], Script | None],
+    rates_of: Callable[[Experiment], Rates],
+    seeds: Sequence[int] | None = None,
+    has_data: Callable[[str], bool] = lambda _: True,
+) -> Plan:
+    """The runs that the paper's numbers still need, and why others are left out.
+
+    A number has its run if one with the settings of its script was evaluated there. Other runs do not count.
+
+    Args:
+        wanted: numbers of the paper.
+        runs: what there is.
+        script_of: gives the script of an experiment.
+        rates_of: gives what the parts of a run take.
+        seeds: each number needs a run with each of these; by default one with any seed.
+        has_data: whether a data set is on disk.
+    """
+    of_name: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        of_name[run.name].append(run)
+    groups: dict[tuple[str, float | None], list[Number]] = defaultdict(list)
+    for number in wanted:
+        groups[number.run, number.er_scale].append(number)
+    jobs, left_out = [], []
+    for (name, scale), of_group in groups.items():
+        script = script_of(name)
+        if script is None:
+            left_out.append(f"{name}: there is no script")
+            continue
+        expected = script.experiment.to_json()
+        same = [run for run in of_name[name] if run.er_scale == scale and not other_settings(run, expected)]
+        experiment = dataclasses.replace(script.experiment, er_scale=scale)
+        for chosen, of_seed in _by_seed(same, experiment.seed, seeds).items():
+            lacking = {number for number in of_group if all(number.of_run(run) is None for run in of_seed)}
+            within = {number for number in lacking if _reaches(number, experiment)}
+            if beyond := sorted(number.tasks for number in lacking - within):
+                left_out.append(f"{name} after {', '.join(map(str, beyond))} tasks: its script does not evaluate there")
+            if not within:
+                continue
+            job = _job(script.path, dataclasses.replace(experiment, seed=chosen), within, of_seed, rates_of, has_data)
+            if isinstance(job, Job):
+                jobs.append(job)
+            else:
+                left_out.append(job)
+    return Plan(sorted(jobs, key=lambda job: job.seconds), left_out)
+
+
+def _by_seed(runs: Sequence[Run], default: int, seeds: Sequence[int] | None) -> Mapping[int, list[Run]]:
+    """The runs of each seed that is needed. Where any seed will do, it is that of the longest run, and all count."""
+    if seeds is None:
+        longest = max(runs, key=lambda run: run.timing.tasks, default=None)
+        return {longest.seed if longest else default: list(runs)}
+    return {seed: [run for run in runs if run.seed == seed] for seed in seeds}
+
+
+def _reaches(number: Number, experiment: Experiment) -> bool:
+    """Whether a full run of an experiment measures a number."""
+    if number.identity == "learned":
+        return number.tasks <= experiment.num_tasks
+    return number.tasks in experiment.evaluations
+
+
+def _job(
+    script: Path,
+    experiment: Experiment,
+    lacking: Collection[Number],
+    runs: Sequence[Run],
+    rates_of: Callable[[Experiment], Rates],
+    has_data: Callable[[str], bool],
+) -> Job | str:
+    """The run that measures these numbers, or why it cannot be made."""
+    counts = tuple(sorted({number.tasks for number in lacking}))
+    earlier = max((run for run in runs if run.seed == experiment.seed), key=lambda run: run.timing.tasks, default=None)
+    learned, evaluated = (earlier.timing.tasks, earlier.accuracies["given"]) if earlier else (0, ())
+    job = Job(script, experiment, counts, learned, frozenset(evaluated), Rates(0, 0, 0))
+    if not has_data(experiment.dataset):
+        return f"{job.title}: the data set {experiment.dataset} is not in the data folder"
+    return dataclasses.replace(job, rates=rates_of(experiment)).shortened(counts[-1])
+
+
+def fit(plan: Plan, budget: float = math.inf) -> Plan:
+    """The part of a plan that a budget has time for.
+
+    A run that is too long is shortened to the largest number of the paper for which there is time, or left out.
+
+    Args:
+        plan: all that is missing.
+        budget: seconds.
+    """
+    jobs, left_out = [], list(plan.left_out)
+    for job in plan.jobs:
+        left = budget - sum(other.seconds for other in jobs)
+        fitting = (short for tasks in reversed(job.counts) if (short := job.shortened(tasks)).seconds <= left)
+        chosen = next(fitting, None)
+        if chosen:
+            jobs.append(chosen)
+        if chosen != job:
+            instead = (
+                f"only {chosen.experiment.num_tasks} of {job.experiment.num_tasks} tasks" if chosen else "left out"
+            )
+            left_out.append(f"{job.title}: {instead}, it takes about {duration(job.seconds)} in full")
+    return Plan(jobs, left_out)
+
+
+def kind(experiment: Experiment | Mapping[str, Any]) -> tuple[Any, ...]:
+    """The settings that decide how long the parts of a run take; runs with equal ones are equally fast."""
+    settings = experiment.to_json() if isinstance(experiment, Experiment) else experiment
+    names = (
+        "dataset",
+        "benchmark",
+        "network",
+        "width",
+        "method",
+        "scenario",
+        "steps",
+        "epochs",
+        "batch_size",
+        "search",
+    )
+    return tuple(settings.get(name) for name in names)

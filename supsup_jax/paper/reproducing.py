@@ -1,0 +1,253 @@
+"""Makes the runs that the paper's numbers need: plans them, runs their scripts, and stops in time."""
+
+import math
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from supsup_jax.cli.console import duration
+from supsup_jax.data.presence import is_present
+from supsup_jax.errors import UserError
+from supsup_jax.experiment import Experiment
+from supsup_jax.paper import planning, scripts
+from supsup_jax.paper.calibration import calibrated_rates
+from supsup_jax.paper.planning import Job, Plan, Rates
+from supsup_jax.paper.reproduction import Number
+from supsup_jax.runs import results
+from supsup_jax.runs.tables import Run, find_runs
+from supsup_jax.system import backend, interruption
+
+PAUSE = 0.2
+"""Seconds from one look at a running script to the next."""
+
+# How long after its grace a script that was asked to end may take.
+_PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """Numbers to reproduce, and folders.
+
+    Attributes:
+        runs: folder of the runs.
+        data: folder with data sets.
+        wanted: numbers of the paper.
+        seeds: each number needs a run with each of these; by default one with any seed.
+        budget: seconds that all of it may take.
+    """
+
+    runs: Path
+    data: Path
+    wanted: Sequence[Number]
+    seeds: Sequence[int] | None = None
+    budget: float = math.inf
+
+    @property
+    def grace(self) -> float:
+        """Seconds that a script may take to save what it is at, where the time is over or an end is asked for."""
+        return min(interruption.grace(), self.budget / 10)
+
+
+class Planner:
+    """Plans what is still missing, again and again; what it has calibrated it does not calibrate twice."""
+
+    def __init__(self, request: Request):
+        if not scripts.FOLDER.is_dir():
+            raise UserError(f"{scripts.FOLDER} does not exist: --run and --plan need a checkout with its experiments")
+        self._request = request
+        self._calibrated: dict[tuple[Any, ...], Rates] = {}
+        self._machine = _this_machine()
+
+    def plan(self, runs: Sequence[Run], budget: float) -> Plan:
+        """What is missing beside these runs, as far as there is time for it.
+
+        Args:
+            runs: what there is.
+            budget: seconds that are left.
+        """
+        here = [run for run in runs if _machine(run.about) == self._machine]
+
+        def rates_of(experiment: Experiment) -> Rates:
+            kind = planning.kind(experiment)
+            of_kind = [run for run in here if planning.kind(scripts.with_defaults(run)) == kind]
+            named = [run for run in of_kind if run.name == experiment.name]
+
+            def guess() -> Rates:
+                if kind not in self._calibrated:
+                    self._calibrated[kind] = calibrated_rates(experiment)
+                return self._calibrated[kind]
+
+            measured = planning.measured_rates(named, guess) or planning.measured_rates(of_kind, guess)
+            return measured or guess()
+
+        request = self._request
+        everything = planning.missing(
+            request.wanted,
+            runs,
+            scripts.script_of,
+            rates_of,
+            request.seeds,
+            lambda name: is_present(name, request.data),
+        )
+        return planning.fit(everything, budget)
+
+
+def _machine(about: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The facts in `settings.yaml` that tell machines of different speed apart."""
+    return about.get("cores"), about.get("platform"), frozenset(about.get("devices") or ())
+
+
+def _this_machine() -> tuple[Any, ...]:
+    """The same of this machine. It does not take the memory of a GPU, which the runs need."""
+    preallocate = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    before = os.environ.get(preallocate)
+    os.environ[preallocate] = "false"
+    devices = [str(device.device_kind) for device in jax.devices()]
+    if before is None:
+        del os.environ[preallocate]
+    else:
+        os.environ[preallocate] = before
+    return _machine({"cores": backend.cores(), "platform": platform.platform(), "devices": devices})
+
+
+def show_plan(plan: Plan, budget: float) -> str:
+    """A plan in words, a line for each run."""
+    within = "" if math.isinf(budget) else f", within {duration(budget)}"
+    total = f", about {duration(plan.seconds)}" if plan.jobs else ""
+    lines = [f"{len(plan.jobs)} runs to make{total}{within}"]
+    for job in plan.jobs:
+        resumed = f", {job.learned} of them learned" if job.learned else ""
+        tasks = f"{job.experiment.num_tasks:,} tasks{resumed}"
+        lines.append(f"  {job.title}: {tasks}, about {duration(job.seconds)}")
+    if plan.left_out:
+        lines += ["left out or shortened:", *(f"  {line}" for line in plan.left_out)]
+    return "\n".join(lines)
+
+
+def reproduce(
+    request: Request,
+    write: Callable[[Sequence[Run]], None],
+    say: Callable[[str], None],
+    output: int | None = None,
+) -> list[str]:
+    """Makes one missing run after another, until none is left for which there is time.
+
+    After each run the rest is planned anew, with the times that it has measured.
+
+    Args:
+        request: what to reproduce.
+        write: called with all runs at the start and after each run.
+        say: called with each line for the user.
+        output: file descriptor where the scripts print; by default where this process does.
+
+    Returns:
+        The runs that failed.
+
+    Raises:
+        KeyboardInterrupt: if an end was asked for.
+        UserError: if a run in the folder is damaged, or there are no scripts.
+    """
+    deadline = time.monotonic() + request.budget
+    ends = math.inf if math.isinf(deadline) else deadline - request.grace
+    planner = Planner(request)
+    runs = find_runs(request.runs)
+    plan = planner.plan(runs, request.budget)
+    say(show_plan(plan, request.budget))
+    tried: dict[tuple[Any, ...], int] = {}
+    failed: list[str] = []
+    farewell = "what has been learned is saved; the same command resumes it"
+    with interruption.graceful(lambda _: say("interrupted: the run saves what it is at and ends")) as interrupted:
+        write(runs)
+        while job := next((job for job in plan.jobs if job.experiment.num_tasks > tried.get(job.key, 0)), None):
+            tried[job.key] = job.experiment.num_tasks
+            say(f"{job.title}, {job.experiment.num_tasks:,} tasks, about {duration(job.seconds)}")
+            status = run_script(job, request, ends, interrupted, output)
+            runs = find_runs(request.runs)
+            write(runs)
+            if interrupted.times:
+                raise interrupted.kind(farewell)
+            if time.monotonic() > ends:
+                say(f"the budget is used up; {farewell}")
+                break
+            if status:
+                failed.append(job.title)
+                say(f"{job.title} failed with status {status}")
+            plan = planner.plan(runs, deadline - time.monotonic())
+    return failed
+
+
+def command_of(job: Job, request: Request) -> list[str]:
+    """The command line of a script for a run."""
+    experiment = job.experiment
+    words = [sys.executable, str(job.script), "--data", str(request.data), "--log-dir", str(request.runs)]
+    words += ["--seed", str(experiment.seed), "--num-tasks", str(experiment.num_tasks)]
+    if experiment.er_scale is not None:
+        words += ["--sparsity", f"{experiment.er_scale:g}"]
+    return [*words, "--resume"] if _can_resume(job, request.runs) else words
+
+
+def _can_resume(job: Job, runs: Path) -> bool:
+    """Whether there is an earlier run of these settings; `--resume` refuses where there are others only."""
+    sparsity = "" if job.experiment.er_scale is None else f"~sparsity={job.experiment.er_scale:g}"
+    folders = results.existing_folders(runs / job.experiment.name, f"seed={job.experiment.seed}{sparsity}")
+    known = filter(None, map(results.read_settings, folders))
+    return any(not job.experiment.differs_from(settings["experiment"]) for settings in known)
+
+
+def run_script(
+    job: Job, request: Request, until: float, interrupted: interruption.Interruption, output: int | None = None
+) -> int:
+    """Runs a script until it has ended, and asks it to save and end where the time is over or an end is asked for.
+
+    On Linux the script is also asked to end when this process dies.
+
+    Args:
+        job: the run.
+        request: where it reads and writes.
+        until: when it is asked to end, as `time.monotonic` counts.
+        interrupted: whether an end was asked for.
+        output: file descriptor where it prints; by default where this process does.
+
+    Returns:
+        The exit status.
+    """
+    command = command_of(job, request)
+    if shutil.which("setpriv"):
+        command = ["setpriv", "--pdeathsig", "TERM", *command]
+    places = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, places)),
+        interruption.GRACE: str(request.grace),
+    }
+    # A session of its own: Ctrl-C comes through this process, once.
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output, env=environment, start_new_session=True
+    )
+    asked, killed = 0, math.inf
+    try:
+        while process.poll() is None:
+            is_over = math.isinf(killed) and time.monotonic() > until
+            if interrupted.times > asked or is_over:
+                asked = interrupted.times
+                by_hand = asked > 0 and interrupted.kind is not interruption.Terminated
+                process.send_signal(signal.SIGINT if by_hand else signal.SIGTERM)
+                if not by_hand:
+                    killed = time.monotonic() + request.grace + _PATIENCE
+            if time.monotonic() > killed:
+                process.kill()
+            time.sleep(PAUSE)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    return process.returncode

@@ -1,0 +1,250 @@
+"""The paper's numbers beside those of runs on disk, as Markdown: nothing in it is written by hand."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from supsup_jax.paper import published
+from supsup_jax.paper.agreement import agrees
+from supsup_jax.paper.differences import explain
+from supsup_jax.paper.published import Identity, Point
+from supsup_jax.paper.scripts import expected_settings, other_settings
+from supsup_jax.runs.storage import total
+from supsup_jax.runs.tables import Run, tries
+
+_HEADINGS = {
+    "GG/splitimagenet": "SplitImageNet, 100 tasks: Figure 2 left",
+    published.SPLITCIFAR100: "SplitCIFAR100, 20 tasks: Figure 2 right, whose curves the paper has as a picture only",
+    published.LENET_250: "MNISTPerm, 250 tasks, LeNet 300-100: Figure 3 left",
+    published.FC_250: "MNISTPerm, 250 tasks, FC 1024-1024: Figure 3 right",
+    published.LENET_2500: "MNISTPerm, 2,500 tasks, LeNet 300-100: Figure 4",
+    "NNs": "MNISTPerm without boundaries, 2,500 tasks: Figure 4",
+    "GNu/SplitMNIST": "HopSupSup, SplitMNIST: Section 3.5",
+}
+
+_OF_RUNS = "here, %", "agrees", "here, MB", "seeds", "time of a run", "machine", "commit", "command"
+_COLUMNS = "script", "tasks", "paper, %", "paper, MB", *_OF_RUNS
+
+_OWN_PLACES = ("--data", "--log-dir")
+
+_PREFACE = """\
+# The numbers of the paper, and of the runs here
+
+Mean accuracy over the tasks learned; for SupSup with the task inferred, once a batch, where the script
+infers it, and else given. The upper bound is the mean of each task's accuracy right after it was learned; the
+lower bound, from the same runs, is that of all tasks afterwards. ± is the standard deviation over seeds. The
+paper's numbers are printed or read off a figure; ≈ is extrapolated from the slope of a curve, < is a limit.
+
+*agrees*: the difference is at most two standard errors plus the precision to which the paper's number is known
+(0.05 points in a figure); with one seed and no error bar at most 0.1 points. Runs whose settings differ from their
+script's are not judged: their rows name these settings.
+
+MB is what has to be kept of the tasks, masks as bits; the paper's are of sparse masks. The time is that of
+training and evaluations until then. Written by `python -m supsup_jax reproduce RUNS... --output REPRODUCE.md`.
+"""
+
+
+class Number(NamedTuple):
+    """A number of the paper, or of a curve where the paper has none.
+
+    Attributes:
+        curve: name of the curve.
+        er_scale: scale of its densities, where that tells rows apart.
+        tasks: how many were learned.
+        point: the paper's accuracy, if it has one.
+        megabytes: the paper's, that have to be kept; empty if it has none.
+    """
+
+    curve: str
+    er_scale: float | None
+    tasks: int
+    point: Point | None
+    megabytes: str = ""
+
+    @property
+    def run(self) -> str:
+        """Name of the experiment that measures it."""
+        return published.measurement(self.curve).run
+
+    @property
+    def identity(self) -> Identity:
+        """Which of that experiment's accuracies it is."""
+        return published.measurement(self.curve).identity
+
+    def of_run(self, run: Run) -> float | None:
+        """The accuracy of a run of this experiment in its place, in %."""
+        identity = self.identity
+        if identity == "inferred" and not run.accuracies["inferred"]:  # a run with --scenario GG
+            identity = "given"
+        return run.accuracy(identity, self.tasks)
+
+
+def numbers() -> list[Number]:
+    """All accuracies that the paper publishes, in its order."""
+    imagenet = [
+        Number(published.SPLITIMAGENET + script, scale, 100, Point(accuracy, source="table"), f"{megabytes:.2f}")
+        for (script, scale), (accuracy, megabytes) in published.SPLITIMAGENET_TABLE.items()
+    ]
+    points = [
+        Number(curve, None, tasks, point)
+        for curve, points in published.POINTS.items()
+        for tasks, point in points.items()
+    ]
+    return imagenet + points
+
+
+def table(runs: Iterable[Run]) -> str:
+    """The paper's numbers beside those of runs, and runs of the same scripts for which it has none.
+
+    A run counts for every number of tasks after which it was evaluated. Of the same settings and seed it is the newest.
+    """
+    of_name: dict[str, list[Run]] = defaultdict(list)
+    for same in tries(runs):
+        of_name[same[0].name] += same
+    known = numbers()
+    curves = dict.fromkeys(
+        [number.curve for number in known] + [curve for run in sorted(of_name) for curve in published.curves_of(run)]
+    )
+    sections = {folder: _Section() for folder in _HEADINGS}
+    for curve in curves:
+        folder, name = curve.rpartition("/")[0], published.measurement(curve).run
+        if folder in sections:
+            of_paper = [number for number in known if number.curve == curve]
+            sections[folder].add(curve, of_paper, of_name.get(name, []))
+            if curve in of_name and curve != name:
+                sections[folder].retired.append(curve)
+    return _PREFACE + "".join(f"\n## {heading}\n\n{sections[folder].text()}" for folder, heading in _HEADINGS.items())
+
+
+class _Section:
+    """The rows of a table and the list below it.
+
+    Attributes:
+        rows: the cells of each.
+        differing: the numbers of tasks at which a curve differs from the paper, by how it is called and explained.
+        retired: experiments whose runs version 0.1 trained differently.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = []
+        self.differing: dict[tuple[str, str], list[int]] = defaultdict(list)
+        self.retired: list[str] = []
+
+    def add(self, curve: str, of_paper: Sequence[Number], runs: Sequence[Run]) -> None:
+        """Adds the rows of a curve: those of the paper's numbers, and those of runs that it has no number for."""
+        expected = expected_settings(published.measurement(curve).run, runs)
+        others = {run.folder: other_settings(run, expected) for run in runs}
+        more = _without_paper(curve, runs, of_paper)
+        for number in sorted([*of_paper, *more], key=lambda number: (-(number.er_scale or 0), number.tasks)):
+            groups: dict[str, dict[int, Run]] = {"": {}} if number.point else {}
+            for run in runs:
+                if run.er_scale == number.er_scale and number.of_run(run) is not None:
+                    of_seed = groups.setdefault(_flags(others[run.folder]), {})
+                    of_seed.setdefault(run.seed, run)  # the newest comes first
+            for flags, of_seed in sorted(groups.items()):
+                self._add_row(number, flags, list(of_seed.values()))
+
+    def _add_row(self, number: Number, flags: str, runs: Sequence[Run]) -> None:
+        sparsity = f"--sparsity {number.er_scale:g}" if number.er_scale else ""
+        script = " ".join(f"`{part}`" for part in (number.curve.rpartition("/")[2], sparsity, flags) if part)
+        start = [script, f"{number.tasks:,}", "" if number.point is None else str(number.point), number.megabytes]
+        if not runs:
+            self.rows.append([*start, "not run", *[""] * (len(_OF_RUNS) - 1)])
+            return
+        values = [value for run in runs if (value := number.of_run(run)) is not None]
+        verdict = ""
+        if number.point and not flags:
+            verdict = "yes"
+            if not agrees(values, number.point):
+                verdict = f"**differs by {fmean(values) - number.point.accuracy:+.2f}**"
+                self.differing[script, explain(number.curve, number.tasks)].append(number.tasks)
+        self.rows.append([*start, *_measured(number.tasks, values, runs, verdict)])
+
+    def text(self) -> str:
+        """The table and what stands below it."""
+        lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS)), *map(_line, self.rows)]
+        if self.differing:
+            lines += ["", "What differs from the paper:", ""]
+        for (script, sentence), counts in self.differing.items():
+            lines.append(f"- {script} after {', '.join(f'{count:,}' for count in counts)} tasks: {sentence}")
+        if self.retired:
+            names = ", ".join(f"`{name}`" for name in self.retired)
+            lines += ["", f"Left out, because version 0.1 trained the bounds differently: runs of {names}."]
+        return "\n".join(lines) + "\n"
+
+
+def _without_paper(curve: str, runs: Sequence[Run], of_paper: Sequence[Number]) -> list[Number]:
+    """The last evaluations of runs for which the paper has no number."""
+    known = {(number.er_scale, number.tasks) for number in of_paper}
+    last = {(run.er_scale, max(run.accuracies["given"])) for run in runs if run.accuracies["given"]}
+    return [Number(curve, scale, tasks, None) for scale, tasks in sorted(last - known, key=str)]
+
+
+def _flags(settings: Mapping[str, Any]) -> str:
+    """Settings as the command line has them."""
+    words = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words.append(f"--{flag} {value}")
+    return " ".join(words)
+
+
+def _measured(tasks: int, values: Sequence[float], runs: Sequence[Run], verdict: str) -> list[str]:
+    deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    seconds = [run.timing.until[tasks] for run in runs if tasks in run.timing.until]
+    sizes = [total(run.storage[tasks]) / 1e6 for run in runs if run.storage.get(tasks)]
+    seeds = ", ".join(map(str, sorted(run.seed for run in runs)))
+    return [
+        f"{fmean(values):.2f}{deviation}",
+        verdict,
+        f"{fmean(sizes):.2f}" if sizes else "",
+        seeds if len(runs) == 1 else f"{len(runs)}: {seeds}",
+        _duration(fmean(seconds)) if seconds else "",
+        *(
+            "; ".join(dict.fromkeys(filter(None, (describe(run.about) for run in runs))))
+            for describe in (_machine, _commit, _command)
+        ),
+    ]
+
+
+def _machine(about: dict[str, Any]) -> str:
+    kinds = about.get("devices") or []
+    on_gpu = [kind for kind in dict.fromkeys(kinds) if kind != "cpu"]
+    where = [f"{kinds.count(kind)} {kind}" for kind in on_gpu] or [f"CPU, {about.get('cores', len(kinds))} cores"]
+    version = about.get("versions", {}).get("jax")
+    return ", ".join(where + ([f"JAX {version}"] if version else []))
+
+
+def _commit(about: dict[str, Any]) -> str:
+    commit, *changed = str(about.get("git_commit") or "").split(" ", 1)
+    return commit[:10] + " (changed)" * bool(changed)
+
+
+def _command(about: dict[str, Any]) -> str:
+    """How the run was called, wherever its data and results lay."""
+    words = [str(word) for word in about.get("command") or []]
+    kept = []
+    for position, word in enumerate(words):
+        before = words[position - 1] if position else ""
+        if word not in _OWN_PLACES and before not in _OWN_PLACES and word != "--resume":
+            kept.append(word)
+    if not kept:
+        return ""
+    script = re.sub(r".*(?=experiments/)", "", kept[0].replace(os.sep, "/"))
+    return f"`{' '.join(['python', script, '--data ~/data', *kept[1:]])}`"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,466 @@
+"""A run on disk: saved after every chunk of tasks, resumed, restored for use.
+
+A step holds what has come since the one before it: what is kept of new tasks, their statistics, and what was measured;
+so a run's checkpoints grow with its tasks and no faster. With it goes the experiment, whose seed gives the weights that
+are never trained. What is replaced as tasks come, such as weights that are, is the run's *state*: it lies beside the
+steps, and only the last two of it are kept. A task that takes long to learn is saved *unfinished* too, and the
+last of that is kept until it is learned. Saving is synchronous, and a step appears whole or not at all. What it says
+and its arrays have checksums, since Orbax reads a flipped bit without a word; and it names the checksum of the step
+that it follows, so that no other can stand in its place.
+
+Of several hosts the first one reads and writes.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import PyTree
+
+from supsup_jax.errors import UserError, reason
+from supsup_jax.runs import formats
+from supsup_jax.system import hosts, interruption
+
+FORMAT = 3
+"""Version of what a step holds. Steps of format 2, the first that was published, have neither checksums nor what images
+and weights are like; they are read as well."""
+
+_READ = (2, FORMAT)
+
+# What a step says of the state that goes with it, where there is none.
+_NO_STATE = {"state_step": None, "state_sha256": None}
+
+# What a step says of the run.
+_OF_RUN = ("experiment", "inputs", "weights")
+
+# The folders, and how many of what lies in each are kept.
+_KEPT = {"checkpoints": None, "state": 2, "unfinished": 1}
+
+
+class Chunk(NamedTuple):
+    """Some tasks as they lie in a checkpoint, on the host.
+
+    Attributes:
+        num_tasks: how many.
+        store: what the method keeps of them.
+        stats: their statistics, stacked along a leading task axis; `{}` where there are none.
+    """
+
+    num_tasks: int
+    store: PyTree[Any]
+    stats: PyTree[Any]
+
+
+class Step(NamedTuple):
+    """What one step of a checkpoint holds.
+
+    Attributes:
+        chunk: the tasks learned since the step before, if any.
+        run: what the run is, as plain data: see `Checkpoints`.
+        record: what was measured since the step before, as plain data.
+    """
+
+    chunk: Chunk | None
+    run: dict[str, Any]
+    record: dict[str, Any]
+
+
+class Saved(NamedTuple):
+    """A run's checkpoints, read.
+
+    Attributes:
+        steps: every step, in order.
+        state: what the last of them left that is replaced as tasks come; nothing if there is none.
+    """
+
+    steps: list[Step]
+    state: PyTree[Any] | None
+
+
+class Unfinished(NamedTuple):
+    """How far a task is that is being learned, on the host.
+
+    Attributes:
+        task: its number.
+        done: updates made.
+        arrays: what they have changed.
+        measured: what was measured meanwhile, as plain data.
+        run: what the run is, as plain data, where it was read.
+    """
+
+    task: int
+    done: int
+    arrays: PyTree[Any]
+    measured: dict[str, Any]
+    run: dict[str, Any] | None = None
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `checkpoints`, `state` and `unfinished` of its folder; a context manager.
+
+    Args:
+        folder: the run's folder.
+        run: what the run is, as plain data, which goes with every step: its `experiment`, of what kind its `inputs`
+            are, and the first of its `weights`. To read, it may be left out.
+    """
+
+    def __init__(self, folder: Path, run: dict[str, Any] | None = None):
+        self._run = run or {}
+        self._folder = folder.absolute()  # Orbax refuses a relative path, and not always aloud
+        self._managers: dict[str, ocp.CheckpointManager] = {}
+        self._state: dict[str, Any] = _NO_STATE
+        self._last: str | None = None  # the checksum of the last step
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for manager in self._managers.values():
+            manager.close()
+
+    def _manager(self, name: str) -> ocp.CheckpointManager:
+        """The manager of a folder, made when it is first needed: most runs have no state."""
+        if name not in self._managers:
+            folder = self._folder / name
+            folder.mkdir(exist_ok=True)
+            if strange := next(_no_files(folder), None):
+                raise _unusable(strange, "it is a link, or neither a file nor a folder")
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix=name
+            )
+            options = ocp.CheckpointManagerOptions(
+                enable_async_checkpointing=False, create=False, max_to_keep=_KEPT[name], multiprocessing_options=alone
+            )
+            handlers: Any = {
+                "arrays": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+                "record": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+            }
+            with _readable(folder):
+                self._managers[name] = ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
+        return self._managers[name]
+
+    @property
+    def _steps(self) -> ocp.CheckpointManager:
+        return self._manager("checkpoints")
+
+    @property
+    def _states(self) -> ocp.CheckpointManager:
+        return self._manager("state")
+
+    @property
+    def _unfinished(self) -> ocp.CheckpointManager:
+        return self._manager("unfinished")
+
+    def save(self, chunk: Chunk | None, record: dict[str, Any], state: PyTree[Any] | None = None) -> None:
+        """Saves what has come since the last step, which `restore` or `go_on` has read if there is one.
+
+        Args:
+            chunk: newly learned tasks, if there are any.
+            record: what was measured, as plain data.
+            state: replaces the last one, if there is a new one.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        if not hosts.is_first():
+            return
+        latest = self._steps.latest_step()
+        step = 0 if latest is None else latest + 1
+        if state is not None:  # before the step that needs it; should that not follow, the last but one is still there
+            for unused in self._states.all_steps():
+                if unused >= step:
+                    self._states.delete(unused)
+            _save(self._states, step, arrays=ocp.args.StandardSave(state))
+            self._state = {"state_step": step, "state_sha256": _digest(state)}
+        plain = {
+            "format": FORMAT,
+            **self._run,
+            "new_tasks": chunk.num_tasks if chunk else 0,
+            "record": record,
+            "follows": self._last,
+            **self._state,
+        }
+        arrays = _named(chunk.store, chunk.stats) if chunk else {}
+        self._last = _save_with_record(self._steps, step, plain, arrays)
+
+    def restore(
+        self,
+        template: Callable[[int], tuple[PyTree[Any], PyTree[Any]]],
+        state_template: PyTree[Any] | None = None,
+        last: int | None = None,
+    ) -> Saved:
+        """Everything saved so far.
+
+        Args:
+            template: gives the shapes and types of store and statistics for a number of tasks.
+            state_template: the shapes and types of the state.
+            last: the last step to read, if not all.
+
+        Raises:
+            UserError: if a step is missing, cannot be read, or was written by another version.
+        """
+        saved = []
+        for number, plain in enumerate(hosts.told_by_first(lambda: self.records(last))):
+            chunk = None
+            if tasks := plain["new_tasks"]:
+                named = _named(*template(tasks))
+                arrays = self._arrays("checkpoints", number, named, plain.get("arrays_sha256")) if named else {}
+                chunk = Chunk(tasks, arrays.get("store", {}), arrays.get("stats", {}))
+            self._state = {name: plain.get(name) for name in _NO_STATE}
+            saved.append(Step(chunk, {name: plain[name] for name in _OF_RUN if name in plain}, plain["record"]))
+        if (step := self._state["state_step"]) is None:
+            return Saved(saved, None)
+        if hosts.told_by_first(lambda: step not in self._states.all_steps()):
+            why = "it is missing" if last is None else "what it shared has been replaced"
+            raise _unusable(self._folder / f"state/{step}", why)
+        return Saved(saved, self._arrays("state", step, state_template, self._state["state_sha256"]))
+
+    def go_on(self) -> int:
+        """Goes on after the last step, without reading what it holds; with how many steps there are.
+
+        Raises:
+            UserError: if the last step cannot be read.
+        """
+        steps = sorted(self._steps.all_steps())
+        if steps:
+            plain, self._last = _read_record(self._steps, steps[-1])
+            self._state = {name: plain.get(name) for name in _NO_STATE}
+        return len(steps)
+
+    def _arrays(self, name: str, number: int, shapes: PyTree[Any], digest: str | None) -> Any:
+        """The arrays of a step in one of the folders, which the first host reads."""
+        return hosts.from_first(lambda: _read_arrays(self._manager(name), number, shapes, digest), shapes)
+
+    def records(self, last: int | None = None) -> list[dict[str, Any]]:
+        """What every step says, in order; on the first host only.
+
+        Args:
+            last: the last step to read, if not all.
+
+        Raises:
+            UserError: if one is missing, cannot be read, or was written by another version.
+        """
+        numbers = {int(step.name) for step in (self._folder / "checkpoints").glob("[0-9]*") if step.name.isdecimal()}
+        if last is not None and last not in numbers:
+            there = f"steps 0 to {max(numbers)}" if numbers else "none"
+            raise UserError(f"{self._folder} has no checkpoint {last}; there are {there}")
+        records, self._last = [], None
+        for number in range(max(numbers, default=-1) + 1 if last is None else last + 1):
+            step = self._folder / f"checkpoints/{number}"
+            if number not in numbers:
+                raise _unusable(step, "it is missing")
+            plain, digest = _read_record(self._steps, number)
+            if plain.get("format") not in _READ:
+                raise _unusable(
+                    step, f"it is of another format than {' and '.join(map(str, _READ))}, which this version reads"
+                )
+            if not {"experiment", "new_tasks", "record"} <= plain.keys():
+                raise _unusable(step, "it does not say what it holds")
+            if plain.pop("follows", self._last) != self._last:  # the first of format 3 do not say it
+                raise _unusable(step, "it does not follow the step before it: one of them is another's")
+            self._last = digest
+            records.append(plain | {"experiment": formats.upgraded(plain["experiment"])})
+        return records
+
+    def save_unfinished(self, unfinished: Unfinished) -> None:
+        """Saves how far a task is, in place of what was saved of it before.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        if hosts.is_first():
+            latest = self._unfinished.latest_step()
+            said = {"task": unfinished.task, "done": unfinished.done, "measured": unfinished.measured}
+            plain = said | {"run": self._run}
+            _save_with_record(
+                self._unfinished, 0 if latest is None else latest + 1, plain, _numbered(unfinished.arrays)
+            )
+
+    def restore_unfinished(self, task: int, template: PyTree[Any]) -> Unfinished | None:
+        """How far a task was, if anything was saved of it.
+
+        Args:
+            task: its number.
+            template: the shapes and types of the arrays.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+
+        def record() -> dict[str, Any] | None:
+            if not (self._folder / "unfinished").is_dir() or (latest := self._unfinished.latest_step()) is None:
+                return None
+            return _read_record(self._unfinished, latest)[0] | {"step": latest}
+
+        plain = hosts.told_by_first(record)
+        if plain is None or plain["task"] != task:
+            return None
+        named = _numbered(template)
+        arrays = self._arrays("unfinished", plain["step"], named, plain.get("arrays_sha256"))
+        tree = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in named])
+        run = plain.get("run")
+        if run:
+            run |= {"experiment": formats.upgraded(run["experiment"])}
+        return Unfinished(task, plain["done"], tree, plain["measured"], run)
+
+    def forget_unfinished(self) -> None:
+        """Removes what was saved of a task before it was learned."""
+        if hosts.is_first() and (self._folder / "unfinished").is_dir():
+            for step in self._unfinished.all_steps():
+                self._unfinished.delete(step)
+
+
+def _save(manager: ocp.CheckpointManager, step: int, **items: Any) -> None:
+    """Saves a step.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    folder = Path(manager.directory)
+    # What a process that was killed has left; Orbax would remove it too, with a warning on stderr.
+    shutil.rmtree(folder / f"{step}.orbax-checkpoint-tmp", ignore_errors=True)
+    with interruption.later(), _quiet():
+        try:
+            if not folder.is_dir():  # Orbax would make it again, without the steps before
+                raise FileNotFoundError("its folder is gone")
+            if not manager.save(step, args=ocp.args.Composite(**items)):
+                raise OSError("Orbax refuses it")
+        except Exception as error:  # Orbax and the libraries below it raise many kinds for a full disk
+            said = error.strerror if isinstance(error, OSError) else None
+            why = said or " ".join(str(error).split()).split(" [")[0][-200:]  # the cause, then details in brackets
+            raise UserError(
+                f"{folder / str(step)} cannot be written ({why}); see to it that it can, and go on with --resume"
+            ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the threads of Orbax and TensorStore from writing tracebacks of what is raised here as well."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _save_with_record(manager: ocp.CheckpointManager, step: int, plain: dict[str, Any], arrays: PyTree[Any]) -> str:
+    """Saves plain data and arrays, if there are any, with checksums of both; gives that of all."""
+    if arrays:
+        plain = plain | {"arrays_sha256": _digest(arrays)}
+    digest = _digest_of_plain(plain)
+    items: dict[str, Any] = {"record": ocp.args.JsonSave(plain | {"sha256": digest})}
+    if arrays:
+        items["arrays"] = ocp.args.StandardSave(arrays)
+    _save(manager, step, **items)
+    return digest
+
+
+def _digest(tree: PyTree[Any]) -> str:
+    """The SHA-256 of arrays, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, leaf in sorted(_by_name(tree).items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(jax.device_get(leaf)).data)
+    return digest.hexdigest()
+
+
+def _digest_of_plain(plain: dict[str, Any]) -> str:
+    # As it will be read: JSON turns tuples into lists.
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _read_record(manager: ocp.CheckpointManager, number: int) -> tuple[dict[str, Any], str]:
+    """What a step says, and the checksum of that.
+
+    Raises:
+        UserError: if it cannot be read, or is not what was written.
+    """
+    plain, step = _read(manager, number, "record", ocp.args.JsonRestore()), _step(manager, number)
+    if not isinstance(plain, dict):
+        raise _unusable(step, "it does not say what it holds")
+    said, digest = plain.pop("sha256", None), _digest_of_plain(plain)
+    # Format 2 has none; nor must a damaged step pass for one of it.
+    if said != digest and not (said is None and plain.get("format", 2) == 2):
+        raise _unusable(step, "its checksum is another: the file was damaged")
+    return plain, digest
+
+
+def _read_arrays(manager: ocp.CheckpointManager, number: int, shapes: PyTree[Any], digest: str | None) -> Any:
+    device, step = jax.sharding.SingleDeviceSharding(jax.devices()[0]), _step(manager, number)
+    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+    # Orbax casts to the target's types without a word, so compare first.
+    with _readable(step):
+        stored = manager.item_metadata(number)["arrays"].tree
+    if _shapes_and_types(stored) != _shapes_and_types(target):
+        raise _unusable(step, "its arrays have other shapes or types than this run's")
+    arrays = jax.device_get(_read(manager, number, "arrays", ocp.args.StandardRestore(target)))
+    if digest is not None and digest != _digest(arrays):
+        raise _unusable(step, "the checksum of its arrays is another: a file was damaged")
+    return arrays
+
+
+def _read(manager: ocp.CheckpointManager, number: int, item: str, args: ocp.args.CheckpointArgs) -> Any:
+    with _readable(_step(manager, number)):
+        return manager.restore(number, args=ocp.args.Composite(**{item: args}))[item]
+
+
+def _step(manager: ocp.CheckpointManager, number: int) -> Path:
+    return Path(manager.directory) / str(number)
+
+
+def _no_files(folder: Path) -> Iterator[Path]:
+    """What lies below a folder and is neither a file nor a folder: a link may lead anywhere, a pipe never ends."""
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _no_files(Path(entry))
+        elif not entry.is_file(follow_symlinks=False):
+            yield Path(entry)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        with _quiet():
+            yield
+    except Exception as error:  # Orbax and the libraries below it raise many kinds for a damaged file
+        raise _unusable(path, reason(error)) from error
+
+
+def _unusable(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"{path} cannot be read ({reason}); restore the folder from a copy, or start the run again without --resume"
+    )
+
+
+def _named(store: PyTree[Any], stats: PyTree[Any]) -> dict[str, Any]:
+    """The arrays under their names; Orbax takes no empty tree."""
+    named = {"store": store, "stats": stats}
+    return {name: tree for name, tree in named.items() if jax.tree.leaves(tree)}
+
+
+def _numbered(tree: PyTree[Any]) -> dict[str, Any]:
+    """The leaves under their numbers: Orbax knows no optimiser's classes."""
+    return {str(place): leaf for place, leaf in enumerate(jax.tree.leaves(tree))}
+
+
+def _by_name(tree: PyTree[Any]) -> dict[str, Any]:
+    """The leaves by names alone: what was a named tuple comes back as a dictionary."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _shapes_and_types(tree: PyTree[Any]) -> dict[str, Any]:
+    return {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in _by_name(tree).items()}

@@ -1,0 +1,204 @@
+"""How good a restored run is: the accuracy of its tasks, in batches over all of them."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from supsup_jax import data, evaluation
+from supsup_jax.data import Benchmark, Dataset, OwnTasks, Split
+from supsup_jax.data.own import labelled
+from supsup_jax.data.tasks import Part
+from supsup_jax.errors import UserError
+from supsup_jax.evaluation import Evaluation, Protocol
+from supsup_jax.memory_evaluation import evaluate_recovery, masks_from_hex
+from supsup_jax.methods import HopSupSup
+from supsup_jax.metrics import usual_masks
+from supsup_jax.runs import results
+from supsup_jax.runs.records import matrices
+from supsup_jax.runs.run import Run
+from supsup_jax.scenarios import shared
+from supsup_jax.scenarios.feeding import own_rows
+from supsup_jax.system import atomic
+
+Own = Sequence[tuple[Any, Any]]
+"""Images and labels of each of some tasks that `Run.learn` learned."""
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """Accuracies of tasks, as fractions. As in the paper, an answer that is no class of the task is wrong.
+
+    Attributes:
+        tasks: their numbers.
+        accuracy: `(tasks,)`; with tasks inferred that of the paper's protocol, one pick for a whole batch.
+        accuracy_per_image: `(tasks,)`, with a task inferred for every single image, of the first `images_per_task`.
+        picked: `(tasks,)`, the fraction of batches for which the right task was inferred.
+        confusion: `(tasks, tasks learned)`, for how many batches which task was inferred.
+        matrix: `(evaluations, tasks that came)`, the accuracies at every evaluation that the run has recorded, and
+            now; not a number for tasks that were not learned by then, or are left out.
+    """
+
+    tasks: Int[np.ndarray, " tasks"]
+    accuracy: Float[np.ndarray, " tasks"]
+    accuracy_per_image: Float[np.ndarray, " tasks"] | None
+    picked: Float[np.ndarray, " tasks"] | None
+    confusion: Int[np.ndarray, "tasks entries"] | None
+    matrix: Float[np.ndarray, "evaluations came"]
+
+    def to_csv(self, path: str | Path) -> None:
+        """Writes a row for each task."""
+        columns = {"Task": self.tasks.tolist(), "Accuracy": _rounded(self.accuracy)}
+        if self.accuracy_per_image is not None:
+            columns["Accuracy Per Image"] = _rounded(self.accuracy_per_image)
+        if self.picked is not None:
+            columns["Task Inferred Right"] = _rounded(self.picked)
+        atomic.write(Path(path).expanduser(), results.csv_text([columns, *zip(*columns.values(), strict=True)]))
+
+
+def evaluate(
+    run: Run, tasks: Sequence[int] | None = None, task: str = "given", data: str | Path | Dataset | Own | None = None
+) -> RunEvaluation:
+    """Evaluates a run over its tasks, all of them in one jitted call.
+
+    Args:
+        run: a restored run.
+        tasks: which, by their numbers; by default all of those for which there is data.
+        task: whether the network is told the task, or infers it by the experiment's search and objective.
+        data: the folder with the run's data set, by default the one that it was learned from; or the data set; or, for
+            tasks that `Run.learn` learned, test images and labels of each.
+
+    Raises:
+        UserError: if the data do not fit, or the run's tasks cannot be given or inferred.
+    """
+    if task not in ("given", "inferred"):
+        raise UserError(f"task {task!r}; give 'given' or 'inferred'")
+    if isinstance(data, Sequence) and not isinstance(data, str | Dataset):
+        return _own(run, tasks, task, data)
+    from_script = [place for place in range(_num_tasks(run)) if _names(run, place) is None]
+    chosen = _chosen(run, tasks, from_script, "its data set")
+    dataset = data if isinstance(data, Dataset) else _load(run, data)
+    parts = run.experiment.build(dataset, run.net)
+    numbers = run.experiment.first_task + chosen
+    described = parts.benchmark.tasks(dataset, run.experiment.seed, numbers.tolist())
+    if run.experiment.shares_batches:
+        if task == "inferred":
+            raise UserError("tasks of SplitImageNet are always given; give task='given'")
+        return _result(run, chosen, task, Evaluation(_from_disk(run, chosen, parts.benchmark, dataset, described)))
+    if isinstance(run.method, HopSupSup):
+        return _recovered(run, chosen, task, parts.benchmark, parts.protocol, dataset.test, described)
+    return _measured(run, chosen, task, parts.benchmark, parts.protocol, dataset.test, described)
+
+
+def _own(run: Run, tasks: Sequence[int] | None, task: str, pairs: Own) -> RunEvaluation:
+    """Evaluates tasks that `Run.learn` learned."""
+    own = [place for place in range(run.num_tasks) if _names(run, place) is not None]
+    chosen = _chosen(run, tasks, own, "images and labels")
+    if len(pairs) != len(chosen):
+        raise UserError(f"there are data of {len(pairs)} tasks for {len(chosen)}; give images and labels of each")
+    if isinstance(run.method, HopSupSup):
+        raise UserError("HopSupSup recovers masks for whole benchmarks only")
+    splits = [
+        labelled(run.inputs, pair, _names(run, place) or []) for place, pair in zip(chosen.tolist(), pairs, strict=True)
+    ]
+    images, labels = (np.concatenate(leaves) for leaves in zip(*splits, strict=True))
+    sizes = np.array([len(split.labels) for split in splits], np.int32)
+    described = Part(np.cumsum(sizes, dtype=np.int32) - sizes, sizes)
+    benchmark = OwnTasks(0, int(sizes.max()), run.inputs.num_classes, *run.inputs[:3])
+    experiment = run.experiment
+    sizes_of = experiment.test_batch_size, experiment.images_per_pick, min(experiment.images_per_task, int(sizes.max()))
+    protocol = Protocol(experiment.make_inference(run.inputs.num_classes), *sizes_of)
+    return _measured(run, chosen, task, benchmark, protocol, Split(images, labels), described)
+
+
+def _measured(
+    run: Run, chosen: np.ndarray, task: str, benchmark: Benchmark, protocol: Protocol, test: Split, described: Any
+) -> RunEvaluation:
+    """Evaluates tasks of which the samples lie in memory."""
+    entries = usual_masks([result.slots for result in run.record.stream])[chosen] if run.record.stream else chosen
+    infer = None if task == "given" else run.inference()
+    what = run.net, run.method, benchmark, dataclasses.replace(protocol, infer=infer), run.experiment.seed
+    kept = run.weights, run.stats, run.store, run.num_tasks
+    return _result(run, chosen, task, evaluation.evaluate(*what, *kept, test, described, entries, chosen))
+
+
+def _recovered(
+    run: Run, chosen: np.ndarray, task: str, benchmark: Benchmark, protocol: Protocol, test: Split, described: Any
+) -> RunEvaluation:
+    """Evaluates tasks whose masks are recovered from a memory; with the task given, with the masks noted to measure."""
+    assert isinstance(run.method, HopSupSup)
+    if chosen.tolist() != [*range(run.num_tasks)]:
+        raise UserError("HopSupSup is evaluated over all tasks, in order; leave tasks out")
+    like = run.method.init_task(jax.random.key(0), run.weights)
+    truth = masks_from_hex([result.mask or "" for result in run.record.tasks], like)
+    seed_and_weights = run.experiment.seed, run.weights
+    what = run.net, run.method, benchmark, protocol, *seed_and_weights, run.store, truth
+    measured, _ = evaluate_recovery(*what, test, described)
+    return _result(run, chosen, task, measured)
+
+
+def _from_disk(run: Run, chosen: np.ndarray, benchmark: Benchmark, dataset: Dataset, described: Any) -> np.ndarray:
+    """The accuracies of tasks whose images are decoded task by task; those that cannot be read count for nothing."""
+    measure, accuracies = shared.measure(run.net, benchmark), []
+    for row, place in enumerate(chosen.tolist()):
+        one = jax.tree.map(lambda leaf, row=row: leaf[row], described)
+        test, share, _ = shared.test_of(run.experiment, benchmark, dataset, one)
+        accuracies.append(measure(share, run.weights_for(place), run.stats_for(place), test, own_rows(one)))
+    return np.array(accuracies)
+
+
+def _result(run: Run, chosen: np.ndarray, task: str, measured: Evaluation) -> RunEvaluation:
+    inferred = task == "inferred"
+    accuracy = np.asarray(measured.inferred if inferred else measured.given, np.float64)
+    rows = matrices(run.record).get(task, {})
+    count = _num_tasks(run)
+    matrix = np.full((len(rows) + 1, count), np.nan)
+    for row, accuracies in zip(matrix, rows.values(), strict=False):
+        row[: len(accuracies)] = accuracies
+    matrix[-1, chosen] = accuracy
+    if not inferred:
+        return RunEvaluation(chosen, accuracy, None, None, None, matrix)
+    more = measured.inferred_per_image, measured.picked, measured.confusion
+    return RunEvaluation(chosen, accuracy, *more, matrix)
+
+
+def _load(run: Run, folder: str | Path | None) -> Dataset:
+    """The run's data set."""
+    if folder is None and run.experiment.dataset != "digits":
+        options = results.read_settings(run.folder).get("options") if run.folder else None
+        folder = (options or {}).get("data")
+        if folder is None:
+            raise UserError(f"say where {run.experiment.dataset} is: data=FOLDER, or --data FOLDER")
+    return data.load(run.experiment.dataset, folder or ".", run.inputs.image_shape[0])
+
+
+def _num_tasks(run: Run) -> int:
+    """Tasks that came; where they were discovered there may be fewer masks."""
+    return len(run.record.stream) or run.num_tasks
+
+
+def _names(run: Run, place: int) -> list[Any] | None:
+    """What the classes of a task are called, where it is one's own."""
+    return None if run.record.stream else run.record.tasks[place].labels
+
+
+def _chosen(run: Run, tasks: Sequence[int] | None, possible: list[int], data: str) -> np.ndarray:
+    """The numbers of the tasks to evaluate."""
+    chosen = possible if tasks is None else list(tasks)
+    for number in chosen:
+        if number not in possible:
+            have = f"0 to {_num_tasks(run) - 1}" if len(possible) == _num_tasks(run) else str(possible)
+            raise UserError(f"task {number} cannot be evaluated with {data}; it is for {have}")
+    if not chosen:
+        others = "data=[(images, labels), ...]" if data == "its data set" else "the folder of its data set"
+        raise UserError(f"this run has no tasks to evaluate with {data}; give {others}")
+    return np.array(chosen, np.int64)
+
+
+def _rounded(values: np.ndarray) -> list[str]:
+    return [f"{value:.4f}" for value in values]

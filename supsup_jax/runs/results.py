@@ -1,0 +1,334 @@
+"""What a run leaves behind for people and programs to read: tables, metrics, settings.
+
+Every file of a run's folder is written from its record, whole, at the start and with each evaluation, so that an
+interrupted and resumed run leaves the same files. In between, tasks are appended to `metrics.jsonl`; and always, under
+a lock, to `results.csv`, which many runs share.
+"""
+
+import csv
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, TextIO
+
+import jax
+import numpy as np
+import yaml
+from filelock import FileLock
+
+from supsup_jax.errors import UserError
+from supsup_jax.runs import formats
+from supsup_jax.runs.records import EvaluationResult, Record, TaskResult, matrices, metrics_of
+from supsup_jax.runs.storage import total
+from supsup_jax.system import atomic, backend
+from supsup_jax.system.yaml import read_yaml
+
+RESULTS_HEADER = ["Date Finished", "Name", "Current Val", "Best Val", "Save Directory"]
+ADAPT_HEADER = ["Date Finished", "Name", "Task", "Num Tasks Learned", "Current Val", "Adapt Val"]
+
+_METRICS = "metrics.jsonl"
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Makes the folder of a new run: `name`, and `name~try=1` and so on where it exists already."""
+    parent.mkdir(parents=True, exist_ok=True)
+    attempt = 0
+    while True:
+        folder = parent / (name if attempt == 0 else f"{name}~try={attempt}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            attempt += 1
+        else:
+            return folder
+
+
+def existing_folders(parent: Path, name: str) -> list[Path]:
+    """The folders of runs of a name, the newest first."""
+    tries = {0: parent / name}
+    for folder in parent.glob(f"{name}~try=*"):
+        attempt = folder.name.removeprefix(f"{name}~try=")
+        if attempt.isdecimal():
+            tries[int(attempt)] = folder
+    return [tries[attempt] for attempt in sorted(tries, reverse=True) if tries[attempt].is_dir()]
+
+
+def write_settings(folder: Path, settings: dict[str, Any], command: Sequence[str] | None = None) -> None:
+    """Writes `settings.yaml`: what the run computes, how it was called, and on what it runs.
+
+    Args:
+        folder: the run's folder.
+        settings: what it computes.
+        command: how it was called; by default as this process was.
+    """
+    environment = {
+        "python": platform.python_version(),
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("supsup_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+        },
+        "cores": backend.cores(),
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "platform": platform.platform(),
+        "git_commit": _git_commit(),
+        "command": list(command or sys.argv),
+    }
+    atomic.write(folder / "settings.yaml", yaml.safe_dump(settings | environment, sort_keys=False))
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Reads `settings.yaml`; empty if there is none.
+
+    Raises:
+        UserError: if it does not hold what `write_settings` writes.
+    """
+    path = folder / "settings.yaml"
+    if not path.is_file():
+        return {}
+    try:
+        settings: Any = read_yaml(path)
+    except ValueError:
+        settings = None
+    if not _are_settings(settings):
+        raise UserError(f"{path} does not hold the settings of a run; restore it, or start without --resume")
+    return settings | {"experiment": formats.upgraded(settings["experiment"])}
+
+
+def _are_settings(plain: Any) -> bool:
+    """Whether what a file holds has the form of settings; whether an experiment has such ones is its own matter."""
+    if not isinstance(plain, dict) or not isinstance(plain.get("experiment"), dict):
+        return False
+    options, versions, command = (plain.get(name) for name in ("options", "versions", "command"))
+    match options:
+        case None | {"data": str(), "tasks_at_once": int() | None}:
+            return isinstance(versions, dict | None) and isinstance(command, list | None)
+    return False
+
+
+def add_unreadable(folder: Path, names: Iterable[str]) -> Path:
+    """Adds images to `unreadable.txt`, which names each one once, and gives the file's path."""
+    path = folder / "unreadable.txt"
+    known = path.read_text().splitlines() if path.exists() else []
+    atomic.write(path, "".join(f"{name}\n" for name in dict.fromkeys([*known, *names])))
+    return path
+
+
+def is_finished(folder: Path, evaluations: Iterable[int]) -> bool:
+    """Whether a run was evaluated after each of these numbers of tasks, as its `metrics.jsonl` says."""
+    try:
+        lines = [json.loads(line) for line in (folder / _METRICS).read_text().splitlines()]
+        return set(evaluations) <= {line["num_tasks"] for line in lines if line["kind"] == "evaluation"}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+
+
+def _git_commit() -> str | None:
+    """The commit of the code that runs, with a mark if it was changed since; nothing outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + (" and uncommitted changes" if changes.stdout.strip() else "")
+
+
+def append_results(
+    path: Path, save_directory: Path, name: str, tasks: Iterable[TaskResult], are_new: bool = False
+) -> None:
+    """Appends one row a task to `results.csv`; rows that are there already are left as they are.
+
+    Any number of processes may do so at once: a lock lets one write at a time, and rows are written whole.
+
+    Args:
+        path: the file.
+        save_directory: the run's folder.
+        name: the run's name.
+        tasks: a row each.
+        are_new: whether none of the rows can be there. The file is not read then.
+    """
+    save_directory = save_directory.resolve()
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        known: set[tuple[str, ...]] = set()
+        text = ""
+        if path.is_file() and path.stat().st_size:
+            if not are_new:
+                with path.open(newline="", errors="surrogateescape") as file:
+                    known = _rows(file)
+            with path.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                text = "" if file.read() == b"\n" else "\n"  # a row that another program left unfinished
+        else:
+            text = csv_text([RESULTS_HEADER])
+        rows = [
+            [
+                task.finished,
+                f"{name}~task={task.task}",
+                f"{task.accuracy:.4f}",
+                f"{task.best:.4f}",
+                str(save_directory),
+            ]
+            for task in tasks
+        ]
+        atomic.append(path, text + csv_text([row for row in rows if tuple(row) not in known]))
+
+
+def _rows(file: TextIO) -> set[tuple[str, ...]]:
+    """The rows of a table that other programs may have written to as well.
+
+    Raises:
+        UserError: if it is none.
+    """
+    try:
+        return {tuple(row) for row in csv.reader(file)}
+    except csv.Error as error:
+        raise UserError(f"{file.name} is no table ({error}); move it elsewhere") from None
+
+
+def write_files(folder: Path, name: str, record: Record) -> None:
+    """Writes the tables and metrics of a run from its record.
+
+    `accuracy_matrix.csv`, `metrics.csv`, `storage.csv` and `metrics.jsonl`; `adapt_results.csv` and `confusion.csv`
+    where tasks were inferred, `recovery.csv` where masks were recovered, `stream.csv` where nobody told the tasks.
+    """
+    inferred = [result for result in record.evaluations if result.inferred is not None]
+    if inferred:
+        adapt = [
+            [result.finished, name, task, result.num_tasks, f"{given:.4f}", f"{accuracy:.4f}"]
+            for result in inferred
+            for task, (given, accuracy) in enumerate(zip(result.given, result.inferred or [], strict=True))
+        ]
+        atomic.write(folder / "adapt_results.csv", csv_text([ADAPT_HEADER, *adapt]))
+        confusion = [[result.num_tasks, *cell] for result in inferred for cell in result.confusion or []]
+        header = ["Num Tasks Learned", "Task", "Inferred Task", "Batches"]
+        atomic.write(folder / "confusion.csv", csv_text([header, *confusion]))
+
+    by_identity = matrices(record)
+    most = max((count for rows in by_identity.values() for count in rows), default=0)
+    matrix = [
+        [count, kind, *(f"{accuracy:.4f}" for accuracy in accuracies)]
+        for kind, rows in by_identity.items()
+        for count, accuracies in rows.items()
+    ]
+    header = ["Num Tasks Learned", "Task Identity", *(f"Task {task}" for task in range(most))]
+    atomic.write(folder / "accuracy_matrix.csv", csv_text([header, *matrix]))
+    summary = [
+        [count, kind, *("" if value is None else _signed(value) for value in metrics_of(record, count)[kind])]
+        for kind, rows in by_identity.items()
+        for count in rows
+    ]
+    header = ["Num Tasks Learned", "Task Identity", "Average Accuracy", "Forgetting", "Backward Transfer"]
+    atomic.write(folder / "metrics.csv", csv_text([header, *summary]))
+
+    header = ["Num Tasks Learned", "What", "Bytes"]
+    account = [[result.num_tasks, what, size] for result in record.evaluations for what, size in result.storage.items()]
+    atomic.write(folder / "storage.csv", csv_text([header, *account]))
+
+    recovery = [
+        [result.num_tasks, task, step, *("" if value is None else f"{value:g}" for value in values)]
+        for result in record.evaluations
+        for task, path in enumerate(result.recovery or [])
+        for step, values in enumerate(zip_longest(*path.values()))
+    ]
+    if recovery:
+        header = ["Num Tasks Learned", "Task", "Step", "Hamming Distance", "Energy", "Entropy"]
+        atomic.write(folder / "recovery.csv", csv_text([header, *recovery]))
+
+    if record.stream:
+        header = ["Task", "First Batch", "Batches", "Mask"]
+        starts = [np.cumsum([0, *(batches for _, batches in result.slots)]) for result in record.stream]
+        stream = [
+            [result.task, int(first), batches, slot]
+            for result, of_task in zip(record.stream, starts, strict=True)
+            for (slot, batches), first in zip(result.slots, of_task, strict=False)
+        ]
+        atomic.write(folder / "stream.csv", csv_text([header, *stream]))
+
+    lines = [{"kind": "evaluation", **_means(result)} for result in record.evaluations]
+    evaluations = "".join(json.dumps(line) + "\n" for line in lines)
+    atomic.write(folder / _METRICS, _task_lines(record.tasks) + evaluations)
+
+
+def append_tasks(folder: Path, tasks: Iterable[TaskResult]) -> None:
+    """Adds tasks to `metrics.jsonl`, at its end: when it is next written whole, evaluations come after them."""
+    atomic.append(folder / _METRICS, _task_lines(tasks))
+
+
+def _task_lines(tasks: Iterable[TaskResult]) -> str:
+    return "".join(json.dumps({"kind": "task", **_without(task, "mask", "labels")}) + "\n" for task in tasks)
+
+
+def _means(result: EvaluationResult) -> dict[str, Any]:
+    """An evaluation with the mean over tasks in place of the tasks' own figures; without what was not measured."""
+    plain = _without(result, "confusion", "recovery", "discovery", "storage") | (result.discovery or {})
+    plain["kept_bytes"] = total(result.storage)
+    return {name: float(np.mean(value)) if isinstance(value, list) else value for name, value in plain.items()}
+
+
+def _signed(fraction: float) -> str:
+    """Four places, and no sign before a zero."""
+    return f"{fraction:.4f}".replace("-0.0000", "0.0000")
+
+
+def _without(result: TaskResult | EvaluationResult, *names: str) -> dict[str, Any]:
+    """As plain data, without these fields and those that were not measured."""
+    return {name: value for name, value in vars(result).items() if name not in names and value is not None}
+
+
+class EventWriter:
+    """TensorBoard events of a run, written as tasks and evaluations come in; a context manager.
+
+    Args:
+        folder: the run's folder; events of an earlier attempt at the same run are replaced.
+    """
+
+    def __init__(self, folder: Path):
+        from tensorboardX.event_file_writer import EventsWriter
+
+        for old in folder.glob("events.out.tfevents.*"):
+            old.unlink()
+        # Not its SummaryWriter: that has a thread, which a full disk ends, and then waits for it for ever.
+        self._writer = EventsWriter(str(folder / "events"))
+        self._written = (0, 0)
+
+    def __enter__(self) -> "EventWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, record: Record) -> None:
+        """Writes what the record has gained since the last call."""
+        tasks, evaluations = self._written
+        for task in record.tasks[tasks:]:
+            for tag in ("loss", "accuracy", "seconds"):
+                if (value := getattr(task, tag)) is not None:
+                    self._add(f"task/{tag}", value, task.task)
+        for result in record.evaluations[evaluations:]:
+            means = _means(result)
+            for tag in ("given", "inferred", "inferred_per_image", "picked", "picked_per_image"):
+                if tag in means:
+                    self._add(f"tasks_learned/{tag}", means[tag], result.num_tasks)
+        self._writer.flush()
+        self._written = len(record.tasks), len(record.evaluations)
+
+    def _add(self, tag: str, value: float, step: int) -> None:
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboardX.summary import scalar
+
+        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(tag, value)))
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,348 @@
+"""Scenario GG where a task takes all devices: they share its batches, and its images are loaded with it.
+
+A task is learned in pieces of some seconds. Between them it can be interrupted: it is then saved unfinished, and gone
+on with on any number of devices and hosts.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from supsup_jax import evaluation
+from supsup_jax.data import Benchmark, Dataset, Images, Split
+from supsup_jax.data.tasks import Rows
+from supsup_jax.experiment import Experiment, Parts
+from supsup_jax.methods import Legacy, Method
+from supsup_jax.networks import Network, Stats, Weights
+from supsup_jax.runs import results
+from supsup_jax.runs.checkpoints import Unfinished
+from supsup_jax.scenarios.feeding import (
+    Feed,
+    Piece,
+    Resident,
+    Share,
+    Streamed,
+    batches_of,
+    fits,
+    load,
+    own_rows,
+    unreadable_rows,
+)
+from supsup_jax.scenarios.given import GivenTasks
+from supsup_jax.scenarios.programs import divergence
+from supsup_jax.system import devices, hosts, interruption
+from supsup_jax.training import (
+    Learned,
+    Learner,
+    Progress,
+    Start,
+    all_finite,
+    augmentation_keys,
+    drawn_batches,
+    keys_of,
+    task_key,
+)
+
+# A piece of training takes about as many seconds, so that an interruption is heard soon.
+_PIECE = 5.0
+
+# An unfinished task is saved after so many seconds at the latest.
+_SAVE_AFTER = 600.0
+
+
+@dataclass
+class _Task:
+    """A task that is being learned.
+
+    Attributes:
+        done: updates made.
+        progress: what they have changed.
+        losses: the mean of each epoch so far.
+        accuracies: after each epoch so far.
+        epoch: the losses of this epoch's updates so far.
+        seconds: how long it took before this process went on with it.
+    """
+
+    done: int
+    progress: Progress
+    losses: list[float]
+    accuracies: list[float]
+    epoch: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class ShardedTasks(GivenTasks):
+    """Learns tasks one after another, each on all devices of all hosts."""
+
+    @property
+    def _measure(self) -> Callable[[Share, Weights, Stats, Split, Rows], float]:
+        """Gives a task's accuracy."""
+        return measure(self.parts.net, self.parts.benchmark)
+
+    def _resident(self) -> tuple[Any, Any]:
+        return None, None  # a task's images are loaded with it
+
+    def _tasks_that_fit(self) -> int:
+        return 1
+
+    def _learn_chunk(self) -> None:
+        method, place = self.parts.method, self._num_learned
+        number = self.experiment.first_task + place
+        programs = _programs(self.parts, method.trains_weights(number))
+        init_key, order_key = keys_of(task_key(self.experiment.seed, number))
+        weights, stats, _, _ = self.on_devices
+        start, progress = programs.begin(weights, stats, init_key, self._started_from())
+        task = self._resume(number, progress)
+        started = time.perf_counter() - task.seconds
+        self._train(number, place, programs, start, order_key, task, started)
+        came = programs.finish(start, task.progress, self._started_from())
+        learned = Learned(
+            *came,
+            loss=np.array(task.losses),
+            accuracy=np.array(task.accuracies),
+            diverged=np.array(self.parts.steps),
+        )
+        self._start_from(learned.weights)
+        state = self._left(method.trains_weights(number), learned.legacy) if method.in_turn(number) else {}
+        stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], learned._replace(weights=None, legacy=None))
+        self._save_learned(stacked, state, time.perf_counter() - started)
+        self.checkpoints.forget_unfinished()
+
+    def _resume(self, number: int, progress: Progress) -> _Task:
+        """The task as it was saved unfinished, or from its beginning."""
+        saved = self.checkpoints.restore_unfinished(number, jax.eval_shape(lambda tree: tree, progress))
+        if saved is None:
+            return _Task(0, progress, [], [])
+        if saved.run is not None:  # older ones do not say it
+            self._check(saved.run)
+        self.report(f"going on with task {number} after {saved.done:,} updates")
+        return _Task(saved.done, devices.replicate(saved.arrays), **saved.measured)
+
+    def _train(
+        self, number: int, place: int, programs: "_Programs", start: Start, order_key: Any, task: _Task, started: float
+    ) -> None:
+        """Makes the updates that the task lacks.
+
+        Raises:
+            KeyboardInterrupt: if it was interrupted; it is saved by then.
+            UserError: if it diverges.
+        """
+        parts, batch_size = self.parts, self.experiment.batch_size
+        description = jax.tree.map(lambda leaf: leaf[place], self.tasks)
+        own = own_rows(description)
+        test, test_share = self._test_of(number, description)
+        per_epoch = -(-parts.benchmark.train_size // batch_size)
+        batches = np.asarray(drawn_batches(parts.benchmark, parts.steps, batch_size)(order_key, description))
+        feed = self._feed(number, description, batches, task.done, per_epoch)
+        at_once, saved_at = 1, time.perf_counter()
+        while task.done < parts.steps:
+            epoch_end = min(task.done - task.done % per_epoch + per_epoch, parts.steps)
+            piece_started = time.perf_counter()
+            piece = feed.piece(task.done, min(task.done + at_once, epoch_end))
+            task.progress, losses = programs.advance(start, task.progress, piece, own, order_key)
+            task.epoch += np.asarray(losses)[piece.start : piece.stop].tolist()
+            seconds = time.perf_counter() - piece_started
+            made = piece.stop - piece.start
+            task.done += made
+            if task.done == epoch_end and not programs.finite(task.progress):
+                task.epoch[-1] = math.nan
+            if not math.isfinite(sum(task.epoch)):
+                break
+            if task.done == epoch_end:
+                task.losses.append(fmean(task.epoch))
+                effective = programs.effective(start, task.progress)
+                task.accuracies.append(self._measure(test_share, effective, task.progress.stats, test, own))
+                task.epoch = []
+            of_steps = f"task {number}: {task.done:,} of {parts.steps:,} updates"
+            accuracy = f", accuracy {100 * task.accuracies[-1]:.2f} %" if task.accuracies else ""
+            self.report(of_steps + accuracy, made / seconds)
+            late = time.perf_counter() - saved_at > _SAVE_AFTER
+            next_ones = max(1, int(_PIECE * made / seconds)), late
+            at_once, late = hosts.told_by_first(lambda now=next_ones: now)
+            asked = hosts.any_of(interruption.asked())
+            if task.done < parts.steps and (asked or late):
+                self._save_unfinished(number, task, time.perf_counter() - started)
+                saved_at = time.perf_counter()
+            if asked:
+                break
+        feed.close()
+        self._name_unreadable(number, self.dataset.train, feed.unreadable())
+        if not math.isfinite(sum(task.epoch)):
+            self.checkpoints.forget_unfinished()
+            first = next(step for step, loss in enumerate(task.epoch) if not math.isfinite(loss))
+            raise divergence(parts, number, task.done - len(task.epoch) + first, task.epoch[first])
+        if task.done < parts.steps:
+            raise interruption.kind()
+
+    def _save_unfinished(self, number: int, task: _Task, seconds: float) -> None:
+        measured = {"losses": task.losses, "accuracies": task.accuracies, "epoch": task.epoch, "seconds": seconds}
+        self.checkpoints.save_unfinished(Unfinished(number, task.done, jax.device_get(task.progress), measured))
+
+    def _feed(
+        self, number: int, task: Rows, batches: Int[np.ndarray, "steps batch"], done: int, per_epoch: int
+    ) -> Feed:
+        """What gives the task's batches."""
+        rows, places = np.asarray(task.train)[: int(task.train_size)], self.parts.benchmark.train_size
+        cache_size = self.experiment.shorter_side
+        if fits(places, cache_size):
+            split = load(self.dataset.train, rows, places, cache_size, self._decoding(number))
+            return Resident(split, rows, batches, per_epoch)
+        self.report(f"task {number} does not fit on a device: its images are decoded anew for each batch")
+        return Streamed(self.dataset.train, rows, batches[done:], cache_size)
+
+    def _test_of(self, number: int, task: Rows) -> tuple[Split, Share]:
+        """The test samples of a task on all devices, and how these share them."""
+        split, share, unreadable = test_of(
+            self.experiment, self.parts.benchmark, self.dataset, task, self._decoding(number)
+        )
+        self._name_unreadable(number, self.dataset.test, unreadable)
+        return split, share
+
+    def _decoding(self, number: int) -> Callable[[int, int], None]:
+        """Reports how many images are decoded, now and then."""
+        reported = time.perf_counter()
+
+        def progress(done: int, of: int) -> None:
+            nonlocal reported
+            if done == of or time.perf_counter() - reported > 1:
+                self.report(f"decoding images of task {number}: {done:,} of {of:,}")
+                reported = time.perf_counter()
+
+        return progress
+
+    def _name_unreadable(self, number: int, split: Split, rows: set[int]) -> None:
+        """Says which images of a task could not be read."""
+        assert isinstance(split.images, Images)
+        if rows and hosts.is_first():
+            path = results.add_unreadable(self.folder, [split.images.name(row) for row in sorted(rows)])
+            self.report(f"{len(rows)} images of task {number} cannot be read, and count for nothing: see {path}")
+
+    def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
+        weights, _, _, _ = self.on_devices
+        store, stats = self._kept()
+        accuracies = []
+        for place in range(num_tasks):
+            self._stop_if_asked()
+            task = jax.tree.map(lambda leaf, place=place: leaf[place], self.tasks)
+            test, share = self._test_of(self.experiment.first_task + place, task)
+            effective = _combine(self.parts.method)(weights, store, place)
+            own_stats = jax.tree.map(lambda leaf, place=place: leaf[place], stats)
+            accuracies.append(self._measure(share, effective, own_stats, test, own_rows(task)))
+        return evaluation.Evaluation(np.array(accuracies)), {}
+
+
+def test_of(
+    experiment: Experiment,
+    benchmark: Benchmark,
+    dataset: Dataset,
+    task: Rows,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> tuple[Split, Share, set[int]]:
+    """The test samples of a task on all devices, how these share them, and the rows that cannot be read.
+
+    Args:
+        experiment: says how they are decoded, and how many go through the network together.
+        benchmark: what tasks are.
+        dataset: has the images on disk.
+        task: describes the task.
+        progress: called with how many of how many are decoded.
+    """
+    rows, places = np.asarray(task.test)[: int(task.test_size)], benchmark.test_size
+    split = load(dataset.test, rows, places, experiment.shorter_side, progress)
+    share = batches_of(places, experiment.test_batch_size, len(rows))
+    return devices.replicate(split), share, unreadable_rows(split, rows)
+
+
+class _Programs(NamedTuple):
+    """The compiled functions of learning tasks.
+
+    Attributes:
+        begin: what a task starts from.
+        advance: some updates, and the losses of the share's batches among them.
+        finite: whether all that is learned is finite.
+        effective: the weights that a task runs with while it is learned.
+        finish: what came of a task, as `Learner.finish` gives it.
+    """
+
+    begin: Callable[..., tuple[Start, Progress]]
+    advance: Callable[[Start, Progress, Piece, Rows, Any], tuple[Progress, Any]]
+    finite: Callable[[Progress], Any]
+    effective: Callable[[Start, Progress], Weights]
+    finish: Callable[..., tuple[Any, ...]]
+
+
+@cache
+def _programs(parts: Parts, trains_weights: bool) -> _Programs:
+    """The functions for tasks with which the shared weights are trained, or not; the same ones for the same parts."""
+    net, method, benchmark = parts.net, parts.method, parts.benchmark
+    optimizer = parts.weights_optimizer if trains_weights else parts.optimizer
+    learner = Learner(net, method, optimizer, trains_weights, devices.average)
+
+    @jax.jit
+    def begin(weights: Weights, stats: Stats, key: Any, legacy: Legacy) -> tuple[Start, Progress]:
+        start = learner.start(weights, key, legacy)
+        return start, learner.begin(start, stats)
+
+    def updates(share: Share, common: Any) -> tuple[Progress, jax.Array]:
+        start, progress, common_split, task, order_key, first, begins, ends = common
+        split: Any = common_split if share.split is None else share.split
+
+        def step(index: jax.Array, carry: tuple[Progress, jax.Array]) -> tuple[Progress, jax.Array]:
+            progress, losses = carry
+            rows = share.rows[index]
+            keys = augmentation_keys(order_key, first + index, share.places)
+            images, labels = benchmark.samples(split, task, rows, True, keys)
+            counts = share.counts[index] * split.images.readable[rows]
+            progress, loss = learner.update(start, progress, images, labels, counts)
+            return progress, losses.at[index].set(loss)
+
+        return jax.lax.fori_loop(begins, ends, step, (progress, jnp.zeros(len(share.rows))))
+
+    on_devices = devices.data_parallel(updates)
+
+    def advance(start: Start, progress: Progress, piece: Piece, task: Rows, order_key: Any) -> Any:
+        where = np.int32(piece.first), np.int32(piece.start), np.int32(piece.stop)
+        return on_devices(piece.share, (start, progress, piece.split, task, order_key, *where))
+
+    finite = jax.jit(lambda progress: all_finite((progress.learned, progress.stats)))
+    return _Programs(begin, advance, finite, jax.jit(learner.effective), jax.jit(learner.finish))
+
+
+@cache
+def measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, Stats, Split, Rows], float]:
+    """The function that gives a task's accuracy; the same one for the same network and benchmark."""
+
+    def hits(share: Share, common: Any) -> jax.Array:
+        effective, stats, split, task = common
+
+        def batch(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
+            rows, counts = numbered
+            images, labels = benchmark.samples(split, task, rows, train=False)
+            logits, _ = net.apply(effective, stats, images, train=False)
+            counts = counts * split.images.readable[rows]
+            return jnp.stack([((logits.argmax(-1) == labels) * counts).sum(), counts.sum()])
+
+        return devices.average(jax.lax.map(batch, (share.rows, share.counts)).sum(0))
+
+    hits_on_devices = devices.data_parallel(hits)
+
+    def accuracy(share: Share, effective: Weights, stats: Stats, split: Split, task: Rows) -> float:
+        right, images = np.asarray(hits_on_devices(share, (effective, stats, split, task)))
+        return float(right / max(images, 1e-9))
+
+    return accuracy
+
+
+@cache
+def _combine(method: Method) -> Callable[[Weights, Any, int], Weights]:
+    """The jitted function that gives the weights that a learned task runs with."""
+    return jax.jit(lambda weights, store, place: method.combine(weights, method.unpack(store, place)))
