@@ -27,6 +27,7 @@ def ours() -> Callable[[], object]:
 
     from supsup_jax import evaluation, inference, methods, networks, training
     from supsup_jax.data import Dataset, PermutedMNIST, Split
+    from supsup_jax.model import Model
 
     split = Split(*test_data())
     dataset = Dataset(split, split, (0.1307,), (0.3081,))
@@ -36,10 +37,10 @@ def ours() -> Callable[[], object]:
     rng = np.random.default_rng(0)
     size = -(-TASKS // 8)
     bank = jax.tree.map(lambda leaf: rng.integers(0, 256, (*leaf.shape, size), dtype=np.uint8), weights)
-    protocol = evaluation.Protocol(inference.Inference(inference.one_shot), images_per_task=1)
+    protocol = evaluation.Protocol(inference.OneShot(), images_per_task=1)
     tasks = benchmark.tasks(dataset, 0, range(TASKS))
-    settings = net, methods.SupSup(), benchmark, protocol, 0, weights, stats, bank, TASKS, split, tasks
-    return lambda: evaluation.evaluate(*settings)
+    model = Model(net=net, method=methods.SupSup(), num_tasks=TASKS, weights=weights, bank=bank, stats=stats)
+    return lambda: evaluation.evaluate(model, benchmark, protocol, 0, split, tasks)
 
 
 def pytorch() -> Callable[[], object]:

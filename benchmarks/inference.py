@@ -18,7 +18,8 @@ def ours(network: str, masks: int, images: int, search: str) -> Callable[[], Cal
     def prepare() -> Callable[[], object]:
         import jax
 
-        from supsup_jax import inference, networks
+        from supsup_jax import inference, methods, networks
+        from supsup_jax.model import Model
 
         @partial(jax.jit, static_argnums=0)
         def random_bytes(shape: tuple[int, ...]) -> jax.Array:
@@ -30,8 +31,9 @@ def ours(network: str, masks: int, images: int, search: str) -> Callable[[], Cal
         weights, stats = net.init(jax.random.key(0))
         bank = jax.tree.map(lambda leaf: random_bytes((*leaf.shape, -(-masks // 8))), weights)
         batch = jax.random.normal(jax.random.key(1), (images, 28, 28, 1))
-        pick = getattr(inference, search)
-        return lambda: jax.block_until_ready(pick(net, weights, stats, bank, masks, batch))
+        how = {"one_shot": inference.OneShot(), "binary": inference.Binary()}[search]
+        model = Model(net=net, method=methods.SupSup(), num_tasks=masks, weights=weights, bank=bank, stats=stats)
+        return lambda: jax.block_until_ready(inference.infer(model, batch, how))
 
     return prepare
 

@@ -80,7 +80,8 @@ def inferring(num_tasks: int) -> Callable[[], Callable[[], object]]:
         import jax
         import jax.numpy as jnp
 
-        from supsup_jax import inference, networks
+        from supsup_jax import inference, methods, networks
+        from supsup_jax.model import Model
 
         net = networks.LeNet(features=20, input_shape=(8, 8, 1))
         weights, stats = net.init(jax.random.key(0))
@@ -88,7 +89,8 @@ def inferring(num_tasks: int) -> Callable[[], Callable[[], object]]:
         size = -(-num_tasks // 8)
         bank = jax.tree.map(lambda leaf: jnp.asarray(rng.integers(0, 256, (*leaf.shape, size), np.uint8)), weights)
         image = jnp.ones((1, 8, 8, 1))
-        return lambda: jax.block_until_ready(inference.one_shot(net, weights, stats, bank, num_tasks, image))
+        model = Model(net=net, method=methods.SupSup(), num_tasks=num_tasks, weights=weights, bank=bank, stats=stats)
+        return lambda: jax.block_until_ready(inference.infer(model, image, inference.OneShot()))
 
     return prepare
 

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import supsup_jax as ss
-from supsup_jax import inference
 from supsup_jax.paper import figures
 from supsup_jax.scenarios import Outcome
 
@@ -38,27 +37,16 @@ SHOWN = (0, 11, 24)
 
 def draw(outcome: Outcome) -> None:
     """Draws accuracy against tasks learned, and the α-derivatives of one test image of a few tasks."""
-    net, benchmark, protocol = outcome.parts.net, outcome.parts.benchmark, outcome.parts.protocol
+    benchmark, search, model = outcome.parts.benchmark, outcome.parts.protocol.infer, outcome.model
     settings = outcome.experiment.method, outcome.experiment.benchmark, outcome.experiment.scenario
-    if settings != ("SupSup", "PermutedMNIST", "GNu") or not isinstance(protocol.infer, inference.Inference):
+    if settings != ("SupSup", "PermutedMNIST", "GNu") or not isinstance(search, ss.inference.Search):
         return  # the picture is of the experiment as it stands here
-    num_tasks = len(outcome.record.tasks)
+    num_tasks = model.num_tasks
     shown = [task for task in SHOWN if task < num_tasks]
-    gradients = inference.alpha_gradient(
-        net,
-        outcome.weights,
-        {},
-        outcome.store,
-        num_tasks,
-        jnp.concatenate(
-            [
-                benchmark.samples(outcome.dataset.test, task, jnp.arange(1), train=False)[0]
-                for task in benchmark.tasks(outcome.dataset, outcome.experiment.seed, shown)
-            ]
-        ),
-        jnp.full(num_tasks, 1 / num_tasks),
-        protocol.infer.objective,
-    )
+    tasks = benchmark.tasks(outcome.dataset, outcome.experiment.seed, shown)
+    images = [benchmark.samples(outcome.dataset.test, task, jnp.arange(1), train=False)[0] for task in tasks]
+    alphas = jnp.full(num_tasks, 1 / num_tasks)
+    gradients = ss.alpha_gradient(model, jnp.concatenate(images), alphas, search.objective)
     path = outcome.folder / "quickstart.png"
     figures.draw_run(path, f"{num_tasks} tasks, one random network", outcome.record, np.asarray(gradients), shown)
     print(path)

@@ -20,6 +20,7 @@ from supsup_jax.errors import UserError
 from supsup_jax.inference import Objective
 from supsup_jax.masks import Bank
 from supsup_jax.methods import Owned, SupSup
+from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.optimizers import Optimizer, RMSprop
 from supsup_jax.training import all_finite, task_key
@@ -229,11 +230,12 @@ class Learner:
         if not found:
             return self._discover(state._replace(bank=bank), weights, stats)
         superposed = max(found, rule.fewest)
-        mean_stats = jax.tree.map(lambda leaf: leaf.mean(0), self.stats(state))
-        chosen = np.arange(8 * masks.bytes_per_weight(bank)) < superposed
-        gradient = inference.gradient_among(
-            self.net, weights, mean_stats, bank, chosen, images, rule.objective, images_per_pick=len(images)
-        )
+        # The mean alone, under an axis of one task: a number of slots that grows would be compiled again and again.
+        mean_stats = jax.tree.map(lambda leaf: leaf.mean(0)[None], self.stats(state))
+        places = 8 * masks.bytes_per_weight(bank)
+        model = Model(net=self.net, method=self.method, num_tasks=places, weights=weights, bank=bank, stats=mean_stats)
+        chosen = np.arange(places) < superposed
+        gradient = inference.gradient_among(model, chosen, images, rule.objective, images_per_pick=len(images))
         gradient = np.asarray(gradient)[0, :superposed]  # on the host: a slice of each length would be compiled
         share = 1 / np.exp(gradient.min() - gradient).sum()  # the largest of the softmax of -gradient
         state = state._replace(bank=bank)

@@ -6,6 +6,7 @@ wrong task cannot give a right answer, so a wrong pick counts its whole batch as
 an answer is right if its label is.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -18,9 +19,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from supsup_jax import inference
 from supsup_jax.data import Benchmark, Split, Tasks
-from supsup_jax.inference import Inference
+from supsup_jax.inference import Search
 from supsup_jax.inference.recovery import Recovery
-from supsup_jax.methods import Method, Store
+from supsup_jax.methods import Method
+from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights, has_convolutions
 from supsup_jax.system import devices
 from supsup_jax.training import shuffle
@@ -36,6 +38,7 @@ def correct(
     effective: Weights,
     stats: Stats,
     task: Tasks,
+    *,
     images_at_once: int | None = None,
 ) -> Bool[Array, " samples"]:
     """Which samples of a task the network classifies right, with the task given; none beyond the task's size.
@@ -70,10 +73,11 @@ def accuracy(
     effective: Weights,
     stats: Stats,
     task: Tasks,
+    *,
     images_at_once: int | None = None,
 ) -> Float[Array, ""]:
     """The fraction of a task's samples that the network classifies right. Arguments are those of `correct`."""
-    is_right = correct(net, benchmark, split, effective, stats, task, images_at_once)
+    is_right = correct(net, benchmark, split, effective, stats, task, images_at_once=images_at_once)
     return is_right.sum() / benchmark.size(task, train=False)
 
 
@@ -90,7 +94,7 @@ class Protocol:
         shared_labels: whether an answer counts as right when its label is, whichever task was inferred (GNs, NNs).
     """
 
-    infer: Inference | Recovery | None
+    infer: Search | Recovery | None
     batch_size: int = 128
     images_per_pick: int = 1
     images_per_task: int = 64
@@ -144,50 +148,43 @@ class _Measured(NamedTuple):
 
 
 def evaluate(
-    net: Network,
-    method: Method,
+    model: Model,
     benchmark: Benchmark,
     protocol: Protocol,
     seed: int,
-    weights: Weights,
-    stats: Stats,
-    store: Store,
-    num_tasks: int,
     test: Split,
     tasks: Tasks,
+    *,
     entries: Int[np.ndarray, " tasks"] | None = None,
     numbers: Int[np.ndarray, " tasks"] | None = None,
 ) -> Evaluation:
     """Evaluates tasks, with as many to infer from as are stored; compiled once for each number of tasks.
 
     Args:
-        net: the network.
-        method: how what is kept of a task becomes effective weights.
+        model: the tasks among which to infer.
         benchmark: shows samples as the task shows them.
         protocol: how the task is inferred.
         seed: of the fixed order in which each task's test images come.
-        weights: the shared weights.
-        stats: statistics of every task, stacked along a leading axis.
-        store: what is kept of every task.
-        num_tasks: how many entries of the store and the statistics to infer from, from the first.
         test: the test samples of the data set.
         tasks: describes the tasks, stacked along a leading axis.
-        entries: for each task its entry in the store, -1 for a task that has none and of which nothing is right; by
+        entries: for each task its number in the model, -1 for a task that has none and of which nothing is right; by
             default the first task has the first entry, and so on.
         numbers: of the tasks, from which with the seed their order follows; by default 0, 1, ...
     """
+    num_tasks = model.num_tasks
     if entries is None:
         entries = np.arange(num_tasks)
     stats, tasks = (
-        jax.tree.map(lambda leaf, n=n: leaf[:n], tree) for tree, n in ((stats, num_tasks), (tasks, len(entries)))
+        jax.tree.map(lambda leaf, n=n: leaf[:n], tree) for tree, n in ((model.stats, num_tasks), (tasks, len(entries)))
     )
     orders = jax.vmap(lambda task: order_key(seed, task))(np.arange(len(entries)) if numbers is None else numbers)
     picks_per_task = -(-benchmark.test_size // protocol.batch_size) + protocol.images_per_task
-    memory, convolutions = inference.memory(weights, picks_per_task), has_convolutions(weights)
-    run = _over_tasks(net, method, benchmark, protocol, num_tasks, memory, convolutions)
-    apart = _apart(protocol, method)
-    own = jax.tree.map(lambda leaf: np.asarray(leaf)[entries], store) if apart else {}
-    shared = devices.replicate((weights, stats, {} if apart else store, test))
+    apart = _apart(protocol, model.method)
+    own = jax.tree.map(lambda leaf: np.asarray(leaf)[entries], model.bank) if apart else {}
+    model = dataclasses.replace(model, stats=stats, bank={} if apart else model.bank)
+    memory, convolutions = inference.memory(model.weights, picks_per_task), has_convolutions(model.weights)
+    run = _over_tasks(model.method, benchmark, protocol, bytes_per_task=memory, convolutions=convolutions)
+    shared = devices.replicate((model, test))
     return _summary(jax.device_get(run(shared, (entries, own, tasks, orders))), entries, num_tasks, protocol)
 
 
@@ -203,13 +200,7 @@ def _apart(protocol: Protocol, method: Method) -> bool:
 
 @cache
 def _over_tasks(
-    net: Network,
-    method: Method,
-    benchmark: Benchmark,
-    protocol: Protocol,
-    num_tasks: int,
-    bytes_per_task: int,
-    convolutions: bool,
+    method: Method, benchmark: Benchmark, protocol: Protocol, *, bytes_per_task: int, convolutions: bool
 ) -> Callable[..., Any]:
     """The jitted function that evaluates tasks; the same one for the same settings."""
     places, batch = benchmark.test_size, protocol.batch_size
@@ -217,24 +208,24 @@ def _over_tasks(
     apart = _apart(protocol, method)
 
     def one_task(shared: Any, one: Any) -> _Measured:
-        weights, stats, store, test = shared
+        model, test = shared
         entry, own, task, key = one
 
         def as_entry(entry: Array) -> tuple[Weights, Stats]:
-            kept = own if apart else method.unpack(store, entry)
-            return method.combine(weights, kept), jax.tree.map(lambda leaf: leaf[entry], stats)
+            effective = method.combine(model.weights, own) if apart else model.effective_weights(entry)
+            return effective, model.task_stats(entry)
 
         size = benchmark.size(task, train=False)
         order = shuffle(key, places, size)
-        is_right = correct(net, benchmark, test, *as_entry(jnp.maximum(entry, 0)), task)[order]
+        is_right = correct(model.net, benchmark, test, *as_entry(jnp.maximum(entry, 0)), task)[order]
         measured = _Measured(is_right & (entry >= 0), jnp.asarray(size))
         search = protocol.infer
-        if not isinstance(search, Inference):
+        if not isinstance(search, Search):
             return measured
 
         def infer(rows: Array, images_per_pick: int) -> Array:
             images, _ = benchmark.samples(test, task, rows, train=False)
-            return search(net, method, weights, stats, store, num_tasks, images, images_per_pick)
+            return search(model, images, images_per_pick)
 
         # The last batch may be shorter than a pick needs: its first images then come again.
         lengths = jnp.clip(size - starts, 1, batch)[:, None]
@@ -253,7 +244,7 @@ def _over_tasks(
         def right_as(of: tuple[Array, Array]) -> Array:
             pick, rows = of
             images, labels = benchmark.samples(test, task, rows, train=False)
-            logits, _ = net.apply(*as_entry(pick), images, train=False)
+            logits, _ = model.net.apply(*as_entry(pick), images, train=False)
             return logits.argmax(-1) == labels
 
         return measured._replace(

@@ -25,7 +25,7 @@ from supsup_jax.data import (
 from supsup_jax.discovery import Rule
 from supsup_jax.errors import UserError
 from supsup_jax.evaluation import Protocol
-from supsup_jax.inference import Inference
+from supsup_jax.inference import Binary, Exhaustive, OneShot, Search
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.optimizers import SGD, Adam, Cosine, Optimizer, RMSprop, Schedule, Warmup
 from supsup_jax.system import devices
@@ -60,12 +60,12 @@ _INITIALIZERS = {
     "glorot_uniform": networks.glorot_uniform,
     "stored": networks.signed_constant,  # of which the shapes alone are used
 }
-_SEARCHES = {"one_shot": inference.one_shot, "binary": inference.binary, "exhaustive": inference.exhaustive}
 
 
-def inference_by(search: str, objective: str, num_classes: int, log_base: int = 2) -> Inference:
-    """A search and an objective by their names, for networks whose first outputs stand for so many classes."""
-    return Inference(_SEARCHES[search], _objective(objective, num_classes), log_base)
+def search_by(search: str, objective: str, num_classes: int, log_base: int = 2) -> Search:
+    """A search and its objective by their names, for networks whose first `num_classes` outputs stand for classes."""
+    makers = {"one_shot": OneShot, "binary": partial(Binary, base=log_base), "exhaustive": Exhaustive}
+    return makers[search](_objective(objective, num_classes))
 
 
 def _objective(name: str, num_classes: int) -> inference.Objective:
@@ -451,14 +451,14 @@ class Experiment:
             settings |= {"dtype": jnp.dtype(self.dtype), "axis_name": devices.AXIS if self.sync_bn else None}
         return NETWORKS[self.network](self.features, **settings)
 
-    def make_inference(self, num_classes: int) -> Inference | Recovery | None:
+    def make_inference(self, num_classes: int) -> Search | Recovery | None:
         """How the task of an image is inferred, by networks whose first outputs stand for so many classes, if it is."""
         if self.method == "HopSupSup":
             optimizer = SGD(self.recovery_learning_rate, self.momentum, self.weight_decay)
             return Recovery(self.gamma, optimizer, self.through_memory, self.attempts)
         if self.scenario == "GG":
             return None
-        return inference_by(self.search, self.objective, num_classes, self.log_base)
+        return search_by(self.search, self.objective, num_classes, self.log_base)
 
     def make_method(self, head: str) -> methods.Method:
         """The method, for networks whose last layer has this name."""

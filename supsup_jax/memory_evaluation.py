@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool
 from supsup_jax.data import Benchmark, Split, Tasks
 from supsup_jax.evaluation import Evaluation, Protocol, order_key
 from supsup_jax.inference.recovery import Recovery
-from supsup_jax.methods import HopSupSup, Kept, Memory
-from supsup_jax.networks import Network, Weights
+from supsup_jax.methods import Kept
+from supsup_jax.model import Model
 from supsup_jax.system import devices
 from supsup_jax.training import shuffle
 
@@ -51,16 +51,7 @@ class RecoveryPath(NamedTuple):
 
 
 def evaluate_recovery(
-    net: Network,
-    method: HopSupSup,
-    benchmark: Benchmark,
-    protocol: Protocol,
-    seed: int,
-    weights: Weights,
-    memory: Memory,
-    truth: Kept,
-    test: Split,
-    tasks: Tasks,
+    model: Model, benchmark: Benchmark, protocol: Protocol, seed: int, test: Split, tasks: Tasks, *, truth: Kept
 ) -> tuple[Evaluation, list[RecoveryPath]]:
     """Recovers every task's mask from its own test images, and tests it on the same batches, as the original does.
 
@@ -68,22 +59,20 @@ def evaluate_recovery(
     first images.
 
     Args:
-        net: the network, whose batch norms use the statistics of each batch.
-        method: how a mask becomes effective weights.
+        model: its bank is the memory that holds the masks of all tasks; its network's batch norms use the statistics of
+            each batch.
         benchmark: shows samples as the task shows them.
         protocol: how masks are recovered.
         seed: of the fixed order in which each task's test images come.
-        weights: the frozen weights.
-        memory: holds the masks of all tasks.
-        truth: the masks themselves, stacked along a leading task axis, to be compared with.
         test: the test samples of the data set.
         tasks: describes the tasks, stacked along a leading axis.
+        truth: the masks themselves, stacked along a leading task axis, to be compared with.
     """
     num_tasks = len(jax.tree.leaves(truth)[0])
     tasks = jax.tree.map(lambda leaf: leaf[:num_tasks], tasks)
     orders = jax.vmap(lambda task: order_key(seed, task))(np.arange(num_tasks))
-    run = _recover_tasks(net, method, benchmark, protocol)
-    shared = devices.replicate((weights, memory, test))
+    run = _recover_tasks(benchmark, protocol)
+    shared = devices.replicate((model, test))
     measured = jax.device_get(run(shared, (truth, tasks, orders)))
 
     patterns = _joined(truth)[:, None]
@@ -132,9 +121,7 @@ def _joined(masks: Any) -> Bool[np.ndarray, "..."]:
 
 
 @cache
-def _recover_tasks(
-    net: Network, method: HopSupSup, benchmark: Benchmark, protocol: Protocol
-) -> Callable[..., _Recovered]:
+def _recover_tasks(benchmark: Benchmark, protocol: Protocol) -> Callable[..., _Recovered]:
     """The jitted function that recovers masks; the same one for the same settings."""
     places, batch = benchmark.test_size, protocol.batch_size
     starts = np.arange(0, places, batch)[:, None]
@@ -143,7 +130,7 @@ def _recover_tasks(
         raise ValueError("the protocol does not say how masks are recovered")
 
     def one_task(shared: Any, one: Any) -> _Recovered:
-        weights, memory, test = shared
+        model, test = shared
         own, task, key = one
         size = benchmark.size(task, train=False)
         order = shuffle(key, places, size)
@@ -152,12 +139,12 @@ def _recover_tasks(
         counts = (starts + np.arange(batch)) < size
 
         def accuracy_with(mask: Kept) -> Array:
-            effective = method.combine(weights, mask)
-            logits = jax.lax.map(lambda images: net.apply(effective, {}, images, train=False)[0], images)
+            effective = model.method.combine(model.weights, mask)
+            logits = jax.lax.map(lambda images: model.net.apply(effective, {}, images, train=False)[0], images)
             return ((logits.argmax(-1) == labels) & counts).sum() / size
 
         steps = -(-size // batch)
-        mask, path = recover(net, weights, memory, images, steps)
+        mask, path = recover(model.net, model.weights, model.bank, images, steps)
         return _Recovered(accuracy_with(own), accuracy_with(mask), mask, jnp.asarray(steps), path)
 
     return devices.over_tasks(one_task)

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import ConvNet
+from toys import ConvNet, model_of
 
 from supsup_jax import data, inference, masks, networks, optimizers, training
 from supsup_jax.discovery import Learner, Rule
@@ -165,7 +165,8 @@ def test_a_task_is_new_exactly_if_no_share_of_the_softmax_is_large_enough(four):
     bank = LEARNER.masks(state)
     fifth = LEARNER.method.keep(LEARNER.method.init_task(jax.random.split(training.task_key(1, 4))[0], WEIGHTS))
     five = masks.append(bank, 4, masks.pack(jax.tree.map(lambda leaf: leaf[None], fifth)), 1)
-    gradient = inference.alpha_gradient(NET, WEIGHTS, {}, five, 5, images[0], jnp.full(5, 0.2), images_per_pick=BATCH)
+    model = model_of(NET, WEIGHTS, five, 5)
+    gradient = inference.alpha_gradient(model, images[0], jnp.full(5, 0.2), images_per_pick=BATCH)
     share = float(jax.nn.softmax(-gradient[0]).max())
     for novelty, found in ((5 * share * 0.999, 4), (5 * share * 1.001, 5)):
         learner = Learner(NET, optimizer=LEARNER.optimizer, rule=Rule(novelty=novelty))

@@ -75,8 +75,8 @@ def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(tmp_path, h
             run(tmp_path / "run", experiment, spoilt, tasks_at_once=at_once)
     kept = ss.restore(tmp_path / "run")
     fewer = run(tmp_path / "fewer", dataclasses.replace(experiment, num_tasks=2), dataset(), tasks_at_once=at_once)
-    for part in ("weights", "store", "stats"):
-        jax.tree.map(np.testing.assert_array_equal, getattr(kept, part), getattr(fewer, part))
+    for part in ("weights", "bank", "stats"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(kept.model, part), getattr(fewer.model, part))
     assert [task.accuracy for task in kept.record.tasks] == [task.accuracy for task in fewer.record.tasks]
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_training import BENCHMARK, CONV, DATASET, DENSE, learn
+from toys import model_of
 
 from supsup_jax import data, evaluation, inference, methods, networks, optimizers, training
 from supsup_jax.data import PermutedMNIST
@@ -16,9 +17,10 @@ def evaluate(net, learned, num_tasks, images_per_pick=1, **protocol):
     weights, _ = net.init(training.weights_key(1))
     total = len(learned.loss)
     store, stats = jax.device_get((method.pack(learned.kept), learned.stats))
-    how = evaluation.Protocol(inference.Inference(inference.one_shot), 40, images_per_pick, **protocol)
+    how = evaluation.Protocol(inference.OneShot(), 40, images_per_pick, **protocol)
     tasks = BENCHMARK.tasks(DATASET, 1, range(total))
-    return evaluation.evaluate(net, method, BENCHMARK, how, 1, weights, stats, store, num_tasks, DATASET.test, tasks)
+    model = model_of(net, weights, store, num_tasks, stats)
+    return evaluation.evaluate(model, BENCHMARK, how, 1, DATASET.test, tasks)
 
 
 @pytest.mark.parametrize("net", [DENSE, CONV], ids=["dense", "convolutions with batch norm"])
@@ -53,7 +55,7 @@ def test_a_wrong_pick_counts_the_whole_batch_as_wrong():
     picks = np.array([[0, 1, 0], [1, 1, 0]])  # batches of 2, 2 and 1 images
     image_picks = np.array([[0, 0, 0], [1, 0, 0]])
     measured = evaluation._Measured(is_right, np.array([5, 5]), picks, image_picks)
-    how = evaluation.Protocol(inference.Inference(inference.one_shot), batch_size=2)
+    how = evaluation.Protocol(inference.OneShot(), batch_size=2)
     measured = evaluation._summary(measured, np.arange(2), 2, how)
     np.testing.assert_allclose(measured.given, [4 / 5, 4 / 5])
     np.testing.assert_allclose(measured.inferred, [3 / 5, 3 / 5])
@@ -75,7 +77,7 @@ def test_correct_covers_every_sample_once(monkeypatch):
     np.testing.assert_array_equal(actual, expected)
 
 
-@pytest.mark.parametrize("search", [inference.one_shot, inference.binary])
+@pytest.mark.parametrize("search", [inference.OneShot, inference.Binary])
 @pytest.mark.parametrize("objective", [inference.entropy, inference.superfluous(real=4)], ids=["H", "G"])
 @pytest.mark.parametrize("images_per_pick", [1, 5])
 def test_picks_are_those_of_the_first_images_of_each_batch_in_the_fixed_order(search, objective, images_per_pick):
@@ -84,8 +86,9 @@ def test_picks_are_those_of_the_first_images_of_each_batch_in_the_fixed_order(se
     weights, _ = DENSE.init(training.weights_key(1))
     bank = jax.device_get(method.pack(learned.kept))
     tasks = BENCHMARK.tasks(DATASET, 1, range(5))
-    how = evaluation.Protocol(inference.Inference(search, objective), 40, images_per_pick, images_per_task=30)
-    measured = evaluation.evaluate(DENSE, method, BENCHMARK, how, 1, weights, {}, bank, 5, DATASET.test, tasks)
+    how = evaluation.Protocol(search(objective), 40, images_per_pick, images_per_task=30)
+    model = model_of(DENSE, weights, bank, 5)
+    measured = evaluation.evaluate(model, BENCHMARK, how, 1, DATASET.test, tasks)
     confusion = np.zeros((5, 5), int)
     per_image = np.zeros(5)
     for task in range(5):
@@ -93,9 +96,9 @@ def test_picks_are_those_of_the_first_images_of_each_batch_in_the_fixed_order(se
         images, _ = BENCHMARK.samples(DATASET.test, tasks[task], order, train=False)
         for start in (0, 40, 80):
             first = images[start : start + images_per_pick]
-            (pick,) = search(DENSE, weights, {}, bank, 5, first, objective, images_per_pick)
+            (pick,) = search(objective)(model, first, images_per_pick)
             confusion[task, pick] += 1
-        per_image[task] = (search(DENSE, weights, {}, bank, 5, images[:30], objective) == task).mean()
+        per_image[task] = (search(objective)(model, images[:30]) == task).mean()
     np.testing.assert_array_equal(measured.confusion, confusion)
     np.testing.assert_allclose(measured.picked_per_image, per_image, atol=1e-6)
 
@@ -124,7 +127,7 @@ def test_with_shared_labels_an_answer_is_right_if_its_label_is():
     for task in range(3):
         order = jax.random.permutation(evaluation.order_key(1, jnp.int32(task)), 96)
         images, labels = BENCHMARK.samples(DATASET.test, tasks[task], order, train=False)
-        picks = inference.one_shot(DENSE, weights, {}, bank, 3, images)
+        picks = inference.OneShot()(model_of(DENSE, weights, bank, 3), images)
         effective = [methods.SupSup().combine(weights, methods.SupSup().unpack(bank, pick)) for pick in range(3)]
         answers = jnp.stack([DENSE.apply(own, {}, images, train=False)[0].argmax(-1) for own in effective])
         np.testing.assert_allclose(
@@ -141,11 +144,10 @@ def test_several_tasks_may_have_one_entry_in_the_store():
     weights, _ = DENSE.init(training.weights_key(1))
     method = methods.SupSup()
     tasks = BENCHMARK.tasks(DATASET, 1, [2, 0, 2])
-    how = evaluation.Protocol(inference.Inference(inference.one_shot), 40, images_per_task=8)
+    how = evaluation.Protocol(inference.OneShot(), 40, images_per_task=8)
     store = jax.device_get(method.pack(learned.kept))
-    measured = evaluation.evaluate(
-        DENSE, method, BENCHMARK, how, 1, weights, {}, store, 3, DATASET.test, tasks, np.array([2, 0, 2])
-    )
+    model = model_of(DENSE, weights, store, 3)
+    measured = evaluation.evaluate(model, BENCHMARK, how, 1, DATASET.test, tasks, entries=np.array([2, 0, 2]))
     expected = np.asarray(learned.accuracy[:, -1])
     np.testing.assert_allclose(measured.given, expected[[2, 0, 2]], atol=1e-6)
     assert measured.confusion.shape == (3, 3)
@@ -158,9 +160,7 @@ def test_where_tasks_are_given_nothing_is_inferred():
     store = methods.SupSup().pack(learned.kept)
     tasks = BENCHMARK.tasks(DATASET, 1, range(2))
     how = evaluation.Protocol(None, 40)
-    measured = evaluation.evaluate(
-        DENSE, methods.SupSup(), BENCHMARK, how, 1, weights, {}, store, 2, DATASET.test, tasks
-    )
+    measured = evaluation.evaluate(model_of(DENSE, weights, store, 2), BENCHMARK, how, 1, DATASET.test, tasks)
     np.testing.assert_allclose(measured.given, learned.accuracy[:, -1], atol=1e-6)
     assert measured[1:] == (None,) * 5
 
@@ -184,9 +184,9 @@ def split():
 
 def test_tasks_of_different_sizes_are_evaluated_on_their_own_samples_alone(split):
     digits, benchmark, net, weights, tasks, learned = split
-    method, how = methods.SupSup(), evaluation.Protocol(inference.Inference(inference.one_shot), 30, 7)
+    method, how = methods.SupSup(), evaluation.Protocol(inference.OneShot(), 30, 7)
     store = jax.device_get(method.pack(learned.kept))
-    measured = evaluation.evaluate(net, method, benchmark, how, 1, weights, {}, store, 2, digits.test, tasks)
+    measured = evaluation.evaluate(model_of(net, weights, store, 2), benchmark, how, 1, digits.test, tasks)
     for number in range(2):
         task = jax.tree.map(lambda leaf, number=number: leaf[number], tasks)
         size = int(benchmark.size(task, train=False))

@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import conv_net, random_masks
+from toys import conv_net, model_of, random_masks
 
 from supsup_jax import inference, masks, methods, networks
 from supsup_jax.system import backend
 
+SEARCHES = [inference.OneShot, inference.Binary]
 OBJECTIVES = {"H": inference.entropy, "G": inference.superfluous(real=2)}
 
 
@@ -19,6 +20,12 @@ def setting(tasks=11, batch=6, net=None):
     everything = random_masks(weights, tasks)
     images = jax.random.normal(jax.random.key(2), (batch, 5, 5, 1))
     return net, weights, stats, everything, images
+
+
+def packed(net, weights, stats, everything, tasks):
+    """A model of masks whose tasks all have the same statistics."""
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * tasks), stats)
+    return model_of(net, weights, masks.pack(everything), tasks, stacked)
 
 
 def textbook(net, weights, stats, everything, image, alphas, objective):
@@ -37,7 +44,7 @@ def textbook(net, weights, stats, everything, image, alphas, objective):
 def test_alpha_gradient_is_the_textbook_derivative_for_every_image(net, objective, per_image_alphas):
     net, weights, stats, everything, images = setting(net=net)
     alphas = jax.random.uniform(jax.random.key(3), (6, 11) if per_image_alphas else (11,))
-    actual = inference.alpha_gradient(net, weights, stats, masks.pack(everything), 11, images, alphas, objective)
+    actual = inference.alpha_gradient(packed(net, weights, stats, everything, 11), images, alphas, objective)
     for image, alpha, derivatives in zip(images, jnp.broadcast_to(alphas, (6, 11)), actual, strict=True):
         _, expected = textbook(net, weights, stats, everything, image[None], alpha, objective)
         np.testing.assert_allclose(derivatives, expected, rtol=1e-4, atol=1e-5)
@@ -46,7 +53,7 @@ def test_alpha_gradient_is_the_textbook_derivative_for_every_image(net, objectiv
 def test_alpha_gradient_of_the_entropy_equals_finite_differences():
     net, weights, stats, everything, images = setting(tasks=4, batch=1)
     alphas = np.array([0.4, 0.1, 0.2, 0.3])
-    actual = inference.alpha_gradient(net, weights, stats, masks.pack(everything), 4, images, jnp.float32(alphas))
+    actual = inference.alpha_gradient(packed(net, weights, stats, everything, 4), images, jnp.float32(alphas))
     step = 1e-6
     with jax.enable_x64(True):  # in single precision a step small enough to miss the ReLUs' kinks drowns in rounding
         exact = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (weights, stats, everything, images))
@@ -59,8 +66,7 @@ def test_alpha_gradient_of_the_entropy_equals_finite_differences():
 def test_images_of_one_pick_are_derived_together():
     net, weights, stats, everything, images = setting()
     alphas = jnp.full(11, 1 / 11)
-    bank = masks.pack(everything)
-    args = (net, weights, stats, bank, 11, images, alphas, inference.entropy)
+    args = (packed(net, weights, stats, everything, 11), images, alphas, inference.entropy)
     single = inference.alpha_gradient(*args)
     grouped = inference.alpha_gradient(*args, images_per_pick=3)
     np.testing.assert_allclose(grouped, single.reshape(2, 3, 11).mean(1), rtol=1e-4, atol=1e-6)
@@ -69,17 +75,17 @@ def test_images_of_one_pick_are_derived_together():
 def test_images_that_do_not_divide_into_picks_are_refused():
     net, weights, stats, everything, images = setting()
     with pytest.raises(ValueError, match="6 images do not divide into picks of 4"):
-        inference.one_shot(net, weights, stats, masks.pack(everything), 11, images, images_per_pick=4)
+        inference.OneShot()(packed(net, weights, stats, everything, 11), images, images_per_pick=4)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
-@pytest.mark.parametrize("search", [inference.one_shot, inference.binary])
+@pytest.mark.parametrize("search", SEARCHES)
 def test_permuting_tasks_permutes_picks(search, objective):
     net, weights, stats, everything, images = setting()
     order = np.random.default_rng(0).permutation(11)
     permuted = jax.tree.map(lambda leaf: leaf[order], everything)
-    picks = search(net, weights, stats, masks.pack(everything), 11, images, objective)
-    again = search(net, weights, stats, masks.pack(permuted), 11, images, objective)
+    picks = search(objective)(packed(net, weights, stats, everything, 11), images)
+    again = search(objective)(packed(net, weights, stats, permuted, 11), images)
     np.testing.assert_array_equal(order[again], picks)
 
 
@@ -96,43 +102,43 @@ def test_the_memory_of_a_search_grows_with_its_picks_until_they_are_cut_into_chu
     assert inference.memory(weights, picks) == 5 * 120 * at_once
 
 
-@pytest.mark.parametrize("search", [inference.one_shot, inference.binary])
+@pytest.mark.parametrize("search", SEARCHES)
 def test_an_image_is_inferred_alone_as_in_a_batch_and_in_chunks(search, monkeypatch):
     net, weights, stats, everything, images = setting()
-    bank = masks.pack(everything)
-    together = search(net, weights, stats, bank, 11, images)
-    alone = [search(net, weights, stats, bank, 11, image[None])[0] for image in images]
+    model = packed(net, weights, stats, everything, 11)
+    together = inference.infer(model, images, search())
+    alone = [inference.infer(model, image[None], search())[0] for image in images]
     np.testing.assert_array_equal(together, alone)
     chunk = 5 * sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
     monkeypatch.setattr(backend, "gradient_bytes", lambda: chunk)
     jax.clear_caches()
     parts, scan = [], backend.scan_chunks
     monkeypatch.setattr(backend, "scan_chunks", lambda *arguments: parts.append(arguments[2]) or scan(*arguments))
-    np.testing.assert_array_equal(search(net, weights, stats, bank, 11, images), together)
+    np.testing.assert_array_equal(inference.infer(model, images, search()), together)
     assert set(parts) == {2}  # of 6 images, at most 5 at once
 
 
-@pytest.mark.parametrize("search", [inference.one_shot, inference.binary])
+@pytest.mark.parametrize("search", SEARCHES)
 def test_only_learned_tasks_are_picked(search):
     net, weights, stats, everything, images = setting()
-    bank = masks.pack(everything)
-    few = masks.pack(jax.tree.map(lambda leaf: leaf[:3], everything))
-    picks = search(net, weights, stats, bank, 3, images, inference.superfluous(real=2))
-    np.testing.assert_array_equal(picks, search(net, weights, stats, few, 3, images, inference.superfluous(real=2)))
-    assert search(net, weights, stats, bank, 1, images).tolist() == [0] * 6
+    few = jax.tree.map(lambda leaf: leaf[:3], everything)
+    how = search(inference.superfluous(real=2))
+    picks = how(packed(net, weights, stats, everything, 3), images)
+    np.testing.assert_array_equal(picks, how(packed(net, weights, stats, few, 3), images))
+    assert how(packed(net, weights, stats, everything, 1), images).tolist() == [0] * 6
 
 
 @pytest.mark.parametrize("base", [2, 3, 7])
 @pytest.mark.parametrize("tasks", [1, 2, 3, 5, 8, 11])
 def test_every_round_of_binary_keeps_the_best_share(tasks, base):
     net, weights, stats, everything, images = setting(tasks)
-    bank = masks.pack(everything)
-    path = inference.binary_path(net, weights, stats, bank, tasks, images, base=base)
-    picks = inference.Inference(inference.binary, base=base)(net, methods.SupSup(), weights, stats, bank, tasks, images)
+    model = packed(net, weights, stats, everything, tasks)
+    path = inference.binary_path(model, images, base=base)
+    picks = inference.Binary(base=base)(model, images)
     assert picks.tolist() == path[-1].argmax(-1).tolist()
     assert len(path) == math.ceil(math.log(tasks, base) - 1e-9) + 1
     for before, after in itertools.pairwise(path):
-        gradient = inference.alpha_gradient(net, weights, stats, bank, tasks, images, before)
+        gradient = inference.alpha_gradient(model, images, before)
         for image in range(len(images)):
             alive = np.flatnonzero(before[image])
             kept = np.flatnonzero(after[image])
@@ -145,7 +151,7 @@ def test_every_round_of_binary_keeps_the_best_share(tasks, base):
 def test_ties_of_binary_go_to_the_lowest_numbers():
     net, weights, stats, everything, images = setting(5)
     same = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), everything)
-    path = inference.binary_path(net, weights, stats, masks.pack(same), 5, images)
+    path = inference.binary_path(packed(net, weights, stats, same, 5), images)
     assert [np.flatnonzero(alphas[0]).tolist() for alphas in path] == [
         [0, 1, 2, 3, 4],
         [0, 1, 2],
@@ -234,7 +240,7 @@ def test_original_alpha_gradients_and_picks(original, letter, images_per_pick, l
     objective = inference.entropy if letter == "H" else inference.superfluous(real=10)
     bank = masks.pack(masks.threshold(scores))
     known = images[:learned, :images_per_pick].reshape(-1, 28, 28, 1)
-    args = (net, weights, {}, bank, learned, known)
+    args = model_of(net, weights, bank, learned), known
     some = "" if learned == 6 else "_learned5"
     several = "" if images_per_pick == 1 else "_all16"
 
@@ -242,8 +248,8 @@ def test_original_alpha_gradients_and_picks(original, letter, images_per_pick, l
     expected = arrays[f"grad_alpha_{letter}_{'first' if images_per_pick == 1 else 'all16'}{some}"]
     np.testing.assert_allclose(gradient, expected[:, :learned], atol=1e-4)
 
-    for search, name in ((inference.one_shot, "oneshot"), (inference.binary, "binary")):
-        picks = search(*args, objective, images_per_pick)
+    for search, name in ((inference.OneShot, "oneshot"), (inference.Binary, "binary")):
+        picks = search(objective)(*args, images_per_pick)
         np.testing.assert_array_equal(picks, arrays[f"pick_{name}_{letter}{some}{several}"])
 
     path = inference.binary_path(*args, objective, images_per_pick).swapaxes(0, 1)
@@ -268,7 +274,8 @@ def test_exhaustive_search_picks_the_originals_members(golden):
     for name, objective in (("entropy", inference.entropy), ("max", inference.maximum)):
         for repeat in (1, 2):
             first = images.reshape(4, 2, 28, 28, 1)[:, :repeat].reshape(-1, 28, 28, 1)
-            picks = inference.exhaustive(net, methods.BatchE(), weights, {}, store, 4, first, objective, repeat)
+            model = model_of(net, weights, store, 4, method=methods.BatchE())
+            picks = inference.Exhaustive(objective)(model, first, repeat)
             np.testing.assert_array_equal(picks, arrays[f"lenet_pick_{name}_repeat{repeat}"])
 
 
@@ -291,19 +298,19 @@ def test_exhaustive_search_is_brute_force_for_any_method(method, images_per_pick
             own = jax.tree.map(lambda leaf, task=task: leaf[task], stats)
             entropies.append(inference.entropy(net.apply(effective, own, group, train=False)[0]).mean())
         expected.append(int(np.argmin(entropies)))
-    picks = inference.exhaustive(net, method, weights, stats, store, 5, images, images_per_pick=images_per_pick)
+    picks = inference.Exhaustive()(model_of(net, weights, store, 5, stats, method), images, images_per_pick)
     assert picks.tolist() == expected
 
 
-@pytest.mark.parametrize("search", [inference.one_shot, inference.exhaustive])
+@pytest.mark.parametrize("search", [inference.OneShot, inference.Exhaustive])
 def test_what_is_picked_has_the_smallest_score(search):
-    net, method, how = conv_net(), methods.SupSup(), inference.Inference(search)
+    net, how = conv_net(), search()
     weights, stats = net.init(jax.random.key(0))
     bank = masks.pack(random_masks(weights, 5))
     stats = jax.tree.map(lambda leaf: leaf + jax.random.uniform(jax.random.key(2), (5, *leaf.shape)), stats)
     images = jax.random.normal(jax.random.key(3), (6, 5, 5, 1))
-    picks = how(net, method, weights, stats, bank, 5, images)
-    scores = how.scores(net, method, weights, stats, bank, 5, images)
+    model = model_of(net, weights, bank, 5, stats)
+    picks, scores = how(model, images), how.scores(model, images)
     assert scores.shape == (6, 5)
     np.testing.assert_array_equal(picks, scores.argmin(-1))
 
@@ -311,11 +318,9 @@ def test_what_is_picked_has_the_smallest_score(search):
 def test_derivatives_among_some_tasks_are_those_at_their_alphas():
     net = conv_net()
     weights, stats = net.init(jax.random.key(0))
-    bank = masks.pack(random_masks(weights, 11))
+    model = packed(net, weights, stats, random_masks(weights, 11), 11)
     images = jax.random.normal(jax.random.key(1), (3, 5, 5, 1))
     chosen = np.arange(11) % 3 == 0
-    actual = inference.gradient_among(net, weights, stats, bank, chosen, images)
-    expected = inference.alpha_gradient(
-        net, weights, stats, bank, 11, images, jnp.asarray(chosen / chosen.sum(), jnp.float32)
-    )
+    actual = inference.gradient_among(model, chosen, images)
+    expected = inference.alpha_gradient(model, images, jnp.asarray(chosen / chosen.sum(), jnp.float32))
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toys import small_dataset
+from toys import model_of, small_dataset
 
 import supsup_jax as ss
-from supsup_jax import UserError, inference, masks, methods, networks
+from supsup_jax import UserError, inference, masks, networks
 from supsup_jax.__main__ import main
 from supsup_jax.cli import launch
 from supsup_jax.cli.cluster import Cluster
@@ -212,13 +212,11 @@ def bank():
 def search(function, **changes):
     weights, packed = bank()
     what = {"num_tasks": 3, "images": BATCH} | changes
-    parts = (NET, weights, {}, packed) if function is not inference.exhaustive else ()
-    if not parts:
-        parts = NET, methods.SupSup(), weights, {}, packed
-    return function(*parts, **what)
+    model = model_of(NET, weights, packed, what.pop("num_tasks"))
+    return function()(model, **what)
 
 
-@pytest.mark.parametrize("function", [inference.one_shot, inference.binary, inference.exhaustive])
+@pytest.mark.parametrize("function", [inference.OneShot, inference.Binary, inference.Exhaustive])
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -85,9 +85,7 @@ def test_tasks_are_inferred_image_by_image_whatever_their_number(own, count):
     np.testing.assert_allclose(inferred.confidence, jax.nn.softmax(-inferred.scores, axis=-1).max(-1), rtol=1e-5)
     np.testing.assert_array_equal(own.infer_task(images), inferred.tasks)
     np.testing.assert_array_equal(own.predict(images).tasks, inferred.tasks)
-    expected = inference.alpha_gradient(
-        own.net, own.weights, {}, own.store, 2, own.inputs.normalise(jnp.asarray(images)), jnp.full(2, 0.5)
-    )
+    expected = inference.alpha_gradient(own.model, own.inputs.normalise(jnp.asarray(images)), jnp.full(2, 0.5))
     # Where a unit is within rounding of 0, its gradient is there or not.
     assert np.isclose(inferred.scores, expected, rtol=1e-4, atol=1e-5).mean() > 0.97
 
@@ -97,9 +95,8 @@ def test_tasks_are_inferred_image_by_image_whatever_their_number(own, count):
 def test_the_search_and_its_objective_may_be_chosen(own, search, objective):
     images = own.inputs.images(moved(0)[0][:20])
     objectives = {"entropy": inference.entropy, "superfluous": inference.superfluous(4)}
-    how = inference.Inference(getattr(inference, search), objectives[objective])
-    normalised = own.inputs.normalise(jnp.asarray(images))
-    expected = how(own.net, own.method, own.weights, own.stats, own.store, 2, normalised)
+    searches = {"one_shot": inference.OneShot, "binary": inference.Binary, "exhaustive": inference.Exhaustive}
+    expected = searches[search](objectives[objective])(own.model, own.inputs.normalise(jnp.asarray(images)))
     np.testing.assert_array_equal(own.infer_task(images, search=search, objective=objective), expected)
 
 

@@ -84,7 +84,7 @@ def test_a_resumed_run_ends_with_the_same_results(uninterrupted, tmp_path, after
         run(folder, tasks_at_once=4, report=partial(interrupt, after=after))
     resumed = run(folder, tasks_at_once=4)
     assert measured(resumed.record) == measured(uninterrupted.record)
-    jax.tree.map(np.testing.assert_array_equal, resumed.store, uninterrupted.store)
+    jax.tree.map(np.testing.assert_array_equal, resumed.model.bank, uninterrupted.model.bank)
     for name in ("adapt_results.csv", "confusion.csv"):
 
         def without_dates(path):
@@ -97,7 +97,7 @@ def test_a_resumed_run_ends_with_the_same_results(uninterrupted, tmp_path, after
 def test_results_do_not_depend_on_the_chunks(uninterrupted, tmp_path):
     other = run(tmp_path / "seed=1", tasks_at_once=5)
     assert measured(other.record) == measured(uninterrupted.record)
-    jax.tree.map(np.testing.assert_array_equal, other.store, uninterrupted.store)
+    jax.tree.map(np.testing.assert_array_equal, other.model.bank, uninterrupted.model.bank)
 
 
 def test_a_finished_run_is_extended(uninterrupted, tmp_path):
@@ -105,7 +105,7 @@ def test_a_finished_run_is_extended(uninterrupted, tmp_path):
     run(folder, dataclasses.replace(EXPERIMENT, num_tasks=3), tasks_at_once=4)
     extended = run(folder, tasks_at_once=4)
     assert measured(extended.record) == measured(uninterrupted.record)
-    jax.tree.map(np.testing.assert_array_equal, extended.store, uninterrupted.store)
+    jax.tree.map(np.testing.assert_array_equal, extended.model.bank, uninterrupted.model.bank)
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path):
@@ -162,16 +162,15 @@ def test_every_method_goes_on_where_it_was_interrupted_and_ends_with_the_same_re
         run(folder, OTHERS[name], tasks_at_once=3, report=interrupt_evaluation)
     resumed = run(folder, OTHERS[name], tasks_at_once=3)
     assert dicts_without_saved(resumed) == dicts_without_saved(expected)
-    for part in ("weights", "stats", "store"):
-        jax.tree.map(np.testing.assert_array_equal, getattr(resumed, part), getattr(expected, part))
+    jax.tree.map(np.testing.assert_array_equal, resumed.model, expected.model)
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_method_is_restored_without_its_data_set_and_evaluates_as_it_did(others, name):
     outcome = others(name)
     restored = supsup_jax.restore(outcome.folder)
-    for part in ("weights", "stats", "store"):
-        jax.tree.map(np.testing.assert_array_equal, getattr(restored, part), getattr(outcome, part))
+    for part in ("weights", "stats", "bank"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(restored.model, part), getattr(outcome.model, part))
     assert dicts_without_saved(restored) == dicts_without_saved(outcome)
     last = outcome.record.evaluations[-1]
     assert restored.account() == last.storage
@@ -214,7 +213,7 @@ def num_bytes(tree):
 
 def test_every_byte_that_has_to_be_kept_is_counted(uninterrupted, others):
     storage = {name: others(name).record.evaluations[-1].storage for name in OTHERS}
-    weights = others("LowerBound").weights
+    weights = others("LowerBound").model.weights
     body = num_bytes([weights["dense0"], weights["dense1"]])
     assert storage["LowerBound"] == {"shared weights": num_bytes(weights)}
     assert storage["UpperBound"] == storage["UpperBound that fine-tunes"] == {"networks": 5 * num_bytes(weights)}
@@ -227,7 +226,7 @@ def test_every_byte_that_has_to_be_kept_is_counted(uninterrupted, others):
     first = uninterrupted.record.evaluations[0]
     kept = sum(
         int((np.unpackbits(leaf[..., :1], axis=-1, bitorder="little")[..., :3]).sum())
-        for leaf in jax.tree.leaves(uninterrupted.store)
+        for leaf in jax.tree.leaves(uninterrupted.model.bank)
     )
     assert first.storage == {
         "seed of the random weights": 8,
@@ -236,7 +235,7 @@ def test_every_byte_that_has_to_be_kept_is_counted(uninterrupted, others):
     }
     transfer = others("Transfer")
     density = transfer.experiment.densities(DATASET)
-    kept = sum(masks.num_kept(leaf.size, density[name]) for name, leaf in flat(transfer.weights).items())
+    kept = sum(masks.num_kept(leaf.size, density[name]) for name, leaf in flat(transfer.model.weights).items())
     assert storage["Transfer"]["masks as sparse indices of 16 bits"] == 2 * 5 * kept
 
 
@@ -247,9 +246,9 @@ def flat(weights):
 def test_batche_trains_the_weights_with_the_first_task_alone(others, tmp_path):
     batche = others("BatchE")
     first = run(tmp_path / "seed=1", dataclasses.replace(OTHERS["BatchE"], num_tasks=1))
-    jax.tree.map(np.testing.assert_array_equal, batche.weights, first.weights)
+    jax.tree.map(np.testing.assert_array_equal, batche.model.weights, first.model.weights)
     fresh, _ = batche.parts.net.init(training.weights_key(1))
-    assert abs(fresh["dense0"]["kernel"] - first.weights["dense0"]["kernel"]).max() > 0
+    assert abs(fresh["dense0"]["kernel"] - first.model.weights["dense0"]["kernel"]).max() > 0
     assert batche.record.evaluations[-1].given[0] > 0.9
     assert np.mean(batche.record.evaluations[-1].given) > 0.4
     assert batche.record.evaluations[-1].inferred is not None
@@ -267,7 +266,7 @@ def test_what_hopsupsup_keeps_does_not_grow_with_tasks(others, tmp_path):
     memory = 4 * 2 * (40**2 + 40) + 4
     assert one.record.evaluations[0].storage == two.storage
     assert two.storage == {"seed of the random weights": 8, "Hopfield memory": memory}
-    assert num_bytes(one.store) == num_bytes(hop.store) == memory
+    assert num_bytes(one.model.bank) == num_bytes(hop.model.bank) == memory
     assert not list((hop.folder / "checkpoints").glob("*/arrays"))
     assert [len(path["hamming"]) for path in two.recovery] == [len(path["energy"]) + 1 for path in two.recovery]
     assert two.given == [pytest.approx(task.accuracy, abs=0.2) for task in hop.record.tasks]
@@ -287,7 +286,7 @@ def test_where_a_stream_finds_each_task_its_masks_are_those_of_given_tasks(tmp_p
     experiment = dataclasses.replace(EXPERIMENT, num_tasks=3, check_every=30, check_epochs=False, novelty=1e9)
     told = run(tmp_path / "told", experiment)
     untold = run(tmp_path / "untold", dataclasses.replace(experiment, scenario="NNs"))
-    jax.tree.map(np.testing.assert_array_equal, untold.store, told.store)
+    jax.tree.map(np.testing.assert_array_equal, untold.model.bank, told.model.bank)
     assert untold.record.evaluations[-1].given == told.record.evaluations[-1].given
     assert untold.record.evaluations[-1].discovery["one_mask"] == 1
 
@@ -322,7 +321,7 @@ def test_a_stream_of_which_nothing_was_learned_lately_is_gone_on_with(crowded, t
         run(tmp_path / "seed=1", CROWDED, tasks_at_once=3, report=interrupt_evaluation)
     resumed = run(tmp_path / "seed=1", CROWDED, tasks_at_once=3)
     assert dicts_without_saved(resumed) == dicts_without_saved(crowded)
-    jax.tree.map(np.testing.assert_array_equal, resumed.store, crowded.store)
+    jax.tree.map(np.testing.assert_array_equal, resumed.model.bank, crowded.model.bank)
 
 
 def test_a_run_is_not_made_shorter(uninterrupted):

@@ -11,6 +11,8 @@ from PIL import Image
 
 from supsup_jax.data import Dataset, Split
 from supsup_jax.experiment import Experiment
+from supsup_jax.methods import SupSup
+from supsup_jax.model import Model
 from supsup_jax.networks import Network
 from supsup_jax.networks.layers import BatchNorm
 
@@ -42,6 +44,12 @@ class BatchNormNet(nn.Module):
         x = nn.Conv(3, (2, 2), use_bias=False)(x)
         x = BatchNorm(axis_name=self.axis_name)(x, train)
         return nn.Dense(4, use_bias=False)(nn.relu(x).reshape(len(x), -1))
+
+
+def model_of(net, weights, bank, num_tasks, stats=None, method=None) -> Model:
+    """A model of masks, or of another method; `stats` are stacked along a task axis."""
+    method = method or SupSup()
+    return Model(net=net, method=method, num_tasks=num_tasks, weights=weights, bank=bank, stats=stats or {})
 
 
 def batch_norm_net(axis_name=None) -> Network:

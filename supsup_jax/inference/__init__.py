@@ -2,29 +2,31 @@
 
 from supsup_jax.inference.objectives import Objective, entropy, maximum, superfluous
 from supsup_jax.inference.searches import (
-    Inference,
+    Binary,
+    Exhaustive,
+    OneShot,
+    Search,
     alpha_gradient,
-    binary,
     binary_path,
-    exhaustive,
     gradient_among,
+    infer,
     memory,
     objective_of_each,
-    one_shot,
 )
 
 __all__ = [
-    "Inference",
+    "Binary",
+    "Exhaustive",
     "Objective",
+    "OneShot",
+    "Search",
     "alpha_gradient",
-    "binary",
     "binary_path",
     "entropy",
-    "exhaustive",
     "gradient_among",
+    "infer",
     "maximum",
     "memory",
     "objective_of_each",
-    "one_shot",
     "superfluous",
 ]

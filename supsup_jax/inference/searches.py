@@ -8,10 +8,13 @@ Every image of a batch may belong to another task. With `images_per_pick=m`, m i
 their task: the mean of their objectives is what is derived, and one task is picked for them.
 """
 
+import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,19 +23,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from supsup_jax import masks
 from supsup_jax.inference.objectives import Objective, entropy
-from supsup_jax.masks import Bank
-from supsup_jax.methods import Method, Store
-from supsup_jax.networks import Network, Stats, Weights
+from supsup_jax.model import Model
+from supsup_jax.networks import Weights
 from supsup_jax.system import backend
 
 
-@partial(jax.jit, static_argnames=("net", "num_tasks", "objective", "images_per_pick"))
+@partial(jax.jit, static_argnames=("objective", "images_per_pick"))
 def alpha_gradient(
-    net: Network,
-    weights: Weights,
-    stats: Stats,
-    bank: Bank,
-    num_tasks: int,
+    model: Model,
     images: Float[Array, "batch height width channels"],
     alphas: Float[Array, " tasks"] | Float[Array, "picks tasks"],
     objective: Objective = entropy,
@@ -41,11 +39,7 @@ def alpha_gradient(
     """The derivatives of the objective with respect to every task's α, for each pick.
 
     Args:
-        net: the network.
-        weights: its frozen weights.
-        stats: its batch-norm statistics, `{}` if it has none; they are used and never changed.
-        bank: the masks of all tasks.
-        num_tasks: how many tasks of the bank to consider, from the first.
+        model: masks over frozen weights. The network runs with the mean of all tasks' batch-norm statistics.
         images: normalised images.
         alphas: one row for all picks, or one for each.
         objective: `entropy`, or `superfluous(real=...)`.
@@ -54,57 +48,19 @@ def alpha_gradient(
     Raises:
         ValueError: if the images do not divide into picks.
     """
-    bank = masks.narrow(bank, num_tasks)
+    model = _narrow(model)
     groups = _grouped(images, images_per_pick)
-    rows = jnp.broadcast_to(alphas, (len(groups), num_tasks))
+    rows = jnp.broadcast_to(alphas, (len(groups), model.num_tasks))
 
     def derivatives(groups: Array, alphas: Array) -> Array:
-        superposed = masks.superpose(bank, alphas)
-        return _derivatives(net, weights, stats, bank, num_tasks, groups, superposed, objective)
+        return _derivatives(model, groups, masks.superpose(model.bank, alphas), objective)
 
-    return _in_chunks(derivatives, weights, groups, rows)
-
-
-@partial(jax.jit, static_argnames=("net", "num_tasks", "objective", "images_per_pick"))
-def one_shot(
-    net: Network,
-    weights: Weights,
-    stats: Stats,
-    bank: Bank,
-    num_tasks: int,
-    images: Float[Array, "batch height width channels"],
-    objective: Objective = entropy,
-    images_per_pick: int = 1,
-) -> Int[Array, " picks"]:
-    """The task whose α has the smallest derivative where all α are 1/n: one gradient (Section 3.3).
-
-    Args:
-        net: the network.
-        weights: its frozen weights.
-        stats: its batch-norm statistics, `{}` if it has none; they are used and never changed.
-        bank: the masks of all tasks.
-        num_tasks: how many tasks of the bank to consider, from the first.
-        images: normalised images.
-        objective: `entropy`, or `superfluous(real=...)`.
-        images_per_pick: how many consecutive images share their task.
-
-    Returns:
-        A task for each image, int32; for every `images_per_pick` images if that is more than 1.
-
-    Raises:
-        ValueError: if the images do not divide into picks.
-    """
-    bank, everything = masks.narrow(bank, num_tasks), np.ones(num_tasks, bool)
-    gradient = gradient_among(net, weights, stats, bank, everything, images, objective, images_per_pick)
-    return gradient.argmin(-1).astype(jnp.int32)
+    return _in_chunks(derivatives, model.weights, groups, rows)
 
 
-@partial(jax.jit, static_argnames=("net", "objective", "images_per_pick"))
+@partial(jax.jit, static_argnames=("objective", "images_per_pick"))
 def gradient_among(
-    net: Network,
-    weights: Weights,
-    stats: Stats,
-    bank: Bank,
+    model: Model,
     chosen: Bool[Array | np.ndarray, " tasks"],
     images: Float[Array, "batch height width channels"],
     objective: Objective = entropy,
@@ -115,10 +71,7 @@ def gradient_among(
     As `alpha_gradient`, but how many tasks take part need not be known when it is compiled.
 
     Args:
-        net: the network.
-        weights: its frozen weights.
-        stats: its batch-norm statistics, `{}` if it has none; they are used and never changed.
-        bank: the masks of all tasks.
+        model: masks over frozen weights.
         chosen: which tasks take part.
         images: normalised images.
         objective: `entropy`, or `superfluous(real=...)`.
@@ -127,59 +80,39 @@ def gradient_among(
     Raises:
         ValueError: if the images do not divide into picks.
     """
-    num_tasks = len(chosen)
-    bank = masks.narrow(bank, num_tasks)
-    equal = jax.tree.map(lambda kept: kept / chosen.sum(), masks.count(bank, jnp.asarray(chosen)[None]))
+    model = _narrow(model)
+    equal = jax.tree.map(lambda kept: kept / chosen.sum(), masks.count(model.bank, jnp.asarray(chosen)[None]))
 
     def derivatives(groups: Array) -> Array:
-        return _derivatives(net, weights, stats, bank, num_tasks, groups, equal, objective)
+        return _derivatives(model, groups, equal, objective)
 
-    return _in_chunks(derivatives, weights, _grouped(images, images_per_pick))
-
-
-def binary(
-    net: Network,
-    weights: Weights,
-    stats: Stats,
-    bank: Bank,
-    num_tasks: int,
-    images: Float[Array, "batch height width channels"],
-    objective: Objective = entropy,
-    images_per_pick: int = 1,
-    base: int = 2,
-) -> Int[Array, " picks"]:
-    """The task that is left after about log₂ n rounds, each of which keeps the better half (Section 3.3).
-
-    Args and returns are those of `one_shot`. Exactly ⌈n/2⌉ tasks survive a round, the smallest derivatives, and
-    among equal ones the lowest numbers; ⌈n/base⌉ with another `base`.
-
-    Raises:
-        ValueError: if the images do not divide into picks, or the base is less than 2.
-    """
-    path = binary_path(net, weights, stats, bank, num_tasks, images, objective, images_per_pick, base)
-    return path[-1].argmax(-1).astype(jnp.int32)
+    return _in_chunks(derivatives, model.weights, _grouped(images, images_per_pick))
 
 
-@partial(jax.jit, static_argnames=("net", "num_tasks", "objective", "images_per_pick", "base"))
+@partial(jax.jit, static_argnames=("objective", "images_per_pick", "base"))
 def binary_path(
-    net: Network,
-    weights: Weights,
-    stats: Stats,
-    bank: Bank,
-    num_tasks: int,
+    model: Model,
     images: Float[Array, "batch height width channels"],
     objective: Objective = entropy,
     images_per_pick: int = 1,
     base: int = 2,
 ) -> Float[Array, "rounds picks tasks"]:
-    """The α of every round of `binary`: first all 1/n, last a 1 for the pick.
+    """The α of every round of the binary search: first all 1/n, last a 1 for the pick.
 
-    Args and errors are those of `binary`.
+    Args:
+        model: masks over frozen weights.
+        images: normalised images.
+        objective: `entropy`, or `superfluous(real=...)`.
+        images_per_pick: how many consecutive images share their task.
+        base: a round keeps one in so many tasks.
+
+    Raises:
+        ValueError: if the images do not divide into picks, or the base is less than 2.
     """
     if base < 2:
         raise ValueError(f"a round that keeps one in {base} tasks leaves all of them; give a base of at least 2")
-    bank = masks.narrow(bank, num_tasks)
-    sizes = [num_tasks]
+    model = _narrow(model)
+    sizes = [model.num_tasks]
     while sizes[-1] > 1:
         sizes.append(-(-sizes[-1] // base))
 
@@ -187,177 +120,183 @@ def binary_path(
         def keep_best(alive: Bool[Array, "picks tasks"], size: Array) -> tuple[Array, Array]:
             superposed = jax.tree.map(
                 lambda kept: kept / alive.sum(-1).reshape(-1, *[1] * (kept.ndim - 1)),
-                masks.count(bank, alive),
+                masks.count(model.bank, alive),
             )
-            gradient = _derivatives(net, weights, stats, bank, num_tasks, groups, superposed, objective)
+            gradient = _derivatives(model, groups, superposed, objective)
             order = jnp.where(alive, gradient, jnp.inf).argsort(-1, stable=True)
             rank = order.argsort(-1)
             alive = rank < size
             return alive, alive
 
-        everything = jnp.ones((len(groups), num_tasks), bool)
+        everything = jnp.ones((len(groups), model.num_tasks), bool)
         _, rounds = jax.lax.scan(keep_best, everything, jnp.asarray(sizes[1:], jnp.int32))
         rounds = jnp.concatenate([everything[None], rounds])
         return (rounds / rounds.sum(-1, keepdims=True)).swapaxes(0, 1)
 
-    return _in_chunks(search, weights, _grouped(images, images_per_pick)).swapaxes(0, 1)
+    return _in_chunks(search, model.weights, _grouped(images, images_per_pick)).swapaxes(0, 1)
 
 
-def exhaustive(
-    net: Network,
-    method: Method,
-    weights: Weights,
-    stats: Stats,
-    store: Store,
-    num_tasks: int,
-    images: Float[Array, "batch height width channels"],
-    objective: Objective = entropy,
-    images_per_pick: int = 1,
-) -> Int[Array, " picks"]:
-    """The task with whose own effective weights the objective is smallest: every one is tried, for any method.
-
-    BatchE infers its tasks so, by the entropy or by the largest maximal probability.
-
-    Args are those of `objective_of_each`.
-
-    Returns:
-        A task for each pick, int32; among equal ones the lowest.
-
-    Raises:
-        ValueError: if the images do not divide into picks.
-    """
-    each = objective_of_each(net, method, weights, stats, store, num_tasks, images, objective, images_per_pick)
-    return each.argmin(-1).astype(jnp.int32)
-
-
-@partial(jax.jit, static_argnames=("net", "method", "num_tasks", "objective", "images_per_pick"))
+@partial(jax.jit, static_argnames=("objective", "images_per_pick"))
 def objective_of_each(
-    net: Network,
-    method: Method,
-    weights: Weights,
-    stats: Stats,
-    store: Store,
-    num_tasks: int,
+    model: Model,
     images: Float[Array, "batch height width channels"],
     objective: Objective = entropy,
     images_per_pick: int = 1,
 ) -> Float[Array, "picks tasks"]:
-    """The objective of each pick with every task's own effective weights.
+    """The objective of each pick with every task's own effective weights, for any method.
 
     Args:
-        net: the network.
-        method: how what is kept of a task becomes effective weights.
-        weights: the shared weights.
-        stats: batch-norm statistics of every task, stacked along a leading axis; `{}` if there are none.
-        store: what is kept of every task.
-        num_tasks: how many tasks to consider, from the first.
+        model: the tasks to try.
         images: normalised images.
         objective: `entropy`, `maximum`, or `superfluous(real=...)`.
         images_per_pick: how many consecutive images share their task; the mean of their objectives counts.
 
     Raises:
         ValueError: if the images do not divide into picks, or there are no tasks.
-        IndexError: if a bank does not hold so many.
+        IndexError: if the bank does not hold all tasks.
     """
     groups = _grouped(images, images_per_pick)
-    if num_tasks < 1:
-        raise ValueError(f"there are {num_tasks} tasks to try; give at least one")
-    jax.eval_shape(lambda: method.unpack(store, num_tasks - 1))  # a traced number is not checked
+    if model.num_tasks < 1:
+        raise ValueError(f"there are {model.num_tasks} tasks to try; give at least one")
+    jax.eval_shape(lambda: model.adapter(model.num_tasks - 1))  # a traced number is not checked
 
     def one_task(task: Array) -> Array:
-        effective = method.combine(weights, method.unpack(store, task))
-        own = jax.tree.map(lambda leaf: leaf[task], stats)
-        logits, _ = net.apply(effective, own, images, train=False)
+        logits, _ = model.net.apply(model.effective_weights(task), model.task_stats(task), images, train=False)
         return objective(logits).reshape(groups.shape[:2]).mean(1)
 
-    return jax.lax.map(one_task, jnp.arange(num_tasks)).T
+    return jax.lax.map(one_task, jnp.arange(model.num_tasks)).T
 
 
 @dataclass(frozen=True)
-class Inference:
-    """A search with its objective; hashable.
+class Search(ABC):
+    """How the task of images is inferred; hashable.
 
     Attributes:
-        search: `one_shot`, `binary` or `exhaustive`.
-        objective: `entropy`, `superfluous(real=...)` or, for `exhaustive`, `maximum`.
-        base: `binary` keeps one in so many tasks in every round.
+        objective: what the right task makes small: `entropy`, `superfluous(real=...)` or, for `Exhaustive`, `maximum`.
     """
 
-    search: Callable[..., Int[Array, " picks"]]
     objective: Objective = entropy
-    base: int = 2
+
+    picks_smallest: ClassVar[bool] = True
+    """Whether the task that is picked is the one with the smallest score."""
 
     def __call__(
-        self,
-        net: Network,
-        method: Method,
-        weights: Weights,
-        stats: Stats,
-        store: Store,
-        num_tasks: int,
-        images: Float[Array, "batch height width channels"],
-        images_per_pick: int = 1,
+        self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
     ) -> Int[Array, " picks"]:
-        """The tasks picked. Arguments are those of `exhaustive`; superposed masks run with the mean statistics."""
-        how = self.objective, images_per_pick
-        if self.search is exhaustive:
-            return exhaustive(net, method, weights, stats, store, num_tasks, images, *how)
-        if self.search is binary:
-            return binary(net, weights, _mean(stats, num_tasks), store, num_tasks, images, *how, self.base)
-        return self.search(net, weights, _mean(stats, num_tasks), store, num_tasks, images, *how)
+        """The task of each pick; of equal ones the lowest.
+
+        Args:
+            model: the tasks among which to search.
+            images: normalised images.
+            images_per_pick: how many consecutive images share their task.
+
+        Raises:
+            ValueError: if the images do not divide into picks.
+        """
+        return self.scores(model, images, images_per_pick).argmin(-1).astype(jnp.int32)
+
+    @abstractmethod
+    def scores(
+        self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
+    ) -> Float[Array, "picks tasks"]:
+        """What is small for the task of a pick. Arguments and errors are those of a call."""
+
+
+@dataclass(frozen=True)
+class OneShot(Search):
+    """One gradient: the task whose α has the smallest derivative where all α are 1/n (Section 3.3)."""
 
     def scores(
-        self,
-        net: Network,
-        method: Method,
-        weights: Weights,
-        stats: Stats,
-        store: Store,
-        num_tasks: int,
-        images: Float[Array, "batch height width channels"],
-    ) -> Float[Array, "batch tasks"]:
-        """What is small for the task of an image: the objective's derivatives where all α are 1/n, or itself.
-
-        Arguments are those of `exhaustive`, whose scores are values of the objective. `one_shot` picks the smallest
-        score; for `binary` it is what the first round sees.
-        """
-        if self.search is exhaustive:
-            return objective_of_each(net, method, weights, stats, store, num_tasks, images, self.objective)
-        everything = np.ones(num_tasks, bool)
-        return gradient_among(net, weights, _mean(stats, num_tasks), store, everything, images, self.objective)
+        self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
+    ) -> Float[Array, "picks tasks"]:
+        """The derivatives of the objective with respect to every α, at 1/n."""
+        return gradient_among(model, np.ones(model.num_tasks, bool), images, self.objective, images_per_pick)
 
 
-def _mean(stats: Stats, num_tasks: int) -> Stats:
-    return jax.tree.map(lambda leaf: leaf[:num_tasks].mean(0), stats)
+@dataclass(frozen=True)
+class Binary(OneShot):
+    """About log₂ n rounds, each of which keeps the better half (Section 3.3); scores are what the first round sees.
+
+    Exactly ⌈n/2⌉ tasks survive a round, the smallest derivatives, and among equal ones the lowest numbers; ⌈n/base⌉
+    with another base.
+
+    Attributes:
+        base: a round keeps one in so many tasks; at least 2.
+    """
+
+    base: int = 2
+
+    picks_smallest: ClassVar[bool] = False
+
+    def __call__(
+        self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
+    ) -> Int[Array, " picks"]:
+        """The task that is left after all rounds."""
+        path = binary_path(model, images, self.objective, images_per_pick, self.base)
+        return path[-1].argmax(-1).astype(jnp.int32)
+
+
+@dataclass(frozen=True)
+class Exhaustive(Search):
+    """Every task is tried, for any method: the task with whose own effective weights the objective is smallest.
+
+    BatchE infers its tasks so, by the entropy or by the largest maximal probability.
+    """
+
+    def scores(
+        self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
+    ) -> Float[Array, "picks tasks"]:
+        """The objective with every task's own effective weights."""
+        return objective_of_each(model, images, self.objective, images_per_pick)
+
+
+@partial(jax.jit, static_argnames=("search", "images_per_pick"))
+def infer(
+    model: Model, images: Float[Array, "batch height width channels"], search: Search, images_per_pick: int = 1
+) -> Int[Array, " picks"]:
+    """The task of each image, or of every `images_per_pick` consecutive ones; int32.
+
+    Args:
+        model: the tasks among which to search.
+        images: normalised images, each of which may belong to another task.
+        search: `OneShot`, `Binary` or `Exhaustive`, with its objective.
+        images_per_pick: how many consecutive images share their task.
+
+    Raises:
+        ValueError: if the images do not divide into picks.
+    """
+    return search(model, images, images_per_pick)
+
+
+def _narrow(model: Model) -> Model:
+    """The model without masks beyond its tasks."""
+    return dataclasses.replace(model, bank=masks.narrow(model.bank, model.num_tasks))
 
 
 def _derivatives(
-    net: Network,
-    weights: Weights,
-    stats: Stats,
-    bank: Bank,
-    num_tasks: int,
+    model: Model,
     groups: Float[Array, "picks images height width channels"],
     superposed: Weights,
     objective: Objective,
 ) -> Float[Array, "picks tasks"]:
     """∂L/∂α for each group, L being the mean objective of its images at `superposed`: one mask for all, or each."""
+    stats = model.mean_stats()
 
     def gradient(mask: Weights, images: Array) -> Weights:
         def loss(effective: Weights) -> Array:
-            logits, _ = net.apply(effective, stats, images, train=False)
+            logits, _ = model.net.apply(effective, stats, images, train=False)
             return objective(logits).mean()
 
         # An accelerator's faster, rounded products would blur the small differences between derivatives.
         with jax.default_matmul_precision("highest"):
-            at = jax.grad(loss)(jax.tree.map(jnp.multiply, weights, mask))
-        return jax.tree.map(jnp.multiply, at, weights)
+            at = jax.grad(loss)(jax.tree.map(jnp.multiply, model.weights, mask))
+        return jax.tree.map(jnp.multiply, at, model.weights)
 
     shared = len(jax.tree.leaves(superposed)[0]) == 1 < len(groups)
     if shared:
         superposed = jax.tree.map(lambda mask: mask[0], superposed)
     gradients = jax.vmap(gradient, in_axes=(None if shared else 0, 0))(superposed, groups)
-    return masks.project(bank, gradients, num_tasks)
+    return masks.project(model.bank, gradients, model.num_tasks)
 
 
 def memory(weights: Weights, picks: int) -> int:

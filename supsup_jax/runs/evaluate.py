@@ -122,9 +122,11 @@ def _measured(
     """Evaluates tasks of which the samples lie in memory."""
     entries = usual_masks([result.slots for result in run.record.stream])[chosen] if run.record.stream else chosen
     infer = None if task == "given" else run.inference()
-    what = run.net, run.method, benchmark, dataclasses.replace(protocol, infer=infer), run.experiment.seed
-    kept = run.weights, run.stats, run.store, run.num_tasks
-    return _result(run, chosen, task, evaluation.evaluate(*what, *kept, test, described, entries, chosen))
+    protocol = dataclasses.replace(protocol, infer=infer)
+    measured = evaluation.evaluate(
+        run.model, benchmark, protocol, run.experiment.seed, test, described, entries=entries, numbers=chosen
+    )
+    return _result(run, chosen, task, measured)
 
 
 def _recovered(
@@ -136,9 +138,7 @@ def _recovered(
         raise UserError("HopSupSup is evaluated over all tasks, in order; leave tasks out")
     like = run.method.init_task(jax.random.key(0), run.weights)
     truth = masks_from_hex([result.mask or "" for result in run.record.tasks], like)
-    seed_and_weights = run.experiment.seed, run.weights
-    what = run.net, run.method, benchmark, protocol, *seed_and_weights, run.store, truth
-    measured, _ = evaluate_recovery(*what, test, described)
+    measured, _ = evaluate_recovery(run.model, benchmark, protocol, run.experiment.seed, test, described, truth=truth)
     return _result(run, chosen, task, measured)
 
 

@@ -12,9 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from supsup_jax.data import Inputs
-from supsup_jax.inference import Inference, binary
-from supsup_jax.methods import Method, Store
-from supsup_jax.networks import Network, Stats, Weights
+from supsup_jax.inference import Search
+from supsup_jax.model import Model
 
 _BATCH = 256
 """Images that go through the network together."""
@@ -54,40 +53,24 @@ class InferredTasks(NamedTuple):
     confidence: Float[np.ndarray, " images"]
 
 
-@partial(jax.jit, static_argnames=("net", "method", "inputs"))
+@partial(jax.jit, static_argnames=("inputs",))
 def logits(
-    net: Network,
-    method: Method,
-    inputs: Inputs,
-    weights: Weights,
-    store: Store,
-    stats: Stats,
-    task: Int[Array, ""],
-    images: Array | np.ndarray,
+    model: Model, inputs: Inputs, task: Int[Array, ""], images: Array | np.ndarray
 ) -> Float[Array, "images outputs"]:
     """The outputs for images of 0 to 255 that are all of one task."""
-    effective = method.combine(weights, method.unpack(store, task))
-    own = jax.tree.map(lambda leaf: leaf[task], stats)
-    logits, _ = net.apply(effective, own, inputs.normalise(jnp.asarray(images)), train=False)
+    shown = inputs.normalise(jnp.asarray(images))
+    logits, _ = model.net.apply(model.effective_weights(task), model.task_stats(task), shown, train=False)
     return logits
 
 
-@partial(jax.jit, static_argnames=("net", "method", "inputs", "search", "num_tasks"))
+@partial(jax.jit, static_argnames=("inputs", "search"))
 def inferred(
-    net: Network,
-    method: Method,
-    inputs: Inputs,
-    search: Inference,
-    num_tasks: int,
-    weights: Weights,
-    store: Store,
-    stats: Stats,
-    images: Array | np.ndarray,
+    model: Model, inputs: Inputs, search: Search, images: Array | np.ndarray
 ) -> tuple[Int[Array, " images"], Float[Array, "images tasks"]]:
     """The task of each of some images of 0 to 255, and its scores."""
-    what = net, method, weights, stats, store, num_tasks, inputs.normalise(jnp.asarray(images))
-    scores = search.scores(*what)
-    return search(*what) if search.search is binary else scores.argmin(-1).astype(jnp.int32), scores
+    shown = inputs.normalise(jnp.asarray(images))
+    scores = search.scores(model, shown)
+    return scores.argmin(-1).astype(jnp.int32) if search.picks_smallest else search(model, shown), scores
 
 
 def classes_of(names: Sequence[list[Any] | None], num_classes: int) -> Int[np.ndarray, " tasks"]:

@@ -22,10 +22,11 @@ from supsup_jax.data.own import own_dataset
 from supsup_jax.data.tasks import Part
 from supsup_jax.discovery import Learner
 from supsup_jax.errors import UserError
-from supsup_jax.experiment import Experiment, Parts, inference_by
-from supsup_jax.inference import Inference
+from supsup_jax.experiment import Experiment, Parts, search_by
+from supsup_jax.inference import Search
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.methods import Kept, Method, Store
+from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.runs import exporting, prediction, records, storage
 from supsup_jax.runs.checkpoints import Checkpoints, Chunk
@@ -79,7 +80,7 @@ class Run:
         self.about = describe(experiment, inputs, self.weights)
         self.tasks = self._no_tasks()
         self._steps = 0  # of its checkpoints, so many are known
-        self._on_device: tuple[Weights, Store, Stats] | None = None
+        self._on_device: Model | None = None
 
     @property
     def num_tasks(self) -> int:
@@ -89,12 +90,12 @@ class Run:
     @property
     def store(self) -> Store:
         """What is kept of all tasks; for SupSup a bank of masks."""
-        return self._learned()[1]
+        return self.model.bank
 
     @property
     def stats(self) -> Stats:
         """The batch-norm statistics of all tasks, stacked along a leading axis; `{}` if there are none."""
-        return self._learned()[2]
+        return self.model.stats
 
     def mask(self, task: int) -> Kept:
         """The mask of a task: a pytree of 0 and 1 with the structure of the weights.
@@ -104,7 +105,7 @@ class Run:
         """
         if not isinstance(self.method, methods.SupSup):
             raise UserError(f"{self.experiment.method} keeps no masks; see weights_for")
-        return self.method.unpack(self.store, self._existing(task))
+        return self.model.adapter(self._existing(task))
 
     def weights_for(self, task: int) -> Weights:
         """The effective weights of a task: what the network runs with.
@@ -114,7 +115,7 @@ class Run:
         """
         if isinstance(self.method, methods.HopSupSup):
             raise UserError("HopSupSup keeps no task apart: predict recovers a mask from images of one task")
-        return self.method.combine(self.weights, self.method.unpack(self.store, self._existing(task)))
+        return self.model.effective_weights(self._existing(task))
 
     def stats_for(self, task: int) -> Stats:
         """The batch-norm statistics of a task.
@@ -122,8 +123,7 @@ class Run:
         Raises:
             UserError: if there is no such task.
         """
-        number = self._existing(task)
-        return jax.tree.map(lambda leaf: leaf[number], self.stats)
+        return self.model.task_stats(self._existing(task))
 
     def predict(
         self,
@@ -236,7 +236,7 @@ class Run:
         """
         if self.net.uses_batch:
             raise UserError("this network answers by the other images of its batch too; that is not exported")
-        weights, store, stats = self._learned()
+        model = self.model
         counts = jnp.asarray(classes_of(self._names(), self.inputs.num_classes))
         if task is not None:
             number = self._existing(task)
@@ -249,8 +249,7 @@ class Run:
             search = self.inference()
 
             def logits_of(image: Array) -> tuple[Array, Array]:
-                what = self.net, self.method, weights, stats, store, self.num_tasks
-                (picked,) = search(*what, self.inputs.normalise(image[None]))
+                (picked,) = search(model, self.inputs.normalise(image[None]))
                 return self._logits(picked, image[None])[0], picked
 
         def predict(image: Array) -> tuple[Array, Array, Array]:
@@ -262,7 +261,7 @@ class Run:
 
     def account(self) -> storage.Account:
         """The bytes that have to be kept, by what they hold."""
-        return storage.account(self.method, self.weights, self.stats, self.store, self.num_tasks)
+        return storage.account(self.model)
 
     def read(self, folder: Path, last: int | None = None) -> None:
         """Takes in what a folder holds of this run, which has learned nothing yet.
@@ -301,21 +300,31 @@ class Run:
         self.weights = state.get("weights", self.weights)
         self._on_device = None
 
-    def _learned(self) -> tuple[Weights, Store, Stats]:
-        """The weights, what is kept, and statistics, on the device.
+    @property
+    def model(self) -> Model:
+        """What it has learned, on the device.
 
         Raises:
             UserError: if nothing has been learned yet.
         """
         if not self.num_tasks:
             raise UserError("this run has learned no task yet; learn one first")
-        on_device = self._on_device or jax.device_put((self.weights, *self.tasks.together()))
-        self._on_device = on_device
-        return on_device
+        if self._on_device is None:
+            weights, bank, stats = jax.device_put((self.weights, *self.tasks.together()))
+            self._on_device = Model(
+                net=self.net,
+                method=self.method,
+                num_tasks=self.num_tasks,
+                weights=weights,
+                bank=bank,
+                stats=stats,
+            )
+        return self._on_device
 
     def _existing(self, task: int) -> int:
-        """The number of a task, if there is such a one."""
-        self._learned()
+        """The number of a task, if there is such a task."""
+        if not self.num_tasks:
+            raise UserError("this run has learned no task yet; learn one first")
         if not isinstance(task, int | np.integer) or not 0 <= task < self.num_tasks:
             raise UserError(f"there is no task {task}; there are tasks 0 to {self.num_tasks - 1}")
         return int(task)
@@ -331,7 +340,7 @@ class Run:
             self._existing(number)
         return np.broadcast_to(tasks, images).astype(np.int32)
 
-    def inference(self, search: str | None = None, objective: str | None = None) -> Inference:
+    def inference(self, search: str | None = None, objective: str | None = None) -> Search:
         """How tasks are inferred; arguments are those of `infer_task`.
 
         Raises:
@@ -354,16 +363,16 @@ class Run:
                 raise UserError(f"{kind} {value} is not for this run; give {' or '.join(values)}")
         if objective == "superfluous" and self.net.num_outputs == self.inputs.num_classes:
             raise UserError("objective superfluous needs a network with more outputs than classes; give entropy")
-        return inference_by(search, objective, self.inputs.num_classes, self.experiment.log_base)
+        return search_by(search, objective, self.inputs.num_classes, self.experiment.log_base)
 
-    def _infer(self, images: np.ndarray, search: Inference) -> InferredTasks:
-        what = self.net, self.method, self.inputs, search, self.num_tasks, *self._learned()
-        tasks, scores = self._in_batches(lambda batch: prediction.inferred(*what, batch), images)
+    def _infer(self, images: np.ndarray, search: Search) -> InferredTasks:
+        model = self.model
+        tasks, scores = self._in_batches(lambda batch: prediction.inferred(model, self.inputs, search, batch), images)
         share = np.asarray(jax.nn.softmax(-scores, axis=-1))
         return InferredTasks(tasks, scores, np.take_along_axis(share, tasks[:, None], 1)[:, 0])
 
     def _logits(self, task: int | Array, images: np.ndarray | Array) -> Array:
-        return prediction.logits(self.net, self.method, self.inputs, *self._learned(), jnp.int32(task), images)
+        return prediction.logits(self.model, self.inputs, jnp.int32(task), images)
 
     def _in_batches(self, function: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
         return jax.device_get(function(images)) if self.net.uses_batch else in_batches(function, images)
@@ -372,7 +381,7 @@ class Run:
         """What HopSupSup says of images of one task, in batches as large as in its evaluation."""
         if task is not None:
             raise UserError("HopSupSup keeps no task apart, so none can be given: it recovers a mask from the images")
-        _, memory, _ = self._learned()
+        memory = self.model.bank
         recover = self.experiment.make_inference(self.inputs.num_classes)
         assert isinstance(recover, Recovery)
         batch = min(self.experiment.test_batch_size, len(images))

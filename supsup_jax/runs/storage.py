@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from supsup_jax import masks
-from supsup_jax.methods import Method, Store, SupSup
-from supsup_jax.networks import Stats, Weights
+from supsup_jax.methods import SupSup
+from supsup_jax.model import Model
 from supsup_jax.system import backend
 
 SPARSE = "masks as sparse indices of 16 bits"
@@ -21,28 +21,21 @@ Account = dict[str, int]
 """Bytes by what they hold. What stands under `SPARSE` is another form of the masks, and not kept besides."""
 
 
-def account(method: Method, weights: Weights, stats: Stats, store: Store, num_tasks: int) -> Account:
-    """The bytes of the first tasks of a run.
-
-    Args:
-        method: what is kept of a task.
-        weights: the shared weights.
-        stats: batch-norm statistics of every task, stacked; `{}` if there are none.
-        store: what is kept of every task.
-        num_tasks: how many tasks to count.
-    """
+def account(model: Model) -> Account:
+    """The bytes of the tasks of a model."""
+    method, num_tasks = model.method, model.num_tasks
     if isinstance(method, SupSup):
-        bank: Any = jax.device_get(masks.first(store, num_tasks))
+        bank: Any = jax.device_get(masks.first(model.bank, num_tasks))
         kept = sum(int(np.bitwise_count(leaf).sum(dtype=np.int64)) for leaf in jax.tree.leaves(bank))
         own = {_BITS: backend.num_bytes(bank), SPARSE: 2 * kept}
     else:
-        own = {method.stores: backend.num_bytes(_first(store, num_tasks) if method.stacks else store)}
+        own = {method.stores: backend.num_bytes(_first(model.bank, num_tasks) if method.stacks else model.bank)}
     shared = {}
     if method.trains_weights(0):
-        shared = {"shared weights": backend.num_bytes(method.shared(weights))}
-    elif jax.tree.leaves(method.shared(weights)):
+        shared = {"shared weights": backend.num_bytes(method.shared(model.weights))}
+    elif jax.tree.leaves(method.shared(model.weights)):
         shared = {"seed of the random weights": 8}
-    all_of = shared | own | {"batch-norm statistics": backend.num_bytes(_first(stats, num_tasks))}
+    all_of = shared | own | {"batch-norm statistics": backend.num_bytes(_first(model.stats, num_tasks))}
     return {what: size for what, size in all_of.items() if size}
 
 

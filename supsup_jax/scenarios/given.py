@@ -166,13 +166,12 @@ class GivenTasks(Loop):
         return self._learned.left(self.on_devices[0] if trains_weights else None, legacy)
 
     def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
-        weights, _, _, test = self.on_devices
-        net, method, protocol = self.parts.net, self.parts.method, self.parts.protocol
-        common = (self.parts.benchmark, protocol, self.experiment.seed, weights)
-        store, stats = self._kept()
-        if isinstance(method, HopSupSup):
-            like = method.init_task(jax.random.key(0), self.weights)
+        _, _, _, test = self.on_devices
+        what = self.parts.benchmark, self.parts.protocol, self.experiment.seed, test, self.tasks
+        model = self._model(num_tasks)
+        if isinstance(self.parts.method, HopSupSup):
+            like = self.parts.method.init_task(jax.random.key(0), self.weights)
             truth = masks_from_hex([task.mask or "" for task in self.record.tasks[:num_tasks]], like)
-            measured, paths = evaluate_recovery(net, method, *common, store, truth, test, self.tasks)
+            measured, paths = evaluate_recovery(model, *what, truth=truth)
             return measured, {"recovery": paths}
-        return evaluation.evaluate(net, method, *common, stats, store, num_tasks, test, self.tasks), {}
+        return evaluation.evaluate(model, *what), {}

@@ -15,7 +15,8 @@ from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment, Parts
 from supsup_jax.methods import Store
-from supsup_jax.networks import Stats, Weights, has_convolutions
+from supsup_jax.model import Model
+from supsup_jax.networks import Stats, has_convolutions
 from supsup_jax.runs import results, storage
 from supsup_jax.runs.checkpoints import Checkpoints, Chunk
 from supsup_jax.runs.identity import check_weights, describe
@@ -32,9 +33,7 @@ class Outcome(NamedTuple):
         dataset: the data set that they name.
         folder: where it lies.
         parts: network, method, benchmark, optimisers and protocol.
-        weights: the shared weights, as the last task left them.
-        stats: statistics of every task, or every discovered one, stacked.
-        store: what is kept of every task, or every discovered one.
+        model: all tasks, or all discovered ones.
         record: what was measured.
     """
 
@@ -42,9 +41,7 @@ class Outcome(NamedTuple):
     dataset: Dataset
     folder: Path
     parts: Parts
-    weights: Weights
-    stats: Stats
-    store: Store
+    model: Model
     record: Record
 
 
@@ -157,10 +154,12 @@ class Loop(ABC):
     def _shapes(self, num_tasks: int) -> tuple[Any, Any]:
         """The shapes and types of a chunk of so many: what is kept, and statistics."""
 
-    def _storage(self, num_tasks: int) -> storage.Account:
-        """What has to be kept of so many tasks."""
-        store, stats = self._kept()
-        return storage.account(self.parts.method, self.weights, stats, store, num_tasks)
+    def _model(self, num_tasks: int) -> Model:
+        """The first tasks that were learned, with the base weights as they are now."""
+        bank, stats = self._kept()
+        net, method = self.parts.net, self.parts.method
+        weights = self.on_devices[0]
+        return Model(net=net, method=method, num_tasks=num_tasks, weights=weights, bank=bank, stats=stats)
 
     def _state_shapes(self) -> dict[str, Any]:
         """The shapes and types of what is replaced as tasks come; by default nothing is."""
@@ -255,15 +254,12 @@ class Loop(ABC):
             self._stop_if_asked()
             self._learn_chunk()
             self._evaluate_where_due()
-        store, stats = self._kept()
         return Outcome(
             experiment=self.experiment,
             dataset=self.dataset,
             folder=self.folder,
             parts=self.parts,
-            weights=self.weights,
-            stats=stats,
-            store=store,
+            model=self._model(self._num_learned),
             record=self.record,
         )
 
@@ -284,7 +280,7 @@ class Loop(ABC):
                 measured,
                 seconds=time.perf_counter() - started,
                 training_seconds=sum(task.seconds for task in self.record.tasks[:num_tasks]),
-                storage=self._storage(num_tasks),
+                storage=storage.account(self._model(num_tasks)),
                 **more,
             )
             self._save(None, Record(evaluations=[result]))

@@ -17,8 +17,9 @@ from supsup_jax.errors import UserError
 from supsup_jax.experiment import Parts
 from supsup_jax.methods import Store, SupSup
 from supsup_jax.metrics import discovery_metrics, usual_masks
+from supsup_jax.model import Model
 from supsup_jax.networks import Stats
-from supsup_jax.runs import records, storage
+from supsup_jax.runs import records
 from supsup_jax.runs.checkpoints import Chunk
 from supsup_jax.runs.learned import DiscoveredTasks
 from supsup_jax.runs.records import Record, StreamResult, TaskResult
@@ -63,9 +64,8 @@ class StreamOfTasks(Loop):
     def _kept(self) -> tuple[Store, Stats]:
         return jax.device_get(self._learner.masks(self._state)), self._learner.stats(self._state)
 
-    def _storage(self, num_tasks: int) -> storage.Account:
-        store, stats = self._kept()
-        return storage.account(self.parts.method, self.weights, stats, store, len(self._state.slots))
+    def _model(self, num_tasks: int) -> Model:
+        return super()._model(len(self._state.slots))
 
     def _unchanged_since(self, num_tasks: int) -> bool:
         return num_tasks == self._num_learned
@@ -133,14 +133,11 @@ class StreamOfTasks(Loop):
         return float(_measured(self.parts)(weights, own.owned, own.stats, test, task))
 
     def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
-        parts, (weights, _, _, test) = self.parts, self.on_devices
+        _, _, _, test = self.on_devices
         runs = [result.slots for result in self.record.stream]
-        entries = usual_masks(runs)
-        store, stats = self._kept()
         tasks = jax.tree.map(lambda leaf: leaf[:num_tasks], self.tasks)
-        common = (parts.net, parts.method, parts.benchmark, parts.protocol, self.experiment.seed, weights)
-        found = len(self._state.slots)
-        measured = evaluation.evaluate(*common, stats, store, found, test, tasks, entries)
+        what = self.parts.benchmark, self.parts.protocol, self.experiment.seed, test, tasks
+        measured = evaluation.evaluate(self._model(num_tasks), *what, entries=usual_masks(runs))
         return measured, {"discovery": discovery_metrics(runs)._asdict()}
 
 

@@ -1,0 +1,90 @@
+"""What has been learned, as one pytree: a network, its base weights, and the adapters of all tasks."""
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from supsup_jax.methods import Kept, Method, Store
+from supsup_jax.networks import Network, Stats, Weights
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["weights", "bank", "stats"],
+    meta_fields=["net", "method", "num_tasks"],
+)
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Tasks learned in one network. Tasks are numbered from 0.
+
+    Under `jax.jit` the arrays are traced; the network, the method and the number of tasks are static.
+
+    Attributes:
+        net: the network.
+        method: how the adapter of a task and the base weights become effective weights.
+        num_tasks: how many tasks of the bank count, from the first.
+        weights: the base weights.
+        bank: the adapters of all tasks, packed as the method packs them; `None` before the first task.
+        stats: the batch-norm statistics of all tasks, stacked along a leading task axis; `{}` where there are none.
+    """
+
+    net: Network
+    method: Method
+    num_tasks: int
+    weights: Weights
+    bank: Store
+    stats: Stats
+
+    @classmethod
+    def init(cls, net: Network, method: Method, key: Key[Array, ""]) -> "Model":
+        """A model that has learned no task: random base weights.
+
+        Args:
+            net: the network.
+            method: how tasks are learned.
+            key: a random key; the same key gives the same weights.
+        """
+        weights, stats = net.init(key)
+        none = jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape), leaf.dtype), stats)
+        return cls(net=net, method=method, num_tasks=0, weights=weights, bank=None, stats=none)
+
+    def extend(self, learned: Any) -> "Model":
+        """The model with further tasks.
+
+        Args:
+            learned: what `training.train_task` returned, for one task, or for many with a leading task axis.
+        """
+        count = 1 if learned.loss.ndim == 1 else len(learned.loss)
+        kept, stats = learned.kept, learned.stats
+        if learned.loss.ndim == 1:
+            kept, stats = jax.tree.map(lambda leaf: leaf[None], (kept, stats))
+        if not self.method.store_grows:
+            bank = self.method.remember(self.bank, kept)
+        else:
+            bank = self.method.pack(kept)
+            if self.bank is not None:
+                bank = self.method.concatenate([self.bank, bank], [self.num_tasks, count])
+        stats = jax.tree.map(lambda old, new: jnp.concatenate([old[: self.num_tasks], new]), self.stats, stats)
+        weights = self.weights if learned.weights is None else learned.weights
+        return dataclasses.replace(self, num_tasks=self.num_tasks + count, weights=weights, bank=bank, stats=stats)
+
+    def adapter(self, task: int | Int[Array, ""]) -> Kept:
+        """What is kept of one task, such as its mask."""
+        return self.method.unpack(self.bank, task)
+
+    def effective_weights(self, task: int | Int[Array, ""]) -> Weights:
+        """The weights that the network runs with for one task."""
+        return self.method.combine(self.weights, self.adapter(task))
+
+    def task_stats(self, task: int | Int[Array, ""]) -> Stats:
+        """The batch-norm statistics of one task."""
+        return jax.tree.map(lambda leaf: leaf[task], self.stats)
+
+    def mean_stats(self) -> Stats:
+        """The mean of all tasks' batch-norm statistics, with which superposed masks run."""
+        return jax.tree.map(lambda leaf: leaf[: self.num_tasks].mean(0), self.stats)

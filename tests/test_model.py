@@ -1,0 +1,74 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_training import CONV, DENSE, learn
+from toys import random_masks
+
+import supsup_jax as ss
+from supsup_jax import masks, methods, training
+
+KEY = training.weights_key(1)
+
+
+def model_of(learned, net):
+    return ss.Model.init(net, methods.SupSup(), KEY).extend(learned)
+
+
+def task_of(learned, task):
+    """What one task gave, without a task axis."""
+    return jax.tree.map(lambda leaf: leaf[task], learned)
+
+
+@pytest.mark.parametrize("net", [DENSE, CONV], ids=["dense", "batch norm"])
+def test_a_model_is_extended_by_one_task_or_many(net):
+    learned = learn(range(3), net=net)
+    at_once = model_of(learned, net)
+    one_by_one = ss.Model.init(net, methods.SupSup(), KEY)
+    for task in range(3):
+        one_by_one = one_by_one.extend(task_of(learned, task))
+        assert one_by_one.num_tasks == task + 1
+    jax.tree.map(np.testing.assert_array_equal, one_by_one, at_once)
+
+
+def test_adapter_and_effective_weights_are_those_of_the_task():
+    learned = learn(range(3), net=CONV)
+    model = model_of(learned, CONV)
+    for task in range(3):
+        kept = task_of(learned.kept, task)
+        jax.tree.map(np.testing.assert_array_equal, model.adapter(task), kept)
+        effective = methods.SupSup().combine(model.weights, kept)
+        jax.tree.map(np.testing.assert_array_equal, model.effective_weights(task), effective)
+        jax.tree.map(np.testing.assert_array_equal, model.task_stats(task), task_of(learned.stats, task))
+
+
+def test_a_method_without_a_growing_bank_remembers_tasks():
+    net = ss.networks.BNNet(10, width=0.01, input_shape=(4, 4, 1))
+    method = methods.HopSupSup()
+    model = ss.Model.init(net, method, KEY)
+    keys = jax.random.split(jax.random.key(0), 2)
+    kept = jax.vmap(lambda key: method.keep(method.init_task(key, model.weights)))(keys)
+    learned = training.Learned(kept, None, None, {}, jnp.zeros((2, 1)), jnp.zeros((2, 1)), jnp.zeros(2, jnp.int32))
+    extended = model.extend(learned)
+    jax.tree.map(np.testing.assert_array_equal, extended.bank, method.remember(None, kept))
+    assert extended.num_tasks == int(extended.bank.num_tasks) == 2
+
+
+def test_trained_base_weights_replace_those_before():
+    method = methods.LowerBound()
+    model = ss.Model.init(DENSE, method, KEY)
+    trained = jax.tree.map(lambda leaf: leaf + 1, model.weights)
+    learned = training.Learned({}, trained, None, {}, jnp.zeros(1), jnp.zeros(1), jnp.int32(5))
+    assert model.extend(learned).weights is trained
+
+
+@pytest.mark.parametrize("search", [ss.OneShot, ss.Binary, ss.Exhaustive])
+def test_tasks_are_inferred_from_a_model_with_arrays_traced(search):
+    weights, _ = DENSE.init(KEY)
+    bank = masks.pack(random_masks(weights, 5))
+    model = ss.Model(net=DENSE, method=methods.SupSup(), num_tasks=5, weights=weights, bank=bank, stats={})
+    images = jax.random.normal(jax.random.key(2), (6, *DENSE.input_shape))
+    picks = ss.infer(model, images, search(ss.entropy))
+    assert picks.dtype == jnp.int32
+    np.testing.assert_array_equal(picks, search(ss.entropy)(model, images))
+    np.testing.assert_array_equal(jax.jit(search(ss.entropy))(model, images), picks)
