@@ -161,7 +161,7 @@ def test_the_terminals_interrupt_does_not_reach_a_run(members):
 def test_a_run_is_told_when_the_sweep_has_died(members):
     folder = members[0].folder
     starting = (
-        "import pathlib, sys, time; from supsup_jax import sweep; "
+        "import pathlib, sys, time; from supsup_jax.cli import sweep; "
         "sweep.start(pathlib.Path(sys.argv[1]), ['bash', '-c', sys.argv[2], 'run', sys.argv[1]]); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", starting, str(folder), UNTIL_TOLD]) as process:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from supsup_jax.experiment import Experiment
 from supsup_jax.runs.tables import Run, tries
 
-FOLDER = Path(__file__).parents[1] / "experiments"
+FOLDER = Path(__file__).parents[2] / "experiments"
 """Where the scripts lie, beside the package; an installed wheel has none."""
 
 # Settings with which a run still counts as one of its script. Rows and curves are told apart by `er_scale`.
