@@ -7,7 +7,9 @@ Command:    python experiments/GNu/MNISTPerm/ablation.py --data ~/data
             Twelve runs, one after another; --num-tasks 25 --eval-at 5 10 25 makes them short, and
             --network LeNet --features 25 --objective entropy makes a single one.
 
-Expect:     EXPECT %.
+Expect:     not run here. LeNet with 100 outputs has the settings of LeNet-250-tasks/supsup_h.py and supsup_g.py, which
+            took 4 and 7 minutes on two CPU cores, shared with other work: 93.8 % after 10 tasks and 93.7 % after 250,
+            with either objective and seed 1.
 """
 
 import supsup_jax as ss

@@ -4,8 +4,7 @@ Reproduces: the PSP (GG) curve of Figure 3, right.
 
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/psp.py --data ~/data
 
-Expect:     46 minutes on two CPU cores (estimated; the full run was not made). Task given: 96.92 % after 10
-            tasks (paper: 97.16 %).
+Expect:     not run here. Paper, task given: 97.16 % ± 0.08 after 10 tasks, 94.74 % after 50, 87.77 % after 100.
 """
 
 import supsup_jax as ss

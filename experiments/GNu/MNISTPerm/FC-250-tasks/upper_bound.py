@@ -7,7 +7,9 @@ Reproduces: the upper bound of Figure 3, right: the mean of each task's accuracy
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/upper_bound.py --data ~/data
             The run is shared with lower_bound.py: whichever comes first makes it.
 
-Expect:     EXPECT %.
+Expect:     not run here. Paper: 96.76 % after 10 tasks, 96.61 % after 250.
+
+Option:     --method UpperBound trains an independent network for each task.
 """
 
 import supsup_jax as ss
