@@ -6,7 +6,10 @@ Reproduces: the lower bound of Figure 5: the accuracy of all tasks at the end (t
 Command:    python experiments/GNu/MNISTRotate/lower_bound.py --data ~/data
             The run is shared with upper_bound.py: whichever comes first makes it.
 
-Expect:     EXPECT %.
+Expect:     not run in full. The paper has this curve as a picture only, beside SupSup (supsup.py), which has 96.2 %
+            after 36 tasks here.
+
+Option:     --method LowerBound has one head for all tasks.
 """
 
 import supsup_jax as ss

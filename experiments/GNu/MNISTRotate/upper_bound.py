@@ -7,7 +7,10 @@ Reproduces: the upper bound of Figure 5: the mean of each task's accuracy right 
 Command:    python experiments/GNu/MNISTRotate/upper_bound.py --data ~/data
             The run is shared with lower_bound.py: whichever comes first makes it.
 
-Expect:     EXPECT %.
+Expect:     not run in full. The paper has this curve as a picture only, beside SupSup (supsup.py), which has 96.2 %
+            after 36 tasks here.
+
+Option:     --method UpperBound trains an independent network for each task.
 """
 
 import supsup_jax as ss
