@@ -16,7 +16,9 @@ def test_bytes_are_those_of_the_arrays():
 
 def compiled_files(cache: Path, **more: str) -> list[Path]:
     """What a process leaves that keeps what it compiles, given the user's cache; it must print nothing."""
-    program = "import jax; from supsup_jax.system import backend; backend.keep_compiled(); jax.jit(lambda x: x + 1)(1.0)"
+    program = (
+        "import jax; from supsup_jax.system import backend; backend.keep_compiled(); jax.jit(lambda x: x + 1)(1.0)"
+    )
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     environment |= {"XDG_CACHE_HOME": str(cache), **more}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)

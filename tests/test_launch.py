@@ -114,6 +114,8 @@ def test_a_shared_run_is_taken_where_there_is_one(parse, tmp_path):
     assert shared.earlier(experiment) == folder
     assert launch._Places(request, shares_run=False).earlier(experiment) is None
 
+    (fewer,) = parse(*arguments, "--num-tasks", experiment.num_tasks - 1).experiments
+    assert shared.earlier(fewer) is None, "a longer run has changed since"
     (longer,) = parse(*arguments, "--steps", 101).experiments
     assert shared.earlier(longer) is None, "a run of other settings is left alone, and another one begins"
     with pytest.raises(UserError, match="steps: 100 before, 101 now"):

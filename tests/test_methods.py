@@ -249,6 +249,14 @@ def test_fine_tuning_gives_each_task_the_same_new_head():
     assert all(method.trains_weights(task) for task in range(3))
 
 
+def test_heads_of_fine_tuning_depend_on_the_seed_with_weights_of_one_magnitude():
+    net, starts = networks.LeNet(5, width=0.2, input_shape=(2, 4, 1)), set()
+    for seed in range(4):
+        weights, _ = net.init(jax.random.key(seed))
+        starts.add(float(FineTuning(net.head).first_legacy(weights)["kernel"][0, 0]))
+    assert len(starts) == 4
+
+
 def test_batche_on_random_weights_trains_none():
     assert [BatchE(random_weights=True).in_turn(task) for task in range(3)] == [False] * 3
 

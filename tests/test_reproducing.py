@@ -179,6 +179,10 @@ def test_killed_and_started_again_it_resumes_where_it_was(folder, monkeypatch, n
         (["a", "b", "--plan"], ["need one folder"]),
         (["runs", "--budget", "8h"], ["--budget requires --run or --plan"]),
         (["runs", "--only", "NNs"], ["--only requires --run or --plan"]),
+        (["runs", "--seeds", "0"], ["--seeds requires --run or --plan"]),
+        (["runs", "--plan", "--data", "data", "--only"], ["--only has no names"]),
+        (["runs", "--run", "--data", "data", "--output", "no/R.md"], ["--output no/R.md lies in a folder that"]),
+        (["runs", "--run", "--data", "data", "--output", "data"], ["--output data is a folder"]),
         (["runs", "--run", "--data", "data", "--budget", "8"], ["--budget 8: must be a time such as 8h"]),
         (["runs", "--run", "--data", "data", "--seeds", "0"], ["--seeds 0: must be from 1"]),
         (["runs", "--run", "--data", "data", "--only", "x"], ["--only x: the paper has no number of it"]),
@@ -194,6 +198,10 @@ def test_a_wrong_argument_of_reproduce_is_one_line(command, folder, arguments, w
     for word in words:
         assert word in complaint
     assert set(folder.rglob("*")) == before
+
+
+def test_scripts_are_those_of_the_checkout():
+    assert (scripts.FOLDER / "quickstart.py").is_file()
 
 
 def test_without_scripts_nothing_can_be_run(command, folder, monkeypatch):  # noqa: F811

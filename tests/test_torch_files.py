@@ -324,7 +324,7 @@ def learned(method, tasks=2, **settings):
     run = supsup_jax.SupSup("LeNet", 3, (28, 28, 1), method=method, width=0.05, features=4, batch_size=8, **settings)
     keys = jax.random.split(jax.random.key(7), tasks)
     kept = jax.vmap(lambda key: run.method.keep(run.method.init_task(key, run.weights)))(keys)
-    if method in ("UpperBound", "SeparateHeads"):
+    if method in ("UpperBound", "SeparateHeads", "FineTuning"):
         kept = jax.tree.map(lambda leaf: leaf * np.array([[[1]], [[-2]]], np.float32), kept)
     chunk, _ = run.tasks.chunk(kept, {}, tasks)
     run.tasks.add(chunk)
@@ -340,7 +340,9 @@ METHODS = [
     ("Transfer", "SupSup", {}),
     ("BatchE", "BatchE", {"search": "exhaustive"}),
     ("PSP", "UpperBound", {"search": "exhaustive"}),
+    ("SupSup", "SupSup", {"density": 0.3}),
     ("SeparateHeads", "SeparateHeads", {"search": "exhaustive"}),
+    ("FineTuning", "SeparateHeads", {"search": "exhaustive"}),
     ("UpperBound", "UpperBound", {"search": "exhaustive"}),
     ("UpperBound", "UpperBound", {"search": "exhaustive", "fine_tunes": True}),
     ("LowerBound", "LowerBound", {"scenario": "GG"}),

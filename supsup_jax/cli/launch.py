@@ -95,7 +95,8 @@ def main(
     experiments, options, cluster, _ = request
     places = _Places(request, shares_run)
     if any(experiment.initializer == "kaiming_uniform" for experiment in experiments):
-        print("--initializer kaiming_uniform is the original's; what version 0.1 called so is pytorch_default")
+        said = "--initializer kaiming_uniform is the original's; what version 0.1 called so is pytorch_default"
+        print(said, file=sys.stderr)
     backend.use_one_blas_thread()
     backend.keep_compiled()
     if len(experiments) > 1 or options.gpu_sets or cluster.cluster:
@@ -279,6 +280,8 @@ class _Places:
         Raises:
             UserError: if it cannot be made.
         """
+        if experiment.initializer == "stored":
+            raise UserError("--initializer stored is for runs that were imported; give an initialiser")
         parent, name = self._place(experiment)
         log_dir = self._options.log_dir
         try:
@@ -301,10 +304,13 @@ class _Places:
             return None
         others = {}
         for folder in results.existing_folders(*self._place(experiment)):
-            if settings := results.read_settings(folder):  # a run without any ended before it began
-                others[folder] = experiment.differs_from(settings["experiment"])
-                if not others[folder]:
-                    return folder
+            settings = results.read_settings(folder)
+            if not settings:  # the run ended before it began
+                continue
+            others[folder] = experiment.differs_from(settings["experiment"])
+            is_longer = settings["experiment"].get("num_tasks", 0) > experiment.num_tasks
+            if not others[folder] and (self._options.resume or not is_longer):
+                return folder
         if others and self._options.resume:
             folder, differences = next(iter(others.items()))
             raise UserError(

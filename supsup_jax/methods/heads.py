@@ -79,5 +79,7 @@ class FineTuning(_Heads):
     def first_legacy(self, weights: Weights) -> Legacy:
         """The values that heads start from: not the shared weights' own head, whose initialiser is the body's."""
         kernel, *_ = jax.tree.leaves(weights[self.head])
-        seed = jax.lax.bitcast_convert_type(kernel.reshape(-1)[0], jnp.uint32)
+        bits = jax.lax.bitcast_convert_type(jnp.asarray(kernel, jnp.float32), jnp.uint32).reshape(-1)
+        # Of every weight: those of one magnitude differ in the first bit alone.
+        seed = ((bits >> 15) * jnp.arange(1, bits.size + 1, dtype=jnp.uint32)).sum(dtype=jnp.uint32)
         return draw(jax.random.key(seed), weights[self.head], pytorch_default)

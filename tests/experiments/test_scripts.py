@@ -207,6 +207,7 @@ def assert_one_line_error(status, stderr, *words):
         (["--config", "nowhere.yaml"], ["nowhere.yaml cannot be read"]),
         (["--config", "a-file"], ["a-file does not hold settings"]),
         (["--sparsity", "3"], ["--sparsity"]),
+        (["--initializer", "stored"], ["--initializer stored is for runs that were imported"]),
         (["--benchmark", "SplitMNIST"], ["--num-tasks 25 is more than SplitMNIST has: 5"]),
     ],
 )

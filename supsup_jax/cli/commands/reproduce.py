@@ -52,7 +52,7 @@ class Reproduce(Command):
     """With --run or --plan: time for all runs, such as 8h, 45m or 90s. A run that would take longer is shortened or
     left out; what has been learned when the time is over is saved."""
 
-    only: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
     """With --run or --plan: scripts or folders of them, such as GNu/MNISTPerm; by default all."""
 
     seeds: int | None = None
@@ -72,7 +72,7 @@ class Reproduce(Command):
             self._make_runs(self._request())
             return
         for name in _OF_RUNS:
-            if getattr(self, name):
+            if getattr(self, name) is not None:
                 raise UserError(f"--{name} requires --run or --plan")
         text = reproduction.table(tables.read_runs([folder.expanduser() for folder in self.runs]))
         if self.output:
@@ -96,9 +96,20 @@ class Reproduce(Command):
         for folder in (runs, self.figures):
             if folder and folder.expanduser().exists() and not folder.expanduser().is_dir():
                 raise UserError(f"{folder} is not a folder; give one for the runs or figures")
+        if self.only == ():
+            raise UserError("--only has no names; give scripts or folders of them, such as --only GNu/MNISTPerm")
+        if self.make_runs and not self._output.parent.is_dir():
+            raise UserError(f"--output {self._output} lies in a folder that does not exist; make it, or give another")
+        if self.make_runs and self._output.is_dir():
+            raise UserError(f"--output {self._output} is a folder; give a file, such as REPRODUCE.md")
         seeds = None if self.seeds is None else range(self.seeds)
         budget = math.inf if self.budget is None else parse_budget(self.budget)
-        return reproducing.Request(runs, data, select(self.only), seeds, budget)
+        return reproducing.Request(runs, data, select(self.only or ()), seeds, budget)
+
+    @property
+    def _output(self) -> Path:
+        """Where the tables go with --run."""
+        return (self.output or Path("REPRODUCE.md")).expanduser()
 
     def _make_runs(self, request: reproducing.Request) -> None:
         if self.plan:
@@ -111,7 +122,7 @@ class Reproduce(Command):
             }
             self.say(plain, lambda: print(reproducing.show_plan(plan, request.budget)))
             return
-        output = (self.output or Path("REPRODUCE.md")).expanduser()
+        output = self._output
         pictures = (self.figures or request.runs).expanduser()
 
         def write(runs: Sequence[Run]) -> None:
