@@ -4,8 +4,9 @@ Reproduces: the BatchE (GG) curve of Figure 5.
 
 Command:    python experiments/GNu/MNISTRotate/batche.py --data ~/data
 
-Expect:     not run in full. The paper has this curve as a picture only, beside SupSup (supsup.py), which has 96.2 %
-            after 36 tasks here.
+Expect:     6 minutes on two CPU cores, shared with other work. Task given: 94.6 % after 2 tasks, 92.7 % after 10,
+            92.4 % after 36. Task inferred by trying every one: 57 % among 2, 17 % among 36. The paper has this curve
+            as a picture only.
 """
 
 import supsup_jax as ss

