@@ -140,7 +140,7 @@ def product_rate(size: int = 3000, dtype: str = "float32", precision: str = "hig
 
 
 def sum_rate(length: int = 10**8) -> float:
-    """Bytes per second that a sum of so many float32 numbers reads."""
+    """Bytes per second that a sum of this many float32 numbers reads."""
     import jax
     import jax.numpy as jnp
 

@@ -238,7 +238,7 @@ class Experiment:
     recovered from HopSupSup's memory."""
 
     log_base: int = 2
-    """The binary search keeps one in so many of the tasks in every round."""
+    """The binary search keeps the best 1/log_base of the tasks in every round."""
 
     gamma: float = 1.5e-3
     """Weight of the memory's energy in a recovery."""

@@ -104,7 +104,7 @@ def binary_path(
         images: normalised images.
         objective: `entropy`, or `superfluous(real=...)`.
         images_per_pick: how many consecutive images share their task.
-        base: a round keeps one in so many tasks.
+        base: a round keeps the best 1/base of the tasks.
 
     Raises:
         ValueError: if the images do not divide into picks, or the base is less than 2.
@@ -221,7 +221,7 @@ class Binary(OneShot):
     with another base.
 
     Attributes:
-        base: a round keeps one in so many tasks; at least 2.
+        base: a round keeps the best 1/base of the tasks; at least 2.
     """
 
     base: int = 2

@@ -65,7 +65,7 @@ def calibrated_rates(experiment: Experiment) -> Rates:
 
 @cache
 def _seconds_of_a_step(experiment: Experiment, shape: tuple[int, ...], images: int, copies: int) -> float:
-    """Seconds of a training step of one task, where so many are trained side by side."""
+    """Seconds of a training step of one task, where this many are trained side by side."""
     print(f"timing a few training steps of {experiment.network}", file=sys.stderr, flush=True)
     net = experiment.make_network(shape)
     weights, stats = net.init(jax.random.key(0))

@@ -79,7 +79,7 @@ def graceful(announce: Callable[[float], None], give_up: Callable[[], None] | No
             whether it `is_pressing`.
 
     Raises:
-        UserError: if `SUPSUP_GRACE` is no number of seconds.
+        UserError: if `SUPSUP_GRACE` is not a number of seconds.
     """
     interruption, seconds = Interruption(), grace()
     with _handled(lambda *_: None) as before:
@@ -107,7 +107,7 @@ def grace() -> float:
     """The seconds that what goes on may take after SIGTERM.
 
     Raises:
-        UserError: if `SUPSUP_GRACE` is no number of seconds.
+        UserError: if `SUPSUP_GRACE` is not a number of seconds.
     """
     text = os.environ.get(GRACE, _GRACE)
     try:
