@@ -94,7 +94,7 @@ def call(script: str | Path, *arguments: Any) -> str:
 
 def flags(script: str | Path, *command: str) -> dict[str, str | None]:
     """Every flag of a script, or of a command of `python -m supsup_jax`, with its default as `--help` shows it."""
-    with mock.patch.dict(os.environ, COLUMNS="1000"):  # one line for each explanation
+    with mock.patch.dict(os.environ, COLUMNS="100"):  # much wider, and there are two columns
         text = call(script, *command, "--help")
     return dict(_flags_in(text))
 
@@ -104,11 +104,11 @@ def _flags_in(text: str) -> Iterator[tuple[str, str | None]]:
     entries = [""]
     for line in text.splitlines():
         line = line.removeprefix("│").rstrip("│ ")
-        if not line.startswith(6 * " "):
+        if not line.strip() or re.match(r" {0,2}(-h, )?--[a-z]|[╭╰]", line):
             entries.append("")
         entries[-1] += f"{line} "
     for entry in entries:
         if names := re.match(r" {0,2}(?:-h, )?(--[a-z][a-z-]*(?:, --[a-z][a-z-]*)*)", entry):
             default = re.search(r"\(default: (.*)\) *$", entry)
             for name in names[1].split(", "):
-                yield name, default and default[1].strip("'")  # some versions of tyro quote paths
+                yield name, default and " ".join(default[1].split()).strip("'")  # some versions of tyro quote paths
