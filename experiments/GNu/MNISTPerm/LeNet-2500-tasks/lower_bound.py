@@ -6,9 +6,9 @@ Reproduces: the lower bound of Figure 4: the accuracy of all tasks at the end (t
 Command:    python experiments/GNu/MNISTPerm/LeNet-2500-tasks/lower_bound.py --data ~/data
             The run is shared with upper_bound.py: whichever comes first makes it.
 
-Expect:     250 tasks take 8 minutes on two CPU cores, shared with other work; all 2,500 tasks were not run. Task
-            given: 70.1 % ± 3.2 after 10 tasks (paper: 72.2 % ± 1.4), 39.5 % ± 1.1 after 50 (42.1 % ± 1.7)
-            and 30.3 % ± 1.7 after 100 (31.7 %) over five seeds; 20.5 % after 250 with seed 1.
+Expect:     100 tasks take a minute and a half on two CPU cores; all 2,500 tasks were not run. Task given: 70.3 % ± 3.0
+            after 10 tasks (paper: 72.2 % ± 1.4), 40.5 % ± 1.5 after 50 (42.1 % ± 1.7) and 31.5 % ± 0.7 after 100
+            (31.7 %) over five seeds; 21.6 % after 250 with seed 1.
 
 Option:     --method LowerBound has one head for all tasks.
 """
