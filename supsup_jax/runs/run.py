@@ -323,10 +323,9 @@ class Run:
 
     def _existing(self, task: int) -> int:
         """The number of a task, if there is such a task."""
-        if not self.num_tasks:
-            raise UserError("this run has learned no task yet; learn one first")
-        if not isinstance(task, int | np.integer) or not 0 <= task < self.num_tasks:
-            raise UserError(f"there is no task {task}; there are tasks 0 to {self.num_tasks - 1}")
+        num_tasks = self.model.num_tasks  # of which there has to be one
+        if not isinstance(task, int | np.integer) or not 0 <= task < num_tasks:
+            raise UserError(f"there is no task {task}; there are tasks 0 to {num_tasks - 1}")
         return int(task)
 
     def _tasks_of(self, task: Any, images: int) -> Int[np.ndarray, " images"]:
