@@ -288,7 +288,7 @@ def test_a_job_whose_time_is_up_saves_and_is_queued_again(slurm, tmp_path):
         subprocess.run(["scancel", "--signal=USR2", job], check=True)  # as SLURM, before the time is up
         assert waited_for(lambda: (cluster._queue() or {}).get(job, "").startswith("PENDING"))
         said = (seed / sweep.LOG).read_text()
-        assert "that is finished and saved first" in said
+        assert "what goes on is finished and saved first" in said
         watching.communicate()
     assert watching.returncode == 0
     assert job_of(seed) == job

@@ -146,7 +146,7 @@ def test_a_run_ends_soon_after_sigterm_whatever_it_is_at(tmp_path, what):
         said, complaint = process.communicate()
         assert time.monotonic() - began < 30  # not a measurement: it would take much longer
     assert process.returncode == 143
-    assert "that is finished and saved first if that takes no longer than 1 s" in said
+    assert "what goes on is finished and saved first if that takes no longer than 1 s" in said
     assert complaint.startswith("interrupted; what ") and complaint.count("\n") == 1
 
 

@@ -44,7 +44,7 @@ class Reporter:
         self._started = time.monotonic()
         self._first: int | None = None
         self._rate = 0.0
-        self._message = "starting"
+        self._going_on = " (starting)"
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -70,7 +70,7 @@ class Reporter:
         if self._first is None:  # a resumed run starts with tasks that took no time
             self._first, self._started = step.tasks, time.monotonic()
         self._rate = step.steps_per_second or self._rate
-        self._message = step.message
+        self._going_on = "" if step.is_done else f" ({step.message})"
         digits = 0 if self._rate >= 10 else 2  # a step of ResNet-50 may take seconds
         rate = f"{self._rate:,.{digits}f} steps/s{self._remaining(step)}" if self._rate else ""
         if self._console.is_terminal:
@@ -83,7 +83,7 @@ class Reporter:
     def announce(self, seconds: float) -> None:
         """Says that what an interrupted run is at is finished first, if that takes no longer than so many seconds."""
         self._console.print(
-            f"{self._title}: interrupted ({self._message}); that is finished and saved first{_within(seconds)}, "
+            f"{self._title}: interrupted{self._going_on}; what goes on is finished and saved first{_within(seconds)}, "
             "another Ctrl-C stops at once",
             highlight=False,
             markup=False,

@@ -132,7 +132,8 @@ class GivenTasks(Loop):
             for row in range(count)
         ]
         self._save(chunk, Record(tasks=results), state | replaced or None)
-        self.report(f"accuracy {100 * accuracy[:, -1].mean():.2f} % with the task given", self.parts.steps / seconds)
+        message = f"accuracy {100 * accuracy[:, -1].mean():.2f} % with the task given"
+        self.report(message, self.parts.steps / seconds, is_done=True)
 
     def _started_from(self) -> Legacy:
         """What the next task starts from."""

@@ -53,12 +53,14 @@ class Report(NamedTuple):
         of: tasks to learn.
         steps_per_second: updates a second, of all tasks of the last chunk together; nothing learned yet: 0.
         message: what has just been done or is to come, in a few words.
+        is_done: whether that has been done.
     """
 
     tasks: int
     of: int
     steps_per_second: float
     message: str
+    is_done: bool = False
 
 
 class Loop(ABC):
@@ -270,7 +272,9 @@ class Loop(ABC):
             if num_tasks > self._num_learned or num_tasks in done:
                 continue
             if not self._unchanged_since(num_tasks):
-                self.report(f"not evaluated: {num_tasks} tasks, since what they share has changed with later ones")
+                self.report(
+                    f"not evaluated: {num_tasks} tasks, since what they share has changed with later ones", is_done=True
+                )
                 continue
             self._stop_if_asked()
             self.report(f"evaluating {num_tasks} tasks")
@@ -285,11 +289,14 @@ class Loop(ABC):
             )
             self._save(None, Record(evaluations=[result]))
             if result.inferred is None or result.picked is None:
-                self.report(f"{num_tasks} tasks: accuracy {100 * np.mean(result.given):.2f} % with the task given")
+                self.report(
+                    f"{num_tasks} tasks: accuracy {100 * np.mean(result.given):.2f} % with the task given", is_done=True
+                )
             else:
                 self.report(
                     f"{num_tasks} tasks: accuracy {100 * np.mean(result.inferred):.2f} % with the task inferred, "
-                    f"which was right in {100 * np.mean(result.picked):.2f} %"
+                    f"which was right in {100 * np.mean(result.picked):.2f} %",
+                    is_done=True,
                 )
 
     def _stop_if_asked(self) -> None:
@@ -301,10 +308,12 @@ class Loop(ABC):
         if hosts.any_of(interruption.asked()):
             raise interruption.kind()
 
-    def report(self, message: str, steps_per_second: float = 0.0, tasks: int | None = None) -> None:
+    def report(
+        self, message: str, steps_per_second: float = 0.0, tasks: int | None = None, is_done: bool = False
+    ) -> None:
         """Says how far the run is; by default as many tasks are learned as are recorded."""
         learned = self._num_learned if tasks is None else tasks
-        self._listener(Report(learned, self.experiment.num_tasks, steps_per_second, message))
+        self._listener(Report(learned, self.experiment.num_tasks, steps_per_second, message, is_done))
 
     def _tasks_that_fit(self) -> int:
         # What the task owns, its gradient, two moments, effective weights and their gradient; the rows of all batches;

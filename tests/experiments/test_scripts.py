@@ -268,10 +268,12 @@ def test_an_interrupted_script_says_how_to_go_on_and_goes_on(tmp_path):
     process.send_signal(signal.SIGINT)
     said, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
-    at = re.search(r"interrupted \(learning tasks (\d+) to (\d+)\); that is finished and saved first", said)
+    at = re.search(r"interrupted(?: \(learning tasks \d+ to (\d+)\))?; what goes on is finished and saved first", said)
     assert at
     learned = (tmp_path / "runs/quickstart/seed=1/metrics.jsonl").read_text().splitlines()
-    assert len(learned) == int(at[2]) + 1
+    assert learned
+    if at[1]:  # and not between two chunks
+        assert len(learned) == int(at[1]) + 1
     (said,) = [line for line in complaint.splitlines() if line.startswith("interrupted; ")]
     assert "--resume" in said
     assert call("quickstart.py", *settings, "--resume", cwd=tmp_path).returncode == 0
