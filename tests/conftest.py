@@ -9,6 +9,7 @@ implementation computed. Tests that need them are skipped where they are not set
 import contextlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 import pytest
 
+pytest.register_assert_rewrite("helpers")  # so that its assertions explain themselves
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 
@@ -69,3 +71,24 @@ def golden() -> Callable[[str], dict]:
             return dict(arrays)
 
     return load
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Calls a command in an empty folder, in this process; with what it printed, or its complaint and status."""
+    from supsup_jax.__main__ import main  # not above: the types of its calls are to be checked
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments, status=0):
+        monkeypatch.setattr(sys, "argv", ["supsup_jax", *map(str, arguments)])
+        capsys.readouterr()
+        if not status:
+            main()
+            return capsys.readouterr().out
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == status
+        return capsys.readouterr().err
+
+    return call

@@ -14,7 +14,7 @@ from supsup_jax.cli import cluster, sweep
 from supsup_jax.cli.cluster import Cluster, Job, Jobs
 from supsup_jax.runs import results
 
-QUICKSTART = Path(__file__).parents[1] / "experiments/quickstart.py"
+QUICKSTART = Path(__file__).parents[2] / "experiments/quickstart.py"
 TINY = ["--num-tasks", 2, "--steps", 5, "--width", 0.1, "--images-per-task", 8, "--eval-at", 2, "--seeds", 2]
 LONG = [*TINY, "--num-tasks", 16, "--steps", 2000, "--tasks-at-once", 1]
 

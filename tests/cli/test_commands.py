@@ -16,27 +16,8 @@ from supsup_jax.__main__ import main
 from supsup_jax.cli.commands import COMMANDS
 from supsup_jax.data import pictures
 
-RUN = Path(__file__).parent / "stored/format-2-SupSup"
+RUN = Path(__file__).parents[1] / "stored/format-2-SupSup"
 IMAGES = data.load_digits().test.images[:6]
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """Calls a command in an empty folder, in this process; with what it printed, or its complaint and status."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments, status=0):
-        monkeypatch.setattr(sys, "argv", ["supsup_jax", *map(str, arguments)])
-        capsys.readouterr()
-        if not status:
-            main()
-            return capsys.readouterr().out
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert ended.value.code == status
-        return capsys.readouterr().err
-
-    return call
 
 
 @pytest.fixture

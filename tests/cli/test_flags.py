@@ -1,15 +1,19 @@
 """Every flag of `stored/flags.json` exists, with the same default; there may be further flags.
 
-`python tests/test_flags.py` rewrites the file, after an intended change of a default.
+`python tests/cli/test_flags.py` rewrites the file, after an intended change of a default.
 """
 
 import json
+import sys
 from pathlib import Path
 
-import adapter
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the command line
+
 import pytest
 
-STORED = Path(__file__).parent / "stored/flags.json"
+from helpers import adapter
+
+STORED = Path(__file__).parents[1] / "stored/flags.json"
 
 
 def flags_of(called: str) -> dict[str, str | None]:

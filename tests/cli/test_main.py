@@ -3,8 +3,8 @@ import sys
 
 import pytest
 import yaml
-from test_figures import FC, HOPSUPSUP, LENET, colours, paths, write_run
 
+from helpers.figures import FC, HOPSUPSUP, LENET, colours, paths, write_run
 from supsup_jax.experiment import Experiment
 from supsup_jax.runs import results
 

@@ -364,7 +364,7 @@ def test_a_script_of_splitcifar100_runs_on_embedded_data(run_here, tmp_path):
 @pytest.mark.parametrize("script", SPLITIMAGENET, ids=lambda path: path.stem)
 def test_every_script_of_splitimagenet_runs_on_real_data(script, run_here, data_folder, tmp_path):
     quick = ["--num-tasks", 2, "--epochs", 2, "--warmup-epochs", 1, "--batch-size", 4, "--image-size", 14]
-    # Compiling a ResNet takes minutes; tests/test_resnet.py has its parts.
+    # Compiling a ResNet takes minutes; tests/core/test_resnet.py has its parts.
     network = ["--network", "LeNet", "--width", 0.1, *(["--no-affine"] if script.stem == "rn50-upperbound" else [])]
     sparsity = ["--sparsity", 8] if script.stem == "rn50-supsup" else []
     said = run_here(script, *quick, *network, *sparsity, "--data", data_folder)

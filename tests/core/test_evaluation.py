@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_training import BENCHMARK, CONV, DATASET, DENSE, learn
-from toys import model_of
 
+from helpers.toys import model_of
+from helpers.training import BENCHMARK, CONV, DATASET, DENSE, learn
 from supsup_jax import data, evaluation, inference, methods, networks, optimizers, training
 from supsup_jax.data import PermutedMNIST
 from supsup_jax.system import backend

@@ -4,8 +4,8 @@ import sys
 
 import jax
 import pytest
-from toys import small_dataset
 
+from helpers.toys import small_dataset
 from supsup_jax import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.runs import formats

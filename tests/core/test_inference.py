@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import conv_net, model_of, random_masks
 
+from helpers.toys import conv_net, model_of, random_masks
 from supsup_jax import inference, masks, methods, networks
 from supsup_jax.system import backend
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import kernel_path, node, random_masks
 
+from helpers.toys import kernel_path, node, random_masks
 from supsup_jax import masks, networks
 from supsup_jax.system import backend
 

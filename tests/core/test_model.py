@@ -2,10 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_training import CONV, DENSE, learn
-from toys import random_masks
 
 import supsup_jax as ss
+from helpers.toys import random_masks
+from helpers.training import CONV, DENSE, learn
 from supsup_jax import masks, methods, training
 
 KEY = training.weights_key(1)

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from toys import conv_net, kernel_path, node
 
+from helpers.toys import conv_net, kernel_path, node
 from supsup_jax import masks, methods, networks
 from supsup_jax.networks import layers
 

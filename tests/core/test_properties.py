@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from toys import model_of, small_dataset
 
 import supsup_jax as ss
+from helpers.toys import model_of, small_dataset
 from supsup_jax import UserError, inference, masks, networks
 from supsup_jax.__main__ import main
 from supsup_jax.cli import launch

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import node
 
+from helpers.toys import node
 from supsup_jax import masks, networks
 from supsup_jax.networks import layers
 from supsup_jax.networks.resnet import Bottleneck, ResNet

@@ -1,33 +1,10 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from toys import ConvNet, small_dataset
 
-from supsup_jax import evaluation, methods, networks, optimizers, training
-from supsup_jax.data import PermutedMNIST
+from helpers.training import CONV, learn
+from supsup_jax import training
 from supsup_jax.system import backend, devices
-
-DATASET = small_dataset()
-BENCHMARK = PermutedMNIST.of(DATASET)
-DENSE = networks.LeNet(features=8, width=0.1, input_shape=(4, 4, 1))
-CONV = networks.Network(ConvNet(), input_shape=(4, 4, 1))
-
-
-def learn(numbers, net=DENSE, steps=60, seed=1, method=None, capacity=None):
-    method = method or methods.SupSup()
-
-    def one(shared, one):
-        weights, stats, train, test = shared
-        validate = partial(evaluation.accuracy, net, BENCHMARK, test)
-        learner = training.Learner(net, method, optimizers.RMSprop(1e-2))
-        return training.train_task(learner, BENCHMARK, steps, 16, validate, weights, stats, train, *one)
-
-    weights, stats = net.init(training.weights_key(seed))
-    keys = jax.vmap(lambda task: training.task_key(seed, task))(np.asarray(numbers))
-    shared = devices.replicate((weights, stats, DATASET.train, DATASET.test))
-    return devices.over_tasks(one)(shared, (BENCHMARK.tasks(DATASET, seed, numbers), keys), capacity)
 
 
 def test_tasks_are_learned():

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from test_data import assert_one_line
 
+from helpers.data import assert_one_line
 from supsup_jax import UserError, data
 from supsup_jax.data import Dataset, Split, SplitImageNet, imagenet
 from supsup_jax.data import images as decoding

@@ -21,7 +21,7 @@ from supsup_jax.cli.commands import COMMANDS
 from supsup_jax.cli.options import Options
 from supsup_jax.experiment import Experiment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("**/*.md"))
 NAMES = [page.relative_to(ROOT / "docs").as_posix() for page in PAGES]
 TEXTS = dict(zip(NAMES, (page.read_text() for page in PAGES), strict=True))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def test_the_library_examples_of_the_readme_run_and_infer_the_tasks():
@@ -18,6 +18,6 @@ def test_the_library_examples_of_the_readme_run_and_infer_the_tasks():
 
 
 def test_every_path_that_the_readme_names_exists():
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     for path in re.findall(r"\]\((?!http)([^)]+)\)|python (\S+\.py)", README):
         assert (root / (path[0] or path[1])).exists(), path

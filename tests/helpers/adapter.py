@@ -23,7 +23,7 @@ from supsup_jax import data, scenarios
 from supsup_jax.cli.commands import COMMANDS
 from supsup_jax.runs.settings import experiment_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPTS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "experiments").rglob("*.py"))]
 CALLS = [*SCRIPTS, *(f"-m {command}" for command in COMMANDS)]
 """Every script, and every command of `python -m supsup_jax`."""

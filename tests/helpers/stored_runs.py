@@ -9,16 +9,16 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import adapter
 import numpy as np
 import orbax.checkpoint as ocp
 import yaml
 from sklearn.datasets import load_digits
-from test_numbers import numbers
 
 import supsup_jax as ss
+from helpers import adapter
+from helpers.numbers import numbers
 
-RUNS = Path(__file__).parent / "stored/runs"
+RUNS = Path(__file__).parents[1] / "stored/runs"
 NAMES = sorted(path.stem for path in RUNS.glob("*.json"))
 
 

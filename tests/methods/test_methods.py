@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import conv_net
 
+from helpers.toys import conv_net
 from supsup_jax import masks, networks
 from supsup_jax.methods import (
     PSP,

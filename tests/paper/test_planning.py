@@ -3,8 +3,8 @@ import math
 from pathlib import Path
 
 import pytest
-from test_figures import FC, HOPSUPSUP, LENET, LONG, write_run
 
+from helpers.figures import FC, HOPSUPSUP, LENET, LONG, write_run
 from supsup_jax import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.paper import planning, scripts

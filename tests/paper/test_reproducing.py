@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from test_commands import command  # noqa: F401 - a fixture
-from test_figures import FC, LENET
 
+from helpers.figures import FC, LENET
 from supsup_jax.data.presence import is_present
 from supsup_jax.paper import reproducing, scripts
 from supsup_jax.paper.planning import Rates
@@ -26,7 +25,7 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    import stub_script
+    from helpers import stub_script
 
     stub_script.main(EXPERIMENT, {accuracy})
 """
@@ -52,7 +51,7 @@ def folder(tmp_path, monkeypatch):
     """Scripts of three experiments, which learn nothing and take no time, and an empty folder of data."""
     monkeypatch.setattr(scripts, "FOLDER", tmp_path / "experiments")
     scripts.script_of.cache_clear()
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     monkeypatch.setattr(reproducing, "calibrated_rates", lambda of: Rates(of.batch_size / 1000, 0.0, 0.0))
     for name, accuracy in ((PSP, 0.948), (FC_PSP, 0.95), (BATCHE, 0.8886)):
         write_script(tmp_path, name, accuracy)
@@ -76,7 +75,7 @@ def calls(root):
 ALL = "reproduce", "runs", "--run", "--data", "data", "--only", "GNu/MNISTPerm"
 
 
-def test_a_plan_says_what_would_be_run_and_writes_nothing(command, folder):  # noqa: F811
+def test_a_plan_says_what_would_be_run_and_writes_nothing(command, folder):
     before = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
     said = command("reproduce", "runs", "--plan", "--data", "data", "--only", LENET, "--budget", "11s").splitlines()
     assert said[0] == "2 runs to make, about 7 s, within 11 s"
@@ -89,7 +88,7 @@ def test_a_plan_says_what_would_be_run_and_writes_nothing(command, folder):  # n
     assert [(one["run"], one["tasks"]) for one in plain["runs"]] == [(f"{PSP}, seed 0", 50), (f"{PSP}, seed 1", 50)]
 
 
-def test_missing_runs_are_made_quickest_first_and_written(command, folder):  # noqa: F811
+def test_missing_runs_are_made_quickest_first_and_written(command, folder):
     said = command(*ALL)
     made = [f"{PSP} --seed 1 --num-tasks 50", f"{BATCHE} --seed 1 --num-tasks 50", f"{FC_PSP} --seed 1 --num-tasks 50"]
     assert calls(folder) == made
@@ -104,19 +103,19 @@ def test_missing_runs_are_made_quickest_first_and_written(command, folder):  # n
     assert (folder / "pictures/figure3.png").exists()
 
 
-def test_each_seed_is_run(command, folder):  # noqa: F811
+def test_each_seed_is_run(command, folder):
     command("reproduce", "runs", "--run", "--data", "data", "--only", PSP, "--seeds", 2, "--json")
     assert calls(folder) == [f"{PSP} --seed {seed} --num-tasks 50" for seed in (0, 1)]
     assert "| 94.80 ± 0.00 | yes |" in (folder / "REPRODUCE.md").read_text()
 
 
-def test_a_run_that_fails_is_said_and_the_others_are_made(command, folder, monkeypatch):  # noqa: F811
+def test_a_run_that_fails_is_said_and_the_others_are_made(command, folder, monkeypatch):
     monkeypatch.setenv("STUB_FAILS", "LeNet-250-tasks/psp")
     command("reproduce", "runs", "--run", "--data", "data", "--only", LENET, status=1)
     assert [line.split()[0] for line in calls(folder)] == [PSP, BATCHE]
 
 
-def test_a_run_of_other_settings_is_not_resumed(command, folder):  # noqa: F811
+def test_a_run_of_other_settings_is_not_resumed(command, folder):
     write_script(folder, PSP, dataset="digits", accuracy=0.9)
     command("reproduce", "runs", "--run", "--data", "data", "--only", PSP)
     text = (folder / f"experiments/{PSP}.py").read_text()
@@ -127,7 +126,7 @@ def test_a_run_of_other_settings_is_not_resumed(command, folder):  # noqa: F811
     assert {run.folder.name for run in tables.find_runs(folder / "runs")} == {"seed=1", "seed=1~try=1"}
 
 
-def test_the_budget_ends_a_run_that_saves_and_is_resumed(command, folder, monkeypatch):  # noqa: F811
+def test_the_budget_ends_a_run_that_saves_and_is_resumed(command, folder, monkeypatch):
     monkeypatch.setenv("STUB_SECONDS", "0.4")  # four times as long as expected
     monkeypatch.setenv(interruption.GRACE, "1")
     started = time.monotonic()
@@ -190,7 +189,7 @@ def test_killed_and_started_again_it_resumes_where_it_was(folder, monkeypatch, n
         (["a-file", "--run", "--data", "data"], ["a-file is not a folder"]),
     ],
 )
-def test_a_wrong_argument_of_reproduce_is_one_line(command, folder, arguments, words):  # noqa: F811
+def test_a_wrong_argument_of_reproduce_is_one_line(command, folder, arguments, words):
     (folder / "a-file").write_text("")
     before = set(folder.rglob("*"))
     complaint = command("reproduce", *arguments, status=2)
@@ -204,7 +203,7 @@ def test_scripts_are_those_of_the_checkout():
     assert (scripts.FOLDER / "quickstart.py").is_file()
 
 
-def test_without_scripts_nothing_can_be_run(command, folder, monkeypatch):  # noqa: F811
+def test_without_scripts_nothing_can_be_run(command, folder, monkeypatch):
     monkeypatch.setattr(scripts, "FOLDER", folder / "nowhere")
     assert "need a checkout with its experiments" in command(*ALL, status=2)
     assert not (folder / "REPRODUCE.md").exists()

@@ -3,9 +3,8 @@ import os
 from pathlib import Path
 
 import pytest
-from test_commands import command  # noqa: F401 - a fixture
-from test_figures import HOPSUPSUP, LENET, write_run
 
+from helpers.figures import HOPSUPSUP, LENET, write_run
 from supsup_jax.paper import differences, published, scripts
 from supsup_jax.paper.reproduction import numbers
 from supsup_jax.runs import results
@@ -31,7 +30,7 @@ def runs(tmp_path, monkeypatch):
     return folder
 
 
-def test_without_runs_every_number_of_the_paper_is_not_run(command, tmp_path):  # noqa: F811
+def test_without_runs_every_number_of_the_paper_is_not_run(command, tmp_path):
     assert command("reproduce", "--output", "table.md") == "table.md\n"
     told = rows((tmp_path / "table.md").read_text())
     assert [row[4] for row in told] == ["not run"] * len(numbers())
@@ -44,7 +43,7 @@ def test_without_runs_every_number_of_the_paper_is_not_run(command, tmp_path):  
     assert len(told) == given + len(published.SPLITIMAGENET_TABLE)
 
 
-def test_runs_stand_beside_the_paper_with_how_to_repeat_them(command, runs):  # noqa: F811
+def test_runs_stand_beside_the_paper_with_how_to_repeat_them(command, runs):
     said = json.loads(command("reproduce", runs, "--json"))["markdown"]
     about = results.read_settings(runs / LENET / "supsup_h/seed=1")
     machine = f"CPU, {about['cores']} cores, JAX {about['versions']['jax']}"
@@ -60,7 +59,7 @@ def test_runs_stand_beside_the_paper_with_how_to_repeat_them(command, runs):  # 
     assert ["supsup_h", "50", "93.68", "", "not run"] in [row[:5] for row in rows(said)]
 
 
-def test_both_bounds_come_from_one_run_and_none_from_version_01(command, runs):  # noqa: F811
+def test_both_bounds_come_from_one_run_and_none_from_version_01(command, runs):
     said = json.loads(command("reproduce", runs, "--json"))["markdown"]
     told = {(row[0], row[1]): row for row in rows(said) if row[4] != "not run"}
     assert told["upper_bound", "10"][2:6] == ["94.94", "", "94.94", "yes"]
@@ -69,14 +68,14 @@ def test_both_bounds_come_from_one_run_and_none_from_version_01(command, runs): 
     assert f"trained the bounds differently: runs of `{LENET}/upper_bound`." in said
 
 
-def test_runs_of_other_settings_have_rows_of_their_own_without_a_verdict(command, tmp_path):  # noqa: F811
+def test_runs_of_other_settings_have_rows_of_their_own_without_a_verdict(command, tmp_path):
     write_run(tmp_path, f"{LENET}/batche", 1, [0.88] * 10, features=100, sync_bn=True, eval_at=[10])
     (row,) = [row for row in rows(command("reproduce", tmp_path)) if row[4] != "not run"]
     assert row[:6] == ["batche --features 100 --sync-bn", "10", "88.86", "", "88.00", ""]
     assert ["batche", "10", "88.86", "", "not run"] in [row[:5] for row in rows(command("reproduce", tmp_path))]
 
 
-def test_without_scripts_the_newest_run_says_which_settings_count(command, tmp_path, monkeypatch):  # noqa: F811
+def test_without_scripts_the_newest_run_says_which_settings_count(command, tmp_path, monkeypatch):
     monkeypatch.setattr(scripts, "FOLDER", tmp_path / "nowhere")
     scripts.script_of.cache_clear()
     write_run(tmp_path, f"{LENET}/batche", 1, [0.88] * 10, steps=10)
@@ -90,7 +89,7 @@ def test_without_scripts_the_newest_run_says_which_settings_count(command, tmp_p
     ]
 
 
-def test_what_differs_is_explained_or_said_to_be_unexplained(command, tmp_path, monkeypatch):  # noqa: F811
+def test_what_differs_is_explained_or_said_to_be_unexplained(command, tmp_path, monkeypatch):
     write_run(tmp_path, f"{LENET}/batche", 1, [0.8] * 250, evaluate_at=(10, 50, 100, 200))
     sentence = "80.00 is what the test has written."
     monkeypatch.setattr(differences, "SENTENCES", {(f"{LENET}/batche", range(50, 101)): sentence})
@@ -100,14 +99,14 @@ def test_what_differs_is_explained_or_said_to_be_unexplained(command, tmp_path, 
     assert said.count("What differs from the paper:") == 1
 
 
-def test_the_table_of_the_project_has_every_number_of_the_paper(command, tmp_path):  # noqa: F811
-    table = (Path(__file__).parents[1] / "REPRODUCE.md").read_text()
+def test_the_table_of_the_project_has_every_number_of_the_paper(command, tmp_path):
+    table = (Path(__file__).parents[2] / "REPRODUCE.md").read_text()
     command("reproduce", "--output", "table.md")
     expected = [row[:4] for row in rows((tmp_path / "table.md").read_text())]
     assert [row for row in expected if row not in [row[:4] for row in rows(table)]] == []
     assert table.splitlines()[0] == (tmp_path / "table.md").read_text().splitlines()[0]
 
 
-def test_a_run_whose_metrics_are_damaged_is_named(command, runs):  # noqa: F811
+def test_a_run_whose_metrics_are_damaged_is_named(command, runs):
     (runs / HOPSUPSUP / "seed=1/metrics.jsonl").write_text("{")
     assert "metrics.jsonl is damaged" in command("reproduce", runs, status=2)

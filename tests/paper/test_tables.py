@@ -1,6 +1,6 @@
 import pytest
-from test_figures import LENET, write_run
 
+from helpers.figures import LENET, write_run
 from supsup_jax import UserError
 from supsup_jax.runs import results, tables
 from supsup_jax.runs.records import Record

@@ -22,11 +22,11 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from PIL import Image
-from test_cifar100 import few, pack, raw  # noqa: F401
-from test_data import fake_mnist, prepare_with_tfds
-from test_scenarios import DATASET, EXPERIMENT, OTHERS
 
 import supsup_jax as ss
+from helpers.cifar100 import pack, shrink, write
+from helpers.data import fake_mnist, prepare_with_tfds
+from helpers.runs import DATASET, EXPERIMENT, OTHERS
 from supsup_jax import UserError, data
 from supsup_jax.__main__ import main
 from supsup_jax.data import mnist, pictures
@@ -35,7 +35,21 @@ from supsup_jax.runs.settings import load_settings, read_run
 from supsup_jax.scenarios import loop_of
 from supsup_jax.system.yaml import parse_yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def few(request, monkeypatch):
+    """Fewer images than CIFAR-100 has, except for the tests of the real one."""
+    if "data_folder" not in request.fixturenames:
+        shrink(monkeypatch)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    folder = tmp_path / "cifar100/cifar-100-python"
+    write(folder)
+    return folder
 
 
 def flip(path, place=0.5, bit=4):
@@ -108,7 +122,7 @@ def test_real_mnist_has_the_published_checksums_and_one_bit_is_noticed(data_fold
 
 @pytest.mark.parametrize("place", np.linspace(0.02, 0.98, 7))
 @pytest.mark.parametrize("packed", [False, True], ids=["files", "archive"])
-def test_a_flipped_bit_in_cifar100_is_noticed_or_changes_nothing(raw, tmp_path, place, packed):  # noqa: F811
+def test_a_flipped_bit_in_cifar100_is_noticed_or_changes_nothing(raw, tmp_path, place, packed):
     expected = data.load("cifar100", tmp_path)
     if packed:
         pack(raw.parent)
@@ -123,7 +137,7 @@ def test_a_flipped_bit_in_cifar100_is_noticed_or_changes_nothing(raw, tmp_path, 
         np.testing.assert_array_equal(found.train.labels, expected.train.labels)
 
 
-def test_a_flipped_pixel_of_cifar100_is_noticed(raw, tmp_path):  # noqa: F811
+def test_a_flipped_pixel_of_cifar100_is_noticed(raw, tmp_path):
     flip(raw / "train", 0.5)
     refused(lambda: data.load("cifar100", tmp_path), str(raw / "train"), "another checksum than the published ones")
 
@@ -145,7 +159,7 @@ def member(name, size, kind=tarfile.REGTYPE, target=""):
     ],
     ids=["large", "another one that is large", "link", "hard link", "fifo"],
 )
-def test_an_archive_that_is_a_bomb_or_leads_outside_is_refused(raw, tmp_path, entry, words):  # noqa: F811
+def test_an_archive_that_is_a_bomb_or_leads_outside_is_refused(raw, tmp_path, entry, words):
     trap = tmp_path / "trap"
     (raw / "test").rename(trap)
     path = raw.parent / "cifar-100-python.tar.gz"
@@ -205,7 +219,7 @@ PICKLES = {
 
 
 @pytest.mark.parametrize("attack", PICKLES)
-def test_a_pickle_that_attacks_is_refused_at_once(raw, tmp_path, monkeypatch, attack):  # noqa: F811
+def test_a_pickle_that_attacks_is_refused_at_once(raw, tmp_path, monkeypatch, attack):
     monkeypatch.setattr("os.system", lambda *_: pytest.fail("it was run"))
     (raw / "train").write_bytes(PICKLES[attack])
     refused(lambda: data.load("cifar100", tmp_path), str(raw / "train"), "cannot be read as CIFAR-100")

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import HOPSUPSUP, batch_norm_net, small_dataset
 
 import supsup_jax as ss
+from helpers.toys import HOPSUPSUP, batch_norm_net, small_dataset
 from supsup_jax import UserError, optimizers, scenarios, training
 from supsup_jax.cli import launch
 from supsup_jax.data import Dataset, Split, SplitMNIST

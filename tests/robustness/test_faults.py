@@ -18,9 +18,9 @@ import jax
 import numpy as np
 import pytest
 from filelock import FileLock, Timeout
-from test_scenarios import DATASET, OTHERS, dicts_without_saved
-from toys import abandons_coroutines
 
+from helpers.runs import DATASET, OTHERS, dicts_without_saved
+from helpers.toys import abandons_coroutines
 from supsup_jax import scenarios
 from supsup_jax.cli import launch
 from supsup_jax.experiment import Experiment
@@ -184,7 +184,7 @@ def test_where_renaming_is_slow_whoever_reads_meanwhile_finds_everything_whole(u
     check_it_ends_as(undisturbed, folder)
 
 
-QUICKSTART = Path(__file__).parents[1] / "experiments/quickstart.py"
+QUICKSTART = Path(__file__).parents[2] / "experiments/quickstart.py"
 SCRIPT = Experiment("script", "digits", num_tasks=2, steps=5, width=0.1, scenario="GG", batch_size=32)
 
 

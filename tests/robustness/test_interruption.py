@@ -15,7 +15,7 @@ from supsup_jax.experiment import Experiment
 from supsup_jax.scenarios import programs
 from supsup_jax.system import interruption
 
-QUICKSTART = Path(__file__).parents[1] / "experiments/quickstart.py"
+QUICKSTART = Path(__file__).parents[2] / "experiments/quickstart.py"
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ import pytest
 import supsup_jax
 from supsup_jax.runs.checkpoints import Checkpoints
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 LENET = "GNu/MNISTPerm/LeNet-250-tasks"
 SMALL = (
     "--dataset digits --num-tasks 5 --eval-at 3 --steps 12 --batch-size 16 --width 0.1 --images-per-task 8 "

@@ -9,8 +9,8 @@ import signal
 import jax
 import numpy as np
 import pytest
-from toys import abandons_coroutines
 
+from helpers.toys import abandons_coroutines
 from supsup_jax import UserError
 from supsup_jax.runs import checkpoints
 from supsup_jax.runs.checkpoints import Checkpoints, Chunk

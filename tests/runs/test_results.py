@@ -1,24 +1,15 @@
 import csv
 import json
 
-import numpy as np
 import pytest
 import yaml
 
-from supsup_jax.evaluation import Evaluation
-from supsup_jax.runs import records, results, storage
+from helpers.runs import evaluation
+from supsup_jax.runs import records, results
 
 
 def task(number):
     return records.TaskResult(number, "2020-12-06 12:00:00", 0.25, 0.9371, 0.94, 2.5)
-
-
-def evaluation(tasks):
-    confusion = np.diag([3] * tasks)
-    confusion[0, 1] = 1
-    values = np.linspace(0.5, 1, tasks)
-    measured = Evaluation(values, values / 2, values, values, values, confusion)
-    return records.EvaluationResult.of(measured, 1.5, 5.0, {"masks as bits": 8, storage.SPARSE: 4})
 
 
 def rows_of(path):

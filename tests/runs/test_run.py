@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from filelock import FileLock
-from toys import HOPSUPSUP, ConvNet, small_dataset
 
 import supsup_jax as ss
+from helpers.toys import HOPSUPSUP, ConvNet, small_dataset
 from supsup_jax import UserError, inference, scenarios, training
 from supsup_jax.data import Inputs
 from supsup_jax.experiment import Experiment
@@ -274,7 +274,7 @@ def test_an_exported_run_is_run_by_jax_alone(own, tmp_path, task):
         np.testing.assert_array_equal(out["classes"], expected.probabilities.argmax(-1))
 
 
-RUNS = Path(__file__).parent / "stored"
+RUNS = Path(__file__).parents[1] / "stored"
 
 
 @pytest.mark.parametrize("method", ["SupSup", "BatchE"])

@@ -6,14 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
-import adapter
 import numpy as np
 import pytest
-import stored_runs
 import yaml
-from toys import write_small_imagenet
 
 import supsup_jax as ss
+from helpers import adapter, stored_runs
+from helpers.toys import write_small_imagenet
 
 FROM_COMMANDS = [name for name in stored_runs.NAMES if name != "from-python"]
 FINISHED = [name for name in FROM_COMMANDS if not name.startswith("interrupted")]

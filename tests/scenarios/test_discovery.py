@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import ConvNet, model_of
 
+from helpers.toys import ConvNet, model_of
 from supsup_jax import data, inference, masks, networks, optimizers, training
 from supsup_jax.discovery import Learner, Rule
 

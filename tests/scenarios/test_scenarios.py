@@ -6,49 +6,15 @@ import jax
 import numpy as np
 import pytest
 from filelock import FileLock
-from toys import HOPSUPSUP, small_dataset
 
 import supsup_jax
+from helpers.runs import DATASET, EXPERIMENT, OTHERS, SHORT, dicts_without_saved, measured
 from supsup_jax import UserError, masks, scenarios, training
-from supsup_jax.experiment import Experiment
-
-EXPERIMENT = Experiment(
-    "small", features=8, width=0.1, num_tasks=12, steps=30, batch_size=16, learning_rate=1e-2, eval_at=(3, 10)
-)
-SHORT = dataclasses.replace(EXPERIMENT, num_tasks=5, eval_at=(2, 4))
-OTHERS = {
-    "BatchE": dataclasses.replace(
-        SHORT, method="BatchE", search="exhaustive", optimizer="Adam", weights_learning_rate=1e-2
-    ),
-    "PSP": dataclasses.replace(SHORT, method="PSP", scenario="GG", weights_learning_rate=1e-2),
-    "UpperBound": dataclasses.replace(SHORT, method="UpperBound", scenario="GG"),
-    "UpperBound that fine-tunes": dataclasses.replace(SHORT, method="UpperBound", scenario="GG", fine_tunes=True),
-    "Transfer": dataclasses.replace(SHORT, method="Transfer", er_scale=2.0, scenario="GG", schedule="cosine"),
-    "SeparateHeads": dataclasses.replace(
-        SHORT, method="SeparateHeads", scenario="GG", optimizer="Adam", weights_learning_rate=1e-2
-    ),
-    "BatchE, Rand W": dataclasses.replace(SHORT, method="BatchE", random_weights=True, scenario="GG"),
-    "LowerBound": dataclasses.replace(SHORT, method="LowerBound", scenario="GG", weights_learning_rate=1e-2),
-    "FineTuning": dataclasses.replace(SHORT, method="FineTuning", scenario="GG", weights_learning_rate=1e-2),
-    "HopSupSup": HOPSUPSUP,
-    "SupSup, every task tried": dataclasses.replace(SHORT, search="exhaustive", num_tasks=3, eval_at=(2,)),
-    "NNs": dataclasses.replace(SHORT, scenario="NNs", check_every=8, fewest_masks=2, novelty=1.05, images_per_task=9),
-}
-DATASET = small_dataset()
 
 
 def run(folder, experiment=EXPERIMENT, **options):
     folder.mkdir(exist_ok=True, parents=True)
     return scenarios.loop_of(experiment).run(experiment, DATASET, folder, **options)
-
-
-def measured(record):
-    """A record without times."""
-    plain = record.to_json()
-    for entry in plain["tasks"] + plain["evaluations"]:
-        for key in ("finished", "seconds", "training_seconds"):
-            entry.pop(key, None)
-    return plain
 
 
 class InterruptedForTestError(Exception):
@@ -182,14 +148,6 @@ def test_every_method_is_restored_without_its_data_set_and_evaluates_as_it_did(o
         inferred = supsup_jax.evaluate(restored, task="inferred", data=DATASET)
         np.testing.assert_array_equal(inferred.accuracy, last.inferred)
         np.testing.assert_array_equal(inferred.picked, last.picked)
-
-
-def dicts_without_saved(outcome):
-    """What was measured; which slots were saved when depends on the chunks."""
-    plain = measured(outcome.record)
-    for entry in plain["stream"]:
-        entry.pop("saved")
-    return plain
 
 
 def test_baselines_are_learned_and_psp_forgets_less_than_nothing_at_all(others):

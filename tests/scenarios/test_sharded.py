@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from toys import abandons_coroutines, batch_norm_net, write_small_imagenet
 
 import supsup_jax
+from helpers.toys import abandons_coroutines, batch_norm_net, write_small_imagenet
 from supsup_jax import UserError, data, methods, networks, optimizers, scenarios
 from supsup_jax.cli import collection, options
 from supsup_jax.experiment import Experiment
@@ -305,7 +305,7 @@ def test_feeds_give_the_rows_of_an_epoch_in_order():
     assert sorted(counted.tolist()) == list(range(5))
 
 
-SCRIPT = Path(__file__).parents[1] / "experiments/GG/splitimagenet/rn50-supsup.py"
+SCRIPT = Path(__file__).parents[2] / "experiments/GG/splitimagenet/rn50-supsup.py"
 SETTINGS = (
     *("--network", "LeNet", "--width", "0.1", "--image-size", "14", "--sparsity", "8", "--num-tasks", "2"),
     *("--epochs", "3", "--warmup-epochs", "1", "--batch-size", "16", "--learning-rate", "1e-2"),
@@ -420,7 +420,8 @@ def test_a_run_that_is_preempted_goes_on_on_another_number_of_devices(on_one_dev
 
 
 def test_with_synchronised_batch_norm_four_devices_do_what_one_does():
-    code = "import jax, test_sharded as t; assert jax.device_count() == 4; t.assert_synchronised_is_alone()"
+    code = "import sys; sys.path.append('..'); import jax, test_sharded as t; assert jax.device_count() == 4"
+    code += "; t.assert_synchronised_is_alone()"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, env=environment, check=True)
 

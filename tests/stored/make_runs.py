@@ -18,12 +18,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import adapter
+from helpers import adapter
 import jax
 import numpy as np
-import stored_runs
-from test_numbers import EXPERIMENTS, SUPSUP
-from toys import write_small_imagenet
+from helpers import stored_runs
+from helpers.numbers import EXPERIMENTS, SUPSUP
+from helpers.toys import write_small_imagenet
 
 import supsup_jax as ss
 from supsup_jax import data, interruption, scenarios

@@ -1,0 +1,68 @@
+"""A small CIFAR-100 in the files of the published one."""
+
+import io
+import pickle
+import shutil
+import struct
+import tarfile
+
+import numpy as np
+
+from supsup_jax.data import cifar100
+
+RNG = np.random.default_rng(0)
+IMAGES = {"train": RNG.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8), "test": RNG.integers(0, 256, (4, 32, 32, 3))}
+LABELS = {"train": [99, 1, 2, 3, 4, 5, 6, 7], "test": [0, 98, 2, 3]}
+
+
+class Python2(pickle._Pickler):
+    """Writes strings, keys and pixels as Python 2 did: all are bytes."""
+
+    def save_bytes(self, value):
+        value = value.encode() if isinstance(value, str) else value
+        self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
+
+    dispatch = pickle._Pickler.dispatch | {bytes: save_bytes, str: save_bytes}
+
+
+def content(split, **changes):
+    """What a file of CIFAR-100 holds, with fewer images, which it has channel by channel."""
+    rows = IMAGES[split].transpose(0, 3, 1, 2).reshape(-1, 3072).astype(np.uint8)
+    names = [f"image_{index}.png" for index in range(len(rows))]
+    published = {"filenames": names, "batch_label": split, "fine_labels": LABELS[split], "data": rows}
+    return {name: value for name, value in (published | changes).items() if value is not None}
+
+
+def python2(value):
+    file = io.BytesIO()
+    Python2(file, protocol=2).dump(value)
+    return file.getvalue().replace(b"cnumpy._core.", b"cnumpy.core.")
+
+
+def python3(value):
+    return pickle.dumps(value, protocol=4)
+
+
+def write(folder, dump=python2):
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        (folder / split).write_bytes(dump(content(split)))
+
+
+def pack(folder, *members):
+    """The archive in a folder, of what is below `cifar-100-python`; members are more of it, or instead."""
+    packed = folder / "cifar-100-python"
+    with tarfile.open(folder / "cifar-100-python.tar.gz", "w:gz") as archive:
+        for name in ("meta", "test", "train"):
+            if (packed / name).exists():
+                archive.add(packed / name, f"cifar-100-python/{name}")
+        for member in members:
+            archive.addfile(member, io.BytesIO(bytes(member.size)))
+    shutil.rmtree(packed)
+
+
+def shrink(monkeypatch):
+    """Makes the package take this CIFAR-100 for the published one."""
+    monkeypatch.setattr(cifar100, "_SIZES", {"train": 8, "test": 4})
+    known = {split: (cifar100._digest(IMAGES[split].astype(np.uint8), LABELS[split]),) for split in LABELS}
+    monkeypatch.setattr(cifar100, "_KNOWN", known)

@@ -1,0 +1,54 @@
+"""Folders of runs of the paper's experiments, and the colours of pictures."""
+
+import numpy as np
+from matplotlib.image import imread
+
+from supsup_jax.paper import scripts
+from supsup_jax.runs import results
+from supsup_jax.runs.records import EvaluationResult, Record, TaskResult
+from supsup_jax.runs.storage import SPARSE
+
+LENET, FC, LONG = (f"GNu/MNISTPerm/{folder}-tasks" for folder in ("LeNet-250", "FC-250", "LeNet-2500"))
+CIFAR = "GG/splitcifar100/rn18"
+HOPSUPSUP = "GNu/SplitMNIST/hopsupsup"
+
+
+def write_run(root, name, seed, given, inferred=None, recovery=None, learned=(), evaluate_at=(2,), **settings):
+    """A run's folder, with the settings of its script but for these.
+
+    `given` and `inferred` have the accuracy of every task, evaluated after 2 tasks and after all; `learned` what they
+    had right after they were learned.
+    """
+    folder = results.new_folder(root / name, f"seed={seed}")
+    script = scripts.script_of(name)
+    expected = script.experiment.to_json() if script else {"steps": 9}
+    results.write_settings(folder, {"experiment": expected | {"name": name, "seed": seed} | settings})
+    evaluations = [
+        EvaluationResult(
+            count,
+            "2020-12-06 12:00:00",
+            1.0,
+            1.0,
+            {"masks as bits": 8_250_000, SPARSE: 4_000_000},
+            given[:count],
+            inferred and inferred[:count],
+        )
+        for count in sorted({*evaluate_at, len(given)})
+    ]
+    if recovery:
+        evaluations[-1] = EvaluationResult(**vars(evaluations[-1]) | {"recovery": recovery})
+    tasks = [TaskResult(task, "2020-12-06 12:00:00", 0.1, value, value, 0.5) for task, value in enumerate(learned)]
+    results.write_files(folder, folder.name, Record(tasks, evaluations))
+    return folder
+
+
+def paths(tasks, steps):
+    """How masks were recovered: of one step more the distance alone is known."""
+    values = np.linspace(1, 0, steps).tolist()
+    return [{"hamming": [*values, 0.0], "energy": values, "entropy": values} for _ in range(tasks)]
+
+
+def colours(path):
+    """The picture's colours, as 0 to 255."""
+    picture = np.round(255 * imread(path)[..., :3]).astype(int)
+    return {tuple(colour) for colour in np.unique(picture.reshape(-1, 3), axis=0).tolist()}

@@ -1,0 +1,59 @@
+"""Small experiments of every method and scenario, and what was measured in their runs."""
+
+import dataclasses
+
+import numpy as np
+
+from helpers.toys import HOPSUPSUP, small_dataset
+from supsup_jax.evaluation import Evaluation
+from supsup_jax.experiment import Experiment
+from supsup_jax.runs import records, storage
+
+EXPERIMENT = Experiment(
+    "small", features=8, width=0.1, num_tasks=12, steps=30, batch_size=16, learning_rate=1e-2, eval_at=(3, 10)
+)
+SHORT = dataclasses.replace(EXPERIMENT, num_tasks=5, eval_at=(2, 4))
+OTHERS = {
+    "BatchE": dataclasses.replace(
+        SHORT, method="BatchE", search="exhaustive", optimizer="Adam", weights_learning_rate=1e-2
+    ),
+    "PSP": dataclasses.replace(SHORT, method="PSP", scenario="GG", weights_learning_rate=1e-2),
+    "UpperBound": dataclasses.replace(SHORT, method="UpperBound", scenario="GG"),
+    "UpperBound that fine-tunes": dataclasses.replace(SHORT, method="UpperBound", scenario="GG", fine_tunes=True),
+    "Transfer": dataclasses.replace(SHORT, method="Transfer", er_scale=2.0, scenario="GG", schedule="cosine"),
+    "SeparateHeads": dataclasses.replace(
+        SHORT, method="SeparateHeads", scenario="GG", optimizer="Adam", weights_learning_rate=1e-2
+    ),
+    "BatchE, Rand W": dataclasses.replace(SHORT, method="BatchE", random_weights=True, scenario="GG"),
+    "LowerBound": dataclasses.replace(SHORT, method="LowerBound", scenario="GG", weights_learning_rate=1e-2),
+    "FineTuning": dataclasses.replace(SHORT, method="FineTuning", scenario="GG", weights_learning_rate=1e-2),
+    "HopSupSup": HOPSUPSUP,
+    "SupSup, every task tried": dataclasses.replace(SHORT, search="exhaustive", num_tasks=3, eval_at=(2,)),
+    "NNs": dataclasses.replace(SHORT, scenario="NNs", check_every=8, fewest_masks=2, novelty=1.05, images_per_task=9),
+}
+DATASET = small_dataset()
+
+
+def measured(record):
+    """A record without times."""
+    plain = record.to_json()
+    for entry in plain["tasks"] + plain["evaluations"]:
+        for key in ("finished", "seconds", "training_seconds"):
+            entry.pop(key, None)
+    return plain
+
+
+def dicts_without_saved(outcome):
+    """What was measured; which slots were saved when depends on the chunks."""
+    plain = measured(outcome.record)
+    for entry in plain["stream"]:
+        entry.pop("saved")
+    return plain
+
+
+def evaluation(tasks):
+    confusion = np.diag([3] * tasks)
+    confusion[0, 1] = 1
+    values = np.linspace(0.5, 1, tasks)
+    measured = Evaluation(values, values / 2, values, values, values, confusion)
+    return records.EvaluationResult.of(measured, 1.5, 5.0, {"masks as bits": 8, storage.SPARSE: 4})

@@ -1,0 +1,31 @@
+"""Tasks of a small data set, and how they are learned."""
+
+from functools import partial
+
+import jax
+import numpy as np
+
+from helpers.toys import ConvNet, small_dataset
+from supsup_jax import evaluation, methods, networks, optimizers, training
+from supsup_jax.data import PermutedMNIST
+from supsup_jax.system import devices
+
+DATASET = small_dataset()
+BENCHMARK = PermutedMNIST.of(DATASET)
+DENSE = networks.LeNet(features=8, width=0.1, input_shape=(4, 4, 1))
+CONV = networks.Network(ConvNet(), input_shape=(4, 4, 1))
+
+
+def learn(numbers, net=DENSE, steps=60, seed=1, method=None, capacity=None):
+    method = method or methods.SupSup()
+
+    def one(shared, one):
+        weights, stats, train, test = shared
+        validate = partial(evaluation.accuracy, net, BENCHMARK, test)
+        learner = training.Learner(net, method, optimizers.RMSprop(1e-2))
+        return training.train_task(learner, BENCHMARK, steps, 16, validate, weights, stats, train, *one)
+
+    weights, stats = net.init(training.weights_key(seed))
+    keys = jax.vmap(lambda task: training.task_key(seed, task))(np.asarray(numbers))
+    shared = devices.replicate((weights, stats, DATASET.train, DATASET.test))
+    return devices.over_tasks(one)(shared, (BENCHMARK.tasks(DATASET, seed, numbers), keys), capacity)
