@@ -86,7 +86,7 @@ def step(method: Method, batch: int, size: int, precision: str, cuts: bool = Fal
 def selection() -> float:
     """Seconds for the masks of ResNet-50 from scores."""
     weights, _ = networks.ResNet50(10).init(jax.random.key(0))
-    scores = methods.SupSup().init_task(jax.random.key(1), weights)
+    scores = methods.SupSup().init(jax.random.key(1), weights)
     return seconds(partial(jax.jit(masks.ErdosRenyi(8.0)), scores), 5)
 
 

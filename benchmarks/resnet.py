@@ -73,25 +73,25 @@ def ours(name: str, masked: bool = True, side_by_side: bool = False) -> Callable
         images, labels = setting.data()
         transformation = optimizers.Adam(1e-3).transformation()
 
-        def learn(owned):
+        def learn(params):
             def step(carry, _):
-                owned, state, stats = carry
+                params, state, stats = carry
 
-                def loss(owned):
-                    logits, after = net.apply(method.effective(weights, owned), stats, images, train=True)
+                def loss(params):
+                    logits, after = net.apply(method.training_weights(weights, params), stats, images, train=True)
                     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), after
 
-                (value, after), gradient = jax.value_and_grad(loss, has_aux=True)(owned)
-                update, state = transformation.update(gradient, state, owned)
-                return (optax.apply_updates(owned, update), state, after), value
+                (value, after), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+                update, state = transformation.update(gradient, state, params)
+                return (optax.apply_updates(params, update), state, after), value
 
-            carry = owned, transformation.init(owned), stats
-            (owned, *_), losses = jax.lax.scan(step, carry, length=setting.steps)
-            return owned, losses  # without what was trained, nothing would compute the last gradients
+            carry = params, transformation.init(params), stats
+            (params, *_), losses = jax.lax.scan(step, carry, length=setting.steps)
+            return params, losses  # without what was trained, nothing would compute the last gradients
 
-        owned = jax.vmap(lambda key: method.init_task(key, weights))(jax.random.split(jax.random.key(1), TASKS))
-        run = jax.jit(jax.vmap(learn) if side_by_side else lambda owned: jax.lax.map(learn, owned))
-        return lambda: jax.block_until_ready(run(owned))
+        params = jax.vmap(lambda key: method.init(key, weights))(jax.random.split(jax.random.key(1), TASKS))
+        run = jax.jit(jax.vmap(learn) if side_by_side else lambda params: jax.lax.map(learn, params))
+        return lambda: jax.block_until_ready(run(params))
 
     return prepare
 

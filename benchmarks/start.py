@@ -56,14 +56,14 @@ def saving(num_tasks: int) -> Callable[[], Callable[[], object]]:
         make_run(folder / "one", 8, side=28)()
         with Checkpoints(folder / "one") as checkpoints:
             run = checkpoints.records(0)[0]
-        store = ss.restore(folder / "one").store
+        bank = ss.restore(folder / "one").bank
         (folder / "many").mkdir()
         checkpoints = Checkpoints(folder / "many", {name: run[name] for name in ("experiment", "inputs", "weights")})
         for _ in range(num_tasks // 8):
-            checkpoints.save(Chunk(8, store, {}), run["record"])
+            checkpoints.save(Chunk(8, bank, {}), run["record"])
 
         def call() -> dict[str, int]:
-            checkpoints.save(Chunk(8, store, {}), run["record"])
+            checkpoints.save(Chunk(8, bank, {}), run["record"])
             newest = max((folder / "many/checkpoints").iterdir(), key=lambda step: int(step.name))
             return {"bytes": sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())}
 

@@ -19,7 +19,7 @@ from supsup_jax import inference, masks
 from supsup_jax.errors import UserError
 from supsup_jax.inference import Objective
 from supsup_jax.masks import Bank
-from supsup_jax.methods import Owned, SupSup
+from supsup_jax.methods import Params, SupSup
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.optimizers import Optimizer, RMSprop
@@ -30,12 +30,12 @@ class Slot(NamedTuple):
     """What belongs to one discovered task.
 
     Attributes:
-        owned: its scores.
+        params: its scores.
         optimizer: the state of its own optimiser, fresh when the task was discovered.
         stats: its batch-norm statistics.
     """
 
-    owned: Owned
+    params: Params
     optimizer: PyTree[Any]
     stats: Stats
 
@@ -112,8 +112,8 @@ class Learner:
 
     Attributes:
         net: the network.
-        method: what a slot owns, and how it becomes effective weights.
-        optimizer: changes what a slot owns.
+        method: what a slot trains, and how that becomes effective weights.
+        optimizer: changes what a slot trains.
         rule: when a task is new.
         seed: of the scores that slots start with.
     """
@@ -149,7 +149,9 @@ class Learner:
         count = max(len(slots), self.rule.fewest)
 
         def mask(slot: int) -> PyTree[Array]:
-            return self.method.keep(slots[slot].owned if slot < len(slots) else self._fresh(weights, slot))
+            return self.method.finalize(
+                slots[slot].params if slot < len(slots) else self._fresh(weights, slot), weights
+            )
 
         def packed(numbers: range) -> Bank:  # a byte at a time: the floats of all masks would not fit in memory
             return masks.pack(jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(mask, numbers)))
@@ -205,13 +207,17 @@ class Learner:
             batch, since = batch + count, since + count
         return state._replace(since_check=since), slots_of_batches
 
-    def masks(self, state: State) -> Bank:
+    def masks(self, state: State, weights: Weights) -> Bank:
         """The masks of the discovered tasks.
+
+        Args:
+            state: what the learner knows.
+            weights: the base weights.
 
         Raises:
             ValueError: if there are none yet.
         """
-        return masks.first(_with_active(self, state), len(state.slots))
+        return masks.first(_with_active(self, state, weights), len(state.slots))
 
     def stats(self, state: State) -> Stats:
         """The statistics of the discovered tasks, stacked.
@@ -226,7 +232,7 @@ class Learner:
     def _check(self, state: State, weights: Weights, stats: Stats, images: Array) -> State:
         """Decides which slot the coming batches train."""
         rule, found = self.rule, len(state.slots)
-        bank = _with_active(self, state)
+        bank = _with_active(self, state, weights)
         if not found:
             return self._discover(state._replace(bank=bank), weights, stats)
         superposed = max(found, rule.fewest)
@@ -250,12 +256,12 @@ class Learner:
         number = len(state.slots)
         if number == self.rule.budget:
             return self._activate(state, None)
-        owned = self._fresh(weights, number)
-        slot = Slot(owned, self.optimizer.transformation().init(owned), stats)
+        params = self._fresh(weights, number)
+        slot = Slot(params, self.optimizer.transformation().init(params), stats)
         bank = state.bank
         if number >= 8 * masks.bytes_per_weight(bank):  # double it, so that few sizes are compiled
             bank = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, leaf.shape[-1])]), bank)
-        bank = _put(bank, number, self.method.keep(owned))
+        bank = _put(bank, number, self.method.finalize(params, weights))
         state = self._activate(state, None)
         return state._replace(slots=(*state.slots, slot), active=number, bank=bank)
 
@@ -267,19 +273,19 @@ class Learner:
         moved = jax.device_get(state.slots[before])
         return state._replace(slots=(*state.slots[:before], moved, *state.slots[before + 1 :]), active=slot)
 
-    def _fresh(self, weights: Weights, slot: int) -> Owned:
-        return self.method.init_task(_slot_key(self.seed, slot), weights)
+    def _fresh(self, weights: Weights, slot: int) -> Params:
+        return self.method.init(_slot_key(self.seed, slot), weights)
 
 
 def _slot_key(seed: int, slot: int) -> Key[Array, ""]:
     return jax.random.split(task_key(seed, slot))[0]
 
 
-def _with_active(learner: Learner, state: State) -> Bank:
+def _with_active(learner: Learner, state: State, weights: Weights) -> Bank:
     """The bank with the mask that the active slot has by now."""
     if state.active is None:
         return state.bank
-    return _put(state.bank, state.active, learner.method.keep(state.slots[state.active].owned))
+    return _put(state.bank, state.active, learner.method.finalize(state.slots[state.active].params, weights))
 
 
 @jax.jit
@@ -304,19 +310,19 @@ def _train(
     """
     transformation = learner.optimizer.transformation()
 
-    def loss(owned: Owned, stats: Stats, images: Array, labels: Array) -> tuple[Array, Stats]:
-        logits, stats = learner.net.apply(learner.method.effective(weights, owned), stats, images, train=True)
+    def loss(params: Params, stats: Stats, images: Array, labels: Array) -> tuple[Array, Stats]:
+        logits, stats = learner.net.apply(learner.method.training_weights(weights, params), stats, images, train=True)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
 
     def step(index: Array, carry: tuple[Slot, Array, Array]) -> tuple[Slot, Array, Array]:
         slot, at, bad = carry
         both = jax.value_and_grad(loss, has_aux=True)
-        (value, stats), gradient = both(slot.owned, slot.stats, images[index], labels[index])
-        update, state = transformation.update(gradient, slot.optimizer, slot.owned)
+        (value, stats), gradient = both(slot.params, slot.stats, images[index], labels[index])
+        update, state = transformation.update(gradient, slot.optimizer, slot.params)
         diverged = (at == stop) & ~jnp.isfinite(value)
         at, bad = jnp.where(diverged, index, at), jnp.where(diverged, value, bad)
-        return Slot(optax.apply_updates(slot.owned, update), state, stats), at, bad
+        return Slot(optax.apply_updates(slot.params, update), state, stats), at, bad
 
     never = jnp.int32(stop), jnp.float32(jnp.nan)
     slot, at, bad = jax.lax.fori_loop(start, stop, step, (slot, *never))
-    return slot, jnp.where(all_finite((slot.owned, slot.stats)), at, jnp.minimum(at, stop - 1)), bad
+    return slot, jnp.where(all_finite((slot.params, slot.stats)), at, jnp.minimum(at, stop - 1)), bad

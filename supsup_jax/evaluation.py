@@ -212,7 +212,7 @@ def _over_tasks(
         entry, own, task, key = one
 
         def as_entry(entry: Array) -> tuple[Weights, Stats]:
-            effective = method.combine(model.weights, own) if apart else model.effective_weights(entry)
+            effective = method.effective_weights(model.weights, own) if apart else model.effective_weights(entry)
             return effective, model.task_stats(entry)
 
         size = benchmark.size(task, train=False)

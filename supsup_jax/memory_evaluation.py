@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool
 from supsup_jax.data import Benchmark, Split, Tasks
 from supsup_jax.evaluation import Evaluation, Protocol, order_key
 from supsup_jax.inference.recovery import Recovery
-from supsup_jax.methods import Kept
+from supsup_jax.methods import Adapter
 from supsup_jax.model import Model
 from supsup_jax.system import devices
 from supsup_jax.training import shuffle
@@ -51,7 +51,7 @@ class RecoveryPath(NamedTuple):
 
 
 def evaluate_recovery(
-    model: Model, benchmark: Benchmark, protocol: Protocol, seed: int, test: Split, tasks: Tasks, *, truth: Kept
+    model: Model, benchmark: Benchmark, protocol: Protocol, seed: int, test: Split, tasks: Tasks, *, truth: Adapter
 ) -> tuple[Evaluation, list[RecoveryPath]]:
     """Recovers every task's mask from its own test images, and tests it on the same batches, as the original does.
 
@@ -95,13 +95,13 @@ def evaluate_recovery(
     return Evaluation(measured.given, measured.recovered, picked=hit, confusion=confusion), paths
 
 
-def masks_as_hex(masks: Kept) -> list[str]:
+def masks_as_hex(masks: Adapter) -> list[str]:
     """The bits of masks of vectors, stacked along a leading task axis, leaf after leaf; a text for each task."""
     bits = np.concatenate([np.asarray(leaf) != 0 for leaf in jax.tree.leaves(masks)], axis=1)
     return [row.tobytes().hex() for row in np.packbits(bits, axis=1)]
 
 
-def masks_from_hex(masks: list[str], like: Kept) -> Kept:
+def masks_from_hex(masks: list[str], like: Adapter) -> Adapter:
     """Masks of vectors, stacked along a leading task axis, from their bits.
 
     Args:
@@ -138,8 +138,8 @@ def _recover_tasks(benchmark: Benchmark, protocol: Protocol) -> Callable[..., _R
         images, labels = jax.vmap(lambda rows: benchmark.samples(test, task, rows, train=False))(rows)
         counts = (starts + np.arange(batch)) < size
 
-        def accuracy_with(mask: Kept) -> Array:
-            effective = model.method.combine(model.weights, mask)
+        def accuracy_with(mask: Adapter) -> Array:
+            effective = model.method.effective_weights(model.weights, mask)
             logits = jax.lax.map(lambda images: model.net.apply(effective, {}, images, train=False)[0], images)
             return ((logits.argmax(-1) == labels) & counts).sum() / size
 

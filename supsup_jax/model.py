@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-from supsup_jax.methods import Kept, Method, Store
+from supsup_jax.methods import Adapter, Bank, Method
 from supsup_jax.networks import Network, Stats, Weights
 
 
@@ -37,7 +37,7 @@ class Model:
     method: Method
     num_tasks: int
     weights: Weights
-    bank: Store
+    bank: Bank
     stats: Stats
 
     @classmethod
@@ -60,26 +60,26 @@ class Model:
             learned: what `training.train_task` returned, for one task, or for many with a leading task axis.
         """
         count = 1 if learned.loss.ndim == 1 else len(learned.loss)
-        kept, stats = learned.kept, learned.stats
+        adapters, stats = learned.adapter, learned.stats
         if learned.loss.ndim == 1:
-            kept, stats = jax.tree.map(lambda leaf: leaf[None], (kept, stats))
-        if not self.method.store_grows:
-            bank = self.method.remember(self.bank, kept)
+            adapters, stats = jax.tree.map(lambda leaf: leaf[None], (adapters, stats))
+        if not self.method.bank_grows:
+            bank = self.method.remember(self.bank, adapters)
         else:
-            bank = self.method.pack(kept)
+            bank = self.method.pack(adapters)
             if self.bank is not None:
                 bank = self.method.concatenate([self.bank, bank], [self.num_tasks, count])
         stats = jax.tree.map(lambda old, new: jnp.concatenate([old[: self.num_tasks], new]), self.stats, stats)
         weights = self.weights if learned.weights is None else learned.weights
         return dataclasses.replace(self, num_tasks=self.num_tasks + count, weights=weights, bank=bank, stats=stats)
 
-    def adapter(self, task: int | Int[Array, ""]) -> Kept:
-        """What is kept of one task, such as its mask."""
+    def adapter(self, task: int | Int[Array, ""]) -> Adapter:
+        """The adapter of one task, such as its mask."""
         return self.method.unpack(self.bank, task)
 
     def effective_weights(self, task: int | Int[Array, ""]) -> Weights:
         """The weights that the network runs with for one task."""
-        return self.method.combine(self.weights, self.adapter(task))
+        return self.method.effective_weights(self.weights, self.adapter(task))
 
     def task_stats(self, task: int | Int[Array, ""]) -> Stats:
         """The batch-norm statistics of one task."""

@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from supsup_jax.data import Benchmark, Split, Tasks
-from supsup_jax.methods import Kept, Legacy, Method, Owned
+from supsup_jax.methods import Adapter, Carry, Method, Params
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.optimizers import Optimizer
 
@@ -28,9 +28,9 @@ class Learned(NamedTuple):
     """What training a task gives; under a map over tasks every leaf has a leading task axis.
 
     Attributes:
-        kept: what the method keeps of the task.
-        weights: the shared weights as the task leaves them; nothing if it does not train them.
-        legacy: what it leaves for later tasks to start from; nothing unless it is learned in turn.
+        adapter: what is kept of the task.
+        weights: the base weights as the task leaves them; `None` if it does not train them.
+        carry: what it leaves for later tasks to start from; `None` unless it is learned in turn.
         stats: its batch-norm statistics.
         loss: mean cross-entropy of each epoch's batches, in nats; no number where what is learned is none any more.
         accuracy: accuracy on the test set after each epoch, a fraction.
@@ -38,9 +38,9 @@ class Learned(NamedTuple):
             something else that is not; as many as there are updates where training has not diverged.
     """
 
-    kept: Kept
+    adapter: Adapter
     weights: Weights | None
-    legacy: Legacy | None
+    carry: Carry | None
     stats: Stats
     loss: Float[Array | np.ndarray, "*tasks epochs"]
     accuracy: Float[Array | np.ndarray, "*tasks epochs"]
@@ -61,19 +61,19 @@ class Start(NamedTuple):
     """What a task starts from.
 
     Attributes:
-        weights: the shared weights.
-        owned: what it owns.
+        weights: the base weights.
+        params: what it trains.
     """
 
     weights: Weights
-    owned: Owned
+    params: Params
 
 
 class Progress(NamedTuple):
     """A task that is being learned: what each update changes.
 
     Attributes:
-        learned: the `weights`, if they are trained, and what is `owned`, if that is learned.
+        learned: the `weights`, if they are trained, and its `params`, if they are trained.
         optimizer: the optimiser's state.
         stats: its batch-norm statistics.
     """
@@ -89,9 +89,9 @@ class Learner:
 
     Attributes:
         net: the network.
-        method: what the task owns, and how it becomes effective weights.
+        method: what the task trains, and how that becomes effective weights.
         optimizer: changes what is learned.
-        trains_weights: whether the shared weights are learned, beside what the task owns.
+        trains_weights: whether the base weights are learned, beside the task's parameters.
         average: the mean of a pytree over all that share a batch; by default one has all of it.
     """
 
@@ -101,30 +101,30 @@ class Learner:
     trains_weights: bool = False
     average: Callable[[Any], Any] = lambda tree: tree
 
-    def start(self, weights: Weights, key: Key[Array, ""], legacy: Legacy | None = None) -> Start:
+    def start(self, weights: Weights, key: Key[Array, ""], carry: Carry | None = None) -> Start:
         """What a task starts from.
 
         Args:
-            weights: the shared weights.
+            weights: the base weights.
             key: the first of the two that `keys_of` makes of the task's.
-            legacy: what the tasks before have left, if the method has any.
+            carry: what the tasks before have left, if the method has any.
         """
-        return Start(weights, self.method.init_task(key, weights, legacy))
+        return Start(weights, self.method.init(key, weights, carry))
 
     def begin(self, start: Start, stats: Stats) -> Progress:
         """A task of which nothing is learned yet, given the statistics that tasks start from."""
         weights = start.weights if self.trains_weights else None
-        learned: Any = {"weights": weights, "owned": start.owned if self.method.learns_owned else None}
+        learned: Any = {"weights": weights, "params": start.params if self.method.trains_params else None}
         return Progress(learned, self.optimizer.transformation().init(learned), stats)
 
     def now(self, start: Start, learned: dict[str, Any]) -> Start:
-        """The shared weights and what the task owns, as they are now."""
-        parts = zip(start, (learned["weights"], learned["owned"]), strict=True)
+        """The base weights and the task's parameters, as they are now."""
+        parts = zip(start, (learned["weights"], learned["params"]), strict=True)
         return Start(*(fixed if changed is None else changed for fixed, changed in parts))
 
-    def effective(self, start: Start, progress: Progress) -> Weights:
+    def training_weights(self, start: Start, progress: Progress) -> Weights:
         """The weights that the network runs with now."""
-        return self.method.effective(*self.now(start, progress.learned))
+        return self.method.training_weights(*self.now(start, progress.learned))
 
     def update(
         self,
@@ -145,7 +145,7 @@ class Learner:
         """
 
         def loss(learned: Any) -> tuple[Array, Stats]:
-            effective = self.method.effective(*self.now(start, learned))
+            effective = self.method.training_weights(*self.now(start, learned))
             logits, stats = self.net.apply(effective, progress.stats, images, train=True)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             if counts is None:
@@ -159,18 +159,18 @@ class Learner:
         return Progress(optax.apply_updates(progress.learned, update), state, stats), value  # pyright: ignore
 
     def finish(
-        self, start: Start, progress: Progress, legacy: Legacy | None
-    ) -> tuple[Kept, Weights | None, Legacy | None, Stats]:
+        self, start: Start, progress: Progress, carry: Carry | None
+    ) -> tuple[Adapter, Weights | None, Carry | None, Stats]:
         """What came of a task, all its updates made: what `Learned` begins with.
 
         Args:
             start: what it started from.
             progress: how far it is.
-            legacy: what the tasks before had left, if it was learned in turn.
+            carry: what the tasks before had left, if it was learned in turn.
         """
-        owned = self.now(start, progress.learned).owned
-        legacy = None if legacy is None else self.method.leave(legacy, owned)
-        return self.method.keep(owned), progress.learned["weights"], legacy, progress.stats
+        weights, params = self.now(start, progress.learned)
+        carry = None if carry is None else self.method.next_carry(carry, params)
+        return self.method.finalize(params, weights), progress.learned["weights"], carry, progress.stats
 
 
 def all_finite(tree: PyTree[Any]) -> Bool[Array, ""]:
@@ -184,7 +184,7 @@ def not_finite(losses: Any) -> float:
 
 
 def keys_of(task_key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""]]:
-    """Of a task's key, one for what it owns, and one for its batches."""
+    """Of a task's key, one for what it trains, and one for its batches."""
     init_key, order_key = jax.random.split(task_key)
     return init_key, order_key
 
@@ -200,7 +200,7 @@ def train_task(
     train: Split,
     task: Tasks,
     key: Key[Array, ""],
-    legacy: Legacy | None = None,
+    carry: Carry | None = None,
 ) -> Learned:
     """Learns one task; to be jitted, and mapped over tasks.
 
@@ -212,20 +212,20 @@ def train_task(
         steps: updates.
         batch_size: samples an update.
         validate: called after each epoch.
-        weights: the shared weights.
+        weights: the base weights.
         stats: the statistics that a task starts from.
         train: the training samples of the data set.
         task: describes the task.
         key: the task's key.
-        legacy: what the tasks before have left, if the method has any.
+        carry: what the tasks before have left, if the method has any.
     """
     init_key, order_key = keys_of(key)
-    start = learner.start(weights, init_key, legacy)
+    start = learner.start(weights, init_key, carry)
     size = benchmark.size(task, train=True)
     batches = draw_batches(order_key, benchmark.train_size, size, steps, batch_size)
 
-    def step(index: Array, carry: tuple[Progress, Array, Array]) -> tuple[Progress, Array, Array]:
-        progress, total, diverged = carry
+    def step(index: Array, state: tuple[Progress, Array, Array]) -> tuple[Progress, Array, Array]:
+        progress, total, diverged = state
         keys = augmentation_keys(order_key, index, jnp.arange(batch_size))
         images, labels = benchmark.samples(train, task, batches[index], True, keys)
         progress, loss = learner.update(start, progress, images, labels)
@@ -237,13 +237,13 @@ def train_task(
         finite = all_finite((progress.learned, progress.stats)) & jnp.isfinite(total)
         loss = jnp.where(finite, total / (stop - first), jnp.nan)
         diverged = jnp.where(finite, diverged, jnp.minimum(diverged, stop - 1))
-        accuracy = validate(learner.effective(start, progress), progress.stats, task)
+        accuracy = validate(learner.training_weights(start, progress), progress.stats, task)
         return progress, (loss, accuracy, diverged)
 
     ends = epoch_ends(benchmark.train_size, steps, batch_size)
     bounds = jnp.asarray([0, *ends[:-1]], jnp.int32), jnp.asarray(ends, jnp.int32)
     progress, (losses, accuracies, diverged) = jax.lax.scan(epoch, learner.begin(start, stats), bounds)
-    return Learned(*learner.finish(start, progress, legacy), losses, accuracies, diverged.min())
+    return Learned(*learner.finish(start, progress, carry), losses, accuracies, diverged.min())
 
 
 def augmentation_keys(

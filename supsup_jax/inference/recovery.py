@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from supsup_jax import masks
 from supsup_jax.inference import entropy
-from supsup_jax.methods import HopSupSup, Kept, Memory, hopsupsup
+from supsup_jax.methods import Adapter, HopSupSup, Memory, hopsupsup
 from supsup_jax.networks import Network, Weights
 from supsup_jax.optimizers import SGD
 
@@ -85,13 +85,13 @@ class Recovery:
         count = jnp.asarray(len(batches) if count is None else count)
         numbers = jnp.arange(1, len(batches) + 1)
 
-        def uncertainty(mask: Kept, images: Array) -> Array:
+        def uncertainty(mask: Adapter, images: Array) -> Array:
             # Signs decide, so an accelerator's faster, rounded products would lead elsewhere.
             with jax.default_matmul_precision("highest"):
-                logits, _ = net.apply(HopSupSup().combine(weights, mask), {}, images, train=True)
+                logits, _ = net.apply(HopSupSup().effective_weights(weights, mask), {}, images, train=True)
             return entropy(logits).mean()
 
-        def attempt(memory: Memory, _: None) -> tuple[Memory, tuple[Array, Kept, Path]]:
+        def attempt(memory: Memory, _: None) -> tuple[Memory, tuple[Array, Adapter, Path]]:
             mask, path = self._descend(uncertainty, memory, batches, count)
             remaining = jax.lax.map(lambda images: uncertainty(mask, images), batches)
             uncertain = jnp.where(numbers <= count, remaining, 0).sum() / count
@@ -104,8 +104,8 @@ class Recovery:
         return jax.tree.map(lambda leaf: leaf[best], (found, paths))
 
     def _descend(
-        self, uncertainty: Callable[[Kept, Array], Array], memory: Memory, batches: Array, count: Array
-    ) -> tuple[Kept, Path]:
+        self, uncertainty: Callable[[Adapter, Array], Array], memory: Memory, batches: Array, count: Array
+    ) -> tuple[Adapter, Path]:
         """One recovery, from the mean of what the memory holds."""
         transformation = self.optimizer.transformation()
 
@@ -128,8 +128,8 @@ class Recovery:
             )
             update, next_state = transformation.update(gradient, state, scores)
             after = optax.apply_updates(scores, update), next_state
-            kept = jax.tree.map(lambda new, old: jnp.where(number <= count, new, old), after, carry)
-            return kept, Path(jax.tree.map(lambda leaf: leaf >= 0, scores), value, level)
+            latest = jax.tree.map(lambda new, old: jnp.where(number <= count, new, old), after, carry)
+            return latest, Path(jax.tree.map(lambda leaf: leaf >= 0, scores), value, level)
 
         start = jax.tree.map(lambda total: total / memory.num_tasks, memory.total)
         numbers = jnp.arange(1, len(batches) + 1)
@@ -143,7 +143,7 @@ def _through(matrix: Array, gradient: Array) -> Array:
     return along * (jnp.linalg.norm(gradient) / jnp.maximum(jnp.linalg.norm(along), 1e-30))
 
 
-def _without(memory: Memory, mask: Kept) -> Memory:
+def _without(memory: Memory, mask: Adapter) -> Memory:
     """The memory with a pattern projected out of it."""
 
     def matrix_without(matrix: Array, mask: Array) -> Array:

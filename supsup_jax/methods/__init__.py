@@ -1,6 +1,6 @@
-"""What a task owns, and how it becomes effective weights: one file a method."""
+"""What a task trains, and how it becomes effective weights: one file a method."""
 
-from supsup_jax.methods.base import Kept, Legacy, Method, Owned, Store
+from supsup_jax.methods.base import Adapter, Bank, Carry, Method, Params
 from supsup_jax.methods.batche import BatchE
 from supsup_jax.methods.bounds import LowerBound, UpperBound
 from supsup_jax.methods.heads import FineTuning, SeparateHeads
@@ -10,17 +10,17 @@ from supsup_jax.methods.supsup import SupSup, Transfer
 
 __all__ = [
     "PSP",
+    "Adapter",
+    "Bank",
     "BatchE",
+    "Carry",
     "FineTuning",
     "HopSupSup",
-    "Kept",
-    "Legacy",
     "LowerBound",
     "Memory",
     "Method",
-    "Owned",
+    "Params",
     "SeparateHeads",
-    "Store",
     "SupSup",
     "Transfer",
     "UpperBound",

@@ -1,4 +1,4 @@
-"""What a method is: what a task owns, and how that becomes the weights that the network runs with."""
+"""What a method is: what a task trains, what is kept of it, and how that becomes effective weights."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,100 +10,114 @@ from jaxtyping import Array, Int, Key, PyTree
 
 from supsup_jax.networks import Weights
 
-Owned = PyTree[Array | np.ndarray]
-"""What a task owns while it is learned: what the optimiser changes."""
+Params = PyTree[Array | np.ndarray]
+"""The parameters of one task while it is learned: what the optimizer changes, for instance scores."""
 
-Kept = PyTree[Array | np.ndarray]
-"""What remains of a task once it is learned, for instance a mask."""
+Adapter = PyTree[Array | np.ndarray]
+"""What is kept of one task once it is learned, for instance its mask."""
 
-Store = PyTree[Array | np.ndarray]
-"""What is kept of many tasks, in the form in which it lies in memory and in checkpoints."""
+Bank = PyTree[Array | np.ndarray]
+"""The adapters of many tasks, in the form in which they lie in memory and in checkpoints."""
 
-Legacy = PyTree[Array | np.ndarray]
-"""What a task has left for later ones to start from, beside the shared weights."""
+Carry = PyTree[Array | np.ndarray]
+"""What a task leaves for the next one to start from, besides the base weights."""
 
 
 class Method(ABC):
     """A way of learning many tasks in one network. Instances are frozen dataclasses of their settings.
 
-    A new method says what a task owns (`init_task`), what is kept of it (`keep`), and how that becomes effective
-    weights (`combine`). How many tasks are stored may be overridden where there is a better form than stacking.
-    Tasks are independent, and learned side by side, except for those with which the shared weights are learned, and
-    where every task leaves something for the next one to start from (`first_legacy`, `leave`).
+    A new method says what a task trains (`init`), what is kept of it (`finalize`), and how that and the base weights
+    become the weights that the network runs with (`effective_weights`). `pack`, `unpack` and `concatenate` are
+    overridden where there is a better form than adapters stacked along a leading task axis. Tasks are independent and
+    learned side by side, except those that train the base weights, and those of methods where every task leaves
+    something for the next one (`first_carry`, `next_carry`).
 
     Attributes:
-        learns_owned: whether what a task owns is learned; else it stays as `init_task` gives it.
-        store_grows: whether a store of more tasks holds those of fewer; else it has one size, and changes.
-        stacks: whether a store is what is kept of each task, along a leading task axis.
-        stores: what is kept, in words.
+        trains_params: whether the parameters of a task are trained; otherwise they stay as `init` gives them.
+        bank_grows: whether a bank of more tasks contains the bank of fewer; otherwise it has one size, and changes.
+        stacks: whether a bank is the adapters of all tasks, stacked along a leading task axis.
+        stores: what an adapter is, in words.
     """
 
-    learns_owned: ClassVar[bool] = True
-    store_grows: ClassVar[bool] = True
+    trains_params: ClassVar[bool] = True
+    bank_grows: ClassVar[bool] = True
     stacks: ClassVar[bool] = True
     stores: ClassVar[str]
 
     def trains_weights(self, task: int) -> bool:
-        """Whether the shared weights are learned with this task; it then comes after all before it, alone."""
+        """Whether the base weights are trained with this task; it is then learned after all before it, alone."""
         return False
 
     def in_turn(self, task: int) -> bool:
-        """Whether this task comes after all before it, alone, since it needs or changes what they have left."""
+        """Whether this task is learned after all before it, alone, since it needs or changes what they leave."""
         return self.trains_weights(task)
 
     def shared(self, weights: Weights) -> PyTree[Any]:
-        """The part of the shared weights that learned tasks run with; by default all."""
+        """The part of the base weights that learned tasks run with; by default all."""
         return weights
 
-    def first_legacy(self, weights: Weights) -> Legacy:
-        """What the first task starts from, given the weights as they were drawn; by default nothing."""
+    def first_carry(self, weights: Weights) -> Carry:
+        """What the first task starts from, given the base weights as they were drawn; by default `{}`."""
         return {}
 
-    def leave(self, legacy: Legacy, task: Owned) -> Legacy:
-        """What a task that was learned in turn leaves, given what it started from; by default the same."""
-        return legacy
+    def next_carry(self, carry: Carry, params: Params) -> Carry:
+        """What a task leaves for the next one; by default what it started from.
+
+        Args:
+            carry: what the task started from.
+            params: its parameters, trained.
+        """
+        return carry
 
     @abstractmethod
-    def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Legacy | None = None) -> Owned:
-        """What a new task owns.
+    def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
+        """The parameters that a new task starts with.
 
         Args:
             key: a random key, a function of (seed, task).
-            weights: the shared weights.
-            legacy: what the tasks before have left; by default `first_legacy`.
+            weights: the base weights.
+            carry: what the tasks before leave; by default `first_carry`.
         """
 
     @abstractmethod
-    def keep(self, task: Owned) -> Kept:
-        """What remains of a task once it is learned; differentiable, since training runs through it."""
-
-    @abstractmethod
-    def combine(self, weights: Weights, kept: Kept) -> Weights:
-        """The weights that the network runs with, from the shared ones and what is kept of a task."""
-
-    def effective(self, weights: Weights, task: Owned) -> Weights:
-        """The weights that the network runs with while the task is learned."""
-        return self.combine(weights, self.keep(task))
-
-    def pack(self, kept: Kept) -> Store:
-        """Stores what is kept of several tasks, stacked along a leading task axis."""
-        return kept
-
-    def unpack(self, store: Store, task: int | Int[Array, ""]) -> Kept:
-        """What is kept of one task."""
-        return jax.tree.map(lambda leaf: leaf[task], store)
-
-    def concatenate(self, stores: Sequence[Store], num_tasks: Sequence[int]) -> Store:
-        """One store of all tasks of several, of which each holds so many."""
-        return jax.tree.map(
-            lambda *leaves: np.concatenate([x[:n] for x, n in zip(leaves, num_tasks, strict=True)]), *stores
-        )
-
-    def remember(self, store: Store | None, kept: Kept) -> Store:
-        """A store that does not grow, after it has taken in what is kept of more tasks.
+    def finalize(self, params: Params, weights: Weights) -> Adapter:
+        """What is kept of a task; differentiable, since training runs through it.
 
         Args:
-            store: the store so far; nothing before the first task.
-            kept: what is kept of the new tasks, stacked along a leading task axis, in order.
+            params: the parameters of the task.
+            weights: the base weights.
         """
-        raise NotImplementedError(f"the store of {type(self).__name__} grows: see `pack` and `concatenate`")
+
+    @abstractmethod
+    def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
+        """The weights that the network runs with, given the base weights and the adapter of a task."""
+
+    def training_weights(self, weights: Weights, params: Params) -> Weights:
+        """The weights that the network runs with while the task is learned."""
+        return self.effective_weights(weights, self.finalize(params, weights))
+
+    def pack(self, adapters: Adapter) -> Bank:
+        """The bank of adapters that are stacked along a leading task axis."""
+        return adapters
+
+    def unpack(self, bank: Bank, task: int | Int[Array, ""]) -> Adapter:
+        """The adapter of one task."""
+        return jax.tree.map(lambda leaf: leaf[task], bank)
+
+    def concatenate(self, banks: Sequence[Bank], counts: Sequence[int]) -> Bank:
+        """One bank of the tasks of several banks, given how many tasks each of them holds."""
+        return jax.tree.map(
+            lambda *leaves: np.concatenate([x[:n] for x, n in zip(leaves, counts, strict=True)]), *banks
+        )
+
+    def remember(self, bank: Bank | None, adapters: Adapter) -> Bank:
+        """A bank that does not grow, after it has taken in more tasks.
+
+        Args:
+            bank: the bank so far; `None` before the first task.
+            adapters: the adapters of the new tasks, stacked along a leading task axis, in order.
+
+        Raises:
+            NotImplementedError: if the bank of this method grows.
+        """
+        raise NotImplementedError(f"the bank of {type(self).__name__} grows: see `pack` and `concatenate`")

@@ -1,4 +1,4 @@
-"""BatchE: a task owns two vectors a layer, whose outer product scales weights that the first task has trained."""
+"""BatchE: a task trains two vectors a layer, whose outer product scales weights that the first task has trained."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from supsup_jax.methods.base import Kept, Legacy, Method, Owned
+from supsup_jax.methods.base import Adapter, Carry, Method, Params
 from supsup_jax.networks import Weights, draw
 
 
@@ -19,7 +19,7 @@ def _signs(key: Key[Array, ""], shape: tuple[int, ...], dtype: jnp.dtype) -> Flo
 class BatchE(Method):
     """BatchEnsemble for continual learning (Wen et al., 2020): effective weights W ⊙ (t sᵀ), s and t from ±1.
 
-    A layer computes s ⊙ W(t ⊙ x). The shared weights are trained together with the first task's vectors, and fixed
+    A layer computes s ⊙ W(t ⊙ x). The base weights are trained together with the first task's vectors, and fixed
     from then on. What is no kernel is not scaled.
 
     Attributes:
@@ -34,7 +34,7 @@ class BatchE(Method):
         """With the first task, or never."""
         return task == 0 and not self.random_weights
 
-    def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Legacy | None = None) -> Owned:
+    def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Random signs: for each kernel `t`, one for every input, and `s`, one for every output."""
 
         def vectors(kernel: Array) -> dict[str, Array]:
@@ -43,10 +43,10 @@ class BatchE(Method):
         shapes = jax.tree.map(lambda leaf: vectors(leaf) if leaf.ndim > 1 else {}, weights)
         return draw(key, shapes, _signs)
 
-    def keep(self, task: Owned) -> Kept:
+    def finalize(self, params: Params, weights: Weights) -> Adapter:
         """The vectors."""
-        return task
+        return params
 
-    def combine(self, weights: Weights, kept: Kept) -> Weights:
+    def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
         """The scaled weights."""
-        return jax.tree.map(lambda leaf, own: leaf * own["t"][:, None] * own["s"] if own else leaf, weights, kept)
+        return jax.tree.map(lambda leaf, own: leaf * own["t"][:, None] * own["s"] if own else leaf, weights, adapter)

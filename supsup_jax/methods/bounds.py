@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from jaxtyping import Array, Key
 
-from supsup_jax.methods.base import Kept, Legacy, Method, Owned
+from supsup_jax.methods.base import Adapter, Carry, Method, Params
 from supsup_jax.networks import Weights
 
 
@@ -14,7 +14,7 @@ class UpperBound(Method):
     """A network of its own for each task: nothing is forgotten, and storage grows by a network.
 
     Attributes:
-        fine_tunes: whether a task's network starts as the one before it ended, and not as the shared weights. So the
+        fine_tunes: whether a task's network starts as the one before it ended, and not as the base weights. So the
             paper's bound of SplitCIFAR100 was made, which reports every task right after it was learned.
     """
 
@@ -30,25 +30,25 @@ class UpperBound(Method):
         """Every task, if it starts from the one before."""
         return self.fine_tunes
 
-    def first_legacy(self, weights: Weights) -> Legacy:
+    def first_carry(self, weights: Weights) -> Carry:
         """The weights that tasks start from."""
         return weights if self.fine_tunes else {}
 
-    def leave(self, legacy: Legacy, task: Owned) -> Legacy:
+    def next_carry(self, carry: Carry, params: Params) -> Carry:
         """The task's weights, if the next one starts from them."""
-        return task if self.fine_tunes else legacy
+        return params if self.fine_tunes else carry
 
-    def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Legacy | None = None) -> Owned:
+    def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Weights of its own, which start as the shared ones or as the last task's."""
-        return legacy if self.fine_tunes and legacy is not None else weights
+        return carry if self.fine_tunes and carry is not None else weights
 
-    def keep(self, task: Owned) -> Kept:
+    def finalize(self, params: Params, weights: Weights) -> Adapter:
         """Its weights."""
-        return task
+        return params
 
-    def combine(self, weights: Weights, kept: Kept) -> Weights:
+    def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
         """Its weights."""
-        return kept
+        return adapter
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class LowerBound(Method):
         """With every task."""
         return True
 
-    def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Legacy | None = None) -> Owned:
+    def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Nothing."""
         return {}
 
-    def keep(self, task: Owned) -> Kept:
+    def finalize(self, params: Params, weights: Weights) -> Adapter:
         """Nothing."""
-        return task
+        return params
 
-    def combine(self, weights: Weights, kept: Kept) -> Weights:
-        """The shared weights."""
+    def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
+        """The base weights."""
         return weights

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from supsup_jax.methods.base import Kept, Legacy, Method, Owned
+from supsup_jax.methods.base import Adapter, Carry, Method, Params
 from supsup_jax.networks import Weights, draw, pytorch_default
 
 
@@ -27,17 +27,17 @@ class _Heads(Method):
         """The body."""
         return {name: layer for name, layer in weights.items() if name != self.head}
 
-    def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Legacy | None = None) -> Owned:
-        """A head; all start from the same values, those of `first_legacy`."""
-        return self.first_legacy(weights) if legacy is None else legacy
+    def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
+        """A head; all start from the same values, those of `first_carry`."""
+        return self.first_carry(weights) if carry is None else carry
 
-    def keep(self, task: Owned) -> Kept:
+    def finalize(self, params: Params, weights: Weights) -> Adapter:
         """The head."""
-        return task
+        return params
 
-    def combine(self, weights: Weights, kept: Kept) -> Weights:
+    def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
         """The body with the task's head."""
-        return {**weights, self.head: kept}
+        return {**weights, self.head: adapter}
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class SeparateHeads(_Heads):
         """With the first task, or never."""
         return task == 0 and not self.random_weights
 
-    def first_legacy(self, weights: Weights) -> Legacy:
-        """The values that heads start from; the shared weights' own head decays while the body is trained."""
+    def first_carry(self, weights: Weights) -> Carry:
+        """The values that heads start from; the base weights' own head decays while the body is trained."""
         return weights[self.head]
 
 
@@ -76,8 +76,8 @@ class FineTuning(_Heads):
         """With every task."""
         return True
 
-    def first_legacy(self, weights: Weights) -> Legacy:
-        """The values that heads start from: not the shared weights' own head, whose initialiser is the body's."""
+    def first_carry(self, weights: Weights) -> Carry:
+        """The values that heads start from: not the base weights' own head, whose initialiser is the body's."""
         kernel, *_ = jax.tree.leaves(weights[self.head])
         bits = jax.lax.bitcast_convert_type(jnp.asarray(kernel, jnp.float32), jnp.uint32).reshape(-1)
         # Of every weight: those of one magnitude differ in the first bit alone.

@@ -1,4 +1,4 @@
-"""HopSupSup: a task owns a binary gain for every unit, and all tasks' gains are stored in one Hopfield memory."""
+"""HopSupSup: a task trains a binary gain for every unit, and all tasks' gains are stored in one Hopfield memory."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from supsup_jax import masks
-from supsup_jax.methods.base import Kept, Legacy, Method, Owned
+from supsup_jax.methods.base import Adapter, Carry, Method, Params
 from supsup_jax.networks import Weights
 
 
@@ -35,11 +35,11 @@ class HopSupSup(Method):
     the memory is all that remains of the tasks, and `supsup_jax.inference.recovery` gets a mask back out of it.
     """
 
-    store_grows: ClassVar[bool] = False
+    bank_grows: ClassVar[bool] = False
     stacks: ClassVar[bool] = False
     stores: ClassVar[str] = "Hopfield memory"
 
-    def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Legacy | None = None) -> Owned:
+    def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Scores of 0 for the gains.
 
         Raises:
@@ -54,28 +54,28 @@ class HopSupSup(Method):
             raise ValueError("HopSupSup needs a network with gains: parameters called `scale`")
         return scores
 
-    def keep(self, task: Owned) -> Kept:
+    def finalize(self, params: Params, weights: Weights) -> Adapter:
         """The mask of the scores."""
-        return masks.threshold(task)
+        return masks.threshold(params)
 
-    def combine(self, weights: Weights, kept: Kept) -> Weights:
+    def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
         """The weights with the mask for gains."""
         return jax.tree.map(
-            lambda mask, weight: weight if mask is None else mask, kept, weights, is_leaf=lambda leaf: leaf is None
+            lambda mask, weight: weight if mask is None else mask, adapter, weights, is_leaf=lambda leaf: leaf is None
         )
 
-    def remember(self, store: Memory | None, kept: Kept) -> Memory:
+    def remember(self, bank: Memory | None, adapters: Adapter) -> Memory:
         """The memory after it has taken in the masks of more tasks, in order."""
-        patterns = jax.tree.map(lambda mask: 2.0 * mask - 1, kept)
-        if store is None:
+        patterns = jax.tree.map(lambda mask: 2.0 * mask - 1, adapters)
+        if bank is None:
             units = jax.tree.map(lambda pattern: pattern.shape[-1], patterns)
-            store = Memory(
+            bank = Memory(
                 jax.tree.map(lambda size: jnp.zeros((size, size)), units), jax.tree.map(jnp.zeros, units), jnp.int32(0)
             )
         return Memory(
-            jax.tree.map(storkey, store.matrices, patterns),
-            jax.tree.map(lambda total, pattern: total + pattern.sum(0), store.total, patterns),
-            store.num_tasks + len(jax.tree.leaves(patterns)[0]),
+            jax.tree.map(storkey, bank.matrices, patterns),
+            jax.tree.map(lambda total, pattern: total + pattern.sum(0), bank.total, patterns),
+            bank.num_tasks + len(jax.tree.leaves(patterns)[0]),
         )
 
 
@@ -92,12 +92,12 @@ def storkey(
     """
     units = matrix.shape[0]
 
-    def store(matrix: Array, x: Array) -> tuple[Array, None]:
+    def add(matrix: Array, x: Array) -> tuple[Array, None]:
         h = matrix @ x
         return matrix + (jnp.outer(x, x) - jnp.eye(units) - jnp.outer(x, h) - jnp.outer(h, x)) / units, None
 
     with jax.default_matmul_precision("highest"):
-        return jax.lax.scan(store, jnp.asarray(matrix), jnp.asarray(patterns))[0]
+        return jax.lax.scan(add, jnp.asarray(matrix), jnp.asarray(patterns))[0]
 
 
 def energy(matrix: Float[Array, "units units"], state: Float[Array, " units"]) -> Float[Array, ""]:

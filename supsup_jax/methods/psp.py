@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key, UInt32
 
-from supsup_jax.methods.base import Kept, Legacy, Method, Owned
+from supsup_jax.methods.base import Adapter, Carry, Method, Params
 from supsup_jax.networks import Rotated, Weights
 
 
@@ -20,32 +20,32 @@ class PSP(Method):
     task in turn, so earlier tasks are forgotten by and by.
     """
 
-    learns_owned: ClassVar[bool] = False
+    trains_params: ClassVar[bool] = False
     stores: ClassVar[str] = "keys of rotations"
 
     def trains_weights(self, task: int) -> bool:
         """With every task."""
         return True
 
-    def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Legacy | None = None) -> Owned:
+    def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """The key, and the rotations drawn from it."""
         return {"key": jax.random.key_data(key), "rotations": _rotations(key, weights)}
 
-    def keep(self, task: Owned) -> Kept:
+    def finalize(self, params: Params, weights: Weights) -> Adapter:
         """The key."""
-        return task["key"]
+        return params["key"]
 
-    def combine(self, weights: Weights, kept: UInt32[Array, " words"]) -> Weights:
+    def effective_weights(self, weights: Weights, adapter: UInt32[Array, " words"]) -> Weights:
         """The rotated weights."""
-        return jax.tree.map(_rotate, weights, _rotations(jax.random.wrap_key_data(kept), weights))
+        return jax.tree.map(_rotate, weights, _rotations(jax.random.wrap_key_data(adapter), weights))
 
-    def effective(self, weights: Weights, task: Owned) -> Weights:
+    def training_weights(self, weights: Weights, params: Params) -> Weights:
         """The rotated weights; of dense layers as products, since turning a batch costs less than turning weights."""
 
         def product(kernel: Array, rotation: Array) -> Array | Rotated:
             return Rotated(rotation, kernel) if kernel.ndim == 2 else _rotate(kernel, rotation)
 
-        return jax.tree.map(product, weights, task["rotations"])
+        return jax.tree.map(product, weights, params["rotations"])
 
 
 def _rotations(key: Key[Array, ""], weights: Weights) -> dict:

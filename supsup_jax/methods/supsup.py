@@ -1,4 +1,4 @@
-"""Supermasks in Superposition: a task owns scores, and keeps a binary mask over frozen random weights."""
+"""Supermasks in Superposition: a task trains scores, and keeps a binary mask over frozen random weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from supsup_jax import masks
-from supsup_jax.methods.base import Kept, Legacy, Method, Owned, Store
+from supsup_jax.methods.base import Adapter, Bank, Carry, Method, Params
 from supsup_jax.networks import Weights, draw, pytorch_default
 
 
@@ -23,34 +23,34 @@ class SupSup(Method):
         mask: from scores to a mask, hashable: `masks.threshold`, `masks.ErdosRenyi(scale)`, or any other.
     """
 
-    mask: Callable[[Owned], Kept] = masks.threshold
+    mask: Callable[[Params], Adapter] = masks.threshold
 
     stacks: ClassVar[bool] = False
     stores: ClassVar[str] = "masks"
 
-    def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Legacy | None = None) -> Owned:
+    def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Random scores, of the weights' shapes."""
         return draw(key, weights, pytorch_default)
 
-    def keep(self, task: Owned) -> Kept:
+    def finalize(self, params: Params, weights: Weights) -> Adapter:
         """The mask of the scores."""
-        return self.mask(task)
+        return self.mask(params)
 
-    def combine(self, weights: Weights, kept: Kept) -> Weights:
+    def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
         """The masked weights."""
-        return jax.tree.map(lambda weight, mask: weight * mask, weights, kept)
+        return jax.tree.map(lambda weight, mask: weight * mask, weights, adapter)
 
-    def pack(self, kept: Kept) -> Store:
+    def pack(self, adapters: Adapter) -> Bank:
         """Masks as a bank, one bit an entry."""
-        return masks.pack(kept)
+        return masks.pack(adapters)
 
-    def unpack(self, store: Store, task: int | Int[Array, ""]) -> Kept:
+    def unpack(self, bank: Bank, task: int | Int[Array, ""]) -> Adapter:
         """The mask of one task."""
-        return masks.unpack(store, task)
+        return masks.unpack(bank, task)
 
-    def concatenate(self, stores: Sequence[Store], num_tasks: Sequence[int]) -> Store:
+    def concatenate(self, banks: Sequence[Bank], counts: Sequence[int]) -> Bank:
         """One bank of all tasks."""
-        return masks.concatenate(stores, num_tasks)
+        return masks.concatenate(banks, counts)
 
 
 @dataclass(frozen=True)
@@ -64,18 +64,18 @@ class Transfer(SupSup):
         """Every task."""
         return True
 
-    def first_legacy(self, weights: Weights) -> Legacy:
+    def first_carry(self, weights: Weights) -> Carry:
         """The sum of no scores."""
         return {"total": jax.tree.map(jnp.zeros_like, weights), "tasks": jnp.int32(0)}
 
-    def leave(self, legacy: Any, task: Owned) -> Legacy:
+    def next_carry(self, carry: Any, params: Params) -> Carry:
         """The sum of all scores, this task's included."""
-        return {"total": jax.tree.map(jnp.add, legacy["total"], task), "tasks": legacy["tasks"] + 1}
+        return {"total": jax.tree.map(jnp.add, carry["total"], params), "tasks": carry["tasks"] + 1}
 
-    def init_task(self, key: Key[Array, ""], weights: Weights, legacy: Any = None) -> Owned:
+    def init(self, key: Key[Array, ""], weights: Weights, carry: Any = None) -> Params:
         """The mean of the earlier tasks' scores; random ones for the first."""
-        random = super().init_task(key, weights)
-        if legacy is None:
+        random = super().init(key, weights)
+        if carry is None:
             return random
-        total, tasks = legacy["total"], legacy["tasks"]
+        total, tasks = carry["total"], carry["tasks"]
         return jax.tree.map(lambda own, sum_: jnp.where(tasks == 0, own, sum_ / jnp.maximum(tasks, 1)), random, total)

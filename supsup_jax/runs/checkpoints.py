@@ -52,12 +52,12 @@ class Chunk(NamedTuple):
 
     Attributes:
         num_tasks: how many.
-        store: what the method keeps of them.
+        bank: their adapters, packed.
         stats: their statistics, stacked along a leading task axis; `{}` where there are none.
     """
 
     num_tasks: int
-    store: PyTree[Any]
+    bank: PyTree[Any]
     stats: PyTree[Any]
 
 
@@ -190,7 +190,7 @@ class Checkpoints:
             "follows": self._last,
             **self._state,
         }
-        arrays = _named(chunk.store, chunk.stats) if chunk else {}
+        arrays = _named(chunk.bank, chunk.stats) if chunk else {}
         self._last = _save_with_record(self._steps, step, plain, arrays)
 
     def restore(
@@ -202,7 +202,7 @@ class Checkpoints:
         """Everything saved so far.
 
         Args:
-            template: gives the shapes and types of store and statistics for a number of tasks.
+            template: gives the shapes and types of bank and statistics for a number of tasks.
             state_template: the shapes and types of the state.
             last: the last step to read, if not all.
 
@@ -445,9 +445,9 @@ def _unusable(path: Path, reason: str) -> UserError:
     )
 
 
-def _named(store: PyTree[Any], stats: PyTree[Any]) -> dict[str, Any]:
+def _named(bank: PyTree[Any], stats: PyTree[Any]) -> dict[str, Any]:
     """The arrays under their names; Orbax takes no empty tree."""
-    named = {"store": store, "stats": stats}
+    named = {"store": bank, "stats": stats}
     return {name: tree for name, tree in named.items() if jax.tree.leaves(tree)}
 
 

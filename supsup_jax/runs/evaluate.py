@@ -136,7 +136,7 @@ def _recovered(
     assert isinstance(run.method, HopSupSup)
     if chosen.tolist() != [*range(run.num_tasks)]:
         raise UserError("HopSupSup is evaluated over all tasks, in order; leave tasks out")
-    like = run.method.init_task(jax.random.key(0), run.weights)
+    like = run.method.init(jax.random.key(0), run.weights)
     truth = masks_from_hex([result.mask or "" for result in run.record.tasks], like)
     measured, _ = evaluate_recovery(run.model, benchmark, protocol, run.experiment.seed, test, described, truth=truth)
     return _result(run, chosen, task, measured)

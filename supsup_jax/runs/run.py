@@ -25,7 +25,7 @@ from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment, Parts, search_by
 from supsup_jax.inference import Search
 from supsup_jax.inference.recovery import Recovery
-from supsup_jax.methods import Kept, Method, Store
+from supsup_jax.methods import Adapter, Bank, Method
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.runs import exporting, prediction, records, storage
@@ -88,8 +88,8 @@ class Run:
         return self.tasks.num_tasks
 
     @property
-    def store(self) -> Store:
-        """What is kept of all tasks; for SupSup a bank of masks."""
+    def bank(self) -> Bank:
+        """The adapters of all tasks, packed; for SupSup a bank of masks."""
         return self.model.bank
 
     @property
@@ -97,7 +97,7 @@ class Run:
         """The batch-norm statistics of all tasks, stacked along a leading axis; `{}` if there are none."""
         return self.model.stats
 
-    def mask(self, task: int) -> Kept:
+    def mask(self, task: int) -> Adapter:
         """The mask of a task: a pytree of 0 and 1 with the structure of the weights.
 
         Raises:
@@ -387,7 +387,7 @@ class Run:
         rows = np.arange(-(-len(images) // batch) * batch).reshape(-1, batch) % len(images)
         batches = self.inputs.normalise(images[rows.reshape(-1)]).reshape(*rows.shape, *self.inputs.image_shape)
         mask, _ = recover(self.net, self.weights, memory, batches)
-        effective = self.method.combine(self.weights, mask)
+        effective = self.method.effective_weights(self.weights, mask)
         logits = jax.lax.map(lambda images: self.net.apply(effective, {}, images, train=False)[0], batches)
         logits = np.asarray(logits).reshape(rows.size, -1)[: len(images)]
         return predicted(logits, np.full(len(images), -1, np.int32), self._names(), self.inputs.num_classes)
@@ -411,10 +411,10 @@ class Run:
         loss, accuracy = jax.device_get((one.loss, one.accuracy))
         if (step := int(one.diverged)) < parts.steps:
             raise programs.divergence(parts, number, step, not_finite(loss))
-        kept, stats = jax.tree.map(lambda leaf: leaf[None], (one.kept, one.stats))
-        chunk, state = self.tasks.chunk(kept, stats, 1)
+        adapters, stats = jax.tree.map(lambda leaf: leaf[None], (one.adapter, one.stats))
+        chunk, state = self.tasks.chunk(adapters, stats, 1)
         if self.method.in_turn(number):
-            state |= self.tasks.left(one.weights, one.legacy)
+            state |= self.tasks.left(one.weights, one.carry)
         if state and self.experiment.initializer == "stored":
             state = {"weights": jax.device_get(self.weights)} | state
         result = TaskResult(

@@ -54,7 +54,7 @@ def _densities(run: Run) -> dict[str, float]:
     """The fraction of its weights that the masks of each layer keep, the mean over tasks."""
     if not isinstance(run.method, SupSup):
         return {}
-    bank = masks.first(run.store, run.num_tasks)
+    bank = masks.first(run.bank, run.num_tasks)
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(bank))
     return {
         jax.tree_util.keystr(path[:-1], simple=True, separator="/"): int(np.bitwise_count(leaf).sum(dtype=np.int64))

@@ -11,7 +11,7 @@ import numpy as np
 from supsup_jax import evaluation
 from supsup_jax.errors import UserError
 from supsup_jax.memory_evaluation import evaluate_recovery, masks_as_hex, masks_from_hex
-from supsup_jax.methods import HopSupSup, Legacy, Store
+from supsup_jax.methods import Bank, Carry, HopSupSup
 from supsup_jax.networks import Stats, Weights, has_convolutions
 from supsup_jax.runs import records
 from supsup_jax.runs.checkpoints import Chunk
@@ -46,12 +46,12 @@ class GivenTasks(Loop):
         super()._take_in_state(state)
         self._learned.replace(state)
 
-    def _kept(self) -> tuple[Store, Stats]:
+    def _bank_and_stats(self) -> tuple[Bank, Stats]:
         return self._learned.together()
 
     def _unchanged_since(self, num_tasks: int) -> bool:
         method, later = self.parts.method, range(num_tasks, self._num_learned)
-        return not later or (method.store_grows and not any(method.trains_weights(task) for task in later))
+        return not later or (method.bank_grows and not any(method.trains_weights(task) for task in later))
 
     def _shapes(self, num_tasks: int) -> tuple[Any, Any]:
         return self._learned.shapes(num_tasks)
@@ -66,7 +66,7 @@ class GivenTasks(Loop):
         """
         method, first = self.parts.method, self._num_learned
         stop = min(first + self.tasks_at_once, self.experiment.num_tasks)
-        if method.trains_weights(first) or not method.store_grows:
+        if method.trains_weights(first) or not method.bank_grows:
             stop = min(stop, self._next_evaluation)
 
         def how(task: int) -> tuple[bool, bool]:
@@ -116,8 +116,8 @@ class GivenTasks(Loop):
     def _save_sound(self, learned: Learned, state: dict[str, Any], seconds: float) -> None:
         """Saves the next tasks, given how long each of them took."""
         count = len(learned.loss)
-        chunk, replaced = self._learned.chunk(learned.kept, learned.stats, count)
-        masks = [None] * count if self.parts.method.store_grows else masks_as_hex(learned.kept)
+        chunk, replaced = self._learned.chunk(learned.adapter, learned.stats, count)
+        masks = [None] * count if self.parts.method.bank_grows else masks_as_hex(learned.adapter)
         loss, accuracy = jax.device_get((learned.loss, learned.accuracy))
         results = [
             TaskResult(
@@ -135,7 +135,7 @@ class GivenTasks(Loop):
         message = f"accuracy {100 * accuracy[:, -1].mean():.2f} % with the task given"
         self.report(message, self.parts.steps / seconds, is_done=True)
 
-    def _started_from(self) -> Legacy:
+    def _started_from(self) -> Carry:
         """What the next task starts from."""
         return self._learned.started_from(self.weights)
 
@@ -145,33 +145,33 @@ class GivenTasks(Loop):
         The first that diverges leaves nothing, and is the last; so is one during which an end was asked for.
         """
         train = programs.alone(self.parts, self.experiment.batch_size, trains_weights)
-        legacy, learned = self._started_from(), []
+        carry, learned = self._started_from(), []
         for row in range(count):
-            one = train((*self.on_devices, legacy), jax.tree.map(lambda leaf, row=row: leaf[row], tasks))
-            learned.append(jax.device_get(one._replace(weights=None, legacy=None)))
+            one = train((*self.on_devices, carry), jax.tree.map(lambda leaf, row=row: leaf[row], tasks))
+            learned.append(jax.device_get(one._replace(weights=None, carry=None)))
             if learned[-1].diverged < self.parts.steps:
                 break
-            legacy = one.legacy
+            carry = one.carry
             self._start_from(one.weights)
             if interruption.asked():
                 break
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *learned), self._left(trains_weights, legacy)
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *learned), self._left(trains_weights, carry)
 
     def _start_from(self, weights: Weights | None) -> None:
         """Has later tasks start from the shared weights as a task left them, if it trained them."""
         if weights is not None:
             self.on_devices = (weights, *self.on_devices[1:])
 
-    def _left(self, trains_weights: bool, legacy: Legacy) -> dict[str, Any]:
+    def _left(self, trains_weights: bool, carry: Carry) -> dict[str, Any]:
         """What tasks that were learned in turn have replaced, as it is saved."""
-        return self._learned.left(self.on_devices[0] if trains_weights else None, legacy)
+        return self._learned.left(self.on_devices[0] if trains_weights else None, carry)
 
     def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
         _, _, _, test = self.on_devices
         what = self.parts.benchmark, self.parts.protocol, self.experiment.seed, test, self.tasks
         model = self._model(num_tasks)
         if isinstance(self.parts.method, HopSupSup):
-            like = self.parts.method.init_task(jax.random.key(0), self.weights)
+            like = self.parts.method.init(jax.random.key(0), self.weights)
             truth = masks_from_hex([task.mask or "" for task in self.record.tasks[:num_tasks]], like)
             measured, paths = evaluate_recovery(model, *what, truth=truth)
             return measured, {"recovery": paths}

@@ -14,7 +14,7 @@ from supsup_jax import evaluation
 from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment, Parts
-from supsup_jax.methods import Store
+from supsup_jax.methods import Bank
 from supsup_jax.model import Model
 from supsup_jax.networks import Stats, has_convolutions
 from supsup_jax.runs import results, storage
@@ -145,7 +145,7 @@ class Loop(ABC):
         """Evaluates so many tasks; with what is to be recorded besides."""
 
     @abstractmethod
-    def _kept(self) -> tuple[Store, Stats]:
+    def _bank_and_stats(self) -> tuple[Bank, Stats]:
         """What is kept of all tasks learned so far, and their statistics."""
 
     @abstractmethod
@@ -158,7 +158,7 @@ class Loop(ABC):
 
     def _model(self, num_tasks: int) -> Model:
         """The first tasks that were learned, with the base weights as they are now."""
-        bank, stats = self._kept()
+        bank, stats = self._bank_and_stats()
         net, method = self.parts.net, self.parts.method
         weights = self.on_devices[0]
         return Model(net=net, method=method, num_tasks=num_tasks, weights=weights, bank=bank, stats=stats)
@@ -316,7 +316,7 @@ class Loop(ABC):
         self._listener(Report(learned, self.experiment.num_tasks, steps_per_second, message, is_done))
 
     def _tasks_that_fit(self) -> int:
-        # What the task owns, its gradient, two moments, effective weights and their gradient; the rows of all batches;
+        # The task's parameters, their gradient, two moments, effective weights, their gradient; rows of all batches;
         # the images of a batch of the validation on their way through the network.
         weights = backend.num_bytes(self.weights)
         rows = self.parts.steps * self.experiment.batch_size

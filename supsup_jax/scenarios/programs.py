@@ -27,7 +27,7 @@ def side_by_side(parts: Parts, batch_size: int, convolutions: bool) -> Callable[
     """
     learn = _learner(parts, parts.optimizer, False, batch_size)
     # What independent tasks leave is what they found.
-    return devices.over_tasks(lambda shared, one: learn(shared, one)._replace(legacy=None), convolutions=convolutions)
+    return devices.over_tasks(lambda shared, one: learn(shared, one)._replace(carry=None), convolutions=convolutions)
 
 
 @cache
@@ -49,7 +49,7 @@ def _learner(
     """The function that learns one task, given what tasks share and what describes it."""
 
     def learn(shared: Any, one: Any) -> Learned:
-        weights, stats, train, test, legacy = shared
+        weights, stats, train, test, carry = shared
         task, key = one
         # A network of HopSupSup answers by the statistics of the batch, so batches are as large as in its evaluation.
         images_at_once = parts.protocol.batch_size if isinstance(parts.method, HopSupSup) else None
@@ -67,7 +67,7 @@ def _learner(
             train=train,
             task=task,
             key=key,
-            legacy=legacy,
+            carry=carry,
         )
 
     return learn

@@ -21,7 +21,7 @@ from supsup_jax import evaluation
 from supsup_jax.data import Benchmark, Dataset, Images, Split
 from supsup_jax.data.tasks import Rows
 from supsup_jax.experiment import Experiment, Parts
-from supsup_jax.methods import Legacy, Method
+from supsup_jax.methods import Carry, Method
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.runs import results
 from supsup_jax.runs.checkpoints import Unfinished
@@ -112,8 +112,8 @@ class ShardedTasks(GivenTasks):
             diverged=np.array(self.parts.steps),
         )
         self._start_from(learned.weights)
-        state = self._left(method.trains_weights(number), learned.legacy) if method.in_turn(number) else {}
-        stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], learned._replace(weights=None, legacy=None))
+        state = self._left(method.trains_weights(number), learned.carry) if method.in_turn(number) else {}
+        stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], learned._replace(weights=None, carry=None))
         self._save_learned(stacked, state, time.perf_counter() - started)
         self.checkpoints.forget_unfinished()
 
@@ -228,13 +228,13 @@ class ShardedTasks(GivenTasks):
 
     def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
         weights, _, _, _ = self.on_devices
-        store, stats = self._kept()
+        bank, stats = self._bank_and_stats()
         accuracies = []
         for place in range(num_tasks):
             self._stop_if_asked()
             task = jax.tree.map(lambda leaf, place=place: leaf[place], self.tasks)
             test, share = self._test_of(self.experiment.first_task + place, task)
-            effective = _combine(self.parts.method)(weights, store, place)
+            effective = _effective_weights(self.parts.method)(weights, bank, place)
             own_stats = jax.tree.map(lambda leaf, place=place: leaf[place], stats)
             accuracies.append(self._measure(share, effective, own_stats, test, own_rows(task)))
         return evaluation.Evaluation(np.array(accuracies)), {}
@@ -288,8 +288,8 @@ def _programs(parts: Parts, trains_weights: bool) -> _Programs:
     learner = Learner(net, method, optimizer, trains_weights, devices.average)
 
     @jax.jit
-    def begin(weights: Weights, stats: Stats, key: Any, legacy: Legacy) -> tuple[Start, Progress]:
-        start = learner.start(weights, key, legacy)
+    def begin(weights: Weights, stats: Stats, key: Any, carry: Carry) -> tuple[Start, Progress]:
+        start = learner.start(weights, key, carry)
         return start, learner.begin(start, stats)
 
     def updates(share: Share, common: Any) -> tuple[Progress, jax.Array]:
@@ -314,7 +314,7 @@ def _programs(parts: Parts, trains_weights: bool) -> _Programs:
         return on_devices(piece.share, (start, progress, piece.split, task, order_key, *where))
 
     finite = jax.jit(lambda progress: all_finite((progress.learned, progress.stats)))
-    return _Programs(begin, advance, finite, jax.jit(learner.effective), jax.jit(learner.finish))
+    return _Programs(begin, advance, finite, jax.jit(learner.training_weights), jax.jit(learner.finish))
 
 
 @cache
@@ -343,6 +343,6 @@ def measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, Sta
 
 
 @cache
-def _combine(method: Method) -> Callable[[Weights, Any, int], Weights]:
+def _effective_weights(method: Method) -> Callable[[Weights, Any, int], Weights]:
     """The jitted function that gives the weights that a learned task runs with."""
-    return jax.jit(lambda weights, store, place: method.combine(weights, method.unpack(store, place)))
+    return jax.jit(lambda weights, bank, place: method.effective_weights(weights, method.unpack(bank, place)))

@@ -15,7 +15,7 @@ from supsup_jax.data import Benchmark
 from supsup_jax.discovery import DivergedError, Learner
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Parts
-from supsup_jax.methods import Store, SupSup
+from supsup_jax.methods import Bank, SupSup
 from supsup_jax.metrics import discovery_metrics, usual_masks
 from supsup_jax.model import Model
 from supsup_jax.networks import Stats
@@ -61,8 +61,8 @@ class StreamOfTasks(Loop):
     def _shapes(self, num_tasks: int) -> tuple[Any, Any]:
         return self._restored.shapes(num_tasks)
 
-    def _kept(self) -> tuple[Store, Stats]:
-        return jax.device_get(self._learner.masks(self._state)), self._learner.stats(self._state)
+    def _bank_and_stats(self) -> tuple[Bank, Stats]:
+        return jax.device_get(self._learner.masks(self._state, self.weights)), self._learner.stats(self._state)
 
     def _model(self, num_tasks: int) -> Model:
         return super()._model(len(self._state.slots))
@@ -130,7 +130,7 @@ class StreamOfTasks(Loop):
         task = jax.tree.map(lambda leaf: leaf[number], self.tasks)
         weights, _, _, test = self.on_devices
         own = self._state.slots[slot]
-        return float(_measured(self.parts)(weights, own.owned, own.stats, test, task))
+        return float(_measured(self.parts)(weights, own.params, own.stats, test, task))
 
     def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
         _, _, _, test = self.on_devices
@@ -160,8 +160,8 @@ def _shown(benchmark: Benchmark) -> Callable[..., Any]:
 def _measured(parts: Parts) -> Callable[..., Any]:
     """The jitted function that gives a task's accuracy with a slot."""
 
-    def accuracy(weights: Any, owned: Any, stats: Any, test: Any, task: Any) -> jax.Array:
-        effective = parts.method.effective(weights, owned)
+    def accuracy(weights: Any, params: Any, stats: Any, test: Any, task: Any) -> jax.Array:
+        effective = parts.method.training_weights(weights, params)
         return evaluation.accuracy(parts.net, parts.benchmark, test, effective, stats, task)
 
     return jax.jit(accuracy)

@@ -16,10 +16,10 @@ def evaluate(net, learned, num_tasks, images_per_pick=1, **protocol):
     method = methods.SupSup()
     weights, _ = net.init(training.weights_key(1))
     total = len(learned.loss)
-    store, stats = jax.device_get((method.pack(learned.kept), learned.stats))
+    bank, stats = jax.device_get((method.pack(learned.adapter), learned.stats))
     how = evaluation.Protocol(inference.OneShot(), 40, images_per_pick, **protocol)
     tasks = BENCHMARK.tasks(DATASET, 1, range(total))
-    model = model_of(net, weights, store, num_tasks, stats)
+    model = model_of(net, weights, bank, num_tasks, stats)
     return evaluation.evaluate(model, BENCHMARK, how, 1, DATASET.test, tasks)
 
 
@@ -84,7 +84,7 @@ def test_picks_are_those_of_the_first_images_of_each_batch_in_the_fixed_order(se
     learned = learn(range(5), steps=20)
     method = methods.SupSup()
     weights, _ = DENSE.init(training.weights_key(1))
-    bank = jax.device_get(method.pack(learned.kept))
+    bank = jax.device_get(method.pack(learned.adapter))
     tasks = BENCHMARK.tasks(DATASET, 1, range(5))
     how = evaluation.Protocol(search(objective), 40, images_per_pick, images_per_task=30)
     model = model_of(DENSE, weights, bank, 5)
@@ -123,12 +123,14 @@ def test_with_shared_labels_an_answer_is_right_if_its_label_is():
 
     weights, _ = DENSE.init(training.weights_key(1))
     tasks = BENCHMARK.tasks(DATASET, 1, range(3))
-    bank = methods.SupSup().pack(learned.kept)
+    bank = methods.SupSup().pack(learned.adapter)
     for task in range(3):
         order = jax.random.permutation(evaluation.order_key(1, jnp.int32(task)), 96)
         images, labels = BENCHMARK.samples(DATASET.test, tasks[task], order, train=False)
         picks = inference.OneShot()(model_of(DENSE, weights, bank, 3), images)
-        effective = [methods.SupSup().combine(weights, methods.SupSup().unpack(bank, pick)) for pick in range(3)]
+        effective = [
+            methods.SupSup().effective_weights(weights, methods.SupSup().unpack(bank, pick)) for pick in range(3)
+        ]
         answers = jnp.stack([DENSE.apply(own, {}, images, train=False)[0].argmax(-1) for own in effective])
         np.testing.assert_allclose(
             shared.inferred_per_image[task], (answers[picks, jnp.arange(96)] == labels).mean(), atol=1e-6
@@ -145,8 +147,8 @@ def test_several_tasks_may_have_one_entry_in_the_store():
     method = methods.SupSup()
     tasks = BENCHMARK.tasks(DATASET, 1, [2, 0, 2])
     how = evaluation.Protocol(inference.OneShot(), 40, images_per_task=8)
-    store = jax.device_get(method.pack(learned.kept))
-    model = model_of(DENSE, weights, store, 3)
+    bank = jax.device_get(method.pack(learned.adapter))
+    model = model_of(DENSE, weights, bank, 3)
     measured = evaluation.evaluate(model, BENCHMARK, how, 1, DATASET.test, tasks, entries=np.array([2, 0, 2]))
     expected = np.asarray(learned.accuracy[:, -1])
     np.testing.assert_allclose(measured.given, expected[[2, 0, 2]], atol=1e-6)
@@ -157,10 +159,10 @@ def test_several_tasks_may_have_one_entry_in_the_store():
 def test_where_tasks_are_given_nothing_is_inferred():
     learned = learn(range(2))
     weights, _ = DENSE.init(training.weights_key(1))
-    store = methods.SupSup().pack(learned.kept)
+    bank = methods.SupSup().pack(learned.adapter)
     tasks = BENCHMARK.tasks(DATASET, 1, range(2))
     how = evaluation.Protocol(None, 40)
-    measured = evaluation.evaluate(model_of(DENSE, weights, store, 2), BENCHMARK, how, 1, DATASET.test, tasks)
+    measured = evaluation.evaluate(model_of(DENSE, weights, bank, 2), BENCHMARK, how, 1, DATASET.test, tasks)
     np.testing.assert_allclose(measured.given, learned.accuracy[:, -1], atol=1e-6)
     assert measured[1:] == (None,) * 5
 
@@ -185,13 +187,13 @@ def split():
 def test_tasks_of_different_sizes_are_evaluated_on_their_own_samples_alone(split):
     digits, benchmark, net, weights, tasks, learned = split
     method, how = methods.SupSup(), evaluation.Protocol(inference.OneShot(), 30, 7)
-    store = jax.device_get(method.pack(learned.kept))
-    measured = evaluation.evaluate(model_of(net, weights, store, 2), benchmark, how, 1, digits.test, tasks)
+    bank = jax.device_get(method.pack(learned.adapter))
+    measured = evaluation.evaluate(model_of(net, weights, bank, 2), benchmark, how, 1, digits.test, tasks)
     for number in range(2):
         task = jax.tree.map(lambda leaf, number=number: leaf[number], tasks)
         size = int(benchmark.size(task, train=False))
         images, labels = benchmark.samples(digits.test, task, jnp.arange(size), train=False)
-        effective = method.combine(weights, method.unpack(store, number))
+        effective = method.effective_weights(weights, method.unpack(bank, number))
         right = net.apply(effective, {}, images, train=False)[0].argmax(-1) == labels
         np.testing.assert_allclose(measured.given[number], right.mean(), atol=1e-6)
         np.testing.assert_allclose(learned.accuracy[number, -1], right.mean(), atol=1e-6)

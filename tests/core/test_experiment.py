@@ -84,7 +84,7 @@ def test_a_density_holds_in_every_layer():
     experiment = Experiment("x", density=0.3, width=0.1)
     assert set(experiment.densities(small_dataset()).values()) == {0.3}
     method = experiment.make_method("")
-    (mask,) = jax.tree.leaves(method.keep({"a": jax.random.normal(jax.random.key(0), (20, 10))}))
+    (mask,) = jax.tree.leaves(method.finalize({"a": jax.random.normal(jax.random.key(0), (20, 10))}, {}))
     assert mask.sum() == 60
 
 

@@ -222,7 +222,7 @@ def test_original_score_gradients(original):
     labels = jnp.asarray(arrays["labels"])
 
     def loss(scores):
-        logits, _ = net.apply(SupSup().effective(weights, scores), {}, images[2], train=True)
+        logits, _ = net.apply(SupSup().training_weights(weights, scores), {}, images[2], train=True)
         return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1).mean()
 
     value, gradient = jax.value_and_grad(loss)(jax.tree.map(lambda leaf: leaf[2], scores))
@@ -261,20 +261,20 @@ def test_original_alpha_gradients_and_picks(original, letter, images_per_pick, l
 def test_exhaustive_search_picks_the_originals_members(golden):
     arrays = golden("batche.npz")
     net = networks.Network(networks.mlp.MLP((15, 5, 10)))
-    weights, store = {}, {}
+    weights, bank = {}, {}
     for layer in range(3):
         weights[f"dense{layer}"] = {"kernel": jnp.asarray(arrays[f"lenet_weight{layer}"][:, :, 0, 0].T)}
         own = {name: jnp.asarray(arrays[f"lenet_{name}{layer}"][:, 0]) for name in "st"}
-        store[f"dense{layer}"] = {"kernel": own}
+        bank[f"dense{layer}"] = {"kernel": own}
     images = jnp.asarray(arrays["lenet_x"].transpose(0, 2, 3, 1))
     for task in range(4):
-        effective = methods.BatchE().combine(weights, methods.BatchE().unpack(store, task))
+        effective = methods.BatchE().effective_weights(weights, methods.BatchE().unpack(bank, task))
         logits, _ = net.apply(effective, {}, images, train=False)
         np.testing.assert_allclose(logits, arrays["lenet_logits_per_task"][task], rtol=1e-5, atol=1e-4)
     for name, objective in (("entropy", inference.entropy), ("max", inference.maximum)):
         for repeat in (1, 2):
             first = images.reshape(4, 2, 28, 28, 1)[:, :repeat].reshape(-1, 28, 28, 1)
-            model = model_of(net, weights, store, 4, method=methods.BatchE())
+            model = model_of(net, weights, bank, 4, method=methods.BatchE())
             picks = inference.Exhaustive(objective)(model, first, repeat)
             np.testing.assert_array_equal(picks, arrays[f"lenet_pick_{name}_repeat{repeat}"])
 
@@ -287,18 +287,18 @@ def test_exhaustive_search_is_brute_force_for_any_method(method, images_per_pick
     net = conv_net()
     weights, stats = net.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 5)
-    store = method.pack(jax.vmap(lambda key: method.keep(method.init_task(key, weights)))(keys))
+    bank = method.pack(jax.vmap(lambda key: method.finalize(method.init(key, weights), weights))(keys))
     stats = jax.tree.map(lambda leaf: leaf + jax.random.uniform(jax.random.key(2), (5, *leaf.shape)), stats)
     images = jax.random.normal(jax.random.key(3), (6, 5, 5, 1))
     expected = []
     for group in images.reshape(-1, images_per_pick, 5, 5, 1):
         entropies = []
         for task in range(5):
-            effective = method.combine(weights, method.unpack(store, task))
+            effective = method.effective_weights(weights, method.unpack(bank, task))
             own = jax.tree.map(lambda leaf, task=task: leaf[task], stats)
             entropies.append(inference.entropy(net.apply(effective, own, group, train=False)[0]).mean())
         expected.append(int(np.argmin(entropies)))
-    picks = inference.Exhaustive()(model_of(net, weights, store, 5, stats, method), images, images_per_pick)
+    picks = inference.Exhaustive()(model_of(net, weights, bank, 5, stats, method), images, images_per_pick)
     assert picks.tolist() == expected
 
 

@@ -35,9 +35,9 @@ def test_adapter_and_effective_weights_are_those_of_the_task():
     learned = learn(range(3), net=CONV)
     model = model_of(learned, CONV)
     for task in range(3):
-        kept = task_of(learned.kept, task)
-        jax.tree.map(np.testing.assert_array_equal, model.adapter(task), kept)
-        effective = methods.SupSup().combine(model.weights, kept)
+        adapter = task_of(learned.adapter, task)
+        jax.tree.map(np.testing.assert_array_equal, model.adapter(task), adapter)
+        effective = methods.SupSup().effective_weights(model.weights, adapter)
         jax.tree.map(np.testing.assert_array_equal, model.effective_weights(task), effective)
         jax.tree.map(np.testing.assert_array_equal, model.task_stats(task), task_of(learned.stats, task))
 
@@ -47,10 +47,10 @@ def test_a_method_without_a_growing_bank_remembers_tasks():
     method = methods.HopSupSup()
     model = ss.Model.init(net, method, KEY)
     keys = jax.random.split(jax.random.key(0), 2)
-    kept = jax.vmap(lambda key: method.keep(method.init_task(key, model.weights)))(keys)
-    learned = training.Learned(kept, None, None, {}, jnp.zeros((2, 1)), jnp.zeros((2, 1)), jnp.zeros(2, jnp.int32))
+    adapter = jax.vmap(lambda key: method.finalize(method.init(key, model.weights), model.weights))(keys)
+    learned = training.Learned(adapter, None, None, {}, jnp.zeros((2, 1)), jnp.zeros((2, 1)), jnp.zeros(2, jnp.int32))
     extended = model.extend(learned)
-    jax.tree.map(np.testing.assert_array_equal, extended.bank, method.remember(None, kept))
+    jax.tree.map(np.testing.assert_array_equal, extended.bank, method.remember(None, adapter))
     assert extended.num_tasks == int(extended.bank.num_tasks) == 2
 
 

@@ -166,14 +166,14 @@ def test_gemresnet18_computes_what_the_original_does(golden, masked):
     method = methods.SupSup(masks.ErdosRenyi(32.0)) if masked else methods.UpperBound()
     fresh, stats = net.init(jax.random.key(0))
     weights = from_torch(arrays, "param:", fresh, ".weight")
-    owned = from_torch(arrays, "param:", fresh, ".scores.1") if masked else weights
+    params = from_torch(arrays, "param:", fresh, ".scores.1") if masked else weights
     images, labels = jnp.asarray(arrays["x"].transpose(0, 2, 3, 1)), jnp.asarray(arrays["labels"], jnp.int32)
 
-    def loss(owned):
-        logits, updated = net.apply(method.effective(weights, owned), stats, images, train=True)
+    def loss(params):
+        logits, updated = net.apply(method.training_weights(weights, params), stats, images, train=True)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), (logits, updated)
 
-    (value, (logits, updated)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(owned)
+    (value, (logits, updated)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     np.testing.assert_allclose(value, arrays["ce"], rtol=1e-5)
     np.testing.assert_allclose(logits, arrays["logits_train"], atol=1e-5)
     for key, expected in arrays.items():
@@ -186,7 +186,7 @@ def test_gemresnet18_computes_what_the_original_does(golden, masked):
             expected = expected.transpose(2, 3, 1, 0)
             found = node(gradient, kernel_path(name)).reshape(expected.shape)
             np.testing.assert_allclose(found, expected, atol=2e-5, err_msg=key)
-    logits, unchanged = net.apply(method.effective(weights, owned), updated, images, train=False)
+    logits, unchanged = net.apply(method.training_weights(weights, params), updated, images, train=False)
     np.testing.assert_allclose(logits, arrays["logits_eval"], atol=1e-5)
     assert unchanged is updated
 

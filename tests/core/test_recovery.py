@@ -39,7 +39,7 @@ def test_a_recovery_goes_the_originals_way_step_by_step(original, padding):
     np.testing.assert_allclose((1 - steps) * path.entropy[:5], arrays["task0_weighted_entropy"], atol=1e-5)
     np.testing.assert_allclose(1.5e-3 * steps * path.energy[:5], arrays["task0_weighted_hop_loss"], rtol=1e-4)
 
-    effective = HopSupSup().combine(weights, mask)
+    effective = HopSupSup().effective_weights(weights, mask)
     right = [
         (net.apply(effective, {}, batch, train=False)[0].argmax(-1) == labels).mean()
         for batch, labels in zip(images, arrays["labels"], strict=True)
@@ -58,7 +58,7 @@ def split_digits():
     def learn(task, key):
         learner = training.Learner(net, HopSupSup(), optimizers.SGD(0.1))
         settings = learner, benchmark, 60, 32, lambda *_: jnp.float32(0)
-        return training.train_task(*settings, weights, {}, digits.train, task, key).kept
+        return training.train_task(*settings, weights, {}, digits.train, task, key).adapter
 
     def batches(task, key):
         rows = training.draw_batches(key, benchmark.train_size, benchmark.size(task, True), 20, 32)

@@ -15,16 +15,16 @@ def test_tasks_are_learned():
 
 
 def test_a_task_is_the_same_alone_and_among_others_whatever_the_chunks():
-    together = learn(range(5)).kept
+    together = learn(range(5)).adapter
     for numbers, place, capacity in (([3], 0, None), ([3, 4], 0, 5), ([2, 3], 1, None)):
-        chunk = learn(numbers, capacity=capacity).kept
+        chunk = learn(numbers, capacity=capacity).adapter
         jax.tree.map(lambda a, b, i=place: np.testing.assert_array_equal(a[3], b[i]), together, chunk)
 
 
 def test_tasks_and_seeds_differ():
-    kept = learn([0, 1]).kept["dense0"]["kernel"]
+    kept = learn([0, 1]).adapter["dense0"]["kernel"]
     assert (kept[0] != kept[1]).any()
-    assert (kept[0] != learn([0], seed=2).kept["dense0"]["kernel"][0]).any()
+    assert (kept[0] != learn([0], seed=2).adapter["dense0"]["kernel"][0]).any()
 
 
 def test_statistics_belong_to_the_task_and_flow_through_training():

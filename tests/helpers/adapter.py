@@ -51,7 +51,7 @@ def run(
 
 def arrays(run: Any) -> dict[str, list[np.ndarray]]:
     """The arrays of a restored run: base weights, what is kept of all tasks, and their batch-norm statistics."""
-    trees = {"weights": run.weights, "kept": run.store, "statistics": run.stats}
+    trees = {"weights": run.weights, "kept": run.bank, "statistics": run.stats}
     return {name: [np.asarray(leaf) for leaf in jax.tree.leaves(tree)] for name, tree in trees.items()}
 
 

@@ -40,12 +40,12 @@ def kernel(array):
 def test_supsup_runs_the_network_with_the_weights_whose_score_is_not_negative():
     weights = {"a": jnp.array([[1.0, -2.0], [3.0, 4.0]])}
     scores = {"a": jnp.array([[0.5, -0.5], [0.0, -1e-9]])}
-    np.testing.assert_array_equal(SupSup().effective(weights, scores)["a"], [[1, 0], [3, 0]])
+    np.testing.assert_array_equal(SupSup().training_weights(weights, scores)["a"], [[1, 0], [3, 0]])
 
 
 def test_supsup_scores_start_uniform_below_one_over_root_fan_in_for_layers_of_any_rank():
     weights = {"conv": np.zeros((2, 2, 30, 40)), "dense": np.zeros((75, 50)), "gain": np.zeros(100)}
-    scores = SupSup().init_task(jax.random.key(1), jax.tree.map(jnp.asarray, weights))
+    scores = SupSup().init(jax.random.key(1), jax.tree.map(jnp.asarray, weights))
     for name, fan_in in (("conv", 120), ("dense", 75), ("gain", 100)):
         assert scores[name].shape == weights[name].shape
         assert 0.9 / np.sqrt(fan_in) < np.abs(scores[name]).max() <= 1 / np.sqrt(fan_in)
@@ -53,7 +53,7 @@ def test_supsup_scores_start_uniform_below_one_over_root_fan_in_for_layers_of_an
 
 def test_the_gradient_of_a_score_is_that_of_the_masked_weight_times_the_weight():
     weights, scores, cotangent = ({"a": leaf} for leaf in jax.random.normal(jax.random.key(0), (3, 4, 5)))
-    _, backward = jax.vjp(lambda scores: SupSup().effective(weights, scores), scores)
+    _, backward = jax.vjp(lambda scores: SupSup().training_weights(weights, scores), scores)
     np.testing.assert_allclose(backward(cotangent)[0]["a"], weights["a"] * cotangent["a"], rtol=1e-6)
 
 
@@ -63,15 +63,15 @@ def test_what_is_stored_of_a_task_gives_the_same_network(method):
     weights, stats = net.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 5)
     images = jax.random.normal(jax.random.key(2), (3, 5, 5, 1))
-    owned = jax.vmap(lambda key: method.init_task(key, weights))(keys)
-    store = method.pack(jax.vmap(lambda key: method.keep(method.init_task(key, weights)))(keys))
-    store = method.concatenate([jax.device_get(store)] * 2, [5, 5])
+    params = jax.vmap(lambda key: method.init(key, weights))(keys)
+    bank = method.pack(jax.vmap(lambda key: method.finalize(method.init(key, weights), weights))(keys))
+    bank = method.concatenate([jax.device_get(bank)] * 2, [5, 5])
     for task in range(5):
-        own = jax.tree.map(lambda leaf, task=task: leaf[task], owned)
-        expected, _ = net.apply(method.effective(weights, own), stats, images, train=False)
+        own = jax.tree.map(lambda leaf, task=task: leaf[task], params)
+        expected, _ = net.apply(method.training_weights(weights, own), stats, images, train=False)
         for entry in (task, jnp.int32(5 + task)):
-            kept = method.unpack(jax.tree.map(jnp.asarray, store), entry)
-            actual, _ = net.apply(method.combine(weights, kept), stats, images, train=False)
+            adapter = method.unpack(jax.tree.map(jnp.asarray, bank), entry)
+            actual, _ = net.apply(method.effective_weights(weights, adapter), stats, images, train=False)
             np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -81,7 +81,7 @@ def test_batche_computes_what_the_original_does(golden):
     images = jnp.asarray(arrays["x"].transpose(0, 2, 3, 1))
 
     def run(weights, own):
-        effective = BatchE().effective(weights, own)["kernel"]
+        effective = BatchE().training_weights(weights, own)["kernel"]
         return jax.lax.conv_general_dilated(
             images, effective, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
@@ -101,10 +101,10 @@ def test_batche_computes_what_the_original_does(golden):
 
 def test_batche_starts_with_random_signs_and_trains_the_weights_with_the_first_task_alone():
     weights, _ = networks.LeNet(10).init(jax.random.key(0))
-    own = BatchE().init_task(jax.random.key(1), weights)["dense0"]["kernel"]
+    own = BatchE().init(jax.random.key(1), weights)["dense0"]["kernel"]
     assert own["s"].shape == (300,) and own["t"].shape == (784,)
     assert set(np.unique(own["t"])) == {-1, 1} and abs(own["t"].mean()) < 0.15
-    own = BatchE().init_task(jax.random.key(1), {"conv": jnp.zeros((3, 3, 2, 5)), "gain": jnp.zeros(5)})
+    own = BatchE().init(jax.random.key(1), {"conv": jnp.zeros((3, 3, 2, 5)), "gain": jnp.zeros(5)})
     assert jax.tree.map(jnp.shape, own) == {"conv": {"s": (5,), "t": (2,)}, "gain": {}}
     assert [BatchE().trains_weights(task) for task in range(3)] == [True, False, False]
 
@@ -118,7 +118,7 @@ def test_psp_computes_what_the_original_does(golden):
         own = {"rotations": {"dense0": {"kernel": jnp.asarray(arrays["contexts"][task].T)}}, "key": None}
 
         def run(weights, own=own):
-            return net.apply(PSP().effective(weights, own), {}, images, train=True)[0]
+            return net.apply(PSP().training_weights(weights, own), {}, images, train=True)[0]
 
         out, backward = jax.vjp(run, weights)
         np.testing.assert_allclose(out, arrays[f"out_task{task}"][:, :, 0, 0], atol=1e-5)
@@ -130,16 +130,16 @@ def test_psp_computes_what_the_original_does(golden):
 
 def test_psp_keeps_a_key_of_a_task_and_its_rotations_are_orthogonal():
     weights, _ = conv_net().init(jax.random.key(0))
-    own = PSP().init_task(jax.random.key(1), weights)
+    own = PSP().init(jax.random.key(1), weights)
     rotation = own["rotations"]["Dense_0"]["kernel"]
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(len(rotation)), atol=1e-5)
-    assert PSP().keep(own).nbytes == 8
-    other = PSP().init_task(jax.random.key(2), weights)["rotations"]["Dense_0"]["kernel"]
+    assert PSP().finalize(own, weights).nbytes == 8
+    other = PSP().init(jax.random.key(2), weights)["rotations"]["Dense_0"]["kernel"]
     assert abs(rotation - other).max() > 0.1
 
 
-def test_a_method_whose_store_grows_has_no_memory_to_remember_with():
-    with pytest.raises(NotImplementedError, match="the store of SupSup grows"):
+def test_a_method_whose_bank_grows_has_no_memory_to_remember_with():
+    with pytest.raises(NotImplementedError, match="the bank of SupSup grows"):
         SupSup().remember(None, {})
 
 
@@ -184,7 +184,7 @@ def test_batch_norm_of_gains_is_the_originals(golden):
     def gains(scores):
         own = {"gain0": {"scale": scores}, "dense0": {"kernel": None}, "dense1": {"kernel": None}}
         weights = {"gain0": {"scale": jnp.ones(32)}, "dense0": eye, "dense1": eye}
-        weights = HopSupSup().effective(weights, own)
+        weights = HopSupSup().training_weights(weights, own)
         return networks.Network(layer, (1, 1, 32)).apply(weights, {}, images, train=True)[0]
 
     out = np.asarray(arrays["out_task1"][:, :, 0, 0])
@@ -193,20 +193,20 @@ def test_batch_norm_of_gains_is_the_originals(golden):
 
 def test_hopsupsup_scores_start_at_zero_and_so_all_gains_are_on():
     weights, _ = networks.BNNet(10, width=0.01).init(jax.random.key(0))
-    own = HopSupSup().init_task(jax.random.key(1), weights)
+    own = HopSupSup().init(jax.random.key(1), weights)
     assert [leaf.shape for leaf in jax.tree.leaves(own)] == [(20,), (20,)]
-    jax.tree.map(np.testing.assert_array_equal, HopSupSup().effective(weights, own), weights)
+    jax.tree.map(np.testing.assert_array_equal, HopSupSup().training_weights(weights, own), weights)
 
 
 def test_transfer_starts_from_the_mean_of_the_earlier_scores():
     weights = {"a": jnp.zeros((3, 2))}
     method = Transfer()
-    legacy = method.first_legacy(weights)
-    first = method.init_task(jax.random.key(0), weights, legacy)
-    np.testing.assert_array_equal(first["a"], SupSup().init_task(jax.random.key(0), weights)["a"])
+    carry = method.first_carry(weights)
+    first = method.init(jax.random.key(0), weights, carry)
+    np.testing.assert_array_equal(first["a"], SupSup().init(jax.random.key(0), weights)["a"])
     for scores in (1.0, -4.0, 9.0):
-        legacy = method.leave(legacy, {"a": jnp.full((3, 2), scores)})
-    np.testing.assert_allclose(method.init_task(jax.random.key(1), weights, legacy)["a"], 2.0)
+        carry = method.next_carry(carry, {"a": jnp.full((3, 2), scores)})
+    np.testing.assert_allclose(method.init(jax.random.key(1), weights, carry)["a"], 2.0)
     assert all(method.in_turn(task) and not method.trains_weights(task) for task in range(3))
 
 
@@ -216,11 +216,11 @@ def test_heads_start_from_the_same_values_and_share_a_body_that_the_first_task_t
     net = networks.LeNet(5, width=0.02, input_shape=(2, 4, 1), initializer=networks.pytorch_default)
     weights, _ = net.init(jax.random.key(0))
     method = SeparateHeads(net.head)
-    legacy = method.first_legacy(weights)
+    carry = method.first_carry(weights)
     trained = {name: jax.tree.map(lambda leaf: 0.5 * leaf, layer) for name, layer in weights.items()}
-    head = method.init_task(jax.random.key(1), trained, legacy)
+    head = method.init(jax.random.key(1), trained, carry)
     np.testing.assert_array_equal(head["kernel"], weights["dense2"]["kernel"])
-    effective = method.effective(trained, head)
+    effective = method.training_weights(trained, head)
     assert effective["dense0"] is trained["dense0"] and effective["dense2"] is head
     assert [method.trains_weights(task) for task in range(3)] == [True, False, False]
     assert not SeparateHeads(net.head, random_weights=True).trains_weights(0)
@@ -228,8 +228,8 @@ def test_heads_start_from_the_same_values_and_share_a_body_that_the_first_task_t
     heads = arrays["scores"].transpose(0, 3, 4, 2, 1)[:, 0, 0]
     images = arrays["x"][:, :, 0, 0]
     for task in range(3):
-        kept = method.keep({"kernel": jnp.asarray(heads[task])})
-        logits = images @ method.combine({"dense2": {}}, kept)["dense2"]["kernel"]
+        adapter = method.finalize({"kernel": jnp.asarray(heads[task])}, {})
+        logits = images @ method.effective_weights({"dense2": {}}, adapter)["dense2"]["kernel"]
         np.testing.assert_allclose(logits, arrays[f"out_task{task}"][:, :, 0, 0], atol=1e-6)
 
 
@@ -238,12 +238,12 @@ def test_fine_tuning_gives_each_task_the_same_new_head():
     method, starts = FineTuning(net.head), []
     for seed in (0, 1):
         weights, _ = net.init(jax.random.key(seed))
-        legacy = method.first_legacy(weights)
-        starts.append(legacy["kernel"])
-        assert 0.9 / math.sqrt(50) < np.abs(legacy["kernel"]).max() <= 1 / math.sqrt(50)
-        head = method.init_task(jax.random.key(2), weights, method.leave(legacy, {"kernel": jnp.zeros((50, 5))}))
-        assert head is legacy
-        effective = method.effective(weights, head)
+        carry = method.first_carry(weights)
+        starts.append(carry["kernel"])
+        assert 0.9 / math.sqrt(50) < np.abs(carry["kernel"]).max() <= 1 / math.sqrt(50)
+        head = method.init(jax.random.key(2), weights, method.next_carry(carry, {"kernel": jnp.zeros((50, 5))}))
+        assert head is carry
+        effective = method.training_weights(weights, head)
         assert effective["dense1"] is weights["dense1"] and effective["dense2"] is head
     assert (starts[0] != starts[1]).all()
     assert all(method.trains_weights(task) for task in range(3))
@@ -253,7 +253,7 @@ def test_heads_of_fine_tuning_depend_on_the_seed_with_weights_of_one_magnitude()
     net, starts = networks.LeNet(5, width=0.2, input_shape=(2, 4, 1)), set()
     for seed in range(4):
         weights, _ = net.init(jax.random.key(seed))
-        starts.add(float(FineTuning(net.head).first_legacy(weights)["kernel"][0, 0]))
+        starts.add(float(FineTuning(net.head).first_carry(weights)["kernel"][0, 0]))
     assert len(starts) == 4
 
 
@@ -264,6 +264,6 @@ def test_batche_on_random_weights_trains_none():
 def test_an_upper_bound_that_fine_tunes_starts_where_the_last_task_ended():
     weights, ended = {"a": jnp.zeros((2, 2))}, {"a": jnp.ones((2, 2))}
     method = UpperBound(fine_tunes=True)
-    assert method.init_task(jax.random.key(0), weights, method.first_legacy(weights)) is weights
-    assert method.init_task(jax.random.key(0), weights, method.leave(weights, ended)) is ended
+    assert method.init(jax.random.key(0), weights, method.first_carry(weights)) is weights
+    assert method.init(jax.random.key(0), weights, method.next_carry(weights, ended)) is ended
     assert method.in_turn(1) and not UpperBound().in_turn(1)

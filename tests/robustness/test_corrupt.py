@@ -385,7 +385,7 @@ def trained(request, tmp_path_factory):
 def held(folder):
     """All that a run holds."""
     run = ss.restore(folder)
-    return jax.device_get((run.weights, run.stats, run.store)), run.record
+    return jax.device_get((run.weights, run.stats, run.bank)), run.record
 
 
 @pytest.mark.long

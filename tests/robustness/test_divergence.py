@@ -86,7 +86,7 @@ def test_scores_and_weights_that_are_no_numbers_are_divergence_though_the_loss_i
     with pytest.raises(UserError, match=r"^task 0 diverged: at step \d+ of 12 its loss is (nan|inf)"):
         run(tmp_path, dataclasses.replace(HOW[how], **huge), dataset())
     with pytest.raises(UserError, match=r"learned no task yet|holds no run"):
-        ss.restore(tmp_path).store  # noqa: B018
+        ss.restore(tmp_path).bank  # noqa: B018
 
 
 def test_a_script_ends_with_one_line_and_status_2(tmp_path, monkeypatch, capsys):

@@ -84,7 +84,7 @@ def left(method, log_dir):
     with Checkpoints(run) as checkpoints:
         steps = [without_times(record) for record in checkpoints.records()]  # with the checksums of their arrays
     restored = supsup_jax.restore(run)
-    arrays = restored.weights, restored.stats, restored.store
+    arrays = restored.weights, restored.stats, restored.bank
     assert len(list(run.glob("events.*"))) == 1 and (run / "accuracy.png").stat().st_size
     return tables, metrics, steps, jax.device_get(arrays)
 

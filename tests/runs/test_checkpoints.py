@@ -29,8 +29,8 @@ def collect_abandoned_coroutines():
 
 def chunk(tasks, seed):
     rng = np.random.default_rng(seed)
-    store = {"dense": rng.integers(0, 256, (6, 4, -(-tasks // 8)), dtype=np.uint8)}
-    return Chunk(tasks, store, {"bn": {"mean": rng.normal(size=(tasks, 3)).astype(np.float32)}})
+    bank = {"dense": rng.integers(0, 256, (6, 4, -(-tasks // 8)), dtype=np.uint8)}
+    return Chunk(tasks, bank, {"bn": {"mean": rng.normal(size=(tasks, 3)).astype(np.float32)}})
 
 
 def template(tasks):

@@ -136,7 +136,7 @@ def test_a_restored_run_learns_on_and_what_it_knew_stays_as_it_was(saved, tmp_pa
     np.testing.assert_array_equal(run.predict(moved(0)[0], task=0).logits, before)
     again = ss.restore(folder)
     assert again.num_tasks == 3
-    jax.tree.map(np.testing.assert_array_equal, again.store, run.store)
+    jax.tree.map(np.testing.assert_array_equal, again.bank, run.bank)
     assert ss.restore(folder, step=0).num_tasks == 2
 
 
@@ -145,7 +145,7 @@ def test_a_task_does_not_depend_on_whether_the_run_was_saved_between(own, saved,
     restored, at_once = ss.restore(tmp_path / "run"), learned()
     for run in (restored, at_once):
         run.learn(moved(1, DATASET.train), steps=20)
-    jax.tree.map(np.testing.assert_array_equal, restored.store, at_once.store)
+    jax.tree.map(np.testing.assert_array_equal, restored.bank, at_once.bank)
 
 
 @pytest.mark.parametrize("method", ["BatchE", "PSP", "Transfer", "SeparateHeads", "UpperBound"])

@@ -114,7 +114,7 @@ def test_files_of_data_parallel_and_with_buffers_of_inference_import_the_same(su
     state = {f"module.{name}": array for name, array in lenet(arrays).items()}
     state |= {"module.linear.0.stacked": np.zeros((6, 2)), "module.alphas": np.ones((6, 1, 1, 1, 1))}
     path = final_pt(tmp_path / "parallel.pt", state, {"module.linear.2.stacked": None}, **SUPSUP)
-    jax.tree.map(np.testing.assert_array_equal, restore(import_torch(path, tmp_path / "other")).store, run.store)
+    jax.tree.map(np.testing.assert_array_equal, restore(import_torch(path, tmp_path / "other")).bank, run.bank)
 
 
 def test_files_of_old_versions_of_pytorch_import_the_same(supsup, tmp_path):
@@ -122,7 +122,7 @@ def test_files_of_old_versions_of_pytorch_import_the_same(supsup, tmp_path):
     path = tmp_path / "old.pt"
     content = {"state_dict": tensors(lenet(arrays)), "args": argparse.Namespace(**SUPSUP, seed=1)}
     torch.save(content, path, _use_new_zipfile_serialization=False)
-    jax.tree.map(np.testing.assert_array_equal, restore(import_torch(path, tmp_path / "other")).store, run.store)
+    jax.tree.map(np.testing.assert_array_equal, restore(import_torch(path, tmp_path / "other")).bank, run.bank)
 
 
 def test_a_state_dictionary_alone_imports_with_what_it_does_not_say_as_settings(supsup, tmp_path):
@@ -282,7 +282,7 @@ def test_a_masked_run_of_one_task_is_written_as_the_originals_runs_of_one(tmp_pa
     assert (content["args"]["task_eval"], content["args"]["conv_type"]) == (3, "MaskConv")
     other = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
     assert (other.experiment.first_task, [result.task for result in other.record.tasks]) == (3, [3])
-    jax.tree.map(np.testing.assert_array_equal, other.store, run.store)
+    jax.tree.map(np.testing.assert_array_equal, other.bank, run.bank)
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -313,7 +313,7 @@ def test_a_hopfield_run_imports_with_its_memory(golden, tmp_path):
     run = restore(import_torch(path, tmp_path / "run"))
     assert (run.experiment.method, run.experiment.network, run.num_tasks) == ("HopSupSup", "BNNet", 3)
     for place in range(2):
-        np.testing.assert_allclose(run.store.matrices[f"gain{place}"]["scale"], arrays[f"W{place}"], atol=1e-5)
+        np.testing.assert_allclose(run.bank.matrices[f"gain{place}"]["scale"], arrays[f"W{place}"], atol=1e-5)
     np.testing.assert_array_equal(run.weights["dense0"]["kernel"], arrays["weight0"][..., 0, 0].T)
     with pytest.raises(UserError, match="cannot be exported"):
         export_torch(run, tmp_path / "back.pt")
@@ -323,7 +323,7 @@ def learned(method, tasks=2, **settings):
     """A small run of tasks as they start, or that differ at least."""
     run = supsup_jax.SupSup("LeNet", 3, (28, 28, 1), method=method, width=0.05, features=4, batch_size=8, **settings)
     keys = jax.random.split(jax.random.key(7), tasks)
-    kept = jax.vmap(lambda key: run.method.keep(run.method.init_task(key, run.weights)))(keys)
+    kept = jax.vmap(lambda key: run.method.finalize(run.method.init(key, run.weights), run.weights))(keys)
     if method in ("UpperBound", "SeparateHeads", "FineTuning"):
         kept = jax.tree.map(lambda leaf: leaf * np.array([[[1]], [[-2]]], np.float32), kept)
     chunk, _ = run.tasks.chunk(kept, {}, tasks)

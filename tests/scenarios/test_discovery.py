@@ -66,7 +66,7 @@ def test_a_task_that_comes_back_is_recognised_and_trained_further(four):
     assert runs(slots) == [2, 0]
     assert len(again.slots) == 4
     changed = [
-        bool((a.owned["dense0"]["kernel"] != b.owned["dense0"]["kernel"]).any())
+        bool((a.params["dense0"]["kernel"] != b.params["dense0"]["kernel"]).any())
         for a, b in zip(state.slots, again.slots, strict=True)
     ]
     assert changed == [True, False, True, False]
@@ -118,16 +118,16 @@ def test_every_image_needs_a_label_and_a_fresh_learner_has_no_masks():
     with pytest.raises(ValueError, match=r"labels of shape \(1, 64\) for images of \(3, 64\)"):
         LEARNER.learn(state, WEIGHTS, STATS, np.zeros((3, 64, 8, 8, 1), np.float32), np.zeros((1, 64), np.int32))
     with pytest.raises(ValueError, match="does not hold 0 tasks"):
-        LEARNER.masks(state)
+        LEARNER.masks(state, WEIGHTS)
     with pytest.raises(ValueError, match="no task has been discovered"):
         LEARNER.stats(state)
 
 
 def test_masks_are_those_of_the_slots(four):
     state, _ = four
-    bank = LEARNER.masks(state)
+    bank = LEARNER.masks(state, WEIGHTS)
     for number, slot in enumerate(state.slots):
-        expected = LEARNER.method.keep(slot.owned)
+        expected = LEARNER.method.finalize(slot.params, WEIGHTS)
         jax.tree.map(np.testing.assert_array_equal, masks.unpack(bank, number), expected)
 
 
@@ -144,9 +144,9 @@ def test_the_bank_grows_by_doubling_beyond_eight_slots():
     assert runs(slots) == list(range(10))
     assert masks.bytes_per_weight(state.bank) == 2
     assert masks.bytes_per_weight(learner.resume(WEIGHTS, state.slots, 9, BATCHES).bank) == 2
-    bank = learner.masks(state)
+    bank = learner.masks(state, WEIGHTS)
     for number in (0, 7, 8, 9):
-        expected = learner.method.keep(state.slots[number].owned)
+        expected = learner.method.finalize(state.slots[number].params, WEIGHTS)
         jax.tree.map(np.testing.assert_array_equal, masks.unpack(bank, number), expected)
 
 
@@ -162,8 +162,8 @@ def test_a_check_can_be_asked_for_and_starts_the_count_anew():
 def test_a_task_is_new_exactly_if_no_share_of_the_softmax_is_large_enough(four):
     state, _ = four
     images, labels = stream([1])
-    bank = LEARNER.masks(state)
-    fifth = LEARNER.method.keep(LEARNER.method.init_task(jax.random.split(training.task_key(1, 4))[0], WEIGHTS))
+    bank = LEARNER.masks(state, WEIGHTS)
+    fifth = LEARNER.method.finalize(LEARNER.method.init(jax.random.split(training.task_key(1, 4))[0], WEIGHTS), WEIGHTS)
     five = masks.append(bank, 4, masks.pack(jax.tree.map(lambda leaf: leaf[None], fifth)), 1)
     model = model_of(NET, WEIGHTS, five, 5)
     gradient = inference.alpha_gradient(model, images[0], jnp.full(5, 0.2), images_per_pick=BATCH)

@@ -108,23 +108,23 @@ def _kept_of(run: Run, form: str, task: int) -> list[tuple[str, str, np.ndarray]
     """What a task keeps: layer, name and array, as the original has them."""
     if form == "LowerBound":
         return []
-    network, kept = run.experiment.network, run.method.unpack(run.store, task)
+    network, adapter = run.experiment.network, run.method.unpack(run.bank, task)
     if form in ("SupSup", "Transfer"):
         # The largest scores are those of 1 by magnitude; scores of at least 0 are those of 1 too.
         other = 0 if run.experiment.keeps_largest else -1
-        kept = jax.tree.map(lambda mask: np.where(mask, np.float32(1), np.float32(other)), jax.device_get(kept))
+        adapter = jax.tree.map(lambda mask: np.where(mask, np.float32(1), np.float32(other)), jax.device_get(adapter))
     elif form == "BatchE":
-        rows = by_their_names(jax.device_get(kept), network)
+        rows = by_their_names(jax.device_get(adapter), network)
         return [(layer, name, np.asarray(row)[None]) for layer, name, row in rows]
     elif form == "SeparateHeads":
-        kept = {run.net.head: kept}
+        adapter = {run.net.head: adapter}
     elif form == "PSP":
-        kept = run.method.init_task(jax.random.wrap_key_data(kept), run.weights)["rotations"]
-        rows = by_their_names(jax.device_get(kept), network)
+        adapter = run.method.init(jax.random.wrap_key_data(adapter), run.weights)["rotations"]
+        rows = by_their_names(jax.device_get(adapter), network)
         outputs = [leaf.shape[-1] for _, _, leaf in by_their_names(run.weights, network)]
         # Its layer has scores besides, which it does not use.
         unused = [
             (layer, "scores", np.zeros((o, len(r)), np.float32)) for (layer, _, r), o in zip(rows, outputs, strict=True)
         ]
         return [(layer, "contexts", rotation.T) for layer, _, rotation in rows] + unused
-    return [(layer, "scores", theirs(leaf)) for layer, _, leaf in by_their_names(jax.device_get(kept), network)]
+    return [(layer, "scores", theirs(leaf)) for layer, _, leaf in by_their_names(jax.device_get(adapter), network)]

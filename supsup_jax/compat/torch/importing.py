@@ -96,13 +96,13 @@ def _learn(run: Run, file: File, leaves: list[Leaf], fresh: Any, numbers: list[i
     named = by_their_names(fresh, run.experiment.network)
     total = [np.zeros(leaf.here, np.float32) for leaf in leaves]  # of scores, which Transfer goes on from
     hexes: list[str] = []
-    kept: Any = {}
+    adapter: Any = {}
     for start in range(0, len(numbers), _AT_ONCE):
         chosen, rows, stats = numbers[start : start + _AT_ONCE], [], []
         for task in chosen:
             own = [_own(file, leaf, weight, task, method) for leaf, weight in zip(leaves, weights, strict=True)]
-            kept = {} if method == "LowerBound" else structure.unflatten(own)
-            rows.append(kept[run.net.head] if method == "SeparateHeads" else kept)
+            adapter = {} if method == "LowerBound" else structure.unflatten(own)
+            rows.append(adapter[run.net.head] if method == "SeparateHeads" else adapter)
             norms = (file.array(file.name(layer, name, task), like.shape) for layer, name, like in named)
             stats.append(jax.tree.structure(fresh).unflatten(norms))
             if method == "Transfer":
@@ -114,10 +114,10 @@ def _learn(run: Run, file: File, leaves: list[Leaf], fresh: Any, numbers: list[i
         run.tasks.replace(replaced)
         hexes += masks_as_hex(stacked) if method == "HopSupSup" else []
     if "legacy" in run.tasks.state_shapes():
-        legacy: Any = run.method.first_legacy(run.weights) if method == "SeparateHeads" else kept
+        carry: Any = run.method.first_carry(run.weights) if method == "SeparateHeads" else adapter
         if method == "Transfer":
-            legacy = {"total": structure.unflatten(total), "tasks": np.asarray(len(numbers), np.int32)}
-        run.tasks.replace({"legacy": legacy})
+            carry = {"total": structure.unflatten(total), "tasks": np.asarray(len(numbers), np.int32)}
+        run.tasks.replace({"legacy": carry})
     run.record.tasks += _results(run, file, numbers, hexes)
     run.about = describe(run.experiment, run.inputs, run.weights)
 
