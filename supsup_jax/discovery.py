@@ -19,7 +19,7 @@ from supsup_jax import inference, masks
 from supsup_jax.errors import UserError
 from supsup_jax.inference import Objective
 from supsup_jax.masks import Bank
-from supsup_jax.methods import Params, SupSup
+from supsup_jax.methods import Method, Params, SupSup
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.optimizers import Optimizer, RMSprop
@@ -119,10 +119,14 @@ class Learner:
     """
 
     net: Network
-    method: SupSup = field(default_factory=SupSup)
+    method: Method = field(default_factory=SupSup)
     optimizer: Optimizer = field(default_factory=RMSprop)
     rule: Rule = field(default_factory=Rule)
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        if "OneShot" not in self.method.searches:
+            raise ValueError(f"{type(self.method).__name__} cannot discover tasks: its masks cannot be superposed")
 
     def init(self, weights: Weights) -> State:
         """The state before the first batch.

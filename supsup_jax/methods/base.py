@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int, Key, PyTree
 
-from supsup_jax.networks import Weights
+from supsup_jax.networks import Network, Weights
+from supsup_jax.system import backend
 
 Params = PyTree[Array | np.ndarray]
 """The parameters of one task while it is learned: what the optimizer changes, for instance scores."""
@@ -37,12 +38,27 @@ class Method(ABC):
         bank_grows: whether a bank of more tasks contains the bank of fewer; otherwise it has one size, and changes.
         stacks: whether a bank is the adapters of all tasks, stacked along a leading task axis.
         stores: what an adapter is, in words.
+        has_masks: whether an adapter is a mask of the weights, and the bank one of `supsup_jax.masks`.
+        recovers: whether all tasks are in one memory, out of which `inference.recovery` gets the mask of a task, given
+            images of that task. No task can be given then.
+        searches: the searches of `supsup_jax.inference` that can infer the task of an image, by their names. `OneShot`
+            and `Binary` superpose masks: effective weights W ⊙ M, linear in M.
     """
 
     trains_params: ClassVar[bool] = True
     bank_grows: ClassVar[bool] = True
     stacks: ClassVar[bool] = True
     stores: ClassVar[str]
+    has_masks: ClassVar[bool] = False
+    recovers: ClassVar[bool] = False
+    searches: ClassVar[tuple[str, ...]] = ("Exhaustive",)
+
+    def check(self, net: Network) -> None:  # noqa: B027
+        """Checks that the method can work with a network; by default any.
+
+        Raises:
+            ValueError: if it cannot; the message says what the network lacks.
+        """
 
     def trains_weights(self, task: int) -> bool:
         """Whether the base weights are trained with this task; it is then learned after all before it, alone."""
@@ -121,3 +137,26 @@ class Method(ABC):
             NotImplementedError: if the bank of this method grows.
         """
         raise NotImplementedError(f"the bank of {type(self).__name__} grows: see `pack` and `concatenate`")
+
+    def account(self, weights: Weights, bank: Bank, num_tasks: int) -> dict[str, int]:
+        """The bytes that tasks take, besides their batch-norm statistics, by what takes them.
+
+        Base weights that are never trained take the seed that they are drawn from.
+
+        Args:
+            weights: the base weights.
+            bank: the adapters of all tasks.
+            num_tasks: how many tasks of the bank count, from the first.
+        """
+        shared = self.shared(weights)
+        if self.trains_weights(0):
+            account = {"shared weights": backend.num_bytes(shared)}
+        else:
+            account = {"seed of the random weights": 8} if jax.tree.leaves(shared) else {}
+        return account | self._account_of_bank(bank, num_tasks)
+
+    def _account_of_bank(self, bank: Bank, num_tasks: int) -> dict[str, int]:
+        """The bytes of a bank."""
+        if self.stacks:
+            bank = jax.tree.map(lambda leaf: leaf[:num_tasks], bank)
+        return {self.stores: backend.num_bytes(bank)}

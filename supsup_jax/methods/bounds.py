@@ -56,6 +56,7 @@ class LowerBound(Method):
     """One network, trained on all tasks in turn; nothing protects what was learned before."""
 
     stores: ClassVar[str] = "nothing"
+    searches: ClassVar[tuple[str, ...]] = ()
 
     def trains_weights(self, task: int) -> bool:
         """With every task."""

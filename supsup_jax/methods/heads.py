@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from supsup_jax.methods.base import Adapter, Carry, Method, Params
-from supsup_jax.networks import Weights, draw, pytorch_default
+from supsup_jax.networks import Network, Weights, draw, pytorch_default
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,15 @@ class _Heads(Method):
     head: str
 
     stores: ClassVar[str] = "heads"
+
+    def check(self, net: Network) -> None:
+        """Checks that the network says which layer is its last.
+
+        Raises:
+            ValueError: if it does not.
+        """
+        if not net.head:
+            raise ValueError(f"{type(self).__name__} needs to know the last layer; give Network(..., head=NAME)")
 
     def shared(self, weights: Weights) -> Weights:
         """The body."""

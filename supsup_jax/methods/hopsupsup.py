@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from supsup_jax import masks
 from supsup_jax.methods.base import Adapter, Carry, Method, Params
-from supsup_jax.networks import Weights
+from supsup_jax.networks import Network, Weights
 
 
 class Memory(NamedTuple):
@@ -38,6 +38,17 @@ class HopSupSup(Method):
     bank_grows: ClassVar[bool] = False
     stacks: ClassVar[bool] = False
     stores: ClassVar[str] = "Hopfield memory"
+    recovers: ClassVar[bool] = True
+    searches: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, net: Network) -> None:
+        """Checks that the network has gains.
+
+        Raises:
+            ValueError: if it has none.
+        """
+        weights, _ = jax.eval_shape(net.init, jax.random.key(0))
+        self.init(jax.random.key(0), weights)
 
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Scores of 0 for the gains.

@@ -6,11 +6,19 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key
 
 from supsup_jax import masks
 from supsup_jax.methods.base import Adapter, Bank, Carry, Method, Params
 from supsup_jax.networks import Weights, draw, pytorch_default
+from supsup_jax.system import backend
+
+BITS = "masks as bits"
+"""The bytes of masks in an account: one bit a weight and task."""
+
+SPARSE = "masks as sparse indices of 16 bits"
+"""The bytes of the same masks as the paper counts them: two bytes for each weight that a mask keeps."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,8 @@ class SupSup(Method):
 
     stacks: ClassVar[bool] = False
     stores: ClassVar[str] = "masks"
+    has_masks: ClassVar[bool] = True
+    searches: ClassVar[tuple[str, ...]] = ("OneShot", "Binary", "Exhaustive")
 
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Random scores, of the weights' shapes."""
@@ -51,6 +61,12 @@ class SupSup(Method):
     def concatenate(self, banks: Sequence[Bank], counts: Sequence[int]) -> Bank:
         """One bank of all tasks."""
         return masks.concatenate(banks, counts)
+
+    def _account_of_bank(self, bank: Bank, num_tasks: int) -> dict[str, int]:
+        """The bytes of the masks as bits, and in another form, as the paper counts them: indices of 16 bits."""
+        first: Any = jax.device_get(masks.first(bank, num_tasks))
+        entries = sum(int(np.bitwise_count(leaf).sum(dtype=np.int64)) for leaf in jax.tree.leaves(first))
+        return {BITS: backend.num_bytes(first), SPARSE: 2 * entries}
 
 
 @dataclass(frozen=True)

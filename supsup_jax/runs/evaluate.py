@@ -17,7 +17,6 @@ from supsup_jax.data.tasks import Part
 from supsup_jax.errors import UserError
 from supsup_jax.evaluation import Evaluation, Protocol
 from supsup_jax.memory_evaluation import evaluate_recovery, masks_from_hex
-from supsup_jax.methods import HopSupSup
 from supsup_jax.metrics import usual_masks
 from supsup_jax.runs import results
 from supsup_jax.runs.records import matrices
@@ -90,7 +89,7 @@ def evaluate(
         if task == "inferred":
             raise UserError("tasks of SplitImageNet are always given; give task='given'")
         return _result(run, chosen, task, Evaluation(_from_disk(run, chosen, parts.benchmark, dataset, described)))
-    if isinstance(run.method, HopSupSup):
+    if run.method.recovers:
         return _recovered(run, chosen, task, parts.benchmark, parts.protocol, dataset.test, described)
     return _measured(run, chosen, task, parts.benchmark, parts.protocol, dataset.test, described)
 
@@ -101,8 +100,8 @@ def _own(run: Run, tasks: Sequence[int] | None, task: str, pairs: Own) -> RunEva
     chosen = _chosen(run, tasks, own, "images and labels")
     if len(pairs) != len(chosen):
         raise UserError(f"there are data of {len(pairs)} tasks for {len(chosen)}; give images and labels of each")
-    if isinstance(run.method, HopSupSup):
-        raise UserError("HopSupSup recovers masks for whole benchmarks only")
+    if run.method.recovers:
+        raise UserError(f"{run.experiment.method} recovers masks for whole benchmarks only")
     splits = [
         labelled(run.inputs, pair, _names(run, place) or []) for place, pair in zip(chosen.tolist(), pairs, strict=True)
     ]
@@ -133,9 +132,8 @@ def _recovered(
     run: Run, chosen: np.ndarray, task: str, benchmark: Benchmark, protocol: Protocol, test: Split, described: Any
 ) -> RunEvaluation:
     """Evaluates tasks whose masks are recovered from a memory; with the task given, with the masks noted to measure."""
-    assert isinstance(run.method, HopSupSup)
     if chosen.tolist() != [*range(run.num_tasks)]:
-        raise UserError("HopSupSup is evaluated over all tasks, in order; leave tasks out")
+        raise UserError(f"{run.experiment.method} is evaluated over all tasks, in order; leave tasks out")
     like = run.method.init(jax.random.key(0), run.weights)
     truth = masks_from_hex([result.mask or "" for result in run.record.tasks], like)
     measured, _ = evaluate_recovery(run.model, benchmark, protocol, run.experiment.seed, test, described, truth=truth)

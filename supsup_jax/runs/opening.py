@@ -93,8 +93,10 @@ def SupSup(
     net = network if isinstance(network, Network) else experiment.make_network(shape)
     if net.num_outputs < num_classes:
         raise UserError(f"the network has {net.num_outputs} outputs for {num_classes} classes; give it more")
-    if experiment.method in ("SeparateHeads", "FineTuning") and not net.head:
-        raise UserError(f"{experiment.method} needs to know the last layer; give Network(..., head=NAME)")
+    try:
+        experiment.make_method(net.head).check(net)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     if experiment.scenario == "NNs":
         raise UserError("scenario NNs learns from a stream; see supsup_jax.discovery.Learner")
     run = Run(experiment, Inputs(shape, per_channel[0], per_channel[1], num_classes), net)

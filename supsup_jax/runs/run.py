@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from supsup_jax import methods
 from supsup_jax.data import Dataset, Inputs
 from supsup_jax.data.own import own_dataset
 from supsup_jax.data.tasks import Part
@@ -37,6 +36,9 @@ from supsup_jax.runs.records import Record, TaskResult
 from supsup_jax.scenarios import programs
 from supsup_jax.system import atomic
 from supsup_jax.training import not_finite, task_key, weights_key
+
+# The names of searches in settings and arguments, and their classes.
+_SEARCHES = {"one_shot": "OneShot", "binary": "Binary", "exhaustive": "Exhaustive"}
 
 
 class Run:
@@ -103,7 +105,7 @@ class Run:
         Raises:
             UserError: if there is no such task, or its method has no masks.
         """
-        if not isinstance(self.method, methods.SupSup):
+        if not self.method.has_masks:
             raise UserError(f"{self.experiment.method} keeps no masks; see weights_for")
         return self.model.adapter(self._existing(task))
 
@@ -113,7 +115,7 @@ class Run:
         Raises:
             UserError: if there is no such task, or its method cannot give them without images.
         """
-        if isinstance(self.method, methods.HopSupSup):
+        if self.method.recovers:
             raise UserError("HopSupSup keeps no task apart: predict recovers a mask from images of one task")
         return self.model.effective_weights(self._existing(task))
 
@@ -145,7 +147,7 @@ class Run:
             UserError: if the images, the tasks, the search or the objective do not fit.
         """
         images = self.inputs.images(images)
-        if isinstance(self.method, methods.HopSupSup):
+        if self.method.recovers:
             return self._with_a_recovered_mask(images, task)
         if task is None:
             tasks = self._infer(images, self.inference(search, objective)).tasks
@@ -288,7 +290,6 @@ class Run:
             stored = self.experiment.initializer == "stored"
             return LearnedTasks(self.method, self.weights, self._fresh_stats, weights_are_stored=stored)
         optimizer = self.experiment.make_optimizer(self.experiment.learning_rate)
-        assert isinstance(self.method, methods.SupSup)
         return DiscoveredTasks(Learner(self.net, self.method, optimizer), self.weights, self._fresh_stats)
 
     def _take_in(self, chunk: Chunk | None, news: Record, state: dict[str, Any]) -> None:
@@ -345,12 +346,12 @@ class Run:
         Raises:
             UserError: if the search or the objective are not for this run's method.
         """
-        if isinstance(self.method, methods.HopSupSup | methods.LowerBound) or self.net.uses_batch:
+        if not self.method.searches or self.net.uses_batch:
             raise UserError(
                 f"{self.experiment.method} with {self.experiment.network} cannot tell the task of a single image; give "
                 "task=..., or for HopSupSup to predict images of one task"
             )
-        searches = ("one_shot", "binary", "exhaustive") if isinstance(self.method, methods.SupSup) else ("exhaustive",)
+        searches = [name for name, search in _SEARCHES.items() if search in self.method.searches]
         own = self.experiment.search if self.experiment.search in searches else searches[0]
         search = search or (searches[0] if self.experiment.scenario == "GG" else own)
         objective = objective or self.experiment.objective

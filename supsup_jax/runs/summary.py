@@ -6,7 +6,6 @@ import jax
 import numpy as np
 
 from supsup_jax import masks
-from supsup_jax.methods import SupSup
 from supsup_jax.runs import results, storage
 from supsup_jax.runs.run import Run
 
@@ -52,7 +51,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 def _densities(run: Run) -> dict[str, float]:
     """The fraction of its weights that the masks of each layer keep, the mean over tasks."""
-    if not isinstance(run.method, SupSup):
+    if not run.method.has_masks:
         return {}
     bank = masks.first(run.bank, run.num_tasks)
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(bank))

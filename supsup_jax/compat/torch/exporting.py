@@ -28,7 +28,7 @@ def export_torch(run: Run, path: Path) -> None:
     """
     torch = torch_or_error()
     experiment, weights = run.experiment, jax.device_get(run.weights)
-    if experiment.network not in UNITS or experiment.method == "HopSupSup":
+    if experiment.network not in UNITS or run.method.recovers:
         what = f"network {experiment.network} with {experiment.method}"
         raise UserError(f"{what} cannot be exported; PyTorch files are for networks by name, and not for HopSupSup")
     if experiment.affine and run.num_tasks > 1:
