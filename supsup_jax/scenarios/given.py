@@ -11,7 +11,7 @@ import numpy as np
 from supsup_jax import evaluation
 from supsup_jax.errors import UserError
 from supsup_jax.memory_evaluation import evaluate_recovery, masks_as_hex, masks_from_hex
-from supsup_jax.methods import Bank, Carry, HopSupSup
+from supsup_jax.methods import Bank, Carry
 from supsup_jax.networks import Stats, Weights, has_convolutions
 from supsup_jax.runs import records
 from supsup_jax.runs.checkpoints import Chunk
@@ -117,7 +117,7 @@ class GivenTasks(Loop):
         """Saves the next tasks, given how long each of them took."""
         count = len(learned.loss)
         chunk, replaced = self._learned.chunk(learned.adapter, learned.stats, count)
-        masks = [None] * count if self.parts.method.bank_grows else masks_as_hex(learned.adapter)
+        masks = masks_as_hex(learned.adapter) if self.parts.method.recovers else [None] * count
         loss, accuracy = jax.device_get((learned.loss, learned.accuracy))
         results = [
             TaskResult(
@@ -170,7 +170,7 @@ class GivenTasks(Loop):
         _, _, _, test = self.on_devices
         what = self.parts.benchmark, self.parts.protocol, self.experiment.seed, test, self.tasks
         model = self._model(num_tasks)
-        if isinstance(self.parts.method, HopSupSup):
+        if self.parts.method.recovers:
             like = self.parts.method.init(jax.random.key(0), self.weights)
             truth = masks_from_hex([task.mask or "" for task in self.record.tasks[:num_tasks]], like)
             measured, paths = evaluate_recovery(model, *what, truth=truth)

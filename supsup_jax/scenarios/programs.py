@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from supsup_jax import evaluation
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Parts
-from supsup_jax.methods import HopSupSup
 from supsup_jax.optimizers import Optimizer
 from supsup_jax.system import devices
 from supsup_jax.training import Learned, Learner, train_task
@@ -51,8 +50,8 @@ def _learner(
     def learn(shared: Any, one: Any) -> Learned:
         weights, stats, train, test, carry = shared
         task, key = one
-        # A network of HopSupSup answers by the statistics of the batch, so batches are as large as in its evaluation.
-        images_at_once = parts.protocol.batch_size if isinstance(parts.method, HopSupSup) else None
+        # A network of gains answers by the statistics of the batch, so batches are as large as in its evaluation.
+        images_at_once = parts.protocol.batch_size if parts.method.recovers else None
         validate: Any = partial(evaluation.accuracy, parts.net, parts.benchmark, test, images_at_once=images_at_once)
         if not parts.benchmark.test_size:
             validate = _nothing_to_validate_on

@@ -15,7 +15,7 @@ from supsup_jax.data import Benchmark
 from supsup_jax.discovery import DivergedError, Learner
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Parts
-from supsup_jax.methods import Bank, SupSup
+from supsup_jax.methods import Bank
 from supsup_jax.metrics import discovery_metrics, usual_masks
 from supsup_jax.model import Model
 from supsup_jax.networks import Stats
@@ -46,8 +46,6 @@ class StreamOfTasks(Loop):
     @cached_property
     def _learner(self) -> Learner:
         parts = self.parts
-        if not isinstance(parts.method, SupSup):
-            raise ValueError("only SupSup discovers tasks")
         return Learner(parts.net, parts.method, parts.optimizer, parts.rule, self.experiment.seed)
 
     @cached_property
