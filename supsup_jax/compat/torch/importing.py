@@ -81,6 +81,8 @@ def _understood(path: Path) -> Iterator[None]:
     """Turns what arguments of another form than the original's lead to into an error that names the file."""
     try:
         yield
+    except UserError:
+        raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} has arguments that the original has not ({reason(error)}); give a file of its state_dict alone"
