@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from supsup_jax import inference, masks, methods, networks
@@ -28,7 +27,6 @@ from supsup_jax.evaluation import Protocol
 from supsup_jax.inference import Binary, Exhaustive, OneShot, Search
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.optimizers import SGD, Adam, Cosine, Optimizer, RMSprop, Schedule, Warmup
-from supsup_jax.system import devices
 
 # What arrays of 32 bits can hold, in which all is computed.
 _SMALLEST = float(np.finfo(np.float32).tiny)
@@ -48,17 +46,6 @@ _BENCHMARKS = {
     "SplitCIFAR100": SplitCIFAR100,
     "SplitImageNet": SplitImageNet,
     "own": OwnTasks,
-}
-_INITIALIZERS = {
-    "signed_constant": networks.signed_constant,
-    "kaiming_normal": networks.kaiming_normal,
-    "kaiming_uniform": networks.kaiming_uniform,
-    "pytorch_default": networks.pytorch_default,
-    "unsigned_constant": networks.unsigned_constant,
-    "xavier_constant": networks.xavier_constant,
-    "xavier_normal": networks.xavier_normal,
-    "glorot_uniform": networks.glorot_uniform,
-    "stored": networks.signed_constant,  # of which the shapes alone are used
 }
 
 
@@ -443,12 +430,13 @@ class Experiment:
         settings: dict[str, Any] = {
             "width": self.width,
             "input_shape": image_shape,
-            "initializer": _INITIALIZERS[self.initializer],
+            # Where the weights are stored, their shapes alone are used.
+            "initializer": "signed_constant" if self.initializer == "stored" else self.initializer,
         }
         if self.network in _RESNETS:
             settings |= {"affine": self.affine}
         if self.network in _IMAGENET_RESNETS:
-            settings |= {"dtype": jnp.dtype(self.dtype), "axis_name": devices.AXIS if self.sync_bn else None}
+            settings |= {"dtype": self.dtype, "sync_bn": self.sync_bn}
         return NETWORKS[self.network](self.features, **settings)
 
     def make_inference(self, num_classes: int) -> Search | Recovery | None:

@@ -1,7 +1,9 @@
 """Networks as pure functions of their weights, and the initialisers that draw them."""
 
 from supsup_jax.networks.initializers import (
+    INITIALIZERS,
     Initializer,
+    InitializerName,
     draw,
     glorot_uniform,
     kaiming_normal,
@@ -13,20 +15,26 @@ from supsup_jax.networks.initializers import (
     xavier_normal,
 )
 from supsup_jax.networks.mlp import FC1024, BNNet, LeNet
-from supsup_jax.networks.network import Network, Rotated, Stats, Weights, has_convolutions
-from supsup_jax.networks.resnet import GEMResNet18, ResNet18, ResNet50, ResNet101
+from supsup_jax.networks.network import CustomNetwork, Network, Rotated, SizedNetwork, Stats, Weights, has_convolutions
+from supsup_jax.networks.resnet import DType, GEMResNet18, ImageNetResNet, ResNet18, ResNet50, ResNet101
 
 __all__ = [
     "FC1024",
+    "INITIALIZERS",
     "BNNet",
+    "CustomNetwork",
+    "DType",
     "GEMResNet18",
+    "ImageNetResNet",
     "Initializer",
+    "InitializerName",
     "LeNet",
     "Network",
     "ResNet18",
     "ResNet50",
     "ResNet101",
     "Rotated",
+    "SizedNetwork",
     "Stats",
     "Weights",
     "draw",

@@ -7,11 +7,13 @@ is its inputs, that of a convolution `(height, width, in, out)` its inputs times
 import math
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
+
+from supsup_jax.errors import ArgumentError
 
 Initializer = Callable[..., Array]
 
@@ -53,6 +55,48 @@ def xavier_constant(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jn
 def unsigned_constant(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "..."]:
     """√(2 / fan_in) everywhere. Arguments are those of `signed_constant`; the key is not used."""
     return jnp.broadcast_to(_constant(2.0, shape, dtype), shape)
+
+
+InitializerName = Literal[
+    "signed_constant",
+    "unsigned_constant",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "pytorch_default",
+    "xavier_constant",
+    "xavier_normal",
+    "glorot_uniform",
+]
+
+INITIALIZERS: dict[str, Initializer] = {
+    "signed_constant": signed_constant,
+    "unsigned_constant": unsigned_constant,
+    "kaiming_normal": kaiming_normal,
+    "kaiming_uniform": kaiming_uniform,
+    "pytorch_default": pytorch_default,
+    "xavier_constant": xavier_constant,
+    "xavier_normal": xavier_normal,
+    "glorot_uniform": glorot_uniform,
+}
+"""The initialisers by name."""
+
+
+def initializer_of(initializer: Initializer | str) -> Initializer:
+    """Look an initialiser up.
+
+    Args:
+        initializer: one of the names in `INITIALIZERS`; a function is returned as it is.
+
+    Raises:
+        UserError: if there is no initialiser of that name.
+    """
+    if callable(initializer):
+        return cast(Initializer, initializer)
+    if initializer not in INITIALIZERS:
+        raise ArgumentError(
+            "initializer", initializer, f"there is no such initialiser; give a function, or {', '.join(INITIALIZERS)}"
+        )
+    return INITIALIZERS[initializer]
 
 
 def _constant(variance: float, shape: tuple[int, ...], dtype: Any) -> Float[Array, ""]:

@@ -1,12 +1,13 @@
 """The fully connected networks of the MNIST experiments. They have no biases."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from supsup_jax.networks.initializers import Initializer, signed_constant
-from supsup_jax.networks.network import Network, at_least_one, layer_size
+from supsup_jax.networks.network import SizedNetwork
 
 
 class MLP(nn.Module):
@@ -53,63 +54,45 @@ class BNMLP(nn.Module):
         return x
 
 
-def LeNet(
-    features: int,
-    width: float = 1.0,
-    input_shape: tuple[int, ...] = (28, 28, 1),
-    initializer: Initializer = signed_constant,
-) -> Network:
+class _DenseNetwork(SizedNetwork):
+    """A built-in network of dense layers, the last of which is `dense2`."""
+
+    head: ClassVar[str] = "dense2"
+    layers: ClassVar[type[MLP] | type[BNMLP]] = MLP
+
+    @property
+    def module(self) -> nn.Module:
+        """The dense layers."""
+        return self.layers((*self.layer_sizes, self.features))
+
+
+@dataclass(frozen=True)
+class LeNet(_DenseNetwork):
     """LeNet 300-100, as in "MNISTPerm, LeNet" of the paper: inputs-300-100-features.
 
-    Args:
-        features: outputs, the superfluous ones included.
-        width: multiplies the hidden layers' sizes.
-        input_shape: `(height, width, channels)` of an image.
-        initializer: how kernels are drawn.
+    Attributes are explained at `SizedNetwork`.
     """
-    return Network(
-        MLP((layer_size(300, width), layer_size(100, width), at_least_one(features))),
-        input_shape,
-        initializer,
-        head="dense2",
-    )
+
+    units: ClassVar[tuple[int, ...]] = (300, 100)
 
 
-def FC1024(
-    features: int,
-    width: float = 1.0,
-    input_shape: tuple[int, ...] = (28, 28, 1),
-    initializer: Initializer = signed_constant,
-) -> Network:
+@dataclass(frozen=True)
+class FC1024(_DenseNetwork):
     """The network of the paper's larger MNIST experiments: inputs-1024-1024-features.
 
-    Args:
-        features: outputs, the superfluous ones included.
-        width: multiplies the hidden layers' sizes.
-        input_shape: `(height, width, channels)` of an image.
-        initializer: how kernels are drawn.
+    Attributes are explained at `SizedNetwork`.
     """
-    return Network(
-        MLP((layer_size(1024, width), layer_size(1024, width), at_least_one(features))),
-        input_shape,
-        initializer,
-        head="dense2",
-    )
+
+    units: ClassVar[tuple[int, ...]] = (1024, 1024)
 
 
-def BNNet(
-    features: int,
-    width: float = 1.0,
-    input_shape: tuple[int, ...] = (28, 28, 1),
-    initializer: Initializer = signed_constant,
-) -> Network:
+@dataclass(frozen=True)
+class BNNet(_DenseNetwork):
     """The network of HopSupSup: inputs-2048-2048-features with gains of batch norm, and Swish.
 
-    Args:
-        features: outputs.
-        width: multiplies the hidden layers' sizes.
-        input_shape: `(height, width, channels)` of an image.
-        initializer: how kernels are drawn.
+    Attributes are explained at `SizedNetwork`.
     """
-    layers = BNMLP((layer_size(2048, width), layer_size(2048, width), at_least_one(features)))
-    return Network(layers, input_shape, initializer, head="dense2", uses_batch=True)
+
+    units: ClassVar[tuple[int, ...]] = (2048, 2048)
+    uses_batch: ClassVar[bool] = True
+    layers: ClassVar[type[MLP] | type[BNMLP]] = BNMLP

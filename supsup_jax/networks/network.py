@@ -3,8 +3,9 @@
 Networks know nothing of masks, tasks or methods: a method hands in the weights that the network runs with.
 """
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,10 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Key, PyTree
 
-from supsup_jax.networks.initializers import Initializer, draw, signed_constant
+from supsup_jax.errors import ArgumentError, UserError
+from supsup_jax.networks.initializers import Initializer, InitializerName, draw, initializer_of, signed_constant
+
+_MOST_UNITS = 2048  # the widest layer of the built-in networks at width 1: of BNNet, and of ResNet-50's last stage
 
 
 class Rotated(NamedTuple):
@@ -31,27 +35,65 @@ Weights = PyTree[Float[Array | np.ndarray, "..."]]
 Stats = PyTree[Float[Array | np.ndarray, "..."]]
 
 
-@dataclass(frozen=True)
 class Network:
-    """A Linen module with the shape of its input and the way in which its weights are drawn.
+    """A Linen module, the shape of its images, and how its weights are drawn.
+
+    `Network(module, input_shape=...)` makes a `CustomNetwork` from any Linen module. The built-in networks, and
+    networks with arguments of their own, are subclasses: frozen dataclasses with a property `module`, compared and
+    hashed by their fields, of which `input_shape` and `initializer` are two.
 
     Attributes:
         module: called as `module(x, train)`; its parameters are the weights, its `batch_stats` the statistics.
         input_shape: shape of one image, `(height, width, channels)`.
-        initializer: draws the kernels.
-        head: the name of the last layer among the weights, which methods may give each task its own of.
-        uses_batch: whether what it says of an image depends on the others of its batch, in use too.
+        initializer: draws the kernels; a function, or one of the names in `INITIALIZERS`.
+        head: the name of the last layer among the weights, of which methods may give each task its own.
+        uses_batch: whether its outputs for an image depend on the other images of the batch, in evaluation too.
+        affine: whether its batch norm has gains and biases, for networks with such an argument; else False.
+        sync_bn: whether its batch norm takes its statistics over all devices that share a batch, for networks with
+            such an argument; else False.
     """
 
     module: nn.Module
-    input_shape: tuple[int, ...] = (28, 28, 1)
-    initializer: Initializer = signed_constant
+    input_shape: tuple[int, ...]
+    initializer: Initializer | InitializerName
     head: str = ""
     uses_batch: bool = False
+    affine: bool = False
+    sync_bn: bool = False
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            module: nn.Module,
+            input_shape: tuple[int, ...] = (28, 28, 1),
+            initializer: Initializer | InitializerName = signed_constant,
+            head: str = "",
+            uses_batch: bool = False,
+        ) -> None: ...
+
+    def __new__(cls, *arguments: Any, **named: Any) -> "Network":
+        """An instance of the class, or of `CustomNetwork` for `Network` itself."""
+        made: Any = CustomNetwork if cls is Network else cls
+        return object.__new__(made)
 
     def __post_init__(self) -> None:
-        if not self.input_shape or not all(isinstance(size, int) and size > 0 for size in self.input_shape):
-            raise ValueError(f"images have shape {self.input_shape}; give (height, width, channels), each above 0")
+        shape = self.input_shape
+        if not shape or not all(isinstance(size, int) and size > 0 for size in shape):
+            raise ArgumentError("input_shape", shape, "must be (height, width, channels), each at least 1")
+        object.__setattr__(self, "initializer", initializer_of(self.initializer))
+
+    def for_images(self, shape: tuple[int, ...]) -> "Network":
+        """The same network for images of another shape.
+
+        Args:
+            shape: `(height, width, channels)`.
+
+        Raises:
+            UserError: if it is a custom network, whose module is made for one shape.
+        """
+        this: Any = self
+        return self if shape == self.input_shape else dataclasses.replace(this, input_shape=shape)
 
     @property
     def num_outputs(self) -> int:
@@ -80,7 +122,7 @@ class Network:
             return leaf if leaf.ndim >= 2 else None
 
         shapes = jax.eval_shape(own, key)
-        kernels = draw(key, jax.tree.map(kernels_only, shapes["params"]), self.initializer)
+        kernels = draw(key, jax.tree.map(kernels_only, shapes["params"]), initializer_of(self.initializer))
         # Under jit what is not returned is not computed: the kernels' own values and the forward pass.
         rest = jax.jit(lambda key: jax.tree.map(lambda leaf: leaf if leaf.ndim < 2 else None, own(key)))(key)
         weights = jax.tree.map(
@@ -131,26 +173,73 @@ class Network:
         return cast(Array, logits), stats
 
 
-def layer_size(units: int, width: float) -> int:
-    """The size of a hidden layer that is so many times as large.
+@dataclass(frozen=True)
+class CustomNetwork(Network):
+    """A network made from a user's Linen module; `Network(module, input_shape=...)` makes one.
+
+    The module has to be hashable. Attributes are explained at `Network`.
 
     Raises:
-        ValueError: if it has no units, or more than there can be.
+        UserError: if an argument is out of its range.
     """
-    if not 1 <= units * width < 2**31:
-        raise ValueError(f"a layer of {units} units cannot be {width} times as large")
-    return int(units * width)
+
+    module: nn.Module
+    input_shape: tuple[int, ...] = (28, 28, 1)
+    initializer: Initializer | InitializerName = signed_constant
+    head: str = ""
+    uses_batch: bool = False
+
+    def for_images(self, shape: tuple[int, ...]) -> Network:
+        """This network, if it is made for images of this shape. Arguments and errors are those of `Network`."""
+        if shape != self.input_shape:
+            raise UserError(
+                f"the network is made for images of shape {self.input_shape}, the data has {shape}; make it with "
+                f"input_shape={shape}"
+            )
+        return self
 
 
-def at_least_one(features: int) -> int:
-    """The outputs of a network.
+@dataclass(frozen=True)
+class SizedNetwork(Network):
+    """A built-in network: its size follows from the number of its outputs and a width.
+
+    Subclasses say how large the hidden layers are (`units`) and make the module.
+
+    Attributes:
+        features: outputs, the superfluous neurons included.
+        width: multiplies the sizes of the hidden layers.
+        input_shape: shape of one image, `(height, width, channels)`.
+        initializer: draws the kernels; a function, or one of the names in `INITIALIZERS`.
 
     Raises:
-        ValueError: if there are none.
+        UserError: if an argument is out of its range, or a hidden layer would have no units.
     """
-    if features < 1:
-        raise ValueError(f"a network of {features} outputs says nothing; give at least one")
-    return features
+
+    features: int
+    width: float = 1.0
+    input_shape: tuple[int, ...] = (28, 28, 1)
+    initializer: Initializer | InitializerName = signed_constant
+
+    units: ClassVar[tuple[int, ...]]
+    """Sizes of the hidden layers at width 1; a ResNet's are the channels of its first stage."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.features < 1:
+            raise ArgumentError("features", self.features, "must be at least 1")
+        if not self.width > 0:
+            raise ArgumentError("width", self.width, "must be a positive number")
+        if not self.width * _MOST_UNITS < 2**31:
+            raise ArgumentError("width", self.width, f"makes layers too large; give less than {2**31 // _MOST_UNITS}")
+        if self.width * min(self.units) < 1:
+            raise ArgumentError(
+                "width", self.width, f"leaves a layer without units; give at least {1 / min(self.units)}"
+            )
+
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        """Sizes of the hidden layers."""
+        return tuple(int(units * self.width) for units in self.units)
 
 
 def has_convolutions(weights: Weights) -> bool:

@@ -1,16 +1,21 @@
 """Residual networks (He et al., 2016), put together from parts that are handed in."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Literal, get_args
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from supsup_jax.networks.initializers import Initializer, signed_constant
+from supsup_jax.errors import ArgumentError
 from supsup_jax.networks.layers import BatchNorm, conv_general_dilated, max_pool
-from supsup_jax.networks.network import Network, at_least_one, layer_size
+from supsup_jax.networks.network import SizedNetwork
+from supsup_jax.system import devices
+
+DType = Literal["float32", "bfloat16"]
 
 
 class Block(nn.Module):
@@ -104,62 +109,91 @@ class ResNet(nn.Module):
         return nn.Dense(self.features, use_bias=False, name="linear")(x)
 
 
-def GEMResNet18(
-    features: int,
-    width: float = 1.0,
-    input_shape: tuple[int, ...] = (32, 32, 3),
-    initializer: Initializer = signed_constant,
-    affine: bool = False,
-) -> Network:
+@dataclass(frozen=True)
+class GEMResNet18(SizedNetwork):
     """The narrow ResNet-18 of the SplitCIFAR100 experiments (Lopez-Paz and Ranzato, 2017): 20 channels in its stem.
 
-    Args:
-        features: outputs.
-        width: multiplies the channels.
-        input_shape: `(height, width, channels)` of an image.
-        initializer: how kernels are drawn.
+    The other attributes are explained at `SizedNetwork`.
+
+    Attributes:
         affine: whether batch norm has gains and biases.
     """
-    module = ResNet(
-        (2, 2, 2, 2), layer_size(20, width), at_least_one(features), BasicBlock, partial(BatchNorm, affine=affine)
-    )
-    return Network(module, input_shape, initializer, head="linear")
+
+    input_shape: tuple[int, ...] = (32, 32, 3)
+    affine: bool = False
+
+    head: ClassVar[str] = "linear"
+    units: ClassVar[tuple[int, ...]] = (20,)
+
+    @property
+    def module(self) -> nn.Module:
+        """The ResNet."""
+        norm = partial(BatchNorm, affine=self.affine)
+        return ResNet((2, 2, 2, 2), self.layer_sizes[0], self.features, BasicBlock, norm)
 
 
-def ResNet18(features: int, **settings: Any) -> Network:
-    """ResNet-18 for ImageNet. Arguments are those of `ResNet50`."""
-    return _imagenet_resnet((2, 2, 2, 2), BasicBlock, features, **settings)
+@dataclass(frozen=True)
+class ImageNetResNet(SizedNetwork):
+    """A ResNet for ImageNet (He et al., 2016): 64 channels in its stem.
 
+    The other attributes are explained at `SizedNetwork`.
 
-def ResNet50(features: int, **settings: Any) -> Network:
-    """ResNet-50 (He et al., 2016), as the SplitImageNet experiments have it: 64 channels in its stem.
-
-    Args:
-        features: outputs.
-        settings: of these, by name: `width`, which multiplies the channels; `input_shape`, `(height, width, channels)`
-            of an image, by default 224 × 224 in colour; `initializer`, how kernels are drawn; `affine`, whether batch
-            norm has gains and biases; `dtype`, of the activations; `axis_name`, of an axis over which batch norm
-            takes its statistics too.
+    Attributes:
+        affine: whether batch norm has gains and biases.
+        dtype: type of the activations, stored by name; a JAX dtype is accepted too. Weights, statistics and logits
+            are float32.
+        sync_bn: whether batch norm takes its statistics over all devices that share a batch, those of the mapped axis
+            `supsup_jax.system.devices.AXIS`.
     """
-    return _imagenet_resnet((3, 4, 6, 3), Bottleneck, features, **settings)
+
+    input_shape: tuple[int, ...] = (224, 224, 3)
+    _: KW_ONLY
+    affine: bool = False
+    dtype: DType | np.dtype | type = "float32"
+    sync_bn: bool = False
+
+    head: ClassVar[str] = "linear"
+    units: ClassVar[tuple[int, ...]] = (64,)
+    blocks: ClassVar[tuple[int, ...]]
+    block: ClassVar[type[Block]]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            name = jnp.dtype(self.dtype).name
+        except TypeError:
+            name = str(self.dtype)
+        if name not in get_args(DType):
+            raise ArgumentError("dtype", name, f"must be {' or '.join(get_args(DType))}")
+        object.__setattr__(self, "dtype", name)
+
+    @property
+    def module(self) -> nn.Module:
+        """The ResNet."""
+        norm = partial(BatchNorm, affine=self.affine, axis_name=devices.AXIS if self.sync_bn else None)
+        sizes = self.blocks, self.layer_sizes[0], self.features
+        return ResNet(*sizes, self.block, norm, large_images=True, dtype=jnp.dtype(self.dtype))
 
 
-def ResNet101(features: int, **settings: Any) -> Network:
-    """ResNet-101 for ImageNet. Arguments are those of `ResNet50`."""
-    return _imagenet_resnet((3, 4, 23, 3), Bottleneck, features, **settings)
+@dataclass(frozen=True)
+class ResNet18(ImageNetResNet):
+    """ResNet-18 for ImageNet. Attributes are explained at `ImageNetResNet`."""
+
+    blocks: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
+    block: ClassVar[type[Block]] = BasicBlock
 
 
-def _imagenet_resnet(
-    blocks: Sequence[int],
-    block: Callable[..., nn.Module],
-    features: int,
-    width: float = 1.0,
-    input_shape: tuple[int, ...] = (224, 224, 3),
-    initializer: Initializer = signed_constant,
-    affine: bool = False,
-    dtype: Any = jnp.float32,
-    axis_name: str | None = None,
-) -> Network:
-    norm = partial(BatchNorm, affine=affine, axis_name=axis_name)
-    module = ResNet(blocks, layer_size(64, width), at_least_one(features), block, norm, large_images=True, dtype=dtype)
-    return Network(module, input_shape, initializer, head="linear")
+@dataclass(frozen=True)
+class ResNet50(ImageNetResNet):
+    """ResNet-50, the network of the SplitImageNet experiments. Attributes are explained at `ImageNetResNet`."""
+
+    blocks: ClassVar[tuple[int, ...]] = (3, 4, 6, 3)
+    block: ClassVar[type[Block]] = Bottleneck
+
+
+@dataclass(frozen=True)
+class ResNet101(ImageNetResNet):
+    """ResNet-101 for ImageNet. Attributes are explained at `ImageNetResNet`."""
+
+    blocks: ClassVar[tuple[int, ...]] = (3, 4, 23, 3)
+    block: ClassVar[type[Block]] = Bottleneck
