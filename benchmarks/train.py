@@ -42,7 +42,13 @@ def ours(network: str, all_cores: bool) -> Callable[[], Callable[[], object]]:
         def learn(shared, one):
             learner = training.Learner(net, method, optimizers.RMSprop())
             return training.train_task(
-                learner, benchmark, STEPS[network], BATCH, lambda *_: jnp.float32(0), *shared, *one
+                learner,
+                *one,
+                shared=training.Shared(*shared),
+                benchmark=benchmark,
+                steps=STEPS[network],
+                batch_size=BATCH,
+                validate=lambda *_: jnp.float32(0),
             )
 
         keys = jax.vmap(lambda task: training.task_key(0, task))(np.arange(TASKS))

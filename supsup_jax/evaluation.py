@@ -31,6 +31,26 @@ IMAGES_AT_ONCE = 1000
 """Test images of a task that go through the network together."""
 
 
+def is_right(
+    net: Network,
+    effective: Weights,
+    stats: Stats,
+    images: Float[Array, "batch height width channels"],
+    labels: Int[Array, " batch"],
+) -> Bool[Array, " batch"]:
+    """Which images the network classifies right: the largest of its outputs is that of the label.
+
+    Args:
+        net: the network.
+        effective: the effective weights.
+        stats: the batch-norm statistics.
+        images: normalised images.
+        labels: their labels.
+    """
+    logits, _ = net.apply(effective, stats, images, train=False)
+    return logits.argmax(-1) == labels
+
+
 def correct(
     net: Network,
     benchmark: Benchmark,
@@ -54,16 +74,14 @@ def correct(
     """
 
     def one_batch(rows: Int[Array, " batch"]) -> Bool[Array, " batch"]:
-        images, labels = benchmark.samples(split, task, rows, train=False)
-        logits, _ = net.apply(effective, stats, images, train=False)
-        return logits.argmax(-1) == labels
+        return is_right(net, effective, stats, *benchmark.samples(split, task, rows, train=False))
 
     places = benchmark.test_size
     batches = -(-places // (images_at_once or IMAGES_AT_ONCE))
     batch = -(-places // batches)
     rows = jnp.minimum(jnp.arange(batches * batch), places - 1).reshape(batches, batch)
-    is_right = jax.lax.map(one_batch, rows).reshape(-1)[:places]
-    return is_right & (jnp.arange(places) < benchmark.size(task, train=False))
+    right = jax.lax.map(one_batch, rows).reshape(-1)[:places]
+    return right & (jnp.arange(places) < benchmark.size(task, train=False))
 
 
 def accuracy(
@@ -77,8 +95,8 @@ def accuracy(
     images_at_once: int | None = None,
 ) -> Float[Array, ""]:
     """The fraction of a task's samples that the network classifies right. Arguments are those of `correct`."""
-    is_right = correct(net, benchmark, split, effective, stats, task, images_at_once=images_at_once)
-    return is_right.sum() / benchmark.size(task, train=False)
+    right = correct(net, benchmark, split, effective, stats, task, images_at_once=images_at_once)
+    return right.sum() / benchmark.size(task, train=False)
 
 
 @dataclass(frozen=True)
@@ -217,8 +235,8 @@ def _over_tasks(
 
         size = benchmark.size(task, train=False)
         order = shuffle(key, places, size)
-        is_right = correct(model.net, benchmark, test, *as_entry(jnp.maximum(entry, 0)), task)[order]
-        measured = _Measured(is_right & (entry >= 0), jnp.asarray(size))
+        right = correct(model.net, benchmark, test, *as_entry(jnp.maximum(entry, 0)), task)[order]
+        measured = _Measured(right & (entry >= 0), jnp.asarray(size))
         search = protocol.infer
         if not isinstance(search, Search):
             return measured
@@ -243,9 +261,7 @@ def _over_tasks(
 
         def right_as(of: tuple[Array, Array]) -> Array:
             pick, rows = of
-            images, labels = benchmark.samples(test, task, rows, train=False)
-            logits, _ = model.net.apply(*as_entry(pick), images, train=False)
-            return logits.argmax(-1) == labels
+            return is_right(model.net, *as_entry(pick), *benchmark.samples(test, task, rows, train=False))
 
         return measured._replace(
             is_right_picked=jax.lax.map(right_as, (picks, batch_rows)).reshape(-1)[:places],

@@ -57,6 +57,20 @@ def weights_key(seed: int) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.key(seed), 0)
 
 
+class Shared(NamedTuple):
+    """What all tasks have in common.
+
+    Attributes:
+        weights: the base weights.
+        stats: the batch-norm statistics that a task starts with.
+        train: the training samples of the data set.
+    """
+
+    weights: Weights
+    stats: Stats
+    train: Split
+
+
 class Start(NamedTuple):
     """What a task starts from.
 
@@ -191,15 +205,14 @@ def keys_of(task_key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""]]:
 
 def train_task(
     learner: Learner,
+    task: Tasks,
+    key: Key[Array, ""],
+    *,
+    shared: Shared,
     benchmark: Benchmark,
     steps: int,
     batch_size: int,
     validate: Validate,
-    weights: Weights,
-    stats: Stats,
-    train: Split,
-    task: Tasks,
-    key: Key[Array, ""],
     carry: Carry | None = None,
 ) -> Learned:
     """Learns one task; to be jitted, and mapped over tasks.
@@ -208,26 +221,24 @@ def train_task(
 
     Args:
         learner: how the task is learned.
+        task: describes the task.
+        key: the task's key.
+        shared: the base weights, and what else all tasks have in common.
         benchmark: shows samples as the task shows them.
         steps: updates.
         batch_size: samples an update.
         validate: called after each epoch.
-        weights: the base weights.
-        stats: the statistics that a task starts from.
-        train: the training samples of the data set.
-        task: describes the task.
-        key: the task's key.
         carry: what the tasks before have left, if the method has any.
     """
     init_key, order_key = keys_of(key)
-    start = learner.start(weights, init_key, carry)
+    start = learner.start(shared.weights, init_key, carry)
     size = benchmark.size(task, train=True)
     batches = draw_batches(order_key, benchmark.train_size, size, steps, batch_size)
 
     def step(index: Array, state: tuple[Progress, Array, Array]) -> tuple[Progress, Array, Array]:
         progress, total, diverged = state
         keys = augmentation_keys(order_key, index, jnp.arange(batch_size))
-        images, labels = benchmark.samples(train, task, batches[index], True, keys)
+        images, labels = benchmark.samples(shared.train, task, batches[index], True, keys)
         progress, loss = learner.update(start, progress, images, labels)
         return progress, total + loss, jnp.where(jnp.isfinite(loss), diverged, jnp.minimum(diverged, index))
 
@@ -242,7 +253,7 @@ def train_task(
 
     ends = epoch_ends(benchmark.train_size, steps, batch_size)
     bounds = jnp.asarray([0, *ends[:-1]], jnp.int32), jnp.asarray(ends, jnp.int32)
-    progress, (losses, accuracies, diverged) = jax.lax.scan(epoch, learner.begin(start, stats), bounds)
+    progress, (losses, accuracies, diverged) = jax.lax.scan(epoch, learner.begin(start, shared.stats), bounds)
     return Learned(*learner.finish(start, progress, carry), losses, accuracies, diverged.min())
 
 

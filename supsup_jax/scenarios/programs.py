@@ -12,7 +12,7 @@ from supsup_jax.errors import UserError
 from supsup_jax.experiment import Parts
 from supsup_jax.optimizers import Optimizer
 from supsup_jax.system import devices
-from supsup_jax.training import Learned, Learner, train_task
+from supsup_jax.training import Learned, Learner, Shared, train_task
 
 
 @cache
@@ -56,16 +56,14 @@ def _learner(
         if not parts.benchmark.test_size:
             validate = _nothing_to_validate_on
         return train_task(
-            learner=Learner(parts.net, parts.method, optimizer, trains_weights),
+            Learner(parts.net, parts.method, optimizer, trains_weights),
+            task,
+            key,
+            shared=Shared(weights, stats, train),
             benchmark=parts.benchmark,
             steps=parts.steps,
             batch_size=batch_size,
             validate=validate,
-            weights=weights,
-            stats=stats,
-            train=train,
-            task=task,
-            key=key,
             carry=carry,
         )
 

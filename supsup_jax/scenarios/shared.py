@@ -103,7 +103,7 @@ class ShardedTasks(GivenTasks):
         start, progress = programs.begin(weights, stats, init_key, self._started_from())
         task = self._resume(number, progress)
         started = time.perf_counter() - task.seconds
-        self._train(number, place, programs, start, order_key, task, started)
+        self._train(place, programs, start, order_key, task, started=started)
         came = programs.finish(start, task.progress, self._started_from())
         learned = Learned(
             *came,
@@ -128,7 +128,7 @@ class ShardedTasks(GivenTasks):
         return _Task(saved.done, devices.replicate(saved.arrays), **saved.measured)
 
     def _train(
-        self, number: int, place: int, programs: "_Programs", start: Start, order_key: Any, task: _Task, started: float
+        self, place: int, programs: "_Programs", start: Start, order_key: Any, task: _Task, *, started: float
     ) -> None:
         """Makes the updates that the task lacks.
 
@@ -136,7 +136,7 @@ class ShardedTasks(GivenTasks):
             KeyboardInterrupt: if it was interrupted; it is saved by then.
             UserError: if it diverges.
         """
-        parts, batch_size = self.parts, self.experiment.batch_size
+        parts, batch_size, number = self.parts, self.experiment.batch_size, self.experiment.first_task + place
         description = jax.tree.map(lambda leaf: leaf[place], self.tasks)
         own = own_rows(description)
         test, test_share = self._test_of(number, description)
@@ -327,9 +327,9 @@ def measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, Sta
         def batch(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
             rows, counts = numbered
             images, labels = benchmark.samples(split, task, rows, train=False)
-            logits, _ = net.apply(effective, stats, images, train=False)
+            is_right = evaluation.is_right(net, effective, stats, images, labels)
             counts = counts * split.images.readable[rows]
-            return jnp.stack([((logits.argmax(-1) == labels) * counts).sum(), counts.sum()])
+            return jnp.stack([(is_right * counts).sum(), counts.sum()])
 
         return devices.average(jax.lax.map(batch, (share.rows, share.counts)).sum(0))
 

@@ -179,7 +179,9 @@ def split():
     def one(task, key):
         validate = partial(evaluation.accuracy, net, benchmark, digits.test)
         learner = training.Learner(net, methods.SupSup(), optimizers.RMSprop(1e-2))
-        return training.train_task(learner, benchmark, 60, 32, validate, weights, {}, digits.train, task, key)
+        shared = training.Shared(weights, {}, digits.train)
+        how = {"benchmark": benchmark, "steps": 60, "batch_size": 32, "validate": validate}
+        return training.train_task(learner, task, key, shared=shared, **how)
 
     return digits, benchmark, net, weights, tasks, jax.jit(jax.vmap(one))(tasks, jax.random.split(jax.random.key(1)))
 

@@ -57,8 +57,9 @@ def split_digits():
 
     def learn(task, key):
         learner = training.Learner(net, HopSupSup(), optimizers.SGD(0.1))
-        settings = learner, benchmark, 60, 32, lambda *_: jnp.float32(0)
-        return training.train_task(*settings, weights, {}, digits.train, task, key).adapter
+        shared = training.Shared(weights, {}, digits.train)
+        how = {"benchmark": benchmark, "steps": 60, "batch_size": 32, "validate": lambda *_: jnp.float32(0)}
+        return training.train_task(learner, task, key, shared=shared, **how).adapter
 
     def batches(task, key):
         rows = training.draw_batches(key, benchmark.train_size, benchmark.size(task, True), 20, 32)

@@ -23,7 +23,9 @@ def learn(numbers, net=DENSE, steps=60, seed=1, method=None, capacity=None):
         weights, stats, train, test = shared
         validate = partial(evaluation.accuracy, net, BENCHMARK, test)
         learner = training.Learner(net, method, optimizers.RMSprop(1e-2))
-        return training.train_task(learner, BENCHMARK, steps, 16, validate, weights, stats, train, *one)
+        shared = training.Shared(weights, stats, train)
+        how = {"benchmark": BENCHMARK, "steps": steps, "batch_size": 16, "validate": validate}
+        return training.train_task(learner, *one, shared=shared, **how)
 
     weights, stats = net.init(training.weights_key(seed))
     keys = jax.vmap(lambda task: training.task_key(seed, task))(np.asarray(numbers))
