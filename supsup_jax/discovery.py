@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from supsup_jax import inference, masks
+from supsup_jax import inference, masks, training
 from supsup_jax.errors import UserError
 from supsup_jax.inference import Objective
 from supsup_jax.masks import Bank
@@ -23,7 +22,7 @@ from supsup_jax.methods import Method, Params, SupSup
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.optimizers import Optimizer, RMSprop
-from supsup_jax.training import all_finite, task_key
+from supsup_jax.training import Progress, Start, all_finite, task_key
 
 
 class Slot(NamedTuple):
@@ -31,7 +30,7 @@ class Slot(NamedTuple):
 
     Attributes:
         params: its scores.
-        optimizer: the state of its own optimiser, fresh when the task was discovered.
+        optimizer: the state of its own optimizer, fresh when the task was discovered.
         stats: its batch-norm statistics.
     """
 
@@ -203,13 +202,29 @@ class Learner:
             count = min(self.rule.check_every - since, len(images) - batch)
             if (active := state.active) is not None:
                 end = batch + count
-                trained, at, loss = _train(self, weights, state.slots[active], images, labels, batch, end)
+                trained, at, loss = _train(self, weights, state.slots[active], images, labels, start=batch, stop=end)
                 if at < end:
                     raise DivergedError(int(at), float(loss))
                 state = state._replace(slots=(*state.slots[:active], trained, *state.slots[active + 1 :]))
                 slots_of_batches[batch : batch + count] = active
             batch, since = batch + count, since + count
         return state._replace(since_check=since), slots_of_batches
+
+    def new_slot(self, weights: Weights, stats: Stats, number: int) -> Slot:
+        """A slot as it is when its task is discovered.
+
+        Args:
+            weights: the base weights.
+            stats: the statistics that a slot starts from.
+            number: its number.
+        """
+        start = Start(weights, self._fresh(weights, number))
+        return Slot(start.params, self.task_learner.begin(start, stats).optimizer, stats)
+
+    @property
+    def task_learner(self) -> training.Learner:
+        """How a slot is trained."""
+        return training.Learner(self.net, self.method, self.optimizer)
 
     def masks(self, state: State, weights: Weights) -> Bank:
         """The masks of the discovered tasks.
@@ -260,12 +275,11 @@ class Learner:
         number = len(state.slots)
         if number == self.rule.budget:
             return self._activate(state, None)
-        params = self._fresh(weights, number)
-        slot = Slot(params, self.optimizer.transformation().init(params), stats)
+        slot = self.new_slot(weights, stats, number)
         bank = state.bank
         if number >= 8 * masks.bytes_per_weight(bank):  # double it, so that few sizes are compiled
             bank = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, leaf.shape[-1])]), bank)
-        bank = _put(bank, number, self.method.finalize(params, weights))
+        bank = _put(bank, number, self.method.finalize(slot.params, weights))
         state = self._activate(state, None)
         return state._replace(slots=(*state.slots, slot), active=number, bank=bank)
 
@@ -304,6 +318,7 @@ def _train(
     slot: Slot,
     images: Array,
     labels: Array,
+    *,
     start: Int[Array, ""] | int,
     stop: Int[Array, ""] | int,
 ) -> tuple[Slot, Int[Array, ""], Float[Array, ""]]:
@@ -312,21 +327,16 @@ def _train(
     Returns:
         The slot, the batch at which training diverged, or `stop` if it did not, and the loss there.
     """
-    transformation = learner.optimizer.transformation()
+    task_learner, before = learner.task_learner, Start(weights, slot.params)
 
-    def loss(params: Params, stats: Stats, images: Array, labels: Array) -> tuple[Array, Stats]:
-        logits, stats = learner.net.apply(learner.method.training_weights(weights, params), stats, images, train=True)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
+    def step(index: Array, carry: tuple[Progress, Array, Array]) -> tuple[Progress, Array, Array]:
+        progress, at, bad = carry
+        progress, loss = task_learner.update(before, progress, images[index], labels[index])
+        diverged = (at == stop) & ~jnp.isfinite(loss)
+        return progress, jnp.where(diverged, index, at), jnp.where(diverged, loss, bad)
 
-    def step(index: Array, carry: tuple[Slot, Array, Array]) -> tuple[Slot, Array, Array]:
-        slot, at, bad = carry
-        both = jax.value_and_grad(loss, has_aux=True)
-        (value, stats), gradient = both(slot.params, slot.stats, images[index], labels[index])
-        update, state = transformation.update(gradient, slot.optimizer, slot.params)
-        diverged = (at == stop) & ~jnp.isfinite(value)
-        at, bad = jnp.where(diverged, index, at), jnp.where(diverged, value, bad)
-        return Slot(optax.apply_updates(slot.params, update), state, stats), at, bad
-
+    progress = Progress({"weights": None, "params": slot.params}, slot.optimizer, slot.stats)
     never = jnp.int32(stop), jnp.float32(jnp.nan)
-    slot, at, bad = jax.lax.fori_loop(start, stop, step, (slot, *never))
+    progress, at, bad = jax.lax.fori_loop(start, stop, step, (progress, *never))
+    slot = Slot(progress.learned["params"], progress.optimizer, progress.stats)
     return slot, jnp.where(all_finite((slot.params, slot.stats)), at, jnp.minimum(at, stop - 1)), bad

@@ -162,7 +162,7 @@ class DiscoveredTasks(TaskStore):
 
     def __init__(self, learner: Learner, weights: Weights, stats: Stats):
         self._learner, self._weights, self._stats = learner, weights, stats
-        self._like = jax.eval_shape(self._slot)
+        self._like = jax.eval_shape(lambda: learner.new_slot(weights, stats, 0))
         self.slots: list[Slot] = []
 
     @property
@@ -195,10 +195,6 @@ class DiscoveredTasks(TaskStore):
         return _as_bank(
             jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((num_tasks, *leaf.shape), leaf.dtype), self._like)
         )
-
-    def _slot(self) -> Slot:
-        params = self._learner.method.init(jax.random.key(0), self._weights)
-        return Slot(params, self._learner.optimizer.transformation().init(params), self._stats)
 
 
 def _as_bank(slots: Slot) -> tuple[Any, Stats]:
