@@ -130,7 +130,7 @@ def test_a_run_that_takes_too_long_to_save_is_ended_and_queued_again(scripted, t
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_a_run_that_ends_by_itself_when_its_time_is_up_is_not_queued_again(scripted, tmp_path, status):
+def test_a_run_that_ends_at_its_time_limit_is_not_requeued(scripted, tmp_path, status):
     assert checkpointed(scripted(f'trap "exit {status}" INT; {AT_WORK}'), tmp_path) is None
 
 
@@ -194,7 +194,7 @@ def test_a_job_that_has_left_the_queue_is_finished_when_its_files_come(on_slurm)
     assert [member.state for member in members] == ["finished", "failed"]
 
 
-def test_where_slurm_does_not_answer_nothing_is_submitted_and_no_job_is_taken_for_dead(on_slurm):
+def test_while_slurm_does_not_answer_no_job_is_submitted_or_given_up(on_slurm):
     _, jobs, answers = on_slurm
     answers(None)
     with pytest.raises(UserError, match="SLURM does not answer"):
@@ -242,7 +242,7 @@ def slurm():
     return ["--cluster", "slurm", "--time", "20"]
 
 
-def test_a_job_array_finishes_and_a_partition_that_does_not_exist_leaves_nothing(slurm, tmp_path):
+def test_a_job_array_finishes_and_a_wrong_partition_leaves_no_files(slurm, tmp_path):
     result = call(*TINY, *slurm, "--partition", "nowhere", cwd=tmp_path)
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1 and "invalid partition" in result.stderr

@@ -70,7 +70,7 @@ def test_a_file_that_is_not_there_is_one_clear_error(tmp_path):
         load_experiment(tmp_path / "nowhere.yaml")
 
 
-def test_a_file_goes_before_the_script_and_the_command_line_before_the_file(parse, config):
+def test_config_overrides_the_script_and_flags_override_config(parse, config):
     path = config("steps: 7\nmethod: HopSupSup\nnetwork: BNNet\nsearch: recovery\n")
     for given in ([f"--config={path}"], ["--config", path]):
         ((experiment,), said, *_) = parse("--num-tasks", 3, *given, "--attempts", 2, "--steps", 8)

@@ -51,7 +51,8 @@ def run_here(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT / "experiments")))
-def test_every_script_opens_with_what_it_reproduces_and_writes_where_it_lies(script):
+def test_every_script_has_a_header_and_writes_to_a_folder_of_its_name(script):
+    """The header says what the script reproduces, how it is called and what to expect."""
     tree = ast.parse(script.read_text())
     header = ast.get_docstring(tree)
     name = str(script.relative_to(ROOT / "experiments").with_suffix(""))
@@ -142,7 +143,8 @@ def test_the_picture_shows_images_of_the_run_that_was_made(tmp_path, monkeypatch
     assert gradients.argmin(-1).tolist() == list(tasks) == [0, 11]
 
 
-def test_a_sweep_runs_each_seed_by_itself_goes_on_where_one_failed_and_leaves_those_that_are_finished(tmp_path):
+def test_a_sweep_repeats_only_the_seeds_that_are_not_finished(tmp_path):
+    """A sweep runs each seed in its own process, resumes a failed seed and leaves finished ones alone."""
     seeds = [tmp_path / "logs/quickstart" / f"seed={seed}" for seed in range(2)]
 
     def sweep(num_tasks, *arguments):

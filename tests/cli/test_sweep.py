@@ -55,7 +55,7 @@ def test_each_run_goes_to_the_next_free_set(members):
     assert [member.where for member in members] == ["on set 0,1", "on set 2", "on set 2"]
 
 
-def test_on_one_set_runs_go_in_order_and_keep_the_devices_of_this_process_on_a_cpu(members, monkeypatch):
+def test_on_a_cpu_runs_go_in_order_and_keep_the_devices_of_this_process(members, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     note = SET + 'echo "${1: -1}" >> "$1/../order"'
     run(members, [note] * 3)
@@ -116,7 +116,7 @@ def interrupting():
     signal.signal(signal.SIGINT, before)
 
 
-def test_interrupted_once_a_sweep_starts_no_run_and_lets_those_that_run_save(members, interrupting):
+def test_an_interrupted_sweep_starts_no_run_and_lets_running_ones_save(members, interrupting):
     with pytest.raises(KeyboardInterrupt):
         run(members, [UNTIL_TOLD] * 3, show=interrupting())
     assert [member.state for member in members] == ["interrupted", "waiting", "waiting"]

@@ -40,7 +40,8 @@ def test_what_is_compiled_is_kept_for_the_next_process(tmp_path):
     assert first and compiled_files(tmp_path) == first
 
 
-def test_a_program_that_a_killed_process_left_half_written_is_compiled_and_kept_again(tmp_path):
+def test_a_half_written_compiled_program_is_compiled_and_kept_again(tmp_path):
+    """A process that is killed can leave a file of the compilation cache half written."""
     first = compiled_files(tmp_path)
     half = next(path for path in first if path.name.endswith("-cache"))
     whole = half.read_bytes()

@@ -80,7 +80,7 @@ def test_correct_covers_every_sample_once(monkeypatch):
 @pytest.mark.parametrize("search", [inference.OneShot, inference.Binary])
 @pytest.mark.parametrize("objective", [inference.entropy, inference.superfluous(real=4)], ids=["H", "G"])
 @pytest.mark.parametrize("images_per_pick", [1, 5])
-def test_picks_are_those_of_the_first_images_of_each_batch_in_the_fixed_order(search, objective, images_per_pick):
+def test_picks_use_the_first_images_of_each_batch_in_the_fixed_order(search, objective, images_per_pick):
     learned = learn(range(5), steps=20)
     method = methods.SupSup()
     weights, _ = DENSE.init(training.weights_key(1))
@@ -103,7 +103,8 @@ def test_picks_are_those_of_the_first_images_of_each_batch_in_the_fixed_order(se
     np.testing.assert_allclose(measured.picked_per_image, per_image, atol=1e-6)
 
 
-def test_evaluating_tasks_side_by_side_as_on_an_accelerator_gives_the_same(monkeypatch):
+def test_evaluating_tasks_side_by_side_gives_the_same_results(monkeypatch):
+    """Tasks are evaluated side by side on an accelerator."""
     learned = learn(range(3))
     alone = evaluate(DENSE, learned, 3, images_per_task=7)
     monkeypatch.setattr(backend, "is_accelerator", lambda: True)
@@ -186,7 +187,7 @@ def split():
     return digits, benchmark, net, weights, tasks, jax.jit(jax.vmap(one))(tasks, jax.random.split(jax.random.key(1)))
 
 
-def test_tasks_of_different_sizes_are_evaluated_on_their_own_samples_alone(split):
+def test_tasks_of_different_sizes_are_evaluated_on_their_own_samples(split):
     digits, benchmark, net, weights, tasks, learned = split
     method, how = methods.SupSup(), evaluation.Protocol(inference.OneShot(), 30, 7)
     bank = jax.device_get(method.pack(learned.adapter))

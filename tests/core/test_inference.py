@@ -96,7 +96,7 @@ def test_superfluous_needs_an_output_that_stands_for_a_class():
 
 
 @pytest.mark.parametrize(("picks", "at_once"), [(1, 1), (3, 3), (4, 4), (5, 4), (1000, 4)])
-def test_the_memory_of_a_search_grows_with_its_picks_until_they_are_cut_into_chunks(picks, at_once, monkeypatch):
+def test_the_memory_of_a_search_grows_with_picks_up_to_one_chunk(picks, at_once, monkeypatch):
     weights = {"kernel": np.zeros((10, 3), np.float32)}
     monkeypatch.setattr(backend, "gradient_bytes", lambda: 4 * 120)
     assert inference.memory(weights, picks) == 5 * 120 * at_once

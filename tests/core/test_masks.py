@@ -100,7 +100,8 @@ def test_top_k_keeps_what_the_original_keeps_and_passes_its_gradient(golden):
     np.testing.assert_allclose(convolve(weight * mixed), arrays["mt_out_superposed"].transpose(0, 2, 3, 1), atol=2e-6)
 
 
-def test_the_gradient_of_top_k_has_the_sign_of_the_score_and_is_zero_where_the_score_is():
+def test_the_gradient_of_top_k_has_the_sign_of_the_score():
+    """It is zero where the score is zero."""
     scores, cotangent = jnp.array([-2.0, 0.0, 3.0, -0.1]), jnp.array([5.0, 6.0, 7.0, 8.0])
     _, backward = jax.vjp(lambda scores: masks.top_k(scores, 0.5), scores)
     np.testing.assert_array_equal(backward(cotangent)[0], [-5.0, 0.0, 7.0, -8.0])
@@ -131,7 +132,8 @@ def test_erdos_renyi_densities_are_the_originals(golden, scale):
     assert sum(jax.tree.leaves(kept)) == of_scale["total_kept"]
 
 
-def test_erdos_renyi_keeps_all_of_what_is_no_kernel_and_half_of_a_small_layer():
+def test_erdos_renyi_densities_of_kernels_small_layers_and_gains():
+    """Parameters that are not kernels are kept whole; a small layer keeps half."""
     assert masks.erdos_renyi(WEIGHTS, 1.0) == {
         "gain": 1.0,
         "dense": {"kernel": pytest.approx(10 / 24)},
@@ -257,7 +259,8 @@ def test_products_with_a_bank_equal_those_with_its_masks(tasks, batch, accelerat
     np.testing.assert_allclose(masks.project(bank, gradients, tasks), sum(products), atol=1e-4)
 
 
-def test_a_product_by_an_accelerators_rounded_units_is_as_exact_as_float32(monkeypatch):
+def test_the_projection_on_an_accelerator_is_as_exact_as_float32(monkeypatch):
+    """Matrix units of accelerators round their inputs."""
     monkeypatch.setattr(backend, "is_accelerator", lambda: True)
     kept = random_masks({"a": np.zeros(5000)}, 3)
     gradient = np.asarray(jax.random.normal(jax.random.key(1), (2, 5000)))

@@ -11,14 +11,15 @@ def test_metrics_after_the_first_task_are_its_accuracy():
     assert metrics(ROWS, 1) == (0.9, None, None)
 
 
-def test_forgetting_is_from_the_best_and_transfer_from_the_first_accuracy_of_every_task_but_the_last():
+def test_forgetting_and_backward_transfer_follow_their_definitions():
+    """Forgetting counts from the best accuracy of a task, transfer from the first; the last task has neither."""
     result = metrics(ROWS, 4, [0.8, 0.7, 0.8, 0.9])
     assert result.average_accuracy == pytest.approx(np.mean(ROWS[4]))
     assert result.forgetting == pytest.approx(np.mean([0.9 - 0.85, 0.7 - 0.5, 0.8 - 0.7]))
     assert result.backward_transfer == pytest.approx(np.mean([0.85 - 0.8, 0.5 - 0.7, 0.7 - 0.8]))
 
 
-def test_without_accuracies_from_learning_only_tasks_that_were_evaluated_before_count():
+def test_without_accuracies_from_learning_only_evaluated_tasks_count():
     result = metrics(ROWS, 4)
     assert result.forgetting == pytest.approx(np.mean([0.9 - 0.85, 0.6 - 0.5]))
     assert result.backward_transfer == pytest.approx(np.mean([0.85 - 0.9, 0.5 - 0.6]))

@@ -103,7 +103,7 @@ def test_statistics_start_fresh_change_in_training_and_stay_in_evaluation():
     jax.tree.map(np.testing.assert_array_equal, evaluated, trained)
 
 
-def test_a_rotated_kernel_gives_what_the_product_gives_for_values_and_gradients():
+def test_a_rotated_kernel_has_the_values_and_gradients_of_the_product():
     net = conv_net()
     weights, stats = net.init(jax.random.key(0))
     kernel = weights["Dense_0"]["kernel"]
@@ -131,7 +131,7 @@ def test_a_rotated_kernel_of_another_layer_is_refused():
         net.apply({"kernel": own}, {}, jnp.ones((1, 4)), train=False)
 
 
-def test_batch_norm_of_the_hopfield_network_uses_the_batch_in_training_and_test_alike():
+def test_batch_norm_of_bnnet_uses_the_batch_in_training_and_testing():
     net = networks.BNNet(10, width=0.02)
     weights, stats = net.init(jax.random.key(0))
     assert stats == {}

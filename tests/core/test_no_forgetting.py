@@ -26,7 +26,7 @@ def compiled_well():
 
 @pytest.mark.long
 @pytest.mark.usefixtures("compiled_well")
-def test_a_task_is_bit_by_bit_what_it_was_when_a_hundred_have_been_learned(data_folder: Path, tmp_path: Path):
+def test_a_task_is_unchanged_to_the_bit_after_a_hundred_tasks(data_folder: Path, tmp_path: Path):
     mnist = data.load_mnist(data_folder)
     first = data.PermutedMNIST.of(mnist).tasks(mnist, EXPERIMENT.seed, [0])
     images = mnist.test.images.reshape(len(mnist.test.labels), -1)[:, np.asarray(first[0])].reshape(-1, 28, 28, 1)

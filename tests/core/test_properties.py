@@ -181,7 +181,7 @@ def test_a_run_learns_or_says_what_is_wrong_with_images_and_labels(images, label
     ],
     ids=str,
 )
-def test_a_setting_that_no_run_can_have_is_refused_before_anything_is_learned(wrong):
+def test_an_impossible_setting_is_refused_before_training(wrong):
     given = {"num_classes": 4, "image_shape": (4, 4, 1), "features": 6, "width": 0.05} | wrong
     with pytest.raises(UserError) as refused:
         ss.SupSup("LeNet", **given).learn(DATASET.train)

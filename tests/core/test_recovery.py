@@ -77,7 +77,8 @@ def distances(recovery, net, weights, kept, batches):
     return sum(jnp.abs(mask[:, None] - stored).sum(-1) for mask, stored in pairs)
 
 
-def test_through_the_memory_every_attempt_ends_at_a_stored_mask_and_the_most_certain_is_the_tasks_own(split_digits):
+def test_every_recovery_ends_at_a_stored_mask_and_the_best_is_the_tasks(split_digits):
+    """Every attempt reaches a stored mask; the most certain attempt reaches the task's own."""
     once = distances(Recovery(through_memory=True), *split_digits)
     assert (once.min(1) == 0).all()
     assert (once.argmin(1) != np.arange(5)).any()  # so that there is something for more attempts to mend

@@ -67,7 +67,7 @@ def test_the_maximum_of_windows_is_xlas_whatever_the_backend(size, monkeypatch):
     np.testing.assert_allclose(gradient, its_gradient, rtol=1e-6)
 
 
-def test_activations_of_bfloat16_leave_weights_statistics_and_logits_float32():
+def test_bfloat16_activations_leave_weights_stats_and_logits_float32():
     size = (16, 16, 3)
     nets = [
         networks.Network(ResNet((1, 1), 4, 4, Bottleneck, layers.BatchNorm, large_images=True, dtype=dtype), size)

@@ -38,7 +38,7 @@ def crops(image):
     return possible
 
 
-def test_crops_are_those_of_the_padded_image_and_every_offset_and_both_directions_come():
+def test_crops_cover_every_offset_of_the_padded_image_and_both_flips():
     possible = crops(IMAGE)
     assert len(possible) == 2 * 9 * 9
     images = jnp.tile(jnp.asarray(IMAGE), (2000, 1, 1, 1))
@@ -69,7 +69,8 @@ def test_side_by_side_tasks_get_the_crops_that_each_gets_alone():
         np.testing.assert_array_equal(crop, crop_and_flip(image, key, PADDING))
 
 
-def test_images_are_augmented_with_keys_before_they_are_normalised_and_come_as_they_are_without():
+def test_images_are_augmented_only_with_keys_and_before_normalising():
+    """Without keys images come as they are."""
     images = RNG.integers(1, 256, (20, 32, 32, 3), dtype=np.uint8)
     split = data.Split(images, np.arange(20, dtype=np.int32) % 10)
     dataset = data.Dataset(split, split, (0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
@@ -161,7 +162,7 @@ def test_random_cutouts_of_photographs_are_what_pillow_crops_and_resizes(data_fo
 
 
 @pytest.mark.parametrize("portrait", [False, True])
-def test_random_cutouts_of_a_squeezed_image_are_those_of_the_image_as_it_was(portrait):
+def test_random_cutouts_of_a_squeezed_image_match_the_original_image(portrait):
     panorama = smooth(256, 768)
     squeezed = np.asarray(Image.fromarray(panorama).resize((384, 256), Image.Resampling.BILINEAR))
     if portrait:
@@ -192,7 +193,7 @@ def torchvisions_box(height, width, random):
 @pytest.mark.parametrize(
     ("height", "width"), [(256, 341), (341, 256), (256, 256), (256, 1280), (1280, 256), (256, 5120)]
 )
-def test_the_area_ratio_and_place_of_cutouts_are_distributed_as_torchvisions(height, width):
+def test_area_ratio_and_place_of_cutouts_are_distributed_as_torchvisions(height, width):
     count = 4000
     random = np.random.default_rng(1)
     top, left, h, w = np.array([torchvisions_box(height, width, random) for _ in range(count)]).T
@@ -257,7 +258,7 @@ def test_the_centre_of_frames_of_the_size_that_it_is_cut_from_is_exact():
 
 
 @pytest.mark.parametrize("size", [32, 64, 280])
-def test_the_centre_of_frames_of_another_size_is_what_pillow_resizes_and_cuts(size):
+def test_the_centre_crop_at_a_different_size_matches_pillows(size):
     images = [smooth(*shape) for shape in SHAPES]
     assert_alike(centre_crop(joined(*map(framed, images)), size), [pillows_centre(i, size) for i in images], 0.5, 1.6)
 

@@ -205,7 +205,8 @@ def test_reading_an_archive_writes_nothing_wherever_its_members_belong(raw, tmp_
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_without_files_and_network_nothing_is_written_and_the_error_says_what_belongs_where(tmp_path, monkeypatch):
+def test_without_files_and_network_the_error_says_what_belongs_where(tmp_path, monkeypatch):
+    """No file or folder is written."""
     monkeypatch.setattr(cifar100, "_URL", "https://host.invalid/")
     monkeypatch.setattr(files.urllib.request, "getproxies", dict)
     with pytest.raises(UserError) as error:
@@ -270,7 +271,7 @@ def real(data_folder):
 
 
 @pytest.mark.usefixtures("data_folder")
-def test_real_cifar100_has_as_many_images_of_each_class_and_its_known_colours(real):
+def test_real_cifar100_has_balanced_classes_and_the_published_colours(real):
     for split, each in ((real.train, 500), (real.test, 100)):
         assert split.images.shape == (100 * each, 32, 32, 3)
         assert split.images.dtype == np.uint8
@@ -283,7 +284,8 @@ def test_real_cifar100_has_as_many_images_of_each_class_and_its_known_colours(re
 
 
 @pytest.mark.usefixtures("data_folder")
-def test_real_neighbouring_pixels_are_alike_in_both_directions_and_channels_too(real):
+def test_real_neighbouring_pixels_and_channels_are_alike(real):
+    """Neighbours in both directions: rows and columns are not mixed up."""
     images = real.test.images.astype(np.float32)
     for axis in (1, 2, 3):
         assert np.abs(np.diff(images, axis=axis)).mean() < 30  # about 85 between any two values
@@ -332,7 +334,8 @@ def test_a_task_is_the_same_alone_or_among_others():
 
 
 @pytest.mark.usefixtures("data_folder")
-def test_twenty_tasks_of_five_classes_have_2500_and_500_images_known_beforehand(real):
+def test_twenty_tasks_of_five_classes_have_2500_and_500_images(real):
+    """The sizes are integers, known before any image is read."""
     benchmark = data.SplitCIFAR100.of(real)
     assert benchmark.max_tasks == 20
     assert benchmark.num_classes == 5

@@ -198,7 +198,7 @@ def test_task_1_of_seed_1_is_task_0_of_seed_2():
     np.testing.assert_array_equal(benchmark.tasks(dataset, 1, [1]), benchmark.tasks(dataset, 2, [0]))
 
 
-def test_samples_are_permuted_and_normalised_and_beyond_the_image_is_black():
+def test_samples_are_permuted_and_normalised_and_padded_with_black():
     split = data.Split(np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1) * 10, np.array([3, 4], np.int32))
     benchmark = data.PermutedMNIST(2, 2, 5, (2, 2, 1), (0.1,), (0.5,))
     images, labels = benchmark.samples(split, jnp.array([3, 0, 4, 1]), jnp.array([1, 0]), train=True)
@@ -233,7 +233,7 @@ def test_the_angle_of_a_rotation_is_a_whole_part_of_the_circle(golden):
     assert golden("splits.json")["RotatingMNIST_angles_36"] == [10 * task for task in range(36)]
 
 
-def test_split_tasks_have_two_classes_with_their_labels_and_no_sample_twice():
+def test_split_tasks_have_two_classes_and_no_sample_twice():
     digits = data.load_digits()
     benchmark = data.SplitMNIST.of(digits)
     tasks = benchmark.tasks(digits, 0, range(5))

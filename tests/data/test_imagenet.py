@@ -64,7 +64,7 @@ def upright(frames, place):
 
 
 @pytest.mark.parametrize("place", ["imagenet", "."])
-def test_torchvisions_layout_is_read_and_labels_are_positions_of_classes_in_order(tmp_path, place):
+def test_torchvisions_layout_is_read_with_labels_in_order_of_class_names(tmp_path, place):
     write(tmp_path / place, ("b.JPEG", "a.jpeg", "c.JpG", "d.PNG"))
     dataset = data.load("imagenet", tmp_path)
     assert dataset.image_shape == (224, 224, 3)
@@ -271,7 +271,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damaged", DAMAGED)
-def test_what_cannot_be_read_is_black_and_said_to_be_and_the_others_are_read(tmp_path, capfd, damaged):
+def test_unreadable_images_are_black_and_reported_and_others_are_read(tmp_path, capfd, damaged):
     for name in ("a", "c"):
         (tmp_path / f"{name}.JPEG").write_bytes(encoded())
     (tmp_path / "b.JPEG").write_bytes(DAMAGED[damaged]())
@@ -303,7 +303,7 @@ def test_of_a_large_jpeg_fewer_pixels_are_decoded_and_it_looks_the_same(tmp_path
     assert difference.max() <= 10
 
 
-def test_rows_come_in_the_order_that_they_are_asked_for_and_progress_is_told(few):
+def test_rows_come_in_the_order_asked_for_with_progress_reports(few):
     images = data.load("imagenet", few.parent).train.images
     every = images.frames(np.arange(6), 48)
     told = []
@@ -313,7 +313,7 @@ def test_rows_come_in_the_order_that_they_are_asked_for_and_progress_is_told(few
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_stream_has_the_batches_in_their_order_and_unreadable_images_in_their_places(few):
+def test_a_stream_keeps_the_order_of_batches_and_of_unreadable_images(few):
     (few / "train" / CLASSES[1] / "a.JPEG").write_bytes(b"")
     images = data.load("imagenet", few.parent).train.images
     batches = RNG.integers(0, 6, (7, 4))
@@ -353,7 +353,8 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_decode_in_order_whatever_signals_come_and_an_open_stream_ends_silently_with_the_program(few, tmp_path):
+def test_workers_decode_in_order_despite_signals_and_end_silently(few, tmp_path):
+    """A stream that is still open ends with the program, without a message."""
     script = tmp_path / "script.py"
     script.write_text(WORKERS)
     environment = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[2]), "JAX_PLATFORMS": "cpu"}

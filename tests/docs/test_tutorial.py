@@ -53,7 +53,8 @@ def test_the_tutorial_learns_and_infers_tasks(run, monkeypatch):
     assert streams(notebook) == {"stdout"}
 
 
-def test_the_outputs_kept_are_those_of_mnist_small_and_of_no_particular_machine():
+def test_the_stored_outputs_are_those_of_mnist_and_name_no_machine():
+    """The notebook stays small as well."""
     text = TUTORIAL.read_text()
     notebook = nbformat.reads(text, as_version=4)
     nbformat.validate(notebook)

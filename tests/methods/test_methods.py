@@ -37,13 +37,14 @@ def kernel(array):
     return jnp.asarray(array.transpose(2, 3, 1, 0))
 
 
-def test_supsup_runs_the_network_with_the_weights_whose_score_is_not_negative():
+def test_supsup_keeps_the_weights_whose_score_is_not_negative():
     weights = {"a": jnp.array([[1.0, -2.0], [3.0, 4.0]])}
     scores = {"a": jnp.array([[0.5, -0.5], [0.0, -1e-9]])}
     np.testing.assert_array_equal(SupSup().training_weights(weights, scores)["a"], [[1, 0], [3, 0]])
 
 
-def test_supsup_scores_start_uniform_below_one_over_root_fan_in_for_layers_of_any_rank():
+def test_supsup_scores_start_uniform_within_one_over_root_fan_in():
+    """For layers of any rank."""
     weights = {"conv": np.zeros((2, 2, 30, 40)), "dense": np.zeros((75, 50)), "gain": np.zeros(100)}
     scores = SupSup().init(jax.random.key(1), jax.tree.map(jnp.asarray, weights))
     for name, fan_in in (("conv", 120), ("dense", 75), ("gain", 100)):
@@ -51,7 +52,7 @@ def test_supsup_scores_start_uniform_below_one_over_root_fan_in_for_layers_of_an
         assert 0.9 / np.sqrt(fan_in) < np.abs(scores[name]).max() <= 1 / np.sqrt(fan_in)
 
 
-def test_the_gradient_of_a_score_is_that_of_the_masked_weight_times_the_weight():
+def test_the_gradient_of_a_score_is_the_masked_weights_times_the_weight():
     weights, scores, cotangent = ({"a": leaf} for leaf in jax.random.normal(jax.random.key(0), (3, 4, 5)))
     _, backward = jax.vjp(lambda scores: SupSup().training_weights(weights, scores), scores)
     np.testing.assert_allclose(backward(cotangent)[0]["a"], weights["a"] * cotangent["a"], rtol=1e-6)
@@ -99,7 +100,8 @@ def test_batche_computes_what_the_original_does(golden):
                 )
 
 
-def test_batche_starts_with_random_signs_and_trains_the_weights_with_the_first_task_alone():
+def test_batche_starts_with_random_signs_and_trains_weights_on_task_0():
+    """Only the first task trains the weights."""
     weights, _ = networks.LeNet(10).init(jax.random.key(0))
     own = BatchE().init(jax.random.key(1), weights)["dense0"]["kernel"]
     assert own["s"].shape == (300,) and own["t"].shape == (784,)
@@ -210,7 +212,7 @@ def test_transfer_starts_from_the_mean_of_the_earlier_scores():
     assert all(method.in_turn(task) and not method.trains_weights(task) for task in range(3))
 
 
-def test_heads_start_from_the_same_values_and_share_a_body_that_the_first_task_trains(golden):
+def test_heads_start_equal_and_share_the_body_of_the_first_task(golden):
     arrays = golden("individual_heads.npz")
     assert all((head == arrays["scores_fresh"][0]).all() for head in arrays["scores_fresh"])  # the original's do
     net = networks.LeNet(5, width=0.02, input_shape=(2, 4, 1), initializer=networks.pytorch_default)
@@ -249,7 +251,8 @@ def test_fine_tuning_gives_each_task_the_same_new_head():
     assert all(method.trains_weights(task) for task in range(3))
 
 
-def test_heads_of_fine_tuning_depend_on_the_seed_with_weights_of_one_magnitude():
+def test_heads_of_fine_tuning_depend_on_the_seed():
+    """So they do where all base weights have one magnitude."""
     net, starts = networks.LeNet(5, width=0.2, input_shape=(2, 4, 1)), set()
     for seed in range(4):
         weights, _ = net.init(jax.random.key(seed))

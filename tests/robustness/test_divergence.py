@@ -81,7 +81,8 @@ def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(tmp_path, h
 
 
 @pytest.mark.parametrize("how", [pytest.param(how, marks=LONG) for how in HOW])
-def test_scores_and_weights_that_are_no_numbers_are_divergence_though_the_loss_is_finite(tmp_path, how):
+def test_scores_and_weights_that_are_nan_are_reported_as_divergence(tmp_path, how):
+    """Even while the loss is still finite."""
     huge = {"learning_rate": 3e38, "weights_learning_rate": 3e38, "steps": 12}
     with pytest.raises(UserError, match=r"^task 0 diverged: at step \d+ of 12 its loss is (nan|inf)"):
         run(tmp_path, dataclasses.replace(HOW[how], **huge), dataset())
@@ -112,7 +113,7 @@ def test_a_run_of_ones_own_arrays_keeps_nothing_of_a_task_that_diverges():
     assert net.num_tasks == 0
 
 
-def test_a_learner_of_a_stream_says_which_batch_and_its_state_is_as_before():
+def test_a_diverging_stream_names_the_batch_and_keeps_its_state():
     net = batch_norm_net()
     weights, stats = net.init(jax.random.key(0))
     learner = Learner(net, optimizer=optimizers.RMSprop(1e-3), rule=Rule(check_every=4, fewest=2))

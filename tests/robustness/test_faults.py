@@ -105,7 +105,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing_that_was_saved(undisturbed, s
 
 
 @pytest.mark.parametrize("largest", [400, *(pytest.param(size, marks=LONG) for size in (0, 100, 200, 800, 1600))])
-def test_files_that_may_not_grow_are_one_line_and_lose_nothing_that_was_saved(undisturbed, tmp_path, capfd, largest):
+def test_a_limit_on_file_sizes_is_one_line_and_loses_no_saved_task(undisturbed, tmp_path, capfd, largest):
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     folder = tmp_path / "runs/seed=1"
     with one_line(capfd):
@@ -116,7 +116,7 @@ def test_files_that_may_not_grow_are_one_line_and_lose_nothing_that_was_saved(un
     check_it_ends_as(undisturbed, folder)
 
 
-def test_a_run_whose_folder_is_deleted_says_so_and_does_not_make_half_of_it_again(undisturbed, tmp_path, capfd):
+def test_a_run_whose_folder_is_deleted_says_so_and_leaves_no_files(undisturbed, tmp_path, capfd):
     folder = tmp_path / "runs/seed=1"
     with one_line(capfd, "cannot be written"):
         run(folder, lambda: shutil.rmtree(folder))
@@ -135,7 +135,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(undisturbed, tmp_path, monk
     check_it_ends_as(undisturbed, folder)
 
 
-def test_where_renaming_is_slow_whoever_reads_meanwhile_finds_everything_whole(undisturbed, tmp_path, monkeypatch):
+def test_readers_find_whole_files_while_renaming_is_slow(undisturbed, tmp_path, monkeypatch):
     folder, renamed, stop, found = tmp_path / "seed=1", [], threading.Event(), []
     folder.mkdir()
 
@@ -278,7 +278,7 @@ def test_folders_may_have_any_name(script, tmp_path, capfd, name):
         script(folder, "--resume")
 
 
-def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_learned(script, tmp_path, capfd):
+def test_a_folder_whose_name_is_not_utf8_is_refused_before_training(script, tmp_path, capfd):
     with one_line(capfd, "is not UTF-8"):
         script(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     assert not list(tmp_path.iterdir())
@@ -370,7 +370,7 @@ sys.exit(max(worker.exitcode for worker in workers))
 """
 
 
-def test_ten_runs_of_one_name_in_one_moment_have_each_a_folder_and_all_their_rows(tmp_path):
+def test_ten_simultaneous_runs_of_one_name_keep_folders_and_rows_apart(tmp_path):
     subprocess.run([sys.executable, "-W", "ignore", "-c", TOGETHER, str(tmp_path)], check=True)
     names = {"seed=1", *(f"seed=1~try={attempt}" for attempt in range(1, 10))}
     assert {folder.name for folder in results.existing_folders(tmp_path, "seed=1")} == names

@@ -110,7 +110,7 @@ def test_after_sigterm_what_goes_on_has_so_many_seconds_and_no_more():
         assert process.wait() == 143
 
 
-def test_a_sigterm_soon_after_another_is_the_same_one_and_a_later_one_is_not(monkeypatch):
+def test_repeated_sigterms_count_once_unless_they_are_seconds_apart(monkeypatch):
     now = 0.0
     monkeypatch.setattr(interruption, "time", SimpleNamespace(monotonic=lambda: now))
     with interruption.graceful(lambda _: None) as asked:
@@ -178,7 +178,7 @@ def test_tasks_that_are_learned_in_turn_are_saved_up_to_the_one_it_is_at(tmp_pat
     assert [task.loss for task in outcome.record.tasks] == [task.loss for task in whole.record.tasks]
 
 
-def test_a_run_that_is_interrupted_saves_the_chunk_that_it_is_at_and_goes_on_later(tmp_path):
+def test_an_interrupted_run_saves_its_chunk_and_is_resumed(tmp_path):
     experiment = Experiment("q", "digits", num_tasks=5, steps=5, batch_size=32, width=0.1, scenario="GG")
     digits = data.load_digits()
 

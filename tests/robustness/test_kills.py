@@ -155,7 +155,8 @@ def test_a_run_that_is_killed_a_few_times_ends_with_the_same_results(tmp_path):
 
 
 @pytest.mark.long
-def test_runs_of_every_method_that_are_killed_at_any_moment_end_with_the_same_results(tmp_path):
+def test_killed_runs_of_every_method_end_with_the_same_results(tmp_path):
+    """A kill may come at any moment."""
     with ThreadPoolExecutor(2) as pool:
         killed = pool.map(lambda method: check(method, tmp_path / method, len(method), KILLS), SCRIPTS)
         assert sum(killed) >= 100

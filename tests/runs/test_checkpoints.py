@@ -166,7 +166,7 @@ def test_states_in_each_others_place_are_noticed(replaced):
 
 
 @pytest.mark.parametrize("content", ["[]", "5", '"x"', "{", "", "[" * 5_000, '{"init_timestamp_nsecs": []}'])
-def test_what_orbax_keeps_for_itself_is_one_clear_error_too_or_changes_nothing(saved, content, capfd):
+def test_damaged_metadata_of_orbax_is_one_error_or_changes_nothing(saved, content, capfd):
     folder, _ = saved
     (folder / "checkpoints/1/_CHECKPOINT_METADATA").write_text(content)
     capfd.readouterr()

@@ -101,7 +101,7 @@ def test_tensorboard_reads_the_events(tmp_path):
     assert path.read_bytes().count(b"tasks_learned/inferred_per_image") == 1
 
 
-def test_the_accuracy_matrix_has_a_row_an_evaluation_and_metrics_follow_from_it(tmp_path):
+def test_the_accuracy_matrix_has_a_row_per_evaluation_and_gives_metrics(tmp_path):
     record = records.Record(
         [records.TaskResult(number, "2020-12-06 12:00:00", 0.25, 0.9, 0.9, 1.0) for number in range(2)],
         [

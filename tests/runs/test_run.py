@@ -108,7 +108,7 @@ def test_masks_and_weights_of_a_task_are_those_of_its_method(own):
     jax.tree.map(np.testing.assert_array_equal, fresh, own.weights)
 
 
-def test_a_saved_run_predicts_the_same_in_another_process_and_on_other_devices(own, saved, tmp_path):
+def test_a_saved_run_predicts_the_same_in_a_process_of_other_devices(own, saved, tmp_path):
     np.save(tmp_path / "images.npy", moved(0)[0])
     program = (
         "import jax, numpy as np, supsup_jax as ss\n"
@@ -208,7 +208,7 @@ def test_hopsupsup_recovers_a_mask_from_images_of_one_task(hop, tmp_path):
             wrong()
 
 
-def test_where_nobody_knows_the_task_labels_are_those_that_all_tasks_share():
+def test_labels_without_a_known_task_are_those_that_all_tasks_share():
     logits = np.eye(3, dtype=np.float32)
     unknown = np.full(3, -1)
     assert predicted(logits, unknown, [["a", "b", "c"]] * 2, 3).labels.tolist() == ["a", "b", "c"]
@@ -224,7 +224,8 @@ def test_networks_that_answer_by_the_batch_infer_and_export_nothing(tmp_path):
             wrong()
 
 
-def test_a_task_of_few_classes_is_answered_with_its_own_also_by_what_is_exported(tmp_path):
+def test_a_task_of_few_classes_gets_only_its_own_labels(tmp_path):
+    """Also from an exported run."""
     run = learned(steps=1)
     images, labels = moved(1, DATASET.train)
     run.learn((images[labels < 2], labels[labels < 2]), steps=1)

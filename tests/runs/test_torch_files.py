@@ -109,7 +109,7 @@ def test_an_imported_run_is_evaluated_on_its_data_set(supsup, data_folder):
     assert (accuracy > 0.6).all(), accuracy
 
 
-def test_files_of_data_parallel_and_with_buffers_of_inference_import_the_same(supsup, tmp_path):
+def test_files_of_data_parallel_and_inference_buffers_import_the_same(supsup, tmp_path):
     run, arrays = supsup
     state = {f"module.{name}": array for name, array in lenet(arrays).items()}
     state |= {"module.linear.0.stacked": np.zeros((6, 2)), "module.alphas": np.ones((6, 1, 1, 1, 1))}
@@ -125,7 +125,8 @@ def test_files_of_old_versions_of_pytorch_import_the_same(supsup, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restore(import_torch(path, tmp_path / "other")).bank, run.bank)
 
 
-def test_a_state_dictionary_alone_imports_with_what_it_does_not_say_as_settings(supsup, tmp_path):
+def test_a_state_dictionary_alone_imports_with_the_missing_settings(supsup, tmp_path):
+    """What it does not contain has to be given."""
     run, arrays = supsup
     path = tmp_path / "state.pt"
     torch.save(tensors(lenet(arrays)), path)
@@ -151,7 +152,7 @@ def batche(arrays, layer=lambda place: f"linear.{2 * place}"):
     return state
 
 
-def test_an_imported_batche_predicts_the_originals_logits_and_infers_its_tasks(golden, tmp_path):
+def test_an_imported_batche_has_the_originals_logits_and_tasks(golden, tmp_path):
     arrays = golden("batche.npz")
     args = {"conv_type": "VectorizedBatchEnsembles", "adaptor": "se_be_adapt", "train_weight_tasks": 1}
     path = final_pt(tmp_path / "final.pt", batche(arrays), set="MNISTPerm", num_tasks=4, **args)
@@ -209,7 +210,8 @@ def coloured(arrays):
     return np.round(255 * (arrays["x"].transpose(0, 2, 3, 1) * std + mean)).astype(np.uint8)
 
 
-def test_an_imported_gemresnet18_has_the_originals_masks_and_statistics_of_each_task(golden, tmp_path):
+def test_an_imported_gemresnet18_has_the_originals_masks_and_statistics(golden, tmp_path):
+    """Those of each task."""
     arrays = golden("gemresnet18_mask.npz")
     state = {f"module.{name}": array for name, array in gemresnet18(arrays, "scores").items()}
     args = {"conv_type": "MultitaskMaskConv", "er_sparsity": True, "sparsity": 32, "num_tasks": 2, "adaptor": "gt"}
@@ -418,7 +420,8 @@ def test_a_truncated_file_is_one_clear_error(tmp_path, zipped, share):
     assert "\n" not in str(error.value)
 
 
-def test_a_flipped_bit_is_noticed_by_the_checksums_that_pytorch_does_not_compare(tmp_path):
+def test_a_flipped_bit_is_noticed_by_the_checksums_of_the_zip_file(tmp_path):
+    """PyTorch does not compare them."""
     path = tmp_path / "final.pt"
     torch.save({"state_dict": {"a": torch.ones(500, 50)}}, path)
     content = bytearray(path.read_bytes())
@@ -510,7 +513,7 @@ def test_masks_of_a_resnet_need_their_density(golden, tmp_path):
         import_torch(path, tmp_path / "run", benchmark="SplitCIFAR100")
 
 
-def test_tasks_that_are_other_ones_here_are_refused_unless_they_are_the_users_own(golden, tmp_path):
+def test_unknown_tasks_are_refused_unless_they_are_the_users_own(golden, tmp_path):
     state = lenet(golden("supermask_threshold.npz"))
     path = final_pt(tmp_path / "final.pt", state, **SUPSUP | {"set": "RotatingMNIST"})
     with pytest.raises(UserError, match=r"is of 6 tasks of RotatingMNIST, which are none of ours"):

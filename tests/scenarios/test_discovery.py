@@ -50,7 +50,7 @@ def test_very_different_tasks_are_discovered_one_by_one(four):
     assert len(state.slots) == 4
 
 
-def test_where_the_check_comes_long_after_a_task_began_it_shares_the_slot_of_the_last():
+def test_a_late_check_lets_a_task_share_the_slot_of_the_one_before():
     learner = Learner(NET, optimizer=LEARNER.optimizer, rule=Rule(check_every=BATCHES))
     images, labels = stream([0, 1, 1])
     late = BATCHES // 2
@@ -131,7 +131,8 @@ def test_masks_are_those_of_the_slots(four):
         jax.tree.map(np.testing.assert_array_equal, masks.unpack(bank, number), expected)
 
 
-def test_when_all_slots_are_taken_new_tasks_are_skipped_and_known_ones_still_trained():
+def test_with_all_slots_taken_only_known_tasks_are_trained():
+    """New tasks are skipped."""
     learner = Learner(NET, optimizer=optimizers.RMSprop(1e-3), rule=Rule(check_every=BATCHES, novelty=1.3, budget=2))
     _, slots = learn([0, 1, 2, 0], learner=learner)
     assert runs(slots) == [0, 1, -1, 0]

@@ -115,7 +115,7 @@ def others(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_method_goes_on_where_it_was_interrupted_and_ends_with_the_same_results(others, tmp_path, name):
+def test_every_method_resumes_after_an_interruption_to_the_same_results(others, tmp_path, name):
     expected = others(name)
     folder = tmp_path / "seed=1"
 
@@ -132,7 +132,7 @@ def test_every_method_goes_on_where_it_was_interrupted_and_ends_with_the_same_re
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_method_is_restored_without_its_data_set_and_evaluates_as_it_did(others, name):
+def test_every_method_is_restored_without_data_and_evaluates_as_before(others, name):
     outcome = others(name)
     restored = supsup_jax.restore(outcome.folder)
     for part in ("weights", "stats", "bank"):
@@ -240,7 +240,7 @@ def test_a_stream_is_recorded_batch_by_batch(others):
     assert (others("NNs").folder / "stream.csv").exists()
 
 
-def test_where_a_stream_finds_each_task_its_masks_are_those_of_given_tasks(tmp_path):
+def test_a_stream_that_finds_each_task_learns_the_masks_of_given_tasks(tmp_path):
     experiment = dataclasses.replace(EXPERIMENT, num_tasks=3, check_every=30, check_epochs=False, novelty=1e9)
     told = run(tmp_path / "told", experiment)
     untold = run(tmp_path / "untold", dataclasses.replace(experiment, scenario="NNs"))
@@ -287,7 +287,8 @@ def test_a_run_is_not_made_shorter(uninterrupted):
         run(uninterrupted.folder, dataclasses.replace(EXPERIMENT, num_tasks=3))
 
 
-def test_an_evaluation_asked_for_too_late_is_left_out_where_the_weights_have_changed(tmp_path):
+def test_an_evaluation_asked_for_too_late_is_left_out(tmp_path):
+    """The weights have changed since."""
     folder = tmp_path / "seed=1"
     run(folder, dataclasses.replace(OTHERS["LowerBound"], num_tasks=3, eval_at=()))
     later = run(folder, dataclasses.replace(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,)))

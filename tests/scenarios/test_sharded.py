@@ -112,9 +112,8 @@ def test_tasks_are_learned(whole):
     assert np.mean(whole.record.evaluations[-1].given) > 0.4  # by chance 0.1
 
 
-def test_what_does_not_fit_on_a_device_is_decoded_for_each_batch_and_gives_the_same(
-    whole, images, tmp_path, monkeypatch
-):
+def test_images_that_do_not_fit_on_a_device_are_decoded_by_batch(whole, images, tmp_path, monkeypatch):
+    """The results are the same."""
     monkeypatch.setattr(devices, "fits", lambda num_bytes: False)
     said = []
     assert_same(run(tmp_path, images, lambda report: said.append(report.message)), whole)
@@ -169,7 +168,7 @@ def test_what_was_saved_of_an_unfinished_task_must_be_whole(images, tmp_path):
         run(tmp_path, images)
 
 
-def test_a_task_is_the_same_alone_and_collected_it_is_part_of_the_whole_run(whole, images, tmp_path, monkeypatch):
+def test_a_task_is_the_same_alone_and_is_collected_into_the_whole_run(whole, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = []
     for task in range(2):
@@ -234,7 +233,7 @@ def test_images_that_cannot_be_read_are_named_and_count_for_nothing(images, tmp_
 
 
 @pytest.mark.parametrize("method", ["BatchE", "UpperBound"])
-def test_methods_that_train_weights_learn_too_and_go_on_after_an_interruption(method, images, tmp_path):
+def test_methods_that_train_weights_learn_and_resume(method, images, tmp_path):
     changes = {"method": method, "er_scale": None, "weights_learning_rate": 1e-2, "epochs": 5}
     expected = run(tmp_path / "whole", images, **changes)
 
@@ -248,7 +247,7 @@ def test_methods_that_train_weights_learn_too_and_go_on_after_an_interruption(me
     assert np.mean(expected.record.evaluations[-1].given) > 0.3
 
 
-def test_devices_share_a_batch_that_they_do_not_divide_and_every_image_counts_once():
+def test_an_uneven_batch_is_shared_and_every_image_counts_once():
     for batch in (1, 2, 3, 8, 9):
         shares = devices.shares(batch)
         assert shares.places.shape == shares.counts.shape == (2, -(-batch // 2))
@@ -281,7 +280,8 @@ def assert_trees_close(one, other):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, other)
 
 
-def test_an_update_that_devices_share_is_that_of_one_device_also_where_they_do_not_divide_the_batch():
+def test_an_update_that_devices_share_is_that_of_one_device():
+    """Even if the number of devices does not divide the batch."""
     net = networks.LeNet(4, 0.1, (5, 5, 1))
     assert_trees_close(updated(net, 7, True), updated(net, 7, False))
 
@@ -292,7 +292,8 @@ def assert_synchronised_is_alone():
     return alone
 
 
-def test_with_batch_norm_it_is_if_that_is_synchronised_and_else_each_device_has_its_own():
+def test_a_shared_update_with_batch_norm_needs_synchronised_statistics():
+    """Otherwise each device has its own statistics, and the loss differs."""
     alone = assert_synchronised_is_alone()
     *_, loss = updated(batch_norm_net(), 8, True)
     assert abs(float(loss - alone[2])) > 1e-3
