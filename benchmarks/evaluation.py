@@ -26,10 +26,10 @@ def ours() -> Callable[[], object]:
     import jax
 
     from supsup_jax import evaluation, inference, methods, networks, training
-    from supsup_jax.data import Dataset, PermutedMNIST, Split
+    from supsup_jax.data import Dataset, PermutedMNIST, Samples
     from supsup_jax.model import Model
 
-    split = Split(*test_data())
+    split = Samples(*test_data())
     dataset = Dataset(split, split, (0.1307,), (0.3081,))
     benchmark = PermutedMNIST.of(dataset)
     net = networks.LeNet(features=SIZES[-1])

@@ -18,13 +18,13 @@ AT_ONCE = 100
 
 def make_run(folder: Path, num_tasks: int, side: int = 8) -> Callable[[], object]:
     """Gives what learns a run of so many tasks of LeNet in a folder, which must not exist."""
-    from supsup_jax.data import Dataset, Split
+    from supsup_jax.data import Dataset, Samples
     from supsup_jax.experiment import Experiment
     from supsup_jax.scenarios import loop_of
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (256, side, side, 1), dtype=np.uint8)
-    split = Split(images, rng.integers(0, 10, 256).astype(np.int32))
+    split = Samples(images, rng.integers(0, 10, 256).astype(np.int32))
     experiment = Experiment(
         name="scaling",
         dataset="digits",

@@ -30,10 +30,10 @@ def ours(network: str, all_cores: bool) -> Callable[[], Callable[[], object]]:
         import jax.numpy as jnp
 
         from supsup_jax import methods, networks, optimizers, training
-        from supsup_jax.data import Dataset, PermutedMNIST, Split
+        from supsup_jax.data import Dataset, PermutedMNIST, Samples
 
         images, labels = data()
-        split = Split(images.reshape(-1, 28, 28, 1), labels.astype(np.int32))
+        split = Samples(images.reshape(-1, 28, 28, 1), labels.astype(np.int32))
         dataset = Dataset(split, split, (0.1307,), (0.3081,))
         benchmark = PermutedMNIST.of(dataset)
         net, method = getattr(networks, network)(features=SIZES[network][-1]), methods.SupSup()

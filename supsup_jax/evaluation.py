@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from supsup_jax import inference
-from supsup_jax.data import Benchmark, Split, Tasks
+from supsup_jax.data import Benchmark, Samples, Tasks
 from supsup_jax.inference import Search
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.methods import Method
@@ -54,7 +54,7 @@ def is_right(
 def correct(
     net: Network,
     benchmark: Benchmark,
-    split: Split,
+    split: Samples,
     effective: Weights,
     stats: Stats,
     task: Tasks,
@@ -87,7 +87,7 @@ def correct(
 def accuracy(
     net: Network,
     benchmark: Benchmark,
-    split: Split,
+    split: Samples,
     effective: Weights,
     stats: Stats,
     task: Tasks,
@@ -170,7 +170,7 @@ def evaluate(
     benchmark: Benchmark,
     protocol: Protocol,
     seed: int,
-    test: Split,
+    test: Samples,
     tasks: Tasks,
     *,
     entries: Int[np.ndarray, " tasks"] | None = None,

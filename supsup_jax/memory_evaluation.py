@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from supsup_jax.data import Benchmark, Split, Tasks
+from supsup_jax.data import Benchmark, Samples, Tasks
 from supsup_jax.evaluation import Evaluation, Protocol, order_key
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.methods import Adapter
@@ -51,7 +51,7 @@ class RecoveryPath(NamedTuple):
 
 
 def evaluate_recovery(
-    model: Model, benchmark: Benchmark, protocol: Protocol, seed: int, test: Split, tasks: Tasks, *, truth: Adapter
+    model: Model, benchmark: Benchmark, protocol: Protocol, seed: int, test: Samples, tasks: Tasks, *, truth: Adapter
 ) -> tuple[Evaluation, list[RecoveryPath]]:
     """Recovers every task's mask from its own test images, and tests it on the same batches, as the original does.
 

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from supsup_jax.data import Benchmark, Split, Tasks
+from supsup_jax.data import Benchmark, Samples, Tasks
 from supsup_jax.methods import Adapter, Carry, Method, Params
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.optimizers import Optimizer
@@ -68,7 +68,7 @@ class Shared(NamedTuple):
 
     weights: Weights
     stats: Stats
-    train: Split
+    train: Samples
 
 
 class Start(NamedTuple):

@@ -1,6 +1,6 @@
 """Where the arrays come from, and what a task is."""
 
-from supsup_jax.data.arrays import Dataset, Split, load, load_cifar100, load_digits, load_imagenet, load_mnist
+from supsup_jax.data.arrays import Dataset, Samples, load, load_cifar100, load_digits, load_imagenet, load_mnist
 from supsup_jax.data.augmentation import Frames
 from supsup_jax.data.images import Images
 from supsup_jax.data.inputs import Inputs
@@ -30,7 +30,7 @@ __all__ = [
     "PixelMapBenchmark",
     "RotatedMNIST",
     "Rows",
-    "Split",
+    "Samples",
     "SplitCIFAR100",
     "SplitImageNet",
     "SplitMNIST",

@@ -14,7 +14,7 @@ from supsup_jax.data.images import Images
 from supsup_jax.errors import UserError
 
 
-class Split(NamedTuple):
+class Samples(NamedTuple):
     """The samples of a training or test set; a pytree.
 
     Attributes:
@@ -42,8 +42,8 @@ class Dataset(NamedTuple):
         std: what they are then divided by, for each channel.
     """
 
-    train: Split
-    test: Split
+    train: Samples
+    test: Samples
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -103,17 +103,17 @@ def load_imagenet(folder: Path, image_size: int = 224) -> Dataset:
         UserError: if it is not there, or not as it should be, or what decodes it is not installed.
     """
     train, test = imagenet.read(folder, image_size)
-    return _dataset("imagenet", Split(*train), Split(*test))
+    return _dataset("imagenet", Samples(*train), Samples(*test))
 
 
-def _dataset(name: str, train: Split, test: Split) -> Dataset:
+def _dataset(name: str, train: Samples, test: Samples) -> Dataset:
     mean, std = NORMALISATION[name]
     return Dataset(train, test, mean, std)
 
 
-def _split(samples: files.Samples) -> Split:
+def _split(samples: files.RawSamples) -> Samples:
     images, labels = samples
-    return Split(images, labels.astype(np.int32))
+    return Samples(images, labels.astype(np.int32))
 
 
 def load_digits(folder: Path | None = None) -> Dataset:
@@ -130,7 +130,7 @@ def load_digits(folder: Path | None = None) -> Dataset:
     labels = labels.astype(np.int32)
     test = np.arange(len(labels)) % 5 == 4
     scaled = images[~test] / 255
-    train, test_split = (Split(images[rows], labels[rows]) for rows in (~test, test))
+    train, test_split = (Samples(images[rows], labels[rows]) for rows in (~test, test))
     return Dataset(train, test_split, mean=(float(scaled.mean()),), std=(float(scaled.std()),))
 
 

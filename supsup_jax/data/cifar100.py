@@ -49,7 +49,7 @@ _BYTES_PER_IMAGE = 4096
 _BYTES_BESIDE = 1 << 20
 
 
-def read(folder: Path) -> tuple[files.Samples, files.Samples]:
+def read(folder: Path) -> tuple[files.RawSamples, files.RawSamples]:
     """The training and the test samples, each images `(samples, 32, 32, 3)` and fine labels, uint8.
 
     Args:
@@ -72,15 +72,15 @@ def read(folder: Path) -> tuple[files.Samples, files.Samples]:
     return _read_archive(archive)
 
 
-def _read_folder(folder: Path) -> tuple[files.Samples, files.Samples]:
-    def samples(split: str) -> files.Samples:
+def _read_folder(folder: Path) -> tuple[files.RawSamples, files.RawSamples]:
+    def samples(split: str) -> files.RawSamples:
         with _naming(folder / split), (folder / split).open("rb") as file:
             return _samples(_Bounded(file, _most(split)).read(), split)
 
     return samples("train"), samples("test")
 
 
-def _read_archive(path: Path) -> tuple[files.Samples, files.Samples]:
+def _read_archive(path: Path) -> tuple[files.RawSamples, files.RawSamples]:
     """Reads both files in one pass over the archive; nothing is written, so no member can land elsewhere."""
     found = {}
     splits = {f"{_FOLDER}/{split}": split for split in _SIZES}
@@ -237,7 +237,7 @@ def _unpickled(pickled: bytes, most: int) -> Any:
     raise ValueError("it has no end")
 
 
-def _samples(pickled: bytes, split: str) -> files.Samples:
+def _samples(pickled: bytes, split: str) -> files.RawSamples:
     """Reads a pickle that Python 2 wrote, whose keys are bytes, or one whose keys are strings.
 
     Raises:

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from supsup_jax.errors import UserError, reason
 
-Samples = tuple[UInt8[np.ndarray, "_ height width channels"], UInt8[np.ndarray, " _"]]
+RawSamples = tuple[UInt8[np.ndarray, "_ height width channels"], UInt8[np.ndarray, " _"]]
 """Images and their labels."""
 
 
@@ -62,7 +62,7 @@ def prepared(folder: Path, name: str, instead: str) -> Iterator[Any]:
 
 def read_prepared(
     folder: Path, name: str, sizes: dict[str, int], image_shape: tuple[int, ...], instead: str
-) -> tuple[Samples, Samples]:
+) -> tuple[RawSamples, RawSamples]:
     """The training and the test samples of a data set that TFDS prepared.
 
     Args:

@@ -44,7 +44,7 @@ _FILES = {
 _PLACES = ("mnist/MNIST/raw", "MNIST/raw", "mnist/raw", "raw", "mnist", "MNIST", ".")
 
 
-def read(folder: Path) -> tuple[files.Samples, files.Samples]:
+def read(folder: Path) -> tuple[files.RawSamples, files.RawSamples]:
     """The training and the test samples, each images `(samples, 28, 28, 1)` and labels, uint8.
 
     Args:
@@ -67,7 +67,7 @@ def _find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
-def _read_raw(folder: Path) -> tuple[files.Samples, files.Samples]:
+def _read_raw(folder: Path) -> tuple[files.RawSamples, files.RawSamples]:
     if missing := {f"{name}.gz": known for name, (_, known, _) in _FILES.items() if not _find(folder, name)}:
         files.download("MNIST", _URL, missing, folder)
     train_images, train_labels, test_images, test_labels = (

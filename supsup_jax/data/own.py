@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from supsup_jax.data.arrays import Dataset, Split
+from supsup_jax.data.arrays import Dataset, Samples
 from supsup_jax.data.inputs import Inputs
 from supsup_jax.errors import UserError
 
@@ -33,7 +33,7 @@ def own_dataset(
     return Dataset(train, held_out, inputs.mean, inputs.std), names.tolist()
 
 
-def labelled(inputs: Inputs, data: tuple[Any, Any], names: list[Any]) -> Split:
+def labelled(inputs: Inputs, data: tuple[Any, Any], names: list[Any]) -> Samples:
     """Further samples of a data set of one's own, given what its classes are called.
 
     Raises:
@@ -61,7 +61,7 @@ def _checked(inputs: Inputs, data: tuple[Any, Any]) -> tuple[np.ndarray, np.ndar
     return images, labels
 
 
-def _split(images: np.ndarray, labels: np.ndarray, names: np.ndarray) -> Split:
+def _split(images: np.ndarray, labels: np.ndarray, names: np.ndarray) -> Samples:
     if strange := sorted(set(labels.tolist()) - set(names.tolist())):
         raise UserError(f"a test image has the label {strange[0]!r}, which none had that was learned")
-    return Split(images, np.searchsorted(names, labels).astype(np.int32))
+    return Samples(images, np.searchsorted(names, labels).astype(np.int32))

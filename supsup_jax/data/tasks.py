@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int32, Key, PyTree, UInt8
 from PIL import Image
 
-from supsup_jax.data.arrays import Dataset, Split
+from supsup_jax.data.arrays import Dataset, Samples
 from supsup_jax.data.augmentation import Frames, centre_crop, crop_and_flip, random_resized_crop
 from supsup_jax.data.inputs import Inputs
 
@@ -68,7 +68,7 @@ class Benchmark(ABC):
     @abstractmethod
     def samples(
         self,
-        split: Split,
+        split: Samples,
         task: Tasks,
         rows: Int[Array | np.ndarray, " batch"],
         train: bool,
@@ -118,7 +118,7 @@ class PixelMapBenchmark(Benchmark):
 
     def samples(
         self,
-        split: Split,
+        split: Samples,
         task: Int[Array | np.ndarray, " pixels"],
         rows: Int[Array | np.ndarray, " batch"],
         train: bool,
@@ -269,7 +269,7 @@ class ClassSplit(Benchmark):
         order = self.order(seed)
         classes = np.stack([order[own * number : own * (number + 1)] for number in numbers])
 
-        def rows(split: Split, places: int) -> tuple[np.ndarray, np.ndarray]:
+        def rows(split: Samples, places: int) -> tuple[np.ndarray, np.ndarray]:
             of_task = [np.flatnonzero(np.isin(split.labels, few)) for few in classes]
             return np.stack([np.resize(few, places) for few in of_task]), np.array([len(few) for few in of_task])
 
@@ -286,7 +286,7 @@ class ClassSplit(Benchmark):
 
     def samples(
         self,
-        split: Split,
+        split: Samples,
         task: Rows,
         rows: Int[Array | np.ndarray, " batch"],
         train: bool,
@@ -395,7 +395,7 @@ class OwnTasks(Benchmark):
 
     def samples(
         self,
-        split: Split,
+        split: Samples,
         task: Part,
         rows: Int[Array | np.ndarray, " batch"],
         train: bool,

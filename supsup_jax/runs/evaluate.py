@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from supsup_jax import data, evaluation
-from supsup_jax.data import Benchmark, Dataset, OwnTasks, Split
+from supsup_jax.data import Benchmark, Dataset, OwnTasks, Samples
 from supsup_jax.data.own import labelled
 from supsup_jax.data.tasks import Part
 from supsup_jax.errors import UserError
@@ -112,11 +112,11 @@ def _own(run: Run, tasks: Sequence[int] | None, task: str, pairs: Own) -> RunEva
     experiment = run.experiment
     sizes_of = experiment.test_batch_size, experiment.images_per_pick, min(experiment.images_per_task, int(sizes.max()))
     protocol = Protocol(experiment.make_inference(run.inputs.num_classes), *sizes_of)
-    return _measured(run, chosen, task, benchmark, protocol, Split(images, labels), described)
+    return _measured(run, chosen, task, benchmark, protocol, Samples(images, labels), described)
 
 
 def _measured(
-    run: Run, chosen: np.ndarray, task: str, benchmark: Benchmark, protocol: Protocol, test: Split, described: Any
+    run: Run, chosen: np.ndarray, task: str, benchmark: Benchmark, protocol: Protocol, test: Samples, described: Any
 ) -> RunEvaluation:
     """Evaluates tasks of which the samples lie in memory."""
     entries = usual_masks([result.slots for result in run.record.stream])[chosen] if run.record.stream else chosen
@@ -129,7 +129,7 @@ def _measured(
 
 
 def _recovered(
-    run: Run, chosen: np.ndarray, task: str, benchmark: Benchmark, protocol: Protocol, test: Split, described: Any
+    run: Run, chosen: np.ndarray, task: str, benchmark: Benchmark, protocol: Protocol, test: Samples, described: Any
 ) -> RunEvaluation:
     """Evaluates tasks whose masks are recovered from a memory; with the task given, with the masks noted to measure."""
     if chosen.tolist() != [*range(run.num_tasks)]:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from supsup_jax.data import Frames, Images, Split
+from supsup_jax.data import Frames, Images, Samples
 from supsup_jax.data.images import black_frames
 from supsup_jax.data.tasks import Rows
 from supsup_jax.system import backend, devices, hosts
@@ -29,7 +29,7 @@ class Share(NamedTuple):
     rows: Any
     places: Any
     counts: Any
-    split: Split | None = None
+    split: Samples | None = None
 
 
 class Piece(NamedTuple):
@@ -44,7 +44,7 @@ class Piece(NamedTuple):
     """
 
     share: Share
-    split: Split | None
+    split: Samples | None
     first: int
     start: int
     stop: int
@@ -81,7 +81,7 @@ class Resident(Feed):
     """
 
     def __init__(
-        self, split: Split, rows: Int[np.ndarray, " samples"], batches: Int[np.ndarray, "steps batch"], per_epoch: int
+        self, split: Samples, rows: Int[np.ndarray, " samples"], batches: Int[np.ndarray, "steps batch"], per_epoch: int
     ):
         self._unreadable = unreadable_rows(split, rows)
         self._split = devices.replicate(split)
@@ -109,7 +109,11 @@ class Streamed(Feed):
     """
 
     def __init__(
-        self, split: Split, rows: Int[np.ndarray, " samples"], batches: Int[np.ndarray, "steps batch"], cache_size: int
+        self,
+        split: Samples,
+        rows: Int[np.ndarray, " samples"],
+        batches: Int[np.ndarray, "steps batch"],
+        cache_size: int,
     ):
         assert isinstance(split.images, Images)
         self._shares = devices.shares(batches.shape[1])
@@ -141,22 +145,22 @@ class Streamed(Feed):
         frames, rows = next(self._frames, None), next(self._rows, None)
         if frames is None or rows is None:
             return None
-        self._unreadable |= unreadable_rows(Split(frames, self._labels), rows.reshape(-1))
+        self._unreadable |= unreadable_rows(Samples(frames, self._labels), rows.reshape(-1))
         num_devices, share = rows.shape
         frames = jax.tree.map(lambda leaf: leaf.reshape(num_devices, share, *leaf.shape[1:]), frames)
         numbers = np.broadcast_to(np.arange(share), (num_devices, 1, share))
         counts = self._shares.counts[:, None]
-        split = Split(frames, self._labels[rows])
+        split = Samples(frames, self._labels[rows])
         return devices.spread(Share(numbers, self._shares.places, counts, split))
 
 
 def load(
-    split: Split,
+    split: Samples,
     rows: Int[np.ndarray, " samples"],
     places: int,
     cache_size: int,
     progress: Callable[[int, int], None],
-) -> Split:
+) -> Samples:
     """Decodes the images of a task, each host its share of them.
 
     Args:
@@ -174,7 +178,7 @@ def load(
         rest = black_frames(places - len(rows), cache_size)
         both = zip(hosts.gathered(parts, len(rows)), rest, strict=True)
         frames = Frames(*map(np.concatenate, both))
-    return Split(frames, np.resize(split.labels[rows], places))
+    return Samples(frames, np.resize(split.labels[rows], places))
 
 
 def fits(images: int, cache_size: int) -> bool:
@@ -204,7 +208,7 @@ def own_rows(task: Rows) -> Rows:
     )
 
 
-def unreadable_rows(split: Split, rows: Int[np.ndarray, " samples"]) -> set[int]:
+def unreadable_rows(split: Samples, rows: Int[np.ndarray, " samples"]) -> set[int]:
     """Which of some rows could not be read, given their samples."""
     assert isinstance(split.images, Frames)
     return set(rows[~np.asarray(split.images.readable)[: len(rows)]].tolist())

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int
 
 from supsup_jax import evaluation
-from supsup_jax.data import Benchmark, Dataset, Images, Split
+from supsup_jax.data import Benchmark, Dataset, Images, Samples
 from supsup_jax.data.tasks import Rows
 from supsup_jax.experiment import Experiment, Parts
 from supsup_jax.methods import Carry, Method
@@ -84,7 +84,7 @@ class ShardedTasks(GivenTasks):
     """Learns tasks one after another, each on all devices of all hosts."""
 
     @property
-    def _measure(self) -> Callable[[Share, Weights, Stats, Split, Rows], float]:
+    def _measure(self) -> Callable[[Share, Weights, Stats, Samples, Rows], float]:
         """Gives a task's accuracy."""
         return measure(self.parts.net, self.parts.benchmark)
 
@@ -199,7 +199,7 @@ class ShardedTasks(GivenTasks):
         self.report(f"task {number} does not fit on a device: its images are decoded anew for each batch")
         return Streamed(self.dataset.train, rows, batches[done:], cache_size)
 
-    def _test_of(self, number: int, task: Rows) -> tuple[Split, Share]:
+    def _test_of(self, number: int, task: Rows) -> tuple[Samples, Share]:
         """The test samples of a task on all devices, and how these share them."""
         split, share, unreadable = test_of(
             self.experiment, self.parts.benchmark, self.dataset, task, self._decoding(number)
@@ -219,7 +219,7 @@ class ShardedTasks(GivenTasks):
 
         return progress
 
-    def _name_unreadable(self, number: int, split: Split, rows: set[int]) -> None:
+    def _name_unreadable(self, number: int, split: Samples, rows: set[int]) -> None:
         """Says which images of a task could not be read."""
         assert isinstance(split.images, Images)
         if rows and hosts.is_first():
@@ -246,7 +246,7 @@ def test_of(
     dataset: Dataset,
     task: Rows,
     progress: Callable[[int, int], None] = lambda done, of: None,
-) -> tuple[Split, Share, set[int]]:
+) -> tuple[Samples, Share, set[int]]:
     """The test samples of a task on all devices, how these share them, and the rows that cannot be read.
 
     Args:
@@ -318,7 +318,7 @@ def _programs(parts: Parts, trains_weights: bool) -> _Programs:
 
 
 @cache
-def measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, Stats, Split, Rows], float]:
+def measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, Stats, Samples, Rows], float]:
     """The function that gives a task's accuracy; the same one for the same network and benchmark."""
 
     def hits(share: Share, common: Any) -> jax.Array:
@@ -335,7 +335,7 @@ def measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, Sta
 
     hits_on_devices = devices.data_parallel(hits)
 
-    def accuracy(share: Share, effective: Weights, stats: Stats, split: Split, task: Rows) -> float:
+    def accuracy(share: Share, effective: Weights, stats: Stats, split: Samples, task: Rows) -> float:
         right, images = np.asarray(hits_on_devices(share, (effective, stats, split, task)))
         return float(right / max(images, 1e-9))
 

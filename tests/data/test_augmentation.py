@@ -72,7 +72,7 @@ def test_side_by_side_tasks_get_the_crops_that_each_gets_alone():
 def test_images_are_augmented_only_with_keys_and_before_normalising():
     """Without keys images come as they are."""
     images = RNG.integers(1, 256, (20, 32, 32, 3), dtype=np.uint8)
-    split = data.Split(images, np.arange(20, dtype=np.int32) % 10)
+    split = data.Samples(images, np.arange(20, dtype=np.int32) % 10)
     dataset = data.Dataset(split, split, (0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
     benchmark = data.SplitCIFAR100.of(dataset)
     task = jax.tree.map(lambda leaf: leaf[1], benchmark.tasks(dataset, 0, [0, 1]))

@@ -298,7 +298,7 @@ def toy(train=3, test=2, classes=100):
         labels = np.tile(np.arange(classes, dtype=np.int32), each)
         images = np.zeros((len(labels), 32, 32, 3), np.uint8)
         images[:, 0, 0, 0], images[:, 0, 0, 1] = np.divmod(np.arange(len(labels)), 256)
-        return data.Split(images, labels)
+        return data.Samples(images, labels)
 
     return data.Dataset(split(train), split(test), (0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
 

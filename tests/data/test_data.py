@@ -199,7 +199,7 @@ def test_task_1_of_seed_1_is_task_0_of_seed_2():
 
 
 def test_samples_are_permuted_and_normalised_and_padded_with_black():
-    split = data.Split(np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1) * 10, np.array([3, 4], np.int32))
+    split = data.Samples(np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1) * 10, np.array([3, 4], np.int32))
     benchmark = data.PermutedMNIST(2, 2, 5, (2, 2, 1), (0.1,), (0.5,))
     images, labels = benchmark.samples(split, jnp.array([3, 0, 4, 1]), jnp.array([1, 0]), train=True)
     raw = np.array([[70, 40, 0, 50], [30, 0, 0, 10]])
@@ -209,7 +209,7 @@ def test_samples_are_permuted_and_normalised_and_padded_with_black():
 
 def test_rotations_are_the_originals_to_the_pixel(golden):
     arrays = golden("rotate.npz")
-    split = data.Split(arrays["images"][..., None], arrays["labels"].astype(np.int32))
+    split = data.Samples(arrays["images"][..., None], arrays["labels"].astype(np.int32))
     dataset = data.Dataset(split, split, (0.1307,), (0.3081,))
     benchmark = data.RotatedMNIST.of(dataset)
     numbers = [0, 3, 7, 9, 18, 27]
@@ -252,7 +252,7 @@ def test_split_tasks_have_two_classes_and_no_sample_twice():
 
 def test_a_pixel_keeps_its_channels_together():
     rng = np.random.default_rng(0)
-    split = data.Split(rng.integers(0, 256, (6, 4, 4, 3), dtype=np.uint8), np.arange(6, dtype=np.int32))
+    split = data.Samples(rng.integers(0, 256, (6, 4, 4, 3), dtype=np.uint8), np.arange(6, dtype=np.int32))
     dataset = data.Dataset(split, split, (0.0,) * 3, (1.0,) * 3)
     for benchmark in (data.PermutedMNIST.of(dataset), data.RotatedMNIST.of(dataset, num_tasks=4)):
         (pixels,) = benchmark.tasks(dataset, 1, [1])

@@ -13,7 +13,7 @@ from PIL import Image
 
 from helpers.data import assert_one_line
 from supsup_jax import UserError, data
-from supsup_jax.data import Dataset, Split, SplitImageNet, imagenet
+from supsup_jax.data import Dataset, Samples, SplitImageNet, imagenet
 from supsup_jax.data import images as decoding
 
 RNG = np.random.default_rng(0)
@@ -453,7 +453,7 @@ def test_real_images_of_a_thousand_classes_are_all_read(data_folder):
 def test_classes_and_labels_of_tasks_are_the_originals_whatever_the_seed(golden):
     known = golden("splits.json")
     labels = np.repeat(np.arange(1000, dtype=np.int32), 2)  # two images a class
-    split = Split(np.zeros((2000, 1, 1, 3), np.uint8), labels)
+    split = Samples(np.zeros((2000, 1, 1, 3), np.uint8), labels)
     dataset = Dataset(split, split, (0.0,) * 3, (1.0,) * 3)
     benchmark = SplitImageNet.of(dataset)
     order = benchmark.order(seed=7)

@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
-from supsup_jax.data import Dataset, Split
+from supsup_jax.data import Dataset, Samples
 from supsup_jax.experiment import Experiment
 from supsup_jax.methods import SupSup
 from supsup_jax.model import Model
@@ -86,7 +86,7 @@ def small_dataset(samples=96, seed=0) -> Dataset:
     for row, label in zip(images, labels, strict=True):
         row[2 * (label // 2) : 2 * (label // 2) + 2, 2 * (label % 2) : 2 * (label % 2) + 2] += 150
     images = images.astype(np.uint8)
-    train, test = Split(images[:samples], labels[:samples]), Split(images[samples:], labels[samples:])
+    train, test = Samples(images[:samples], labels[:samples]), Samples(images[samples:], labels[samples:])
     return Dataset(train, test, (0.3,), (0.3,))
 
 

@@ -10,7 +10,7 @@ import supsup_jax as ss
 from helpers.toys import HOPSUPSUP, batch_norm_net, small_dataset
 from supsup_jax import UserError, optimizers, scenarios, training
 from supsup_jax.cli import launch
-from supsup_jax.data import Dataset, Split, SplitMNIST
+from supsup_jax.data import Dataset, Samples, SplitMNIST
 from supsup_jax.discovery import DivergedError, Learner, Rule
 from supsup_jax.experiment import Experiment
 
@@ -35,7 +35,7 @@ def dataset(spoilt=None) -> Dataset:
     for split in (plain.train, plain.test):
         images = split.images.astype(np.float32)
         labels = (split.labels + 4 * rng.integers(0, 2, len(images))).astype(np.int32)
-        splits.append(Split(images, labels))
+        splits.append(Samples(images, labels))
     if spoilt is not None:
         splits[0].images[np.flatnonzero(splits[0].labels == spoilt)[0]] = np.nan
     return Dataset(*splits, plain.mean, plain.std)
