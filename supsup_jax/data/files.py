@@ -1,11 +1,12 @@
 """What the readers of published data sets share: folders that TFDS prepared, and downloads."""
 
+import hashlib
 import logging
 import socket
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,21 @@ def read_prepared(
     return arrays[0], arrays[1]
 
 
+def join(parts: Sequence[RawSamples]) -> RawSamples:
+    """The samples of several files, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    images, labels = zip(*parts, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
 def download(title: str, url: str, hashes: dict[str, str], folder: Path) -> None:
     """Fetches files into a folder, each whole or not at all.
 
     Args:
         title: the data set, for messages.
         url: where the files are, ending in a slash.
-        hashes: the SHA-256 of each file, by its name.
+        hashes: the checksum of each file by its name: "sha256:" or "md5:", and the hexadecimal digits.
         folder: where to put them.
 
     Raises:
@@ -117,9 +126,20 @@ def download(title: str, url: str, hashes: dict[str, str], folder: Path) -> None
     print(f"downloading {title} to {folder}")
     for name, known in hashes.items():
         try:
-            pooch.retrieve(f"{url}{name}", f"sha256:{known}", name, folder, downloader=downloader)
+            pooch.retrieve(f"{url}{name}", known, name, folder, downloader=downloader)
         except (OSError, ValueError) as error:  # the network's errors are OSErrors too; ValueError: another checksum
             raise failed(f"which cannot be downloaded ({reason(error)})") from error
+
+
+def has_hash(path: Path, known: str) -> bool:
+    """Whether a file has a checksum, given as `download` takes it.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    algorithm, _, digits = known.partition(":")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest() == digits
 
 
 def _reachable(url: str, seconds: float = 1.5) -> bool:
@@ -131,7 +151,9 @@ def _reachable(url: str, seconds: float = 1.5) -> bool:
 
     def knock() -> None:
         try:
-            socket.create_connection((parts.hostname, parts.port or 443), timeout=seconds).close()
+            socket.create_connection(
+                (parts.hostname, parts.port or (80 if parts.scheme == "http" else 443)), timeout=seconds
+            ).close()
         except OSError:
             return
         answered.set()

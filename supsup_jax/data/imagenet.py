@@ -6,9 +6,7 @@ TFDS prepared as array_record (`imagenet2012/5.1.0`). It cannot be downloaded fr
 
 import hashlib
 import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,12 @@ import numpy as np
 from jaxtyping import Int32
 from rich.progress import track
 
-from supsup_jax.data import files
-from supsup_jax.data.images import Files, Images, Records, Source
+from supsup_jax.data import files, folders
+from supsup_jax.data.images import Encoded, Images, Records
 from supsup_jax.errors import UserError, reason
 
 _PLACES = ("imagenet", ".")
 _FOLDERS = ("train", "val")
-_ENDINGS = (".jpeg", ".jpg", ".png")
 
 _PREPARED = "imagenet2012"
 _SPLITS = ("train", "validation")
@@ -53,7 +50,7 @@ def read(folder: Path, image_size: int) -> tuple[_Split, _Split]:
     for place in _PLACES:
         if all((folder / place / split).is_dir() for split in _FOLDERS):
             try:
-                train, test = _read_folders(folder / place)
+                train, test = folders.read(folder / place, _FOLDERS)
             except OSError as error:
                 raise UserError(f"{error.filename} cannot be read ({error.strerror}); make it readable") from error
             break
@@ -62,6 +59,12 @@ def read(folder: Path, image_size: int) -> tuple[_Split, _Split]:
             raise UserError(_missing(folder))
         train, test = _read_prepared(prepared)
     return (Images(train[0], image_size), train[1]), (Images(test[0], image_size), test[1])
+
+
+def is_present(folder: Path) -> bool:
+    """Whether ImageNet is in the user's data folder."""
+    has_files = any(all((folder / place / split).is_dir() for split in _FOLDERS) for place in _PLACES)
+    return has_files or files.find_prepared(folder, _PREPARED) is not None
 
 
 def _missing(folder: Path) -> str:
@@ -78,50 +81,13 @@ def _missing(folder: Path) -> str:
     )
 
 
-def _read_folders(folder: Path) -> list[tuple[Source, Int32[np.ndarray, " images"]]]:
-    """Reads torchvision's layout; what is only named like an image shows when it is decoded."""
-    train, val = (folder / split for split in _FOLDERS)
-    classes = {split: _classes(split) for split in (train, val)}
-    if differs := sorted(set(classes[train]) ^ set(classes[val])):
-        lacking, other = (train, val) if differs[0] in classes[val] else (val, train)
-        raise UserError(
-            f"{lacking} has no folder {differs[0]}, but {other} has; expected the same classes in both, each a folder "
-            f"of images: add it, or remove {other / differs[0]}"
-        )
-    if not classes[train]:
-        raise UserError(f"{train} and {val} are empty; expected a folder with images for each class: add them")
-
-    def images(split: Path) -> tuple[Source, Int32[np.ndarray, " images"]]:
-        with ThreadPoolExecutor() as threads:  # a network's disk takes its time for each of a thousand folders
-            of_class = list(threads.map(partial(_paths, split), classes[split]))
-        paths = np.array([os.fsencode(path) for paths in of_class for path in paths])
-        return Files(split, paths), np.repeat(np.arange(len(of_class), dtype=np.int32), list(map(len, of_class)))
-
-    return [images(train), images(val)]
-
-
-def _classes(split: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(split) if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _paths(split: Path, wnid: str) -> list[str]:
-    """The images of a class, sorted."""
-    paths = sorted(f"{wnid}/{name}" for name in os.listdir(split / wnid) if name.lower().endswith(_ENDINGS))
-    if not paths:
-        raise UserError(
-            f"{split / wnid} has no images; expected files that end in {', '.join(_ENDINGS)}: add the class's images, "
-            f"or remove its folders from {' and '.join(_FOLDERS)}"
-        )
-    return paths
-
-
-def _read_prepared(folder: Path) -> list[tuple[Source, Int32[np.ndarray, " images"]]]:
+def _read_prepared(folder: Path) -> list[tuple[Encoded, Int32[np.ndarray, " images"]]]:
     """Reads a folder that TFDS prepared, which stays encoded."""
     import tensorflow_datasets as tfds
 
     places = " and ".join(str(folder.parents[1] / _PLACES[0] / split / "<class>") for split in _FOLDERS)
 
-    def images(builder: Any, split: str) -> tuple[Source, Int32[np.ndarray, " images"]]:
+    def images(builder: Any, split: str) -> tuple[Encoded, Int32[np.ndarray, " images"]]:
         records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         return Records(folder, split, records), _labels(folder, split, records)
 

@@ -87,7 +87,7 @@ class Records:
         return f"record {row} of {self.split} in {self.folder}"
 
 
-Source = Files | Records
+Encoded = Files | Records
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ class Images:
         size: pixels of a side of the square that a network will see.
     """
 
-    source: Source
+    source: Encoded
     size: int
 
     def __len__(self) -> int:

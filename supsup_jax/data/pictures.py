@@ -44,10 +44,13 @@ def read(path: Path, inputs: Inputs, shorter_side: int | None = None) -> tuple[l
         pictures = [path]
     else:
         raise UserError(f"{path} is no .npy file, no picture ({', '.join(SUFFIXES)}) and no folder; give one of these")
-    return [picture.name for picture in pictures], np.stack([_read(one, inputs, shorter_side) for one in pictures])
+    return [picture.name for picture in pictures], np.stack(
+        [read_picture(one, inputs, shorter_side) for one in pictures]
+    )
 
 
-def _read(path: Path, inputs: Inputs, shorter_side: int | None) -> UInt8[np.ndarray, "height width channels"]:
+def read_picture(path: Path, inputs: Inputs, shorter_side: int | None) -> UInt8[np.ndarray, "height width channels"]:
+    """A picture as the network sees it. Arguments and errors are those of `read`."""
     height, width, channels = inputs.image_shape
     try:
         with Image.open(path, formats=FORMATS) as opened:

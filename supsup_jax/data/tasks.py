@@ -6,17 +6,15 @@ that a chunk of tasks is trained by `vmap`. The data set is shared by all of the
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int32, Key, PyTree, UInt8
-from PIL import Image
 
 from supsup_jax.data.arrays import Dataset, Samples
-from supsup_jax.data.augmentation import Frames, centre_crop, crop_and_flip, random_resized_crop
 from supsup_jax.data.inputs import Inputs
 
 Tasks = PyTree[Array | np.ndarray]
@@ -103,7 +101,7 @@ class Benchmark(ABC):
 
 @dataclass(frozen=True)
 class PixelMapBenchmark(Benchmark):
-    """Every task is the whole data set with its pixels elsewhere: a pixel map of its own says where."""
+    """Every task is the whole data set with its pixels moved, by a pixel map of its own. A subclass has `tasks`."""
 
     @classmethod
     def of(cls, dataset: Dataset, **settings: Any) -> "PixelMapBenchmark":
@@ -130,56 +128,6 @@ class PixelMapBenchmark(Benchmark):
         return self.normalise(images.reshape(-1, *self.image_shape)), jnp.asarray(split.labels)[rows]
 
 
-@dataclass(frozen=True)
-class PermutedMNIST(PixelMapBenchmark):
-    """Every task shows the pixels in an order of its own (MNISTPerm in the paper)."""
-
-    def tasks(self, dataset: Dataset, seed: int, numbers: Sequence[int]) -> Int32[np.ndarray, "tasks pixels"]:
-        """Pixel maps: pixel p of task i is pixel `map[i, p]` of the image.
-
-        They are the original's, `RandomState(i + seed).permutation(pixels)`, so task 1 of seed 1 is task 0 of
-        seed 2: seeds that differ by less than the number of tasks share tasks.
-        """
-        pixels = int(np.prod(self.image_shape[:-1]))
-        maps = np.empty((len(numbers), pixels), np.int32)  # more than fit in memory are refused here at once
-        for place, number in enumerate(numbers):
-            maps[place] = np.random.RandomState(number + seed).permutation(pixels)
-        return maps
-
-
-@dataclass(frozen=True)
-class RotatedMNIST(PixelMapBenchmark):
-    """Every task turns the images by an angle of its own (MNISTRotate in the paper).
-
-    Attributes:
-        num_tasks: tasks over the full circle. An experiment has the paper's 36, also where it learns fewer: so it can
-            be made longer.
-    """
-
-    num_tasks: int = 36
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.num_tasks <= 360:
-            raise ValueError(f"{self.num_tasks} tasks cannot be a whole number of degrees apart")
-
-    @property
-    def max_tasks(self) -> int:
-        """As many as there are steps in the circle."""
-        return self.num_tasks
-
-    def tasks(self, dataset: Dataset, seed: int, numbers: Sequence[int]) -> Int32[np.ndarray, "tasks pixels"]:
-        """Pixel maps: task i turns by `i * (360 // num_tasks)` degrees counter-clockwise, to the nearest pixel.
-
-        What comes from outside the image reads 0. The maps are what Pillow makes of an image of pixel numbers.
-        """
-        height, width, _ = self.image_shape
-        numbered = np.arange(1, height * width + 1, dtype=np.int32).reshape(height, width)
-        step = 360 // self.num_tasks
-        turned = [Image.fromarray(numbered).rotate(number * step, Image.Resampling.NEAREST) for number in numbers]
-        maps = np.stack([np.asarray(image).reshape(-1) for image in turned])
-        return np.where(maps == 0, height * width, maps - 1).astype(np.int32)
-
-
 class Rows(NamedTuple):
     """Which samples of the data set belong to a task; under a task axis every task has as many places.
 
@@ -202,6 +150,8 @@ class Rows(NamedTuple):
 class ClassSplit(Benchmark):
     """Every task has a few of the data set's classes, and no class is in two tasks.
 
+    A subclass has `order`, and may have `labels` and `show`.
+
     Attributes:
         dataset_classes: classes of the data set.
         equal: whether all of them have equally many samples, so that the sizes of tasks are known beforehand.
@@ -213,19 +163,20 @@ class ClassSplit(Benchmark):
     classes_per_task: int
 
     @classmethod
-    def of(cls, dataset: Dataset, classes_per_task: int | None = None) -> "ClassSplit":
+    def of(cls, dataset: Dataset, classes_per_task: int | None = None, **settings: Any) -> "ClassSplit":
         """The benchmark over a data set.
 
         Args:
             dataset: the data set.
-            classes_per_task: how many a task has; by default as many as in the paper.
+            classes_per_task: how many a task has; by default the subclass's own default.
+            settings: further fields of the subclass.
         """
         own = classes_per_task or cls.classes_per_task
         counts = [np.sort(np.bincount(split.labels)) for split in (dataset.train, dataset.test)]
         train, test = (int(count[-own:].sum()) for count in counts)  # whatever classes come together
         equal = all(count[0] == count[-1] for count in counts)
         shape = own, dataset.image_shape, dataset.mean, dataset.std
-        return cls(train, test, *shape, dataset.num_classes, bool(equal), own)
+        return cls(train, test, *shape, dataset.num_classes, bool(equal), own, **settings)
 
     @property
     def max_tasks(self) -> int:
@@ -296,71 +247,6 @@ class ClassSplit(Benchmark):
         chosen = jnp.asarray(task.train if train else task.test)[rows]
         images = jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], split.images)
         return self.normalise(self.show(images, keys)), jnp.asarray(task.labels)[jnp.asarray(split.labels)[chosen]]
-
-
-@dataclass(frozen=True)
-class SplitMNIST(ClassSplit):
-    """Every task has a few of the classes, in order, with their labels as they are: 0 and 1, 2 and 3, ..."""
-
-    classes_per_task: int = 2
-
-    @classmethod
-    def of(cls, dataset: Dataset, classes_per_task: int | None = None) -> "ClassSplit":
-        """The benchmark over a data set. Arguments are those of `ClassSplit.of`."""
-        benchmark = super().of(dataset, classes_per_task)
-        train, test = (
-            int(np.bincount(np.asarray(split.labels) // benchmark.classes_per_task).max())
-            for split in (dataset.train, dataset.test)
-        )
-        return replace(benchmark, train_size=train, test_size=test, num_classes=dataset.num_classes)
-
-    def order(self, seed: int) -> Int[np.ndarray, " classes"]:
-        """In order; the seed changes nothing."""
-        return np.arange(self.dataset_classes)
-
-    def labels(self, classes: Int[np.ndarray, "tasks own"]) -> Int[np.ndarray, "tasks classes"]:
-        """As they are."""
-        return np.tile(np.arange(self.dataset_classes), (len(classes), 1))
-
-
-@dataclass(frozen=True)
-class SplitCIFAR100(ClassSplit):
-    """Every task has a few of the classes, drawn with the seed; a label is the position among them.
-
-    In training images are cropped with a padding of 4 pixels, and flipped.
-    """
-
-    classes_per_task: int = 5
-
-    def order(self, seed: int) -> Int[np.ndarray, " classes"]:
-        """The original's, `RandomState(seed).permutation(100)`."""
-        return np.random.RandomState(seed).permutation(self.dataset_classes)
-
-    def show(
-        self, images: UInt8[Array, "batch height width channels"], keys: Key[Array, " batch"] | None
-    ) -> UInt8[Array, "batch height width channels"]:
-        """In training images moved by up to 4 pixels either way, and half of them mirrored."""
-        return images if keys is None else crop_and_flip(images, keys, padding=4)
-
-
-@dataclass(frozen=True)
-class SplitImageNet(ClassSplit):
-    """Every task has ten of the classes, in an order that is always the same; a label is the position among them.
-
-    Training sees random cutouts, resized and half of them mirrored; the test the central 224 of 256 pixels, or as much
-    of another size. The images of a task are `Frames`.
-    """
-
-    classes_per_task: int = 10
-
-    def order(self, seed: int) -> Int[np.ndarray, " classes"]:
-        """The original's, `RandomState(1).permutation(1000)`, whatever the seed."""
-        return np.random.RandomState(1).permutation(self.dataset_classes)
-
-    def show(self, images: Frames, keys: Key[Array, " batch"] | None) -> Float[Array, "batch height width channels"]:
-        """Random cutouts in training, else the central one, of the size that the network sees."""
-        size, _, _ = self.image_shape
-        return centre_crop(images, size) if keys is None else random_resized_crop(images, keys, size)
 
 
 class Part(NamedTuple):

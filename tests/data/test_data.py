@@ -185,7 +185,7 @@ def test_digits_need_no_files():
 
 def test_permutations_are_the_originals(golden):
     dataset = data.load("digits", "")
-    benchmark = data.PermutedMNIST(1, 1, 10, (28, 28, 1), dataset.mean, dataset.std)
+    benchmark = data.PermutedPixels(1, 1, 10, (28, 28, 1), dataset.mean, dataset.std)
     for number, facts in golden("splits.json")["MNISTPerm_seed1"].items():
         (pixels,) = benchmark.tasks(dataset, 1, [int(number)])
         assert pixels[:20].tolist() == facts["first20"]
@@ -200,7 +200,7 @@ def test_task_1_of_seed_1_is_task_0_of_seed_2():
 
 def test_samples_are_permuted_and_normalised_and_padded_with_black():
     split = data.Samples(np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1) * 10, np.array([3, 4], np.int32))
-    benchmark = data.PermutedMNIST(2, 2, 5, (2, 2, 1), (0.1,), (0.5,))
+    benchmark = data.PermutedPixels(2, 2, 5, (2, 2, 1), (0.1,), (0.5,))
     images, labels = benchmark.samples(split, jnp.array([3, 0, 4, 1]), jnp.array([1, 0]), train=True)
     raw = np.array([[70, 40, 0, 50], [30, 0, 0, 10]])
     np.testing.assert_allclose(images.reshape(2, 4), (raw / 255 - 0.1) / 0.5, rtol=1e-5, atol=1e-7)
@@ -265,5 +265,5 @@ def test_tasks_that_do_not_exist_are_refused():
     digits = data.load_digits()
     with pytest.raises(IndexError, match="there are 5 tasks, and no task 5"):
         data.SplitMNIST.of(digits).tasks(digits, 0, [5])
-    with pytest.raises(ValueError, match="400 tasks cannot be a whole number of degrees apart"):
+    with pytest.raises(UserError, match="400 tasks cannot be a whole number of degrees apart"):
         data.RotatedMNIST.of(digits, num_tasks=400)

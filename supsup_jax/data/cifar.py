@@ -1,0 +1,195 @@
+"""CIFAR-10 and CIFAR-100 in the folders that people have, else downloaded.
+
+In this order: torchvision's layout (`cifar100/cifar-100-python`, also without `cifar100`), the published archive
+`cifar-100-python.tar.gz` in the same places, which is read as it is, and a folder that TFDS prepared
+(`cifar100/3.0.2`). What is downloaded is the archive, to `cifar100`; CIFAR-10's names are alike.
+"""
+
+import gzip
+import hashlib
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from supsup_jax.data import files, pickles
+from supsup_jax.errors import UserError, reason
+
+URL = "https://www.cs.toronto.edu/~kriz/"
+
+# An image has 3,072 bytes, a name and two labels; nothing that holds more than this is read.
+_BYTES_PER_IMAGE = 4096
+_BYTES_BESIDE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Cifar:
+    """How a data set was published.
+
+    Attributes:
+        title: its name in messages.
+        name: TFDS's name of it, and that of the folder of downloads.
+        folder: the one that the archive unpacks to.
+        archive: the archive's name.
+        archive_hash: its checksum, as `files.download` takes it.
+        url: where it is published.
+        members: the names of its files in the order of their samples, by split.
+        sizes: samples of each split; all of a split's files have equally many.
+        labels_key: which of a file's labels are read.
+        classes: how many there are.
+        known: of each file the MD5 and other digests (`digest`) that it may have.
+    """
+
+    title: str
+    name: str
+    folder: str
+    archive: str
+    archive_hash: str
+    url: str
+    members: Mapping[str, tuple[str, ...]]
+    sizes: Mapping[str, int]
+    labels_key: str
+    classes: int
+    known: Mapping[str, tuple[str, ...]]
+
+    def is_present(self, folder: Path) -> bool:
+        """Whether the data set is complete in the user's data folder."""
+        return (
+            any(self._has_files(place) or (place / self.archive).is_file() for place in self._places(folder))
+            or files.find_prepared(folder, self.name) is not None
+        )
+
+    def read(self, folder: Path) -> tuple[files.RawSamples, files.RawSamples]:
+        """The training and the test samples, each images `(samples, 32, 32, 3)` and labels, uint8.
+
+        Args:
+            folder: the user's data folder. What is missing is downloaded into it.
+
+        Raises:
+            UserError: if a file is missing and cannot be downloaded, or is damaged.
+        """
+        for place in self._places(folder):
+            if self._has_files(place):
+                return self._read_folder(place / self.folder)
+        for place in self._places(folder):
+            if (archive := place / self.archive).is_file():
+                return self._read_archive(archive)
+        archive = self._places(folder)[0] / self.archive
+        if prepared := files.find_prepared(folder, self.name):
+            instead = f"put {self.url}{self.archive} into {archive.parent}"
+            return files.read_prepared(prepared, self.name, dict(self.sizes), (32, 32, 3), instead)
+        files.download(self.title, self.url, {self.archive: self.archive_hash}, archive.parent)
+        return self._read_archive(archive)
+
+    def _places(self, folder: Path) -> tuple[Path, Path]:
+        return folder / self.name, folder
+
+    def _has_files(self, place: Path) -> bool:
+        return all((place / self.folder / name).is_file() for names in self.members.values() for name in names)
+
+    def _read_folder(self, folder: Path) -> tuple[files.RawSamples, files.RawSamples]:
+        found = {}
+        for split, names in self.members.items():
+            for name in names:
+                with self._naming(folder / name), (folder / name).open("rb") as file:
+                    found[name] = self._samples(_Bounded(file, self._most(split)).read(), name, split)
+        return self._joined(found)
+
+    def _read_archive(self, path: Path) -> tuple[files.RawSamples, files.RawSamples]:
+        """Reads all files in one pass over the archive; nothing is written, so no member can land elsewhere."""
+        found = {}
+        splits = {f"{self.folder}/{name}": (name, split) for split, names in self.members.items() for name in names}
+        most = sum(self._most(split) for _, split in splits.values())
+        with self._naming(path), gzip.open(path) as unpacked:
+            bounded: Any = _Bounded(unpacked, most)
+            with tarfile.open(fileobj=bounded, mode="r|") as archive:
+                for member in archive:
+                    if member.name in splits:
+                        name, split = splits[member.name]
+                        file = archive.extractfile(member) if member.isreg() else None
+                        if file is None:
+                            raise ValueError(f"{member.name} is no file")
+                        found[name] = self._samples(_Bounded(file, self._most(split)).read(), name, split)
+            if missing := [member for member, (name, _) in splits.items() if name not in found]:
+                raise ValueError(f"it has no {' and no '.join(missing)}")
+        return self._joined(found)
+
+    def _joined(self, found: Mapping[str, files.RawSamples]) -> tuple[files.RawSamples, files.RawSamples]:
+        train, test = (files.join([found[name] for name in self.members[split]]) for split in ("train", "test"))
+        return train, test
+
+    def _size(self, split: str) -> int:
+        return self.sizes[split] // len(self.members[split])
+
+    def _most(self, split: str) -> int:
+        return _BYTES_BESIDE + _BYTES_PER_IMAGE * self._size(split)
+
+    @contextmanager
+    def _naming(self, path: Path) -> Iterator[None]:
+        """Turns what reading a damaged file raises, which is of many kinds, into an error that names the file."""
+        try:
+            yield
+        except Exception as error:
+            sizes = " and ".join(f"{size:,} {split}" for split, size in self.sizes.items())
+            raise UserError(
+                f"{path} cannot be read as {self.title} ({reason(error)}); expected {sizes} images as published: "
+                f"replace it, from {self.url}{self.archive}"
+            ) from error
+
+    def _samples(self, pickled: bytes, name: str, split: str) -> files.RawSamples:
+        """Reads a pickle that Python 2 wrote, whose keys are bytes, or one whose keys are strings.
+
+        Raises:
+            Exception: of many kinds, if the file is damaged.
+        """
+        size = self._size(split)
+        content = pickles.unpickle(pickled, 1000 + 10 * size)
+        if not isinstance(content, dict):
+            raise ValueError("it has no dictionary")
+        content = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
+        labels = content.get(self.labels_key)
+        if (
+            not isinstance(labels, list)
+            or len(labels) != size
+            or not all(type(label) is int and label in range(self.classes) for label in labels)
+        ):
+            raise ValueError(f"its {self.labels_key} are not {size:,} numbers from 0 to {self.classes - 1}")
+        pixels = pickles.pixels(content.get("data"), (size, 3 * 32 * 32))
+        # A row is the red, then the green, then the blue channel.
+        images = np.ascontiguousarray(pixels.reshape(size, 3, 32, 32).transpose(0, 2, 3, 1))
+        known = self.known[name]
+        if hashlib.md5(pickled, usedforsecurity=False).hexdigest() not in known and digest(images, labels) not in known:
+            raise ValueError("its images and labels have another checksum than the published ones")
+        return images, np.asarray(labels, np.uint8)
+
+
+class _Bounded:
+    """Reads a file to a limit: what unpacks to more, or says that it is larger, takes no more memory than that."""
+
+    def __init__(self, file: Any, most: int):
+        self._file, self._left = file, most
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads so many bytes, or to the end.
+
+        Raises:
+            ValueError: if that is beyond the limit.
+        """
+        content = self._file.read(self._left + 1 if size < 0 else min(size, self._left + 1))
+        self._left -= len(content)
+        if self._left < 0:
+            raise ValueError("it is much larger")
+        return content
+
+
+def digest(images: UInt8[np.ndarray, "_ height width channels"], labels: list[int]) -> str:
+    """The SHA-256 of images with their labels, whatever their order and however they are written."""
+    each = (
+        hashlib.sha256(image.tobytes() + bytes([label])).digest() for image, label in zip(images, labels, strict=True)
+    )
+    return hashlib.sha256(b"".join(sorted(each))).hexdigest()

@@ -1,0 +1,263 @@
+"""Families of tasks over any data set, as an experiment declares them.
+
+A family names its source and says how tasks follow from it; `bind` makes the `Benchmark` over the loaded data set,
+which jitted functions take.
+"""
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from typing_extensions import override
+
+from supsup_jax.data.arrays import Dataset
+from supsup_jax.data.bound import Augmentation, Order, PermutedPixels, RotatedPixels, SplitClasses
+from supsup_jax.data.loading import load_source
+from supsup_jax.data.sources import Source
+from supsup_jax.data.sources.arrays import check_labels
+from supsup_jax.data.tasks import Benchmark
+from supsup_jax.errors import UserError
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class TaskFamily(ABC):
+    """Tasks that follow from a data set and a number.
+
+    A subclass implements `bind`; it can stand in the user's own file:
+
+        @dataclass(frozen=True)
+        class Shifted(data.TaskFamily):
+            num_tasks: int = 8
+
+            def bind(self, dataset):
+                return ShiftedPixels.of(dataset)
+
+    with a benchmark that says what a task is, for instance a subclass of `PixelMapBenchmark` that has `tasks`, or of
+    `ClassSplit` that has `order`. Families are frozen dataclasses whose fields are hashable and check themselves in
+    `__post_init__`; they are the flags of a script.
+
+    Attributes:
+        source: the data set.
+        num_tasks: how many tasks are learned. `None`: all that the benchmark has.
+
+    Raises:
+        UserError: if a field is out of range.
+    """
+
+    source: Source
+    num_tasks: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.num_tasks is not None and self.num_tasks < 1:
+            raise UserError(f"{self._name}: num_tasks {self.num_tasks} must be at least 1")
+
+    def load(self, folder: str | Path) -> Dataset:
+        """The source's data set.
+
+        Args:
+            folder: where the user keeps data; `~` is expanded.
+
+        Raises:
+            UserError: if its files are missing or damaged.
+        """
+        return load_source(self.source, folder)
+
+    @abstractmethod
+    def bind(self, dataset: Dataset) -> Benchmark:
+        """The benchmark over the loaded data set.
+
+        Args:
+            dataset: what `load` returned, or another of the same kind.
+
+        Raises:
+            UserError: if the labels are not integers from 0, one a sample, or there are fewer tasks than `num_tasks`.
+        """
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _check_count(self, benchmark: Benchmark) -> None:
+        """Checks that the benchmark has as many tasks as are to be learned."""
+        if benchmark.max_tasks is not None and (self.num_tasks or 1) > benchmark.max_tasks:
+            raise UserError(
+                f"{self._name}: num_tasks {self.num_tasks or 1} is more than there are: {benchmark.max_tasks}"
+            )
+
+    def _refuse_images_on_disk(self) -> None:
+        if self.source.on_disk:
+            raise UserError(
+                f"{self._name}: source {type(self.source).__name__} decodes its images task by task; use Split with "
+                "augment 'resized_crop'"
+            )
+
+    def _check_classes(self, dataset: Dataset) -> None:
+        """Checks the labels; a class without samples is named in one warning."""
+        for split, samples in (("train", dataset.train), ("test", dataset.test)):
+            labels = np.asarray(samples.labels)
+            check_labels(labels, len(samples.images), f"{self._name}: {split}")
+        if missing := _missing(dataset, dataset.test.labels):
+            warn(f"{self._name}: {_classes(missing)} without test images")
+
+
+@cache
+def warn(message: str) -> None:
+    """Prints a warning to stderr, once."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _missing(dataset: Dataset, labels: Any) -> list[int]:
+    classes = max(int(np.max(split.labels, initial=-1)) for split in (dataset.train, dataset.test)) + 1
+    return np.flatnonzero(np.bincount(np.asarray(labels), minlength=classes) == 0).tolist()
+
+
+def _classes(numbers: Iterable[int]) -> str:
+    """Names classes in a message."""
+    numbers = list(numbers)
+    shown = ", ".join(map(str, numbers[:_SHOWN])) + (", ..." if len(numbers) > _SHOWN else "")
+    return f"class {shown}" if len(numbers) == 1 else f"classes {shown}"
+
+
+@dataclass(frozen=True)
+class Permuted(TaskFamily):
+    """Every task shows all images with their pixels in an order of its own.
+
+    Grey or in colour: the channels of a pixel stay together. The order is a function of the seed and the task's number.
+
+    Attributes:
+        source: the data set.
+        num_tasks: how many tasks are learned; there is no end of them.
+    """
+
+    num_tasks: int = 250
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._refuse_images_on_disk()
+
+    @override
+    def bind(self, dataset: Dataset) -> Benchmark:
+        self._check_classes(dataset)
+        return PermutedPixels.of(dataset)
+
+
+@dataclass(frozen=True)
+class Rotated(TaskFamily):
+    """Every task shows all images turned by an angle of its own, counter-clockwise.
+
+    Attributes:
+        source: the data set.
+        num_tasks: how many tasks are learned.
+        degrees: from the angle of a task to that of the next; by default `360 // num_tasks`, which is filled in, so
+            that fewer or more tasks of the same family turn by the same angles.
+    """
+
+    num_tasks: int = 36
+    degrees: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._refuse_images_on_disk()
+        if self.degrees is None:
+            if self.num_tasks > 360:
+                raise UserError(
+                    f"{self._name}: {self.num_tasks} tasks cannot be a whole number of degrees apart; give num_tasks "
+                    "of at most 360"
+                )
+            object.__setattr__(self, "degrees", 360 // self.num_tasks)
+        elif not 1 <= self.degrees <= 360:
+            raise UserError(f"{self._name}: degrees {self.degrees} must be from 1 to 360")
+
+    @override
+    def bind(self, dataset: Dataset) -> Benchmark:
+        assert self.degrees is not None
+        self._check_classes(dataset)
+        benchmark = RotatedPixels.of(dataset, degrees=self.degrees)
+        self._check_count(benchmark)
+        return benchmark
+
+
+@dataclass(frozen=True)
+class Split(TaskFamily):
+    """Every task has a few of the data set's classes, and no class is in two tasks.
+
+    Attributes:
+        source: the data set.
+        classes_per_task: how many classes a task has.
+        num_tasks: how many tasks are learned; by default as many as the classes fill. Where classes are left over, a
+            warning says how many.
+        order: how classes are dealt to tasks: `"given"`, 0 to `classes_per_task - 1` first; `"drawn"`, in the order
+            `RandomState(seed).permutation(classes)`; `"fixed"`, the same with seed 1, whatever the seed.
+        relabel: whether a label is the position of the class in its task, so that all tasks have the same outputs;
+            else labels are as they are.
+        augment: how training images are varied: `"crop_flip"`, moved by up to 4 pixels and half of them mirrored;
+            `"resized_crop"`, random cutouts resized, half of them mirrored, and the centre in tests, for sources whose
+            images are on disk; by default not at all.
+    """
+
+    classes_per_task: int = 2
+    order: Order = "given"
+    relabel: bool = True
+    augment: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes_per_task < 1:
+            raise UserError(f"{self._name}: classes_per_task {self.classes_per_task} must be at least 1")
+        if self.order not in get_args(Order):
+            raise UserError(
+                f"{self._name}: order {self.order!r} does not exist; give one of {', '.join(get_args(Order))}"
+            )
+        if self.augment not in (None, *get_args(Augmentation)):
+            choices = ", ".join(get_args(Augmentation))
+            raise UserError(f"{self._name}: augment {self.augment!r} does not exist; give None or one of {choices}")
+        if (self.augment == "resized_crop") != self.source.on_disk:
+            raise UserError(
+                f"{self._name}: augment 'resized_crop' requires a source whose images are on disk and vice versa; "
+                f"{type(self.source).__name__} has its images {'on disk' if self.source.on_disk else 'in memory'}"
+            )
+
+    @override
+    def bind(self, dataset: Dataset) -> Benchmark:
+        self._check_classes(dataset)
+        if missing := _missing(dataset, dataset.train.labels):
+            raise UserError(
+                f"{self._name}: {_classes(missing)} without training images; renumber the classes from 0 without gaps"
+            )
+        settings = {"class_order": self.order, "relabel": self.relabel, "augment": self.augment}
+        benchmark: Any = SplitClasses.of(dataset, self.classes_per_task, **settings)
+        if not benchmark.max_tasks:
+            raise UserError(
+                f"{self._name}: classes_per_task {self.classes_per_task} is more than the {dataset.num_classes} classes"
+            )
+        self._check_count(benchmark)
+        self._name_left_over(benchmark)
+        if not self.relabel:
+            benchmark = replace(benchmark, num_classes=dataset.num_classes)
+        if self.order == "given":  # the tasks' sizes are known, and not only how large one may be
+            train, test = (
+                int(np.bincount(np.asarray(split.labels) // self.classes_per_task)[: benchmark.max_tasks].max())
+                for split in (dataset.train, dataset.test)
+            )
+            benchmark = replace(benchmark, train_size=train, test_size=test)
+        return benchmark
+
+    def _name_left_over(self, benchmark: SplitClasses) -> None:
+        """Warns of classes that are in no task although all tasks are to be learned."""
+        left = benchmark.dataset_classes - benchmark.max_tasks * self.classes_per_task
+        if not left or (self.num_tasks or benchmark.max_tasks) < benchmark.max_tasks:
+            return
+        which = f"the last {left} in the order that the seed draws"
+        if self.order != "drawn":
+            which = _classes(sorted(benchmark.order(0)[-left:].tolist()))
+        warn(
+            f"{self._name}: {benchmark.dataset_classes} classes make {benchmark.max_tasks} tasks of "
+            f"{self.classes_per_task}; in no task: {which}"
+        )

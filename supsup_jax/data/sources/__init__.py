@@ -1,0 +1,34 @@
+"""Data sets that tasks are made of: published ones, and what users have in files or in memory."""
+
+from supsup_jax.data.sources.arrays import NPZ, Arrays
+from supsup_jax.data.sources.base import Source
+from supsup_jax.data.sources.cifar import CIFAR10, CIFAR100
+from supsup_jax.data.sources.digits import Digits
+from supsup_jax.data.sources.folders import ImageFolder
+from supsup_jax.data.sources.imagenet import ImageNet
+from supsup_jax.data.sources.mnist import EMNIST, KMNIST, MNIST, FashionMNIST
+from supsup_jax.data.sources.svhn import SVHN
+from supsup_jax.data.sources.tfds import TFDS
+
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "EMNIST",
+    "KMNIST",
+    "MNIST",
+    "NPZ",
+    "SOURCES",
+    "SVHN",
+    "TFDS",
+    "Arrays",
+    "Digits",
+    "FashionMNIST",
+    "ImageFolder",
+    "ImageNet",
+    "Source",
+]
+
+SOURCES: dict[str, type[Source]] = {
+    source.name: source for source in (MNIST, CIFAR100, Digits, ImageNet, FashionMNIST, KMNIST, EMNIST, CIFAR10, SVHN)
+}
+"""The published data sets by name; all can be made without arguments."""

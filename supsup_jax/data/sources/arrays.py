@@ -1,0 +1,222 @@
+"""Images and labels that a user has in memory, or in a NumPy file."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from typing_extensions import override
+
+from supsup_jax.data.arrays import Dataset
+from supsup_jax.data.sources.base import Source, dataset_of
+from supsup_jax.errors import UserError, reason
+
+Statistics = tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Arrays(Source):
+    """Images and labels in memory; equal to others of the same content.
+
+    Images are uint8 of 0 to 255, or floats of 0 to 1, `(samples, height, width, channels)`, or `(samples, height,
+    width)` where they are grey. Labels are integers from 0, `(samples,)`. Do not change the arrays afterwards.
+
+    Attributes:
+        train: the training images and labels.
+        test: the test images and labels.
+        mean: subtracted from images scaled to [0, 1], for each channel; by default the training images' mean.
+        std: what images are then divided by, for each channel; by default the training images' deviation.
+
+    Raises:
+        UserError: if images or labels have another shape, type or range.
+    """
+
+    name: ClassVar[str] = "arrays"
+    needs_folder: ClassVar[bool] = False
+
+    train: tuple[Any, Any]
+    test: tuple[Any, Any]
+    mean: Statistics | None = None
+    std: Statistics | None = None
+
+    def __post_init__(self) -> None:
+        train, test = (checked(pair, split, "Arrays") for pair, split in ((self.train, "train"), (self.test, "test")))
+        check_shapes(train, test, "Arrays")
+        object.__setattr__(self, "train", train)
+        object.__setattr__(self, "test", test)
+        channels = train[0].shape[-1]
+        if (self.mean is None) != (self.std is None):
+            raise UserError("Arrays: mean requires std and vice versa")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is None:
+                continue
+            object.__setattr__(self, name, tuple(map(float, values)))
+            if len(values) != channels:
+                raise UserError(f"Arrays: {name} has {len(values)} values; give one for each of {channels} channels")
+            if not np.isfinite(values).all() or (name == "std" and min(values) <= 0):
+                above = "above 0" if name == "std" else "that are finite"
+                raise UserError(f"Arrays: {name} {tuple(values)} is out of range; give numbers {above}")
+
+    @override
+    def load(self, folder: Path | None = None) -> Dataset:
+        statistics = None if self.mean is None or self.std is None else (self.mean, self.std)
+        return dataset_of(self.train, self.test, statistics)
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the content, as hexadecimal digits."""
+        sha = hashlib.sha256(repr((self.mean, self.std)).encode())
+        for array in (*self.train, *self.test):
+            sha.update(f"{array.dtype.str}{array.shape}".encode())
+            sha.update(np.ascontiguousarray(array).data)
+        return sha.hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Arrays) and (self is other or self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        shape = " × ".join(map(str, self.train[0].shape[1:]))
+        return f"Arrays({len(self.train[0])} training and {len(self.test[0])} test images of {shape})"
+
+
+# The names that the arrays of an .npz file may have: those of this library, and Keras'.
+_NAMES = (
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("x_train", "y_train", "x_test", "y_test"),
+)
+
+
+@dataclass(frozen=True)
+class NPZ(Source):
+    """The arrays of a file that `numpy.savez` wrote, as `Arrays` takes them.
+
+    They are called train_images, train_labels, test_images and test_labels, or x_train, y_train, x_test and y_test, as
+    in Keras' mnist.npz.
+
+    Attributes:
+        path: the file, from the user's data folder, or an absolute path.
+
+    Raises:
+        UserError: if the file is missing or damaged, or holds other arrays.
+    """
+
+    name: ClassVar[str] = "npz"
+
+    path: str
+
+    def __post_init__(self) -> None:
+        if not self.path or not str(self.path).isprintable():
+            raise UserError(f"NPZ: path {self.path!r} must name a file that numpy.savez wrote")
+        object.__setattr__(self, "path", str(self.path))
+
+    @override
+    def load(self, folder: Path) -> Dataset:
+        path = folder / Path(self.path).expanduser()
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if not isinstance(file, np.lib.npyio.NpzFile):
+                    raise ValueError("it holds a single array")
+                names = next((names for names in _NAMES if set(names) <= set(file.files)), None)
+                if names is None:
+                    raise ValueError(f"it holds {', '.join(file.files) or 'no array'}")
+                train_images, train_labels, test_images, test_labels = (file[name] for name in names)
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist; name a file that numpy.savez wrote") from None
+        except Exception as error:  # of many kinds, for a damaged file
+            raise UserError(
+                f"{path} cannot be read ({reason(error)}); expected {', '.join(_NAMES[0])}, or {', '.join(_NAMES[1])}, "
+                "written with numpy.savez"
+            ) from error
+        train = checked((train_images, train_labels), "train", str(path))
+        test = checked((test_images, test_labels), "test", str(path))
+        check_shapes(train, test, str(path))
+        return dataset_of(train, test)
+
+    @override
+    def is_present(self, folder: Path) -> bool:
+        return (folder / Path(self.path).expanduser()).is_file()
+
+
+def checked(pair: tuple[Any, Any], split: str, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels as the library holds them.
+
+    Args:
+        pair: images and labels, as `Arrays` takes them.
+        split: `"train"` or `"test"`, for messages.
+        where: the argument or file that they come from, for messages.
+
+    Returns:
+        Images of 0 to 255, uint8 or float32, `(samples, height, width, channels)`, and labels, int32.
+
+    Raises:
+        UserError: if they have another shape, type or range.
+    """
+
+    def refuse(problem: str) -> UserError:
+        return UserError(f"{where}: {split} {problem}")
+
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise refuse("must be a pair (images, labels)")
+    images, labels = (_array(part, refuse) for part in pair)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or 0 in images.shape[1:] or (split == "train" and not len(images)):
+        raise refuse(f"images have shape {images.shape}; give (samples, height, width, channels)")
+    if images.dtype != np.uint8:
+        if images.dtype.kind != "f":
+            raise refuse(f"images are {images.dtype}; give uint8 of 0 to 255, or floats of 0 to 1")
+        if len(images) and not (images.min() >= 0 and images.max() <= 1):  # False for NaN too
+            raise refuse(
+                f"images have values from {images.min():g} to {images.max():g}; give uint8, or floats of 0 to 1"
+            )
+        images = np.asarray(images, np.float32) * np.float32(255)
+    check_labels(labels, len(images), f"{where}: {split}")
+    return images, labels.astype(np.int32)
+
+
+def _array(part: Any, refuse: Callable[[str], UserError]) -> np.ndarray:
+    try:
+        return np.asarray(part)
+    except ValueError as error:  # lists of several lengths
+        raise refuse(f"images or labels cannot be made an array ({reason(error)})") from None
+
+
+def check_labels(labels: np.ndarray, samples: int, where: str) -> None:
+    """Checks that there is one label a sample, an integer from 0.
+
+    Args:
+        labels: the labels.
+        samples: how many images there are.
+        where: whose labels they are, for messages.
+
+    Raises:
+        UserError: if they have another shape, type or range.
+    """
+    if labels.shape != (samples,):
+        column = "; a column becomes that with labels[:, 0]" if labels.shape == (samples, 1) else ""
+        raise UserError(f"{where} labels have shape {labels.shape}; give ({samples},), one a sample{column}")
+    if labels.dtype.kind not in "iu":
+        raise UserError(f"{where} labels are {labels.dtype}; give integers from 0")
+    if samples and labels.min() < 0:
+        raise UserError(f"{where} labels go down to {labels.min()}; renumber the classes from 0")
+    if samples and labels.max() >= 2**31:
+        raise UserError(f"{where} labels go up to {labels.max()}; renumber the classes from 0")
+
+
+def check_shapes(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], where: str) -> None:
+    """Checks that the training and the test images have one shape and type.
+
+    Raises:
+        UserError: if they differ.
+    """
+    if train[0].shape[1:] != test[0].shape[1:] or train[0].dtype != test[0].dtype:
+        raise UserError(
+            f"{where}: training images are {train[0].dtype} of shape {train[0].shape[1:]}, test images "
+            f"{test[0].dtype} of {test[0].shape[1:]}; give both alike"
+        )

@@ -1,0 +1,85 @@
+"""Folders of images, one for each class."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from typing_extensions import override
+
+from supsup_jax.data import folders, pictures
+from supsup_jax.data.arrays import Dataset
+from supsup_jax.data.inputs import Inputs
+from supsup_jax.data.sources.base import Source, dataset_of
+from supsup_jax.errors import UserError
+from supsup_jax.system import backend
+
+_TEST_FOLDERS = ("test", "val")
+
+
+@dataclass(frozen=True)
+class ImageFolder(Source):
+    """Images in a folder for each class, in memory: `train/<class>/*.png` and `test/<class>/*.png`, or val for test.
+
+    A class's label is its position in sorted order. PNG and JPEG files are read. Images of other sizes are resized to
+    `image_size` along their shorter side, and cut at their centre.
+
+    Attributes:
+        path: the folder, from the user's data folder, or an absolute path; by default the data folder itself.
+        image_size: height and width of the images that the network sees, in pixels.
+        channels: 3 for images in colour, 1 for grey ones; files are converted.
+
+    Raises:
+        UserError: if a folder is missing, the splits have different classes, or an image cannot be read.
+    """
+
+    name: ClassVar[str] = "image_folder"
+
+    path: str | None = None
+    image_size: int = 32
+    channels: Literal[1, 3] = 3
+
+    def __post_init__(self) -> None:
+        if self.path is not None:
+            object.__setattr__(self, "path", str(self.path))
+        if self.image_size < 1:
+            raise UserError(f"ImageFolder: image_size {self.image_size} must be at least 1")
+        if self.channels not in (1, 3):
+            raise UserError(f"ImageFolder: channels {self.channels} must be 1 or 3")
+
+    @override
+    def load(self, folder: Path) -> Dataset:
+        root = self._root(folder)
+        test = next((split for split in _TEST_FOLDERS if (root / split).is_dir()), _TEST_FOLDERS[0])
+        for split in ("train", test):
+            if not (root / split).is_dir():
+                raise UserError(f"{root} lacks {split}; expected train/<class> and test/<class> (or val/<class>) there")
+        try:
+            splits = folders.read(root, ("train", test))
+        except OSError as error:
+            raise UserError(f"{error.filename} cannot be read ({error.strerror}); make it readable") from error
+        train, held_out = (self._decoded(paths, labels) for paths, labels in splits)
+        return dataset_of(train, held_out)
+
+    @override
+    def is_present(self, folder: Path) -> bool:
+        root = self._root(folder)
+        return (root / "train").is_dir() and any((root / split).is_dir() for split in _TEST_FOLDERS)
+
+    def _root(self, folder: Path) -> Path:
+        return folder / Path(self.path or ".").expanduser()
+
+    def _decoded(self, paths: folders.Files, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All images of a split, decoded on all cores."""
+        size = self.image_size
+        inputs = Inputs((size, size, self.channels), (), (), 0)
+        images = np.empty((len(paths), *inputs.image_shape), np.uint8)
+
+        def decode(row: int) -> None:
+            images[row] = pictures.read_picture(Path(paths.name(row)), inputs, size)
+
+        with ThreadPoolExecutor(backend.cores()) as threads:
+            for _ in threads.map(decode, range(len(paths))):
+                pass
+        return images, labels

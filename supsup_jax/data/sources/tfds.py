@@ -1,0 +1,84 @@
+"""Data sets that TFDS prepared, read without TensorFlow."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from typing_extensions import override
+
+from supsup_jax.data import files
+from supsup_jax.data.arrays import Dataset
+from supsup_jax.data.sources.base import Source, dataset_of
+from supsup_jax.errors import UserError
+
+_TEST_SPLITS = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class TFDS(Source):
+    """A data set for image classification that TFDS prepared as array_record below the user's data folder.
+
+    The newest version in `<folder>/<name>` is read. Images have to be of one size; those of the split train are for
+    training, those of test, or else of validation, for testing. To prepare a data set takes TensorFlow, once:
+
+        tfds.builder("fashion_mnist", data_dir=folder, file_format="array_record").download_and_prepare()
+
+    Attributes:
+        name: TFDS's name of the data set, such as `"fashion_mnist"`, with its configuration where it has one, such as
+            `"emnist/balanced"`.
+
+    Raises:
+        UserError: if the data set is not there, in another format, or not for image classification.
+    """
+
+    name: str = field()  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __post_init__(self) -> None:
+        if not self.name or not all(part.isidentifier() for part in self.name.replace("-", "_").split("/")):
+            raise UserError(f"TFDS: name {self.name!r} must be the name of a data set, such as fashion_mnist")
+
+    @override
+    def load(self, folder: Path) -> Dataset:
+        place = files.find_prepared(folder, self.name)
+        if place is None:
+            raise UserError(
+                f"{folder / self.name} holds no data set that TFDS prepared; prepare {self.name} there with "
+                "file_format='array_record'"
+            )
+        with files.prepared(
+            place, self.name.split("/")[0], f"name another folder than {folder} with --data"
+        ) as builder:
+            keys = builder.info.supervised_keys or ("image", "label")
+            if not set(keys) <= set(builder.info.features) or len(keys) != 2:
+                raise ValueError(f"its features are {', '.join(builder.info.features)}; expected image and label")
+            test = next((split for split in _TEST_SPLITS if split in builder.info.splits), None)
+            if test is None or "train" not in builder.info.splits:
+                raise ValueError(f"its splits are {', '.join(builder.info.splits)}; expected train and test")
+            train, held_out = (_read(builder.as_data_source(split), keys) for split in ("train", test))
+            if train[0].shape[1:] != held_out[0].shape[1:]:
+                raise ValueError("its training and test images have different sizes")
+        return dataset_of(train, held_out)
+
+    @override
+    def is_present(self, folder: Path) -> bool:
+        return files.find_prepared(folder, self.name) is not None
+
+
+def _read(records: Any, keys: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """All images and labels of a split.
+
+    Raises:
+        Exception: of many kinds, if records are damaged or not for image classification.
+    """
+    first = records[0][keys[0]]
+    if first.dtype != np.uint8 or first.ndim != 3:
+        raise ValueError(f"its {keys[0]} are {first.dtype} of shape {first.shape}, not images")
+    images = np.empty((len(records), *first.shape), np.uint8)
+    labels = np.empty(len(records), np.int32)
+    for row in range(len(records)):
+        record = records[row]
+        if record[keys[0]].shape != first.shape:
+            raise ValueError(f"its images have several sizes, {first.shape} and {record[keys[0]].shape}")
+        images[row], labels[row] = record[keys[0]], record[keys[1]]
+    return images, labels
