@@ -1,4 +1,4 @@
-"""Accuracy of every learned task, the task given or inferred, in batches over all tasks.
+"""Accuracy of every learned task: given, inferred, or its mask recovered from a memory; in batches over all tasks.
 
 With the task inferred there are two figures. *Per batch* is the paper's protocol: one pick for every batch of 128 test
 images. *Per image* is harder and closer to use: a pick for every single image. With unshared labels (scenario GNu) a
@@ -21,7 +21,7 @@ from supsup_jax import inference
 from supsup_jax.data import Benchmark, Samples, Tasks
 from supsup_jax.inference import Search
 from supsup_jax.inference.recovery import Recovery
-from supsup_jax.methods import Method
+from supsup_jax.methods import Adapter, Method
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights, has_convolutions
 from supsup_jax.system import devices
@@ -38,15 +38,7 @@ def is_right(
     images: Float[Array, "batch height width channels"],
     labels: Int[Array, " batch"],
 ) -> Bool[Array, " batch"]:
-    """Which images the network classifies right: the largest of its outputs is that of the label.
-
-    Args:
-        net: the network.
-        effective: the effective weights.
-        stats: the batch-norm statistics.
-        images: normalised images.
-        labels: their labels.
-    """
+    """Which normalised images a network with some weights and statistics classifies right: the only place to say so."""
     logits, _ = net.apply(effective, stats, images, train=False)
     return logits.argmax(-1) == labels
 
@@ -145,6 +137,20 @@ class Evaluation(NamedTuple):
     confusion: Int[np.ndarray, "tasks entries"] | None = None
 
 
+class RecoveryPath(NamedTuple):
+    """How a task's mask was recovered, at the start of each step and at the end.
+
+    Attributes:
+        hamming: in how many units the state differs from the task's own mask.
+        energy: the memory's energy; not known at the end.
+        entropy: mean entropy of the step's batch, in nats; not known at the end.
+    """
+
+    hamming: list[int]
+    energy: list[float]
+    entropy: list[float]
+
+
 class _Measured(NamedTuple):
     """What is measured of one task; under a task axis, of all.
 
@@ -204,6 +210,38 @@ def evaluate(
     run = _over_tasks(model.method, benchmark, protocol, bytes_per_task=memory, convolutions=convolutions)
     shared = devices.replicate((model, test))
     return _summary(jax.device_get(run(shared, (entries, own, tasks, orders))), entries, num_tasks, protocol)
+
+
+def evaluate_recovery(
+    model: Model, benchmark: Benchmark, protocol: Protocol, seed: int, test: Samples, tasks: Tasks, *, truth: Adapter
+) -> tuple[Evaluation, list[RecoveryPath]]:
+    """Recovers every task's mask from its own test images, and tests it on the same batches, as the original does.
+
+    The inferred task is the one whose mask is nearest to the recovered mask. The last batch is filled up with the
+    task's first images. Arguments are those of `evaluate`; the model's bank is the memory, and the batch norms of its
+    network use the statistics of each batch. `truth` is the masks themselves, stacked along a leading task axis.
+    """
+    num_tasks = len(jax.tree.leaves(truth)[0])
+    tasks = jax.tree.map(lambda leaf: leaf[:num_tasks], tasks)
+    orders = jax.vmap(lambda task: order_key(seed, task))(np.arange(num_tasks))
+    run = _recover_tasks(benchmark, protocol)
+    shared = devices.replicate((model, test))
+    measured = jax.device_get(run(shared, (truth, tasks, orders)))
+
+    patterns = _joined(truth)[:, None]
+    distances = (_joined(measured.mask)[:, None] != patterns[:, 0]).sum(-1)
+    hamming = np.concatenate(
+        [(_joined(measured.path.states) != patterns).sum(-1), np.diagonal(distances)[:, None]], axis=1
+    )
+    picks = distances.argmin(1)
+    path = hamming, measured.path.energy, measured.path.entropy, measured.steps
+    paths = [
+        RecoveryPath([*way[:steps].tolist(), int(way[-1])], energy[:steps].tolist(), entropy[:steps].tolist())
+        for way, energy, entropy, steps in zip(*path, strict=True)
+    ]
+    hit, confusion = (picks == np.arange(num_tasks)).astype(float), np.zeros((num_tasks, num_tasks), np.int64)
+    confusion[np.arange(num_tasks), picks] = 1
+    return Evaluation(measured.given, measured.recovered, picked=hit, confusion=confusion), paths
 
 
 def order_key(seed: int, task: int | Int[Array, ""]) -> Key[Array, ""]:
@@ -303,3 +341,56 @@ def _summary(
         picked_per_image=image_hit.sum(1) / images.sum(1),
         confusion=confusion,
     )
+
+
+class _Recovered(NamedTuple):
+    """What is measured of one task whose mask is recovered; under a task axis, of all.
+
+    Attributes:
+        given: accuracy with the task's own mask.
+        recovered: accuracy with the mask that is recovered.
+        mask: the mask that is recovered.
+        steps: how many steps of the path count.
+        path: how it came about.
+    """
+
+    given: Any
+    recovered: Any
+    mask: Any
+    steps: Any
+    path: Any
+
+
+@cache
+def _recover_tasks(benchmark: Benchmark, protocol: Protocol) -> Callable[..., _Recovered]:
+    """The jitted function that recovers masks; the same one for the same settings."""
+    places, batch = benchmark.test_size, protocol.batch_size
+    starts = np.arange(0, places, batch)[:, None]
+    recover = protocol.infer
+    if not isinstance(recover, Recovery):
+        raise ValueError("the protocol does not say how masks are recovered")
+
+    def one_task(shared: Any, one: Any) -> _Recovered:
+        model, test = shared
+        own, task, key = one
+        size = benchmark.size(task, train=False)
+        order = shuffle(key, places, size)
+        rows = order[(starts + np.arange(batch)) % size]
+        images, labels = jax.vmap(lambda rows: benchmark.samples(test, task, rows, train=False))(rows)
+        counts = (starts + np.arange(batch)) < size
+
+        def accuracy_with(mask: Adapter) -> Array:
+            effective = model.method.effective_weights(model.weights, mask)
+            right = jax.lax.map(lambda batch: is_right(model.net, effective, {}, *batch), (images, labels))
+            return (right & counts).sum() / size
+
+        steps = -(-size // batch)
+        mask, path = recover(model.net, model.weights, model.bank, images, steps)
+        return _Recovered(accuracy_with(own), accuracy_with(mask), mask, jnp.asarray(steps), path)
+
+    return devices.over_tasks(one_task)
+
+
+def _joined(masks: Any) -> Bool[np.ndarray, "..."]:
+    """The units of all layers along one last axis."""
+    return np.concatenate([np.asarray(leaf) != 0 for leaf in jax.tree.leaves(masks)], axis=-1)

@@ -136,7 +136,7 @@ class Learner:
         parts = zip(start, (learned["weights"], learned["params"]), strict=True)
         return Start(*(fixed if changed is None else changed for fixed, changed in parts))
 
-    def training_weights(self, start: Start, progress: Progress) -> Weights:
+    def effective(self, start: Start, progress: Progress) -> Weights:
         """The weights that the network runs with now."""
         return self.method.training_weights(*self.now(start, progress.learned))
 
@@ -248,7 +248,7 @@ def train_task(
         finite = all_finite((progress.learned, progress.stats)) & jnp.isfinite(total)
         loss = jnp.where(finite, total / (stop - first), jnp.nan)
         diverged = jnp.where(finite, diverged, jnp.minimum(diverged, stop - 1))
-        accuracy = validate(learner.training_weights(start, progress), progress.stats, task)
+        accuracy = validate(learner.effective(start, progress), progress.stats, task)
         return progress, (loss, accuracy, diverged)
 
     ends = epoch_ends(benchmark.train_size, steps, batch_size)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,10 +16,9 @@ from supsup_jax.data.own import labelled
 from supsup_jax.data.tasks import Part
 from supsup_jax.errors import UserError
 from supsup_jax.evaluation import Evaluation, Protocol
-from supsup_jax.memory_evaluation import evaluate_recovery, masks_from_hex
 from supsup_jax.metrics import usual_masks
 from supsup_jax.runs import results
-from supsup_jax.runs.records import matrices
+from supsup_jax.runs.records import masks_from_hex, matrices
 from supsup_jax.runs.run import Run
 from supsup_jax.scenarios import shared
 from supsup_jax.scenarios.feeding import own_rows
@@ -60,6 +59,22 @@ class RunEvaluation:
         atomic.write(Path(path).expanduser(), results.csv_text([columns, *zip(*columns.values(), strict=True)]))
 
 
+class _Test(NamedTuple):
+    """What tasks are evaluated with.
+
+    Attributes:
+        benchmark: shows samples as a task shows them.
+        protocol: how the task of test images is inferred.
+        samples: the test samples of all tasks.
+        tasks: describes the tasks, stacked along a leading axis.
+    """
+
+    benchmark: Benchmark
+    protocol: Protocol
+    samples: Samples
+    tasks: Any
+
+
 def evaluate(
     run: Run, tasks: Sequence[int] | None = None, task: str = "given", data: str | Path | Dataset | Own | None = None
 ) -> RunEvaluation:
@@ -89,9 +104,8 @@ def evaluate(
         if task == "inferred":
             raise UserError("tasks of SplitImageNet are always given; give task='given'")
         return _result(run, chosen, task, Evaluation(_from_disk(run, chosen, parts.benchmark, dataset, described)))
-    if run.method.recovers:
-        return _recovered(run, chosen, task, parts.benchmark, parts.protocol, dataset.test, described)
-    return _measured(run, chosen, task, parts.benchmark, parts.protocol, dataset.test, described)
+    test = _Test(parts.benchmark, parts.protocol, dataset.test, described)
+    return (_recovered if run.method.recovers else _measured)(run, chosen, task, test)
 
 
 def _own(run: Run, tasks: Sequence[int] | None, task: str, pairs: Own) -> RunEvaluation:
@@ -112,31 +126,27 @@ def _own(run: Run, tasks: Sequence[int] | None, task: str, pairs: Own) -> RunEva
     experiment = run.experiment
     sizes_of = experiment.test_batch_size, experiment.images_per_pick, min(experiment.images_per_task, int(sizes.max()))
     protocol = Protocol(experiment.make_inference(run.inputs.num_classes), *sizes_of)
-    return _measured(run, chosen, task, benchmark, protocol, Samples(images, labels), described)
+    return _measured(run, chosen, task, _Test(benchmark, protocol, Samples(images, labels), described))
 
 
-def _measured(
-    run: Run, chosen: np.ndarray, task: str, benchmark: Benchmark, protocol: Protocol, test: Samples, described: Any
-) -> RunEvaluation:
+def _measured(run: Run, chosen: np.ndarray, task: str, test: _Test) -> RunEvaluation:
     """Evaluates tasks of which the samples lie in memory."""
     entries = usual_masks([result.slots for result in run.record.stream])[chosen] if run.record.stream else chosen
     infer = None if task == "given" else run.inference()
-    protocol = dataclasses.replace(protocol, infer=infer)
-    measured = evaluation.evaluate(
-        run.model, benchmark, protocol, run.experiment.seed, test, described, entries=entries, numbers=chosen
-    )
+    protocol = dataclasses.replace(test.protocol, infer=infer)
+    where = run.model, test.benchmark, protocol, run.experiment.seed, test.samples, test.tasks
+    measured = evaluation.evaluate(*where, entries=entries, numbers=chosen)
     return _result(run, chosen, task, measured)
 
 
-def _recovered(
-    run: Run, chosen: np.ndarray, task: str, benchmark: Benchmark, protocol: Protocol, test: Samples, described: Any
-) -> RunEvaluation:
+def _recovered(run: Run, chosen: np.ndarray, task: str, test: _Test) -> RunEvaluation:
     """Evaluates tasks whose masks are recovered from a memory; with the task given, with the masks noted to measure."""
     if chosen.tolist() != [*range(run.num_tasks)]:
         raise UserError(f"{run.experiment.method} is evaluated over all tasks, in order; leave tasks out")
     like = run.method.init(jax.random.key(0), run.weights)
     truth = masks_from_hex([result.mask or "" for result in run.record.tasks], like)
-    measured, _ = evaluate_recovery(run.model, benchmark, protocol, run.experiment.seed, test, described, truth=truth)
+    where = run.model, test.benchmark, test.protocol, run.experiment.seed, test.samples, test.tasks
+    measured, _ = evaluation.evaluate_recovery(*where, truth=truth)
     return _result(run, chosen, task, measured)
 
 

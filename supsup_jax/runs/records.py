@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_type_hints
 
+import jax
 import numpy as np
 import typeguard
 
 from supsup_jax.errors import UserError, reason
-from supsup_jax.evaluation import Evaluation
-from supsup_jax.memory_evaluation import RecoveryPath
+from supsup_jax.evaluation import Evaluation, RecoveryPath
+from supsup_jax.methods import Adapter
 from supsup_jax.metrics import Metrics, metrics
 from supsup_jax.runs.storage import Account
 
@@ -195,3 +196,23 @@ def matrices(record: Record) -> dict[str, dict[int, list[float]]]:
             if (accuracies := getattr(result, kind)) is not None:
                 rows[result.num_tasks] = accuracies
     return {kind: rows for kind, rows in matrices.items() if rows}
+
+
+def masks_as_hex(masks: Adapter) -> list[str]:
+    """The bits of masks of vectors, stacked along a leading task axis, leaf after leaf; a text for each task."""
+    bits = np.concatenate([np.asarray(leaf) != 0 for leaf in jax.tree.leaves(masks)], axis=1)
+    return [row.tobytes().hex() for row in np.packbits(bits, axis=1)]
+
+
+def masks_from_hex(masks: list[str], like: Adapter) -> Adapter:
+    """Masks of vectors, stacked along a leading task axis, from their bits.
+
+    Args:
+        masks: as `masks_as_hex` gives them.
+        like: one mask.
+    """
+    bits = np.unpackbits(np.array([list(bytes.fromhex(mask)) for mask in masks], np.uint8), axis=1)
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([len(leaf) for leaf in leaves])
+    parts = [bits[:, end - len(leaf) : end] for leaf, end in zip(leaves, ends, strict=True)]
+    return structure.unflatten([part.astype(np.float32) for part in parts])

@@ -10,7 +10,6 @@ import numpy as np
 
 from supsup_jax import evaluation
 from supsup_jax.errors import UserError
-from supsup_jax.memory_evaluation import evaluate_recovery, masks_as_hex, masks_from_hex
 from supsup_jax.methods import Bank, Carry
 from supsup_jax.networks import Stats, Weights, has_convolutions
 from supsup_jax.runs import records
@@ -117,7 +116,7 @@ class GivenTasks(Loop):
         """Saves the next tasks, given how long each of them took."""
         count = len(learned.loss)
         chunk, replaced = self._learned.chunk(learned.adapter, learned.stats, count)
-        masks = masks_as_hex(learned.adapter) if self.parts.method.recovers else [None] * count
+        masks = records.masks_as_hex(learned.adapter) if self.parts.method.recovers else [None] * count
         loss, accuracy = jax.device_get((learned.loss, learned.accuracy))
         results = [
             TaskResult(
@@ -172,7 +171,7 @@ class GivenTasks(Loop):
         model = self._model(num_tasks)
         if self.parts.method.recovers:
             like = self.parts.method.init(jax.random.key(0), self.weights)
-            truth = masks_from_hex([task.mask or "" for task in self.record.tasks[:num_tasks]], like)
-            measured, paths = evaluate_recovery(model, *what, truth=truth)
+            truth = records.masks_from_hex([task.mask or "" for task in self.record.tasks[:num_tasks]], like)
+            measured, paths = evaluation.evaluate_recovery(model, *what, truth=truth)
             return measured, {"recovery": paths}
         return evaluation.evaluate(model, *what), {}

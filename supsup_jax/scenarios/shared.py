@@ -314,7 +314,7 @@ def _programs(parts: Parts, trains_weights: bool) -> _Programs:
         return on_devices(piece.share, (start, progress, piece.split, task, order_key, *where))
 
     finite = jax.jit(lambda progress: all_finite((progress.learned, progress.stats)))
-    return _Programs(begin, advance, finite, jax.jit(learner.training_weights), jax.jit(learner.finish))
+    return _Programs(begin, advance, finite, jax.jit(learner.effective), jax.jit(learner.finish))
 
 
 @cache

@@ -1,0 +1,36 @@
+"""Rules for the library's source that no linter checks."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "supsup_jax"
+MANY_PARAMETERS = {"networks/resnet.py: _imagenet_resnet"}
+"""Functions that still have more than six positional parameters; none may be added."""
+
+
+def functions():
+    """Every function of the library, with the file it is in."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield path.relative_to(PACKAGE).as_posix(), node
+
+
+def test_no_function_has_more_than_six_positional_parameters():
+    found = set()
+    for path, node in functions():
+        names = [argument.arg for argument in [*node.args.posonlyargs, *node.args.args]]
+        if len(names) - (names[:1] in (["self"], ["cls"])) > 6:
+            found.add(f"{path}: {node.name}")
+    assert found <= MANY_PARAMETERS
+
+
+def test_no_part_of_the_library_asks_for_the_type_of_a_method():
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+                what = ast.unparse(node.args[0])
+                if what.split(".")[-1] == "method":
+                    found.append(f"{path.relative_to(PACKAGE)}: {ast.unparse(node)}")
+    assert found == []
