@@ -98,11 +98,15 @@ class TaskFamily(ABC):
                 "augment 'resized_crop'"
             )
 
-    def _check_classes(self, dataset: Dataset) -> None:
-        """Checks the labels; a class without samples is named in one warning."""
+    def _check_classes(self, dataset: Dataset, without_gaps: bool = False) -> None:
+        """Checks the labels. A class without images is named: in an error if it may not be, else in a warning."""
         for split, samples in (("train", dataset.train), ("test", dataset.test)):
-            labels = np.asarray(samples.labels)
-            check_labels(labels, len(samples.images), f"{self._name}: {split}")
+            check_labels(np.asarray(samples.labels), len(samples.images), f"{self._name}: {split}")
+        if missing := _missing(dataset, dataset.train.labels):
+            problem = f"{self._name}: {_classes(missing)} without training images"
+            if without_gaps:
+                raise UserError(f"{problem}; renumber the classes from 0 without gaps")
+            warn(problem)
         if missing := _missing(dataset, dataset.test.labels):
             warn(f"{self._name}: {_classes(missing)} without test images")
 
@@ -226,11 +230,7 @@ class Split(TaskFamily):
 
     @override
     def bind(self, dataset: Dataset) -> Benchmark:
-        self._check_classes(dataset)
-        if missing := _missing(dataset, dataset.train.labels):
-            raise UserError(
-                f"{self._name}: {_classes(missing)} without training images; renumber the classes from 0 without gaps"
-            )
+        self._check_classes(dataset, without_gaps=True)
         settings = {"class_order": self.order, "relabel": self.relabel, "augment": self.augment}
         benchmark: Any = SplitClasses.of(dataset, self.classes_per_task, **settings)
         if not benchmark.max_tasks:

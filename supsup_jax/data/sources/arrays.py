@@ -1,7 +1,7 @@
 """Images and labels that a user has in memory, or in a NumPy file."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,6 @@ from typing_extensions import override
 from supsup_jax.data.arrays import Dataset
 from supsup_jax.data.sources.base import Source, dataset_of
 from supsup_jax.errors import UserError, reason
-
-Statistics = tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,8 +37,8 @@ class Arrays(Source):
 
     train: tuple[Any, Any]
     test: tuple[Any, Any]
-    mean: Statistics | None = None
-    std: Statistics | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         train, test = (checked(pair, split, "Arrays") for pair, split in ((self.train, "train"), (self.test, "test")))
@@ -62,7 +60,7 @@ class Arrays(Source):
 
     @override
     def load(self, folder: Path | None = None) -> Dataset:
-        statistics = None if self.mean is None or self.std is None else (self.mean, self.std)
+        statistics = None if self.mean is None or self.std is None else (tuple(self.mean), tuple(self.std))
         return dataset_of(self.train, self.test, statistics)
 
     @cached_property
@@ -143,7 +141,7 @@ class NPZ(Source):
         return (folder / Path(self.path).expanduser()).is_file()
 
 
-def checked(pair: tuple[Any, Any], split: str, where: str) -> tuple[np.ndarray, np.ndarray]:
+def checked(pair: Any, split: str, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels as the library holds them.
 
     Args:

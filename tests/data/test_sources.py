@@ -1,0 +1,437 @@
+"""Sources read small files in the published layouts."""
+
+import gzip
+import hashlib
+import io
+import pickle
+import tarfile
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+from supsup_jax import UserError, data
+from supsup_jax.data import cifar, idx
+from supsup_jax.data.sources import cifar as cifar_source
+from supsup_jax.data.sources import mnist as mnist_source
+from supsup_jax.data.sources import svhn as svhn_source
+from supsup_jax.data.statistics import mean_and_std
+
+RNG = np.random.default_rng(0)
+
+
+def images(count, *shape):
+    return RNG.integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def refused(call, *words):
+    with pytest.raises(UserError) as error:
+        call()
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def with_field(source, name, value):
+    """The source made with a value that its annotations do not allow, which are checked in these tests alone."""
+    object.__setattr__(source, name, value)
+    source.__post_init__()
+
+
+def idx_bytes(array):
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return header + array.tobytes()
+
+
+def assert_holds(split, expected_images, expected_labels):
+    np.testing.assert_array_equal(split.images, expected_images)
+    np.testing.assert_array_equal(split.labels, expected_labels)
+    assert split.labels.dtype == np.int32
+
+
+# Fashion-MNIST, KMNIST and EMNIST
+
+
+@pytest.fixture(params=["FashionMNIST", "KMNIST"])
+def like_mnist(request, monkeypatch, tmp_path):
+    """A source, its folder, and arrays that its gzipped files hold: six training images and three test images."""
+    arrays = {
+        idx.TRAIN_IMAGES: images(6, 28, 28),
+        idx.TRAIN_LABELS: np.arange(6, dtype=np.uint8),
+        idx.TEST_IMAGES: images(3, 28, 28),
+        idx.TEST_LABELS: np.arange(3, dtype=np.uint8),
+    }
+    folder = tmp_path / request.param / "raw"
+    folder.mkdir(parents=True)
+    members = {}
+    for name, array in arrays.items():
+        packed = gzip.compress(idx_bytes(array))
+        (folder / f"{name}.gz").write_bytes(packed)
+        members[name] = idx.IdxFile(array.shape, archive=f"md5:{hashlib.md5(packed).hexdigest()}")
+    table = {"FashionMNIST": "FASHION_MNIST", "KMNIST": "KUZUSHIJI_MNIST"}[request.param]
+    monkeypatch.setattr(mnist_source, table, replace(getattr(mnist_source, table), members=members))
+    return getattr(data, request.param)(), folder, arrays
+
+
+def test_data_sets_like_mnist_are_read(like_mnist, tmp_path):
+    source, _, arrays = like_mnist
+    assert source.is_present(tmp_path)
+    dataset = source.load(tmp_path)
+    assert_holds(dataset.train, arrays[idx.TRAIN_IMAGES][..., None], arrays[idx.TRAIN_LABELS])
+    assert_holds(dataset.test, arrays[idx.TEST_IMAGES][..., None], arrays[idx.TEST_LABELS])
+    published = {"fashion_mnist": ((0.2860,), (0.3530,)), "kmnist": ((0.1918,), (0.3483,))}
+    assert (dataset.mean, dataset.std) == published[source.name]
+
+
+def test_unpacked_files_are_read_as_well(like_mnist, tmp_path):
+    source, folder, arrays = like_mnist
+    for path in folder.glob("*.gz"):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    assert_holds(source.load(tmp_path).test, arrays[idx.TEST_IMAGES][..., None], arrays[idx.TEST_LABELS])
+
+
+def test_a_gzipped_file_with_another_checksum_is_refused(like_mnist, tmp_path):
+    source, folder, arrays = like_mnist
+    path = folder / f"{idx.TRAIN_IMAGES}.gz"
+    path.write_bytes(gzip.compress(idx_bytes(255 - arrays[idx.TRAIN_IMAGES])))
+    refused(lambda: source.load(tmp_path), str(path), "another checksum", "replace it, from http")
+
+
+def test_the_checksums_are_torchvisions():
+    assert mnist_source.FASHION_MNIST.members[idx.TRAIN_IMAGES].archive == "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d"
+    assert mnist_source.KUZUSHIJI_MNIST.members[idx.TEST_LABELS].archive == "md5:7320c461ea6c1c855c0b718fb2a4b134"
+    assert mnist_source.KUZUSHIJI_MNIST.members[idx.TEST_IMAGES].shape == (10000, 28, 28)
+
+
+@pytest.fixture
+def emnist(tmp_path, monkeypatch):
+    """Upright images of EMNIST's letters, whose files have them transposed and labels from 1."""
+    monkeypatch.setitem(mnist_source.EMNIST_SIZES, "letters", (4, 2))
+    upright = {"train": images(4, 28, 28), "test": images(2, 28, 28)}
+    folder = tmp_path / "EMNIST" / "raw"
+    folder.mkdir(parents=True)
+    for split, array in upright.items():
+        labels = np.arange(1, len(array) + 1, dtype=np.uint8)
+        for kind, content in (("images-idx3", array.swapaxes(1, 2).copy()), ("labels-idx1", labels)):
+            (folder / f"emnist-letters-{split}-{kind}-ubyte").write_bytes(idx_bytes(content))
+    return upright
+
+
+def test_emnist_is_upright_and_letters_count_from_0(tmp_path, emnist):
+    dataset = data.EMNIST("letters").load(tmp_path)
+    assert_holds(dataset.train, emnist["train"][..., None], range(4))
+    assert_holds(dataset.test, emnist["test"][..., None], range(2))
+    assert dataset.mean == pytest.approx((emnist["train"].mean() / 255,))
+    assert dataset.std == pytest.approx((emnist["train"].std() / 255,))
+
+
+def test_emnist_says_what_is_missing(tmp_path):
+    assert not data.EMNIST().is_present(tmp_path)
+    refused(lambda: data.EMNIST().load(tmp_path), "emnist-balanced-train-images-idx3-ubyte", "gzip.zip", "--data")
+    refused(lambda: with_field(data.EMNIST(), "split", "upper"), "split 'upper' does not exist", "balanced, byclass")
+
+
+# CIFAR-10 and SVHN
+
+
+@pytest.fixture(params=["folder", "archive"])
+def cifar10(request, tmp_path, monkeypatch):
+    """Images and labels of a CIFAR-10 with two images a file, as a folder or an archive."""
+    pixels = {f"data_batch_{number}": images(2, 32, 32, 3) for number in range(1, 6)} | {
+        "test_batch": images(2, 32, 32, 3)
+    }
+    known, folder = {}, tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for number, (name, batch) in enumerate(pixels.items()):
+        content = {"data": batch.transpose(0, 3, 1, 2).reshape(2, -1), "labels": [number, 9 - number]}
+        (folder / name).write_bytes(pickle.dumps(content, protocol=4))
+        known[name] = (hashlib.md5((folder / name).read_bytes()).hexdigest(),)
+    if request.param == "archive":
+        with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
+            for name in reversed(pixels):  # the order of the files is not that of the archive
+                archive.add(folder / name, f"{folder.name}/{name}")
+                (folder / name).unlink()
+    small = replace(cifar_source.CIFAR10_FILES, sizes={"train": 10, "test": 2}, known=known)
+    monkeypatch.setattr(cifar_source, "CIFAR10_FILES", small)
+    return list(pixels.values())
+
+
+def test_cifar10_is_read_in_order(tmp_path, cifar10):
+    assert data.CIFAR10().is_present(tmp_path)
+    dataset = data.load("cifar10", tmp_path)
+    assert_holds(dataset.train, np.concatenate(cifar10[:5]), [0, 9, 1, 8, 2, 7, 3, 6, 4, 5])
+    assert_holds(dataset.test, cifar10[5], [5, 4])
+    assert dataset.mean == (0.4914, 0.4822, 0.4465)
+
+
+def test_cifar10_with_another_checksum_is_refused(tmp_path, cifar10, monkeypatch):
+    known = cifar_source.CIFAR10_FILES.known | {"data_batch_3": ("0" * 32,)}
+    monkeypatch.setattr(cifar_source, "CIFAR10_FILES", replace(cifar_source.CIFAR10_FILES, known=known))
+    refused(lambda: data.CIFAR10().load(tmp_path), "cannot be read as CIFAR-10", "another checksum")
+
+
+def test_cifar_10_and_100_are_not_confused():
+    assert cifar_source.CIFAR10_FILES.archive_hash == "md5:c58f30108f718f92721af3b95e74349a"
+    assert cifar_source.CIFAR10_FILES.url == cifar.URL
+    assert cifar_source.CIFAR10_FILES.sizes == {"train": 50000, "test": 10000}
+
+
+@pytest.fixture
+def svhn(tmp_path, monkeypatch):
+    """Images of an SVHN with three images a file, labelled 1, 10 and 2."""
+    pixels, files = {}, {}
+    for split in ("train", "test"):
+        pixels[split] = images(3, 32, 32, 3)
+        path = tmp_path / f"{split}_32x32.mat"
+        content = {"X": pixels[split].transpose(1, 2, 3, 0), "y": np.array([[1], [10], [2]], np.uint8)}
+        scipy.io.savemat(path, content, do_compression=True)
+        files[split] = path.name, f"md5:{hashlib.md5(path.read_bytes()).hexdigest()}", 3
+    monkeypatch.setattr(svhn_source, "FILES", files)
+    return pixels
+
+
+def test_svhn_calls_label_10_the_digit_0(tmp_path, svhn):
+    assert data.SVHN().is_present(tmp_path)
+    dataset = data.SVHN().load(tmp_path)
+    for split in ("train", "test"):
+        assert_holds(getattr(dataset, split), svhn[split], [1, 0, 2])
+    assert dataset.mean == (0.4377, 0.4438, 0.4728)
+
+
+@pytest.mark.usefixtures("svhn")
+def test_a_damaged_svhn_is_refused(tmp_path):
+    with (tmp_path / "test_32x32.mat").open("ab") as file:
+        file.write(b"more")
+    refused(lambda: data.SVHN().load(tmp_path), "test_32x32.mat", "checksum", "ufldl.stanford.edu")
+
+
+# What users have
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    """A folder of images: one colour for each class; a test image is larger, another one grey."""
+    colours = {"daisy": (250, 250, 0), "rose": (200, 0, 0)}
+    for name, colour in colours.items():
+        for split, count in (("train", 3), ("val", 1)):
+            folder = tmp_path / "flowers" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                size = (40, 20) if split == "val" else (10, 10)
+                Image.new("RGB", size, colour).save(folder / f"{number}.png")
+    return tmp_path
+
+
+def test_a_folder_of_images_is_read_and_resized(flowers):
+    source = data.ImageFolder("flowers", image_size=8)
+    assert source.is_present(flowers)
+    dataset = source.load(flowers)
+    assert dataset.train.images.shape == (6, 8, 8, 3)
+    assert_holds(dataset.train, np.broadcast_to(dataset.train.images[:, :1, :1], (6, 8, 8, 3)), [0, 0, 0, 1, 1, 1])
+    assert_holds(dataset.test, np.broadcast_to([[[[250, 250, 0]]], [[[200, 0, 0]]]], (2, 8, 8, 3)), [0, 1])
+    np.testing.assert_allclose(dataset.mean, np.array([225, 125, 0]) / 255)
+    np.testing.assert_allclose(dataset.std, [25 / 255, 125 / 255, 1])  # a constant channel is not divided by 0
+    assert data.ImageFolder(str(flowers / "flowers"), 8).load(flowers / "nowhere").image_shape == (8, 8, 3)
+    assert data.ImageFolder("flowers", 8, channels=1).load(flowers).image_shape == (8, 8, 1)
+
+
+def test_a_folder_of_images_that_cannot_be_used_is_named(flowers):
+    refused(lambda: data.ImageFolder("trees").load(flowers), "trees lacks train", "train/<class>")
+    refused(lambda: data.ImageFolder(image_size=0), "image_size 0 must be at least 1")
+    (flowers / "flowers/train/rose/0.png").write_bytes(b"no picture")
+    refused(lambda: data.ImageFolder("flowers").load(flowers), "rose/0.png cannot be read")
+    (flowers / "flowers/train/tulip").mkdir()
+    refused(lambda: data.ImageFolder("flowers").load(flowers), "val has no folder tulip")
+
+
+def some_arrays(dtype=np.uint8):
+    train, test = images(4, 5, 6, 1), images(2, 5, 6, 1)
+    scale = 1 if dtype == np.uint8 else 255
+    return ((train / scale).astype(dtype), np.arange(4)), ((test / scale).astype(dtype), [0, 3])
+
+
+def test_arrays_are_a_source_as_they_are():
+    train, test = some_arrays()
+    source = data.Arrays(train=train, test=test)
+    assert not source.needs_folder
+    dataset = source.load()
+    assert_holds(dataset.train, *train)
+    assert_holds(dataset.test, *test)
+    assert dataset.mean == pytest.approx((train[0].mean() / 255,))
+    assert repr(source) == "Arrays(4 training and 2 test images of 5 × 6 × 1)"
+    given = data.Arrays(train=train, test=test, mean=[0.5], std=[0.25]).load()
+    assert (given.mean, given.std) == ((0.5,), (0.25,))
+
+
+def test_arrays_of_floats_and_grey_images_are_taken():
+    train, test = some_arrays(np.float32)
+    grey = data.Arrays(train=(train[0][..., 0], train[1]), test=(test[0][..., 0], test[1])).load()
+    assert grey.train.images.dtype == np.float32
+    np.testing.assert_allclose(grey.train.images, train[0] * 255, rtol=1e-6)
+
+
+def test_arrays_of_equal_content_are_one_key():
+    train, test = some_arrays()
+    source = data.Arrays(train=train, test=test)
+    again = data.Arrays(train=(train[0].copy(), train[1].tolist()), test=test)
+    other = data.Arrays(train=(255 - train[0], train[1]), test=test)
+    assert source == again and hash(source) == hash(again) and source != other
+    traced = []
+
+    def compiled(source, x):
+        traced.append(source)
+        return x + 1
+
+    function = jax.jit(compiled, static_argnums=0)
+    for each in (source, again, other):
+        function(each, 1.0)
+    assert len(traced) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x, y: (x, y[:, None]), ("train labels have shape (4, 1)", "labels[:, 0]")),
+        (lambda x, y: (x, y[:2]), ("train labels have shape (2,); give (4,)",)),
+        (lambda x, y: (x, y - 1), ("train labels go down to -1", "renumber")),
+        (lambda x, y: (x, y / 2), ("train labels are float64",)),
+        (lambda x, y: (x.astype(int), y), ("images are int64; give uint8",)),
+        (lambda x, y: (x.astype(np.float32), y), ("images have values from",)),
+        (lambda x, y: (x * np.nan, y), ("images have values from nan",)),
+        (lambda x, y: (x[:, 0, 0], y), ("images have shape (4, 1)",)),
+        (lambda x, y: (x[:0], y[:0]), ("images have shape (0, 5, 6, 1)",)),
+        (lambda x, y: (x[:, :4], y), ("training images are uint8 of shape (4, 6, 1), test images", "both alike")),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(change, words):
+    train, test = some_arrays()
+    refused(lambda: data.Arrays(train=change(*train), test=test), "Arrays", *words)
+
+
+def test_arrays_are_pairs():
+    refused(
+        lambda: with_field(data.Arrays(*some_arrays()), "train", 3), "Arrays: train must be a pair (images, labels)"
+    )
+
+
+def test_statistics_of_arrays_are_checked():
+    train, test = some_arrays()
+    refused(lambda: data.Arrays(train, test, mean=(0.1,)), "mean requires std and vice versa")
+    refused(lambda: data.Arrays(train, test, mean=(0.1, 0.2), std=(1.0,)), "mean has 2 values", "1 channels")
+    refused(lambda: data.Arrays(train, test, mean=(0.1,), std=(0.0,)), "std (0.0,) is out of range")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("train_images", "train_labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test")],
+)
+def test_an_npz_file_is_read(tmp_path, names):
+    train, test = some_arrays()
+    np.savez(tmp_path / "mine.npz", **dict(zip(names, (*train, *test), strict=True)))
+    source = data.NPZ("mine.npz")
+    assert source.is_present(tmp_path)
+    dataset = source.load(tmp_path)
+    assert_holds(dataset.train, *train)
+    assert_holds(dataset.test, *test)
+
+
+def test_an_npz_file_that_cannot_be_used_is_named(tmp_path):
+    refused(lambda: data.NPZ("mine.npz").load(tmp_path), "mine.npz does not exist")
+    (tmp_path / "mine.npz").write_bytes(b"no arrays")
+    refused(lambda: data.NPZ("mine.npz").load(tmp_path), "mine.npz cannot be read")
+    np.savez(tmp_path / "mine.npz", x_train=np.zeros(3))
+    refused(lambda: data.NPZ("mine.npz").load(tmp_path), "it holds x_train", "y_train")
+    train, test = some_arrays()
+    np.savez(tmp_path / "mine.npz", x_train=train[0], y_train=train[1][:, None], x_test=test[0], y_test=test[1])
+    refused(lambda: data.NPZ("mine.npz").load(tmp_path), "mine.npz: train labels have shape (4, 1)")
+    refused(lambda: data.NPZ(""), "path '' must name a file")
+
+
+def prepare(folder, shapes, file_format="array_record"):
+    """A data set called flowers that TFDS prepares: an image of each shape, labelled 0, 1, ..., in both splits."""
+    import tensorflow_datasets as tfds
+
+    with tfds.core.registered.skip_registration():  # several tests have one
+
+        class Flowers(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("1.2.3")
+            name = "flowers"
+
+            def _info(self):
+                features = {
+                    "image": tfds.features.Image(shape=(None, None, 3)),
+                    "label": tfds.features.ClassLabel(num_classes=9),
+                }
+                return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+            def _split_generators(self, dl_manager):
+                return {"train": self._generate_examples(), "validation": self._generate_examples()}
+
+            def _generate_examples(self):
+                for label, shape in enumerate(shapes):
+                    png = io.BytesIO()
+                    Image.new("RGB", shape, (10 * label, 0, 255)).save(png, "PNG")
+                    yield label, {"image": io.BytesIO(png.getvalue()), "label": label}
+
+    Flowers(data_dir=folder, file_format=file_format).download_and_prepare()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_data_set_of_tfds_is_read_without_tensorflow(tmp_path):
+    prepare(tmp_path, [(4, 4)] * 5)
+    source = data.TFDS("flowers")
+    assert source.is_present(tmp_path) and source.name == "flowers"
+    train, test, mean, _ = source.load(tmp_path)
+    for split in (train, test):
+        assert sorted(split.labels) == [0, 1, 2, 3, 4]
+        assert split.images.shape == (5, 4, 4, 3)
+        np.testing.assert_array_equal(split.images[:, 0, 0, 0], 10 * split.labels)
+    np.testing.assert_allclose(mean, np.array([20, 0, 255]) / 255)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_data_set_of_tfds_that_cannot_be_used_is_named(tmp_path):
+    refused(lambda: data.TFDS("flowers").load(tmp_path), "flowers holds no data set that TFDS prepared", "array_record")
+    refused(lambda: data.TFDS("../x"), "name '../x' must be the name of a data set")
+    prepare(tmp_path, [(4, 4), (4, 5)])
+    refused(lambda: data.TFDS("flowers").load(tmp_path), "its images have several sizes")
+    info = tmp_path / "flowers/1.2.3/dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    refused(lambda: data.TFDS("flowers").load(tmp_path), "its format is tfrecord", "file_format='array_record'")
+
+
+def test_a_source_of_the_user_is_a_subclass(tmp_path):
+    @dataclass(frozen=True)
+    class Noise(data.Source):
+        name = "noise"
+        size: int = 4
+
+        def load(self, folder):
+            pixels = np.random.default_rng(0).integers(0, 256, (6, self.size, self.size, 3), dtype=np.uint8)
+            return data.Arrays(train=(pixels, np.arange(6) % 2), test=(pixels, np.arange(6) % 2)).load(folder)
+
+    source = Noise(size=5)
+    assert source.needs_folder and not source.on_disk and source.is_present(tmp_path)
+    assert data.Permuted(source).load(tmp_path).image_shape == (5, 5, 3)
+    assert hash(source) == hash(Noise(5))
+
+
+def test_published_sources_are_named():
+    assert set(data.SOURCES) >= {"mnist", "cifar100", "imagenet", "digits", "fashion_mnist", "cifar10", "svhn"}
+    assert all(source().name == name for name, source in data.SOURCES.items())
+    assert data.ImageNet().shorter_side == 256 and data.ImageNet(64, cache_size=70).shorter_side == 70
+    refused(lambda: data.ImageNet(image_size=0), "image_size 0 must be at least 1")
+    refused(lambda: data.ImageNet(cache_size=-1), "cache_size -1 must be at least 1")
+
+
+def test_statistics_are_exact():
+    pixels = images(2000, 3, 3, 2)
+    mean, std = mean_and_std(pixels)
+    np.testing.assert_allclose(mean, (pixels / 255).mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(std, (pixels / 255).std((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(mean_and_std(pixels.astype(np.float32))[1], std, rtol=1e-9)
