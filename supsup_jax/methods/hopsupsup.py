@@ -47,8 +47,7 @@ class HopSupSup(Method):
         Raises:
             ValueError: if it has none.
         """
-        weights, _ = jax.eval_shape(net.init, jax.random.key(0))
-        self.init(jax.random.key(0), weights)
+        jax.eval_shape(lambda key: self.init(key, net.init(key)[0]), jax.random.key(0))
 
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Scores of 0 for the gains.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.toys import conv_net
-from supsup_jax import masks, networks
+from supsup_jax import inference, masks, networks
 from supsup_jax.methods import (
     PSP,
     BatchE,
@@ -143,6 +143,31 @@ def test_psp_keeps_a_key_of_a_task_and_its_rotations_are_orthogonal():
 def test_a_method_whose_bank_grows_has_no_memory_to_remember_with():
     with pytest.raises(NotImplementedError, match="the bank of SupSup grows"):
         SupSup().remember(None, {})
+
+
+@pytest.mark.parametrize("method", [*ALL, Transfer(), HopSupSup()], ids=lambda method: type(method).__name__)
+def test_methods_say_which_searches_serve_them(method):
+    of_masks, none = ("OneShot", "Binary", "Exhaustive"), isinstance(method, HopSupSup | LowerBound)
+    assert method.searches == (of_masks if method.has_masks else () if none else ("Exhaustive",))
+    assert all(hasattr(inference, name) for name in method.searches)
+    assert method.recovers == isinstance(method, HopSupSup)
+
+
+def test_a_method_names_what_a_network_lacks():
+    with_gains, without = networks.BNNet(10, width=0.01), networks.LeNet(10, width=0.1)
+    for method in [SupSup(), HopSupSup(), SeparateHeads("dense2")]:
+        method.check(with_gains)
+    with pytest.raises(ValueError, match="needs a network with gains"):
+        HopSupSup().check(without)
+    with pytest.raises(ValueError, match="FineTuning needs to know the last layer"):
+        FineTuning("").check(networks.Network(without.module, without.input_shape))
+
+
+def test_masks_are_accounted_for_as_bits_and_as_sparse_indices():
+    method, weights = SupSup(), {"a": jnp.ones((4, 2))}
+    bank = method.pack({"a": jnp.ones((3, 4, 2)).at[0].set(0)})
+    expected = {"seed of the random weights": 8, "masks as bits": 8, "masks as sparse indices of 16 bits": 2 * 2 * 8}
+    assert method.account(weights, bank, 3) == expected
 
 
 def masks_of(scores):
