@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 import socket
 import threading
 import urllib.parse
@@ -28,8 +29,9 @@ def find_prepared(folder: Path, name: str) -> Path | None:
         name: TFDS's name of the data set.
     """
     for place in (name, "."):
-        if prepared := sorted((folder / place).glob("*/dataset_info.json")):
-            return prepared[-1].parent
+        versions = [path.parent for path in (folder / place).glob("*/dataset_info.json")]
+        if versions:
+            return max(versions, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
     return None
 
 

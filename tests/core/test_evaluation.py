@@ -8,7 +8,7 @@ import pytest
 from helpers.toys import model_of
 from helpers.training import BENCHMARK, CONV, DATASET, DENSE, learn
 from supsup_jax import data, evaluation, inference, methods, networks, optimizers, training
-from supsup_jax.data import PermutedMNIST
+from supsup_jax.data import PermutedPixels
 from supsup_jax.system import backend
 
 
@@ -67,7 +67,7 @@ def test_a_wrong_pick_counts_the_whole_batch_as_wrong():
 
 def test_correct_covers_every_sample_once(monkeypatch):
     monkeypatch.setattr(evaluation, "IMAGES_AT_ONCE", 7)
-    benchmark = PermutedMNIST(1, 96, 4, (4, 4, 1), (0.0,), (1.0,))
+    benchmark = PermutedPixels(1, 96, 4, (4, 4, 1), (0.0,), (1.0,))
     net = networks.LeNet(features=8, width=0.1, input_shape=(4, 4, 1))
     weights, stats = net.init(jax.random.key(0))
     (task,) = benchmark.tasks(DATASET, 0, [0])

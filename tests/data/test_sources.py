@@ -15,6 +15,7 @@ from PIL import Image
 
 from supsup_jax import UserError, data
 from supsup_jax.data import cifar, idx
+from supsup_jax.data.files import find_prepared
 from supsup_jax.data.sources import cifar as cifar_source
 from supsup_jax.data.sources import mnist as mnist_source
 from supsup_jax.data.sources import svhn as svhn_source
@@ -273,6 +274,8 @@ def test_arrays_of_floats_and_grey_images_are_taken():
     grey = data.Arrays(train=(train[0][..., 0], train[1]), test=(test[0][..., 0], test[1])).load()
     assert grey.train.images.dtype == np.float32
     np.testing.assert_allclose(grey.train.images, train[0] * 255, rtol=1e-6)
+    again = replace(data.Arrays(train, test), mean=(0.5,), std=(1.0,))
+    np.testing.assert_array_equal(again.load().train.images, grey.train.images)
 
 
 def test_arrays_of_equal_content_are_one_key():
@@ -314,9 +317,9 @@ def test_arrays_that_do_not_fit_are_refused(change, words):
 
 
 def test_arrays_are_pairs():
-    refused(
-        lambda: with_field(data.Arrays(*some_arrays()), "train", 3), "Arrays: train must be a pair (images, labels)"
-    )
+    source = data.Arrays(*some_arrays())
+    del vars(source)["_samples"]  # as they were checked
+    refused(lambda: with_field(source, "train", 3), "Arrays: train must be a pair (images, labels)")
 
 
 def test_statistics_of_arrays_are_checked():
@@ -419,6 +422,13 @@ def test_a_source_of_the_user_is_a_subclass(tmp_path):
     assert source.needs_folder and not source.on_disk and source.is_present(tmp_path)
     assert data.Permuted(source).load(tmp_path).image_shape == (5, 5, 3)
     assert hash(source) == hash(Noise(5))
+
+
+def test_the_newest_version_that_tfds_prepared_is_read(tmp_path):
+    for version in ("9.0.1", "10.0.0", "2.0.0"):
+        (tmp_path / "flowers" / version).mkdir(parents=True)
+        (tmp_path / "flowers" / version / "dataset_info.json").touch()
+    assert find_prepared(tmp_path, "flowers") == tmp_path / "flowers/10.0.0"
 
 
 def test_published_sources_are_named():

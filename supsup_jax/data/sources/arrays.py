@@ -41,11 +41,7 @@ class Arrays(Source):
     std: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        train, test = (checked(pair, split, "Arrays") for pair, split in ((self.train, "train"), (self.test, "test")))
-        check_shapes(train, test, "Arrays")
-        object.__setattr__(self, "train", train)
-        object.__setattr__(self, "test", test)
-        channels = train[0].shape[-1]
+        channels = self._samples[0][0].shape[-1]
         if (self.mean is None) != (self.std is None):
             raise UserError("Arrays: mean requires std and vice versa")
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -61,13 +57,20 @@ class Arrays(Source):
     @override
     def load(self, folder: Path | None = None) -> Dataset:
         statistics = None if self.mean is None or self.std is None else (tuple(self.mean), tuple(self.std))
-        return dataset_of(self.train, self.test, statistics)
+        return dataset_of(*self._samples, statistics)
+
+    @cached_property
+    def _samples(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """The training and the test samples as the library holds them."""
+        train, test = (checked(pair, split, "Arrays") for pair, split in ((self.train, "train"), (self.test, "test")))
+        check_shapes(train, test, "Arrays")
+        return train, test
 
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of the content, as hexadecimal digits."""
         sha = hashlib.sha256(repr((self.mean, self.std)).encode())
-        for array in (*self.train, *self.test):
+        for array in (*self._samples[0], *self._samples[1]):
             sha.update(f"{array.dtype.str}{array.shape}".encode())
             sha.update(np.ascontiguousarray(array).data)
         return sha.hexdigest()
@@ -79,8 +82,8 @@ class Arrays(Source):
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        shape = " × ".join(map(str, self.train[0].shape[1:]))
-        return f"Arrays({len(self.train[0])} training and {len(self.test[0])} test images of {shape})"
+        train, test = (images for images, _ in self._samples)
+        return f"Arrays({len(train)} training and {len(test)} test images of {' × '.join(map(str, train.shape[1:]))})"
 
 
 # The names that the arrays of an .npz file may have: those of this library, and Keras'.
