@@ -27,11 +27,16 @@ class RotatedMNIST(Rotated):
     """MNISTRotate in the paper: every task turns MNIST's images by another 10 degrees."""
 
     source: Source = field(default=MNIST())
+    degrees: int | None = 10
 
     @classmethod
     def of(cls, dataset: Dataset, **settings: Any) -> Benchmark:
-        """The benchmark over a data set, whatever the source. `settings` are fields of the family."""
-        return cls(**settings).bind(dataset)
+        """The benchmark over a data set, whatever the source. `settings` are fields of the family.
+
+        Its tasks fill the circle, unless `degrees` says otherwise.
+        """
+        every: dict[str, Any] = {"degrees": None}
+        return cls(**(every | settings)).bind(dataset)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def test_pixels_of_colour_images_move_together(family):
 
 def test_fewer_rotations_turn_by_the_same_angles():
     assert data.Rotated(DIGITS, num_tasks=5).degrees == 72
-    assert replace(data.Rotated(DIGITS), num_tasks=10).degrees == 10
+    assert replace(data.Rotated(DIGITS), num_tasks=10).degrees == data.RotatedMNIST(num_tasks=4).degrees == 10
     assert data.Rotated(DIGITS, 3, degrees=90).bind(DIGITS.load()).max_tasks == 4
     refused(lambda: data.Rotated(DIGITS, 5, degrees=90).bind(DIGITS.load()), "num_tasks 5", "more than there are: 4")
     refused(lambda: data.Rotated(DIGITS, 361), "361 tasks cannot be a whole number of degrees apart")
