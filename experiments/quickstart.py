@@ -13,22 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 
 import supsup_jax as ss
+from supsup_jax import data, methods, networks, optimizers, scenarios
 from supsup_jax.paper import figures
-from supsup_jax.scenarios import Outcome
+from supsup_jax.scenarios.loop import Outcome
 
 EXPERIMENT = ss.Experiment(
     name="quickstart",
-    dataset="digits",
-    network="LeNet",
-    features=100,
-    num_tasks=25,
-    steps=500,
-    batch_size=32,
-    learning_rate=1e-3,
-    objective="entropy",
-    search="one_shot",
-    images_per_task=360,
-    eval_at=(5, 10, 15, 20, 25),
+    tasks=data.Permuted(data.Digits(), num_tasks=25),
+    network=networks.LeNet(features=100),
+    method=methods.SupSup(),
+    scenario=scenarios.GNu(ss.OneShot(ss.entropy), images_per_task=360),
+    training=ss.Training(steps=500, batch_size=32, optimizer=optimizers.RMSprop(1e-3)),
+    evaluate_at=(5, 10, 15, 20, 25),
 )
 
 SHOWN = (0, 11, 24)
@@ -38,8 +34,7 @@ SHOWN = (0, 11, 24)
 def draw(outcome: Outcome) -> None:
     """Draws accuracy against tasks learned, and the α-derivatives of one test image of a few tasks."""
     benchmark, search, model = outcome.parts.benchmark, outcome.parts.protocol.infer, outcome.model
-    settings = outcome.experiment.method, outcome.experiment.benchmark, outcome.experiment.scenario
-    if settings != ("SupSup", "PermutedMNIST", "GNu") or not isinstance(search, ss.inference.Search):
+    if not isinstance(search, ss.OneShot) or not isinstance(outcome.experiment.tasks, data.Permuted):
         return  # the picture is of the experiment as it stands here
     num_tasks = model.num_tasks
     shown = [task for task in SHOWN if task < num_tasks]

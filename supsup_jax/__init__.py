@@ -1,9 +1,9 @@
 """Supermasks in Superposition in JAX and Flax.
 
-`restore` opens a trained run, `SupSup` begins one from Python, and `evaluate` measures one; a script declares an
-`Experiment` and hands it to `main`. A `Model` is what has been learned, as a pytree: `infer` and `alpha_gradient` take
-it. `masks`, `networks`, `methods` and `inference` are functions of arrays; `import supsup_jax` loads these alone, and
-what a run needs when it is first asked for. `data`, `training`, `evaluation` and the rest are modules to import.
+A script declares an `Experiment`, composed of its parts, and hands it to `main`. `restore` opens a trained run,
+`Run.new` begins one from Python, and `evaluate` measures one. A `Model` is what has been learned, as a pytree: `infer`
+and `alpha_gradient` take it. `register` gives a part of your own a name. `import supsup_jax` loads `masks`, `networks`,
+`methods` and `inference` alone, and the rest when it is first asked for.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,14 @@ from supsup_jax import inference, masks, methods, networks
 from supsup_jax.errors import UserError
 from supsup_jax.inference import Binary, Exhaustive, OneShot, alpha_gradient, entropy, infer, maximum, superfluous
 from supsup_jax.model import Model
+from supsup_jax.registry import register
 
 if TYPE_CHECKING:
+    from supsup_jax import data, optimizers, scenarios
     from supsup_jax.cli.launch import main
-    from supsup_jax.experiment import Experiment
+    from supsup_jax.experiment import Experiment, Training
     from supsup_jax.runs.evaluate import evaluate
-    from supsup_jax.runs.opening import SupSup, restore
+    from supsup_jax.runs.opening import restore
     from supsup_jax.runs.run import Run
 
 __version__ = "0.1.0"
@@ -29,10 +31,11 @@ __all__ = [
     "Model",
     "OneShot",
     "Run",
-    "SupSup",
+    "Training",
     "UserError",
     "__version__",
     "alpha_gradient",
+    "data",
     "entropy",
     "evaluate",
     "infer",
@@ -42,23 +45,30 @@ __all__ = [
     "maximum",
     "methods",
     "networks",
+    "optimizers",
+    "register",
     "restore",
+    "scenarios",
     "superfluous",
 ]
 
 _LATER = {
     "Experiment": "experiment",
     "Run": "runs.run",
-    "SupSup": "runs.opening",
+    "Training": "experiment",
     "evaluate": "runs.evaluate",
     "main": "cli.launch",
     "restore": "runs.opening",
 }
 
+_ROOMS = ("data", "optimizers", "scenarios")
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__} has no attribute {name}")
     import importlib
 
+    if name in _ROOMS:
+        return importlib.import_module(f"supsup_jax.{name}")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
     return getattr(importlib.import_module(f"supsup_jax.{_LATER[name]}"), name)

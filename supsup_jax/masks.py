@@ -145,6 +145,10 @@ class TopK:
         """The mask of scores."""
         return top_k(scores, self.density)
 
+    def densities(self, weights: PyTree[Any]) -> PyTree[float]:
+        """The fraction of each leaf of the weights that a mask keeps."""
+        return jax.tree.map(lambda _: self.density, weights)
+
 
 @dataclass(frozen=True)
 class ErdosRenyi:
@@ -158,7 +162,11 @@ class ErdosRenyi:
 
     def __call__(self, scores: PyTree[Float[Array | np.ndarray, "..."]]) -> PyTree[Float[Array, "..."]]:
         """The mask of scores."""
-        return top_k(scores, erdos_renyi(scores, self.scale))
+        return top_k(scores, self.densities(scores))
+
+    def densities(self, weights: PyTree[Any]) -> PyTree[float]:
+        """The fraction of each leaf of the weights that a mask keeps."""
+        return erdos_renyi(weights, self.scale)
 
 
 def pack(masks: PyTree[Array | np.ndarray]) -> Bank:

@@ -1,11 +1,14 @@
 """The optimisers of the experiments, each as PyTorch defines it, and the schedule of their step sizes."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
+
+from supsup_jax.checks import check_number
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,34 @@ def _scheduled(learning_rate: float, schedule: Schedule | None) -> optax.ScalarO
     return learning_rate if schedule is None else lambda step: learning_rate * schedule(step)
 
 
+class Optimizer(ABC):
+    """Base class of optimisers, frozen dataclasses with at least these fields.
+
+    Attributes:
+        learning_rate: step size.
+        schedule: the share of the step size that an update has; all of it by default.
+    """
+
+    kind: ClassVar[str] = "optimizer"
+
+    derived: ClassVar[tuple[str, ...]] = ("schedule", "decay", "epsilon")
+    """Fields that are no settings of an experiment."""
+
+    learning_rate: float
+    schedule: Schedule | None
+
+    def __post_init__(self) -> None:
+        check_number("learning_rate", self.learning_rate)
+        for name in ("weight_decay", "momentum"):
+            check_number(name, getattr(self, name, 0.0), from_0=True)
+
+    @abstractmethod
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimiser as optax has it."""
+
+
 @dataclass(frozen=True)
-class RMSprop:
+class RMSprop(Optimizer):
     """RMSprop without momentum: epsilon outside the root, and no bias correction.
 
     Attributes:
@@ -83,7 +112,7 @@ class RMSprop:
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Optimizer):
     """Adam, to whose gradient the weight decay is added (L2).
 
     Attributes:
@@ -103,7 +132,7 @@ class Adam:
 
 
 @dataclass(frozen=True)
-class SGD:
+class SGD(Optimizer):
     """Gradient descent with momentum, to whose gradient the weight decay is added (L2).
 
     Attributes:
@@ -124,6 +153,3 @@ class SGD:
         return optax.chain(
             optax.add_decayed_weights(self.weight_decay), optax.sgd(learning_rate, momentum=self.momentum)
         )
-
-
-Optimizer = RMSprop | Adam | SGD

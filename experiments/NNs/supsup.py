@@ -9,25 +9,18 @@ Expect:     with --num-tasks 50 2.4 minutes on two CPU cores: 50 masks, one a ta
 """
 
 import supsup_jax as ss
+from supsup_jax import data, methods, networks, optimizers, scenarios
 
 EXPERIMENT = ss.Experiment(
     name="NNs/supsup",
-    dataset="mnist",
-    network="LeNet",
-    features=500,
-    scenario="NNs",
-    check_every=100,
-    novelty=1.125,
-    fewest_masks=5,
-    most_masks=2500,
-    num_tasks=2500,
-    steps=1000,
-    batch_size=128,
-    learning_rate=1e-4,
-    objective="entropy",
-    search="one_shot",
-    images_per_task=256,
-    eval_at=(10, 500, 1000, 1500, 2000, 2500),
+    tasks=data.Permuted(data.MNIST(), num_tasks=2500),
+    network=networks.LeNet(features=500),
+    method=methods.SupSup(),
+    scenario=scenarios.NNs(
+        ss.OneShot(ss.entropy), images_per_task=256, check_every=100, novelty=1.125, fewest_masks=5, most_masks=2500
+    ),
+    training=ss.Training(steps=1000, batch_size=128, optimizer=optimizers.RMSprop(1e-4)),
+    evaluate_at=(10, 500, 1000, 1500, 2000, 2500),
 )
 
 if __name__ == "__main__":

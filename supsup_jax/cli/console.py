@@ -21,7 +21,7 @@ from supsup_jax.runs.evaluate import RunEvaluation
 from supsup_jax.runs.records import EvaluationResult, metrics_of
 from supsup_jax.runs.storage import SPARSE, total, total_of_paper
 from supsup_jax.runs.tables import ImageNetRow, Run
-from supsup_jax.scenarios import Outcome, Report
+from supsup_jax.scenarios.loop import Outcome, Report
 
 # So many lines of a log show what became of a run.
 _LAST_LINES = 20

@@ -15,13 +15,15 @@ import jax
 from supsup_jax import data
 from supsup_jax.cli import sweep
 from supsup_jax.cli.cluster import Cluster, Jobs
-from supsup_jax.cli.options import Options, Request, parse
+from supsup_jax.cli.flags import Request, naming_flags, parse
+from supsup_jax.cli.options import Options
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.paper import figures
-from supsup_jax.runs import results
+from supsup_jax.runs import formats, results
 from supsup_jax.runs.settings import read_run, write_run
-from supsup_jax.scenarios import Outcome, loop_of
+from supsup_jax.scenarios.loop import Outcome
+from supsup_jax.scenarios.loops import loop_of
 from supsup_jax.system import atomic, backend, devices, hosts, interruption
 
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
@@ -94,7 +96,7 @@ def main(
     request = parse(experiment, description, sweep)
     experiments, options, cluster, _ = request
     places = _Places(request, shares_run)
-    if any(experiment.initializer == "kaiming_uniform" for experiment in experiments):
+    if any(settings["initializer"] == "kaiming_uniform" for settings in map(formats.settings_of, experiments)):
         said = "--initializer kaiming_uniform is the original's; what version 0.1 called so is pytorch_default"
         print(said, file=sys.stderr)
     backend.use_one_blas_thread()
@@ -106,7 +108,7 @@ def main(
     _prepare_devices(experiment)
     _join_hosts(experiment, options)
     dataset = hosts.together(lambda: _load(experiment, options.data))
-    experiment.build(dataset)  # what does not fit is said before anything is written
+    _check(experiment, dataset)
 
     with contextlib.ExitStack() as stack:
 
@@ -136,8 +138,9 @@ def _join_hosts(experiment: Experiment, options: Options) -> None:
             "several hosts are for --dataset imagenet, where they share batches; let others farm out runs, with "
             "--seeds and --cluster slurm"
         )
-    first = hosts.told_by_first(experiment.to_json)
-    other = [name for name, value in experiment.to_json().items() if value != first[name]]
+    own = formats.plain(experiment)
+    first = hosts.told_by_first(lambda: own)
+    other = [name for name in own | first if own.get(name) != first.get(name)]
 
     def agree() -> None:
         if other:
@@ -148,7 +151,17 @@ def _join_hosts(experiment: Experiment, options: Options) -> None:
 
 def _load(experiment: Experiment, folder: str | Path) -> data.Dataset:
     """The experiment's data set."""
-    return data.load(experiment.dataset, folder, experiment.image_size)
+    return experiment.tasks.load(Path(os.path.expanduser(folder)))
+
+
+def _check(experiment: Experiment, dataset: data.Dataset) -> None:
+    """Checks that an experiment fits its data set, before anything is written.
+
+    Raises:
+        UserError: if it does not.
+    """
+    with naming_flags():
+        experiment.build(dataset)
 
 
 def run(folder: Path, data_folder: Path | None = None) -> None:
@@ -164,7 +177,7 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
     experiment, options, command = read_run(folder)
     _prepare_devices(experiment)
     dataset = _load(experiment, data_folder or options["data"])
-    experiment.build(dataset)
+    _check(experiment, dataset)
     with atomic.alone(folder):
         # What this process runs on may be another machine than that which made the folder.
         write_run(folder, experiment, dataset, options, command)
@@ -213,8 +226,8 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
         cluster.check()
     jax.config.update("jax_platforms", "cpu")  # the memory of the GPUs is for the runs
     dataset = _load(experiments[0], options.data)
-    for experiment in experiments:  # what does not fit is said before anything is written
-        experiment.build(dataset)
+    for experiment in experiments:
+        _check(experiment, dataset)
     earlier = [places.earlier(experiment) for experiment in experiments]
     folders = [folder or places.new(one) for one, folder in zip(experiments, earlier, strict=True)]
     members = [sweep.Member(folder, one.evaluations) for one, folder in zip(experiments, folders, strict=True)]
@@ -266,10 +279,10 @@ class _Places:
 
     def _place(self, experiment: Experiment) -> tuple[Path, str]:
         """The folder above a run's, and the name of its own."""
-        parts = [f"seed={experiment.seed}"]
-        if experiment.er_scale is not None:
-            parts.append(f"sparsity={experiment.er_scale:g}")
-        parts += [f"{name}={getattr(experiment, name)}" for name in self._swept]
+        settings, parts = formats.settings_of(experiment), [f"seed={experiment.seed}"]
+        if (scale := settings.get("er_scale")) is not None:
+            parts.append(f"sparsity={scale:g}")
+        parts += [f"{name}={settings[name]}" for name in self._swept]
         if self._options.tasks is not None:
             parts.append(f"task={experiment.first_task}")
         return Path(os.path.expanduser(self._options.log_dir)) / experiment.name, "~".join(parts)
@@ -280,7 +293,7 @@ class _Places:
         Raises:
             UserError: if it cannot be made.
         """
-        if experiment.initializer == "stored":
+        if formats.settings_of(experiment)["initializer"] == "stored":
             raise UserError("--initializer stored is for runs that were imported; give an initialiser")
         parent, name = self._place(experiment)
         log_dir = self._options.log_dir
@@ -307,7 +320,7 @@ class _Places:
             settings = results.read_settings(folder)
             if not settings:  # the run ended before it began
                 continue
-            others[folder] = experiment.differs_from(settings["experiment"])
+            others[folder] = formats.differences(experiment, settings["experiment"])
             is_longer = settings["experiment"].get("num_tasks", 0) > experiment.num_tasks
             if not others[folder] and (self._options.resume or not is_longer):
                 return folder

@@ -10,18 +10,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from typing_extensions import override
 
+from supsup_jax.checks import check_counts
 from supsup_jax.data.arrays import Dataset
 from supsup_jax.data.bound import Augmentation, Order, PermutedPixels, RotatedPixels, SplitClasses
 from supsup_jax.data.loading import load_source
 from supsup_jax.data.sources import Source
 from supsup_jax.data.sources.arrays import check_labels
 from supsup_jax.data.tasks import Benchmark
-from supsup_jax.errors import UserError
+from supsup_jax.errors import ArgumentError, UserError
 
 _SHOWN = 10
 
@@ -51,12 +52,14 @@ class TaskFamily(ABC):
         UserError: if a field is out of range.
     """
 
+    kind: ClassVar[str] = "tasks"
+    derived: ClassVar[tuple[str, ...]] = ()
+
     source: Source
     num_tasks: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.num_tasks is not None and self.num_tasks < 1:
-            raise UserError(f"{self._name}: num_tasks {self.num_tasks} must be at least 1")
+        check_counts(self, "num_tasks")
 
     def load(self, folder: str | Path) -> Dataset:
         """The source's data set.
@@ -87,9 +90,8 @@ class TaskFamily(ABC):
     def _check_count(self, benchmark: Benchmark) -> None:
         """Checks that the benchmark has as many tasks as are to be learned."""
         if benchmark.max_tasks is not None and (self.num_tasks or 1) > benchmark.max_tasks:
-            raise UserError(
-                f"{self._name}: num_tasks {self.num_tasks or 1} is more than there are: {benchmark.max_tasks}"
-            )
+            problem = f"{self._name} has {benchmark.max_tasks} tasks"
+            raise ArgumentError("num_tasks", self.num_tasks or 1, problem)
 
     def _refuse_images_on_disk(self) -> None:
         if self.source.on_disk:

@@ -26,6 +26,36 @@ class Inputs(NamedTuple):
     num_classes: int
 
     @classmethod
+    def new(
+        cls, image_shape: Any, num_classes: int, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)
+    ) -> "Inputs":
+        """Checked inputs, whose mean and standard deviation may be one number for all channels.
+
+        Args:
+            image_shape: `(height, width, channels)`.
+            num_classes: classes of a task at most.
+            mean: for each channel, or for all, subtracted from images scaled to [0, 1].
+            std: for each channel, or for all, what they are then divided by.
+
+        Raises:
+            UserError: if one of them cannot be used.
+        """
+        shape = image_shape
+        if np.shape(shape) != (3,) or not all(isinstance(size, int) and size > 0 for size in shape):
+            raise UserError(f"images have shape {shape}; give (height, width, channels), such as (28, 28, 1)")
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise UserError(f"there are {num_classes} classes; give how many a task has at most, from 1")
+        for name, values in (("mean", mean), ("std", std)):
+            if np.shape(values) not in ((1,), (shape[-1],)):
+                raise UserError(
+                    f"{name} is {values}; give one number, or one for each of {shape[-1]} channels, in a tuple"
+                )
+            if not np.isfinite(values).all() or (name == "std" and not (np.array(values) >= 1e-6).all()):
+                raise UserError(f"{name} is {values}; give finite numbers, and for std above 0")
+        each = [tuple(np.broadcast_to(values, shape[-1]).astype(float).tolist()) for values in (mean, std)]
+        return cls(tuple(shape), each[0], each[1], num_classes)
+
+    @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "Inputs":
         """From plain data, in which lists stand for tuples.
 

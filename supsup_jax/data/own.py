@@ -1,12 +1,46 @@
 """Tasks of one's own: any images of the right shape, with labels of any type."""
 
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
 from supsup_jax.data.arrays import Dataset, Samples
+from supsup_jax.data.families import TaskFamily
 from supsup_jax.data.inputs import Inputs
+from supsup_jax.data.sources import Source
+from supsup_jax.data.tasks import OwnTasks
 from supsup_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Handed(Source):
+    """Arrays that Python code hands to `Run.learn`."""
+
+    name: ClassVar[str] = "own"
+    needs_folder: ClassVar[bool] = False
+
+    def load(self, folder: Path) -> Dataset:
+        """There is nothing to load.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError("--dataset own is for Python code, which hands arrays in; give the name of a data set")
+
+
+@dataclass(frozen=True)
+class UserTasks(TaskFamily):
+    """Tasks that Python code hands to `Run.learn`, each a data set of its own."""
+
+    name: ClassVar[str] = "own"
+
+    source: Source = field(default_factory=Handed)
+
+    def bind(self, dataset: Dataset) -> OwnTasks:
+        """The data set as a task."""
+        return OwnTasks.of(dataset)
 
 
 def own_dataset(

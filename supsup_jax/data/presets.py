@@ -1,7 +1,7 @@
 """The paper's benchmarks: families with their data set and options."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from supsup_jax.data.arrays import Dataset
 from supsup_jax.data.bound import Augmentation, Order
@@ -41,6 +41,8 @@ class RotatedMNIST(Rotated):
 
 @dataclass(frozen=True)
 class _SplitPreset(Split):
+    derived: ClassVar[tuple[str, ...]] = ("classes_per_task", "order", "relabel", "augment")
+
     @classmethod
     def of(cls, dataset: Dataset, **settings: Any) -> Any:
         """The benchmark over a data set, whatever the source. `settings` are fields of the family."""

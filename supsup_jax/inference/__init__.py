@@ -1,6 +1,7 @@
 """Which task is this? Objectives, and searches over the superposition of all masks (Section 3.3 of the paper)."""
 
 from supsup_jax.inference.objectives import Objective, entropy, maximum, superfluous
+from supsup_jax.inference.recovery import Recovery
 from supsup_jax.inference.searches import (
     Binary,
     Exhaustive,
@@ -19,6 +20,7 @@ __all__ = [
     "Exhaustive",
     "Objective",
     "OneShot",
+    "Recovery",
     "Search",
     "alpha_gradient",
     "binary_path",

@@ -2,13 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from supsup_jax.checks import check_count
+from supsup_jax.errors import ArgumentError
+
 Objective = Callable[[Array], Array]
 """From logits `(batch, outputs)` to one number for each image, `(batch,)`; hashable."""
+
+
+def for_classes(objective: Objective, num_classes: int) -> Objective:
+    """The objective of networks whose first `num_classes` outputs stand for classes."""
+    bind: Any = getattr(objective, "for_classes", None)
+    return bind(num_classes) if bind else objective
 
 
 def entropy(logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
@@ -27,16 +37,32 @@ class superfluous:  # noqa: N801 - used as a function: objective=superfluous(rea
     """The objective G: logsumexp of all logits, to which only superfluous neurons carry gradient (Section 3.6).
 
     Attributes:
-        real: the number of outputs that stand for classes; they come first.
+        real: the number of outputs that stand for classes; they come first. In an experiment the tasks know it.
+
+    Raises:
+        ArgumentError: if `real` is below 1.
     """
 
-    real: int
+    kind: ClassVar[str] = "objective"
+    derived: ClassVar[tuple[str, ...]] = ("real",)
+
+    real: int | None = None
 
     def __post_init__(self) -> None:
-        if self.real < 1:
-            raise ValueError(f"{self.real} outputs stand for no class; there must be one at least")
+        if self.real is not None:
+            check_count("real", self.real)
+
+    def for_classes(self, num_classes: int) -> "superfluous":
+        """The objective of networks whose first `num_classes` outputs stand for classes."""
+        return superfluous(num_classes) if self.real is None else self
 
     def __call__(self, logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
-        """One number for each image."""
+        """One number for each image.
+
+        Raises:
+            ArgumentError: if it is not known how many outputs stand for classes.
+        """
+        if self.real is None:
+            raise ArgumentError("real", None, "give the number of outputs that stand for classes: superfluous(real=10)")
         is_real = jnp.arange(logits.shape[-1]) < self.real
         return jax.nn.logsumexp(jnp.where(is_real, jax.lax.stop_gradient(logits), logits), axis=-1)

@@ -6,7 +6,7 @@ at first, which points at the task's mask, and the memory's energy later, which 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from supsup_jax import masks
-from supsup_jax.inference import entropy
-from supsup_jax.methods import Adapter, HopSupSup, Memory, hopsupsup
+from supsup_jax.checks import check_count, check_number
+from supsup_jax.inference.objectives import entropy
+from supsup_jax.methods import Adapter, HopSupSup, Memory, Method, hopsupsup
 from supsup_jax.networks import Network, Weights
 from supsup_jax.optimizers import SGD
 
@@ -58,6 +59,20 @@ class Recovery:
     optimizer: SGD = field(default_factory=lambda: SGD(500.0, 0.9, 1e-4))
     through_memory: bool = False
     attempts: int = 1
+
+    kind: ClassVar[str] = "search"
+
+    def __post_init__(self) -> None:
+        check_number("gamma", self.gamma)
+        check_count("attempts", self.attempts)
+
+    def serves(self, method: Method) -> bool:
+        """Methods whose tasks are stored in a memory."""
+        return method.recovers
+
+    def for_classes(self, num_classes: int) -> "Recovery":
+        """The same: its objective, the entropy, is of all outputs."""
+        return self
 
     def __call__(
         self,

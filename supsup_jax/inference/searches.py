@@ -22,7 +22,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from supsup_jax import masks
-from supsup_jax.inference.objectives import Objective, entropy
+from supsup_jax.checks import check_count
+from supsup_jax.errors import ArgumentError
+from supsup_jax.inference.objectives import Objective, entropy, for_classes, maximum
+from supsup_jax.methods import Method
 from supsup_jax.model import Model
 from supsup_jax.networks import Weights
 from supsup_jax.system import backend
@@ -109,8 +112,7 @@ def binary_path(
     Raises:
         ValueError: if the images do not divide into picks, or the base is less than 2.
     """
-    if base < 2:
-        raise ValueError(f"a round that keeps one in {base} tasks leaves all of them; give a base of at least 2")
+    check_count("base", base, lowest=2)
     model = _narrow(model)
     sizes = [model.num_tasks]
     while sizes[-1] > 1:
@@ -177,8 +179,18 @@ class Search(ABC):
 
     objective: Objective = entropy
 
+    kind: ClassVar[str] = "search"
+
     picks_smallest: ClassVar[bool] = True
     """Whether the task that is picked is the one with the smallest score."""
+
+    def serves(self, method: Method) -> bool:
+        """Whether it infers tasks of a method; by default of all whose tasks can be inferred."""
+        return bool(method.searches)
+
+    def for_classes(self, num_classes: int) -> "Search":
+        """The search for networks whose first `num_classes` outputs stand for classes."""
+        return dataclasses.replace(self, objective=for_classes(self.objective, num_classes))
 
     def __call__(
         self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
@@ -206,6 +218,14 @@ class Search(ABC):
 class OneShot(Search):
     """One gradient: the task whose α has the smallest derivative where all α are 1/n (Section 3.3)."""
 
+    def __post_init__(self) -> None:
+        if self.objective is maximum:
+            raise ArgumentError("objective", "maximum", "has no use in a superposition; give entropy, or Exhaustive")
+
+    def serves(self, method: Method) -> bool:
+        """Those whose masks superpose linearly, as the method itself says."""
+        return any(kind.__name__ in method.searches for kind in type(self).__mro__)
+
     def scores(
         self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
     ) -> Float[Array, "picks tasks"]:
@@ -227,6 +247,10 @@ class Binary(OneShot):
     base: int = 2
 
     picks_smallest: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("base", self.base, lowest=2)
 
     def __call__(
         self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1

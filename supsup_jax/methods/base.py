@@ -37,6 +37,7 @@ class Method(ABC):
         trains_params: whether the parameters of a task are trained; otherwise they stay as `init` gives them.
         bank_grows: whether a bank of more tasks contains the bank of fewer; otherwise it has one size, and changes.
         stacks: whether a bank is the adapters of all tasks, stacked along a leading task axis.
+        derived: fields that an experiment fills in, such as the name of a layer; all others are settings.
         stores: what an adapter is, in words.
         has_masks: whether an adapter is a mask of the weights, and the bank one of `supsup_jax.masks`.
         recovers: whether all tasks are in one memory, out of which `inference.recovery` gets the mask of a task, given
@@ -44,6 +45,9 @@ class Method(ABC):
         searches: the searches of `supsup_jax.inference` that can infer the task of an image, by their names. `OneShot`
             and `Binary` superpose masks: effective weights W ⊙ M, linear in M.
     """
+
+    kind: ClassVar[str] = "method"
+    derived: ClassVar[tuple[str, ...]] = ()
 
     trains_params: ClassVar[bool] = True
     bank_grows: ClassVar[bool] = True
@@ -57,8 +61,16 @@ class Method(ABC):
         """Checks that the method can work with a network; by default any.
 
         Raises:
-            ValueError: if it cannot; the message says what the network lacks.
+            UserError: if it cannot; the message says what the network lacks.
         """
+
+    def for_network(self, net: Network) -> "Method":
+        """The method with what it has to know of a network, such as the name of its last layer."""
+        return self
+
+    def densities(self, weights: PyTree[Any]) -> PyTree[float]:
+        """The fraction of each leaf of the base weights that a mask keeps; `{}` where that is not fixed."""
+        return {}
 
     def trains_weights(self, task: int) -> bool:
         """Whether the base weights are trained with this task; it is then learned after all before it, alone."""

@@ -1,5 +1,6 @@
 """A last layer of its own for each task, on a body that tasks share."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from supsup_jax.errors import UserError
 from supsup_jax.methods.base import Adapter, Carry, Method, Params
 from supsup_jax.networks import Network, Weights, draw, pytorch_default
 
@@ -19,18 +21,23 @@ class _Heads(Method):
         head: the name of the last layer, `Network.head`.
     """
 
-    head: str
+    head: str = ""
 
+    derived: ClassVar[tuple[str, ...]] = ("head",)
     stores: ClassVar[str] = "heads"
 
     def check(self, net: Network) -> None:
         """Checks that the network says which layer is its last.
 
         Raises:
-            ValueError: if it does not.
+            UserError: if it does not.
         """
         if not net.head:
-            raise ValueError(f"{type(self).__name__} needs to know the last layer; give Network(..., head=NAME)")
+            raise UserError(f"{type(self).__name__} needs to know the last layer; give Network(..., head=NAME)")
+
+    def for_network(self, net: Network) -> "_Heads":
+        """The method with the name of the network's last layer."""
+        return dataclasses.replace(self, head=self.head or net.head)
 
     def shared(self, weights: Weights) -> Weights:
         """The body."""

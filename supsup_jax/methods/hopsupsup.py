@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from supsup_jax import masks
+from supsup_jax.errors import UserError
 from supsup_jax.methods.base import Adapter, Carry, Method, Params
 from supsup_jax.networks import Network, Weights
 
@@ -45,7 +46,7 @@ class HopSupSup(Method):
         """Checks that the network has gains.
 
         Raises:
-            ValueError: if it has none.
+            UserError: if it has none.
         """
         jax.eval_shape(lambda key: self.init(key, net.init(key)[0]), jax.random.key(0))
 
@@ -53,7 +54,7 @@ class HopSupSup(Method):
         """Scores of 0 for the gains.
 
         Raises:
-            ValueError: if the network has none.
+            UserError: if the network has none.
         """
 
         def score(path: tuple[Any, ...], leaf: Array) -> Array | None:
@@ -61,7 +62,7 @@ class HopSupSup(Method):
 
         scores = jax.tree_util.tree_map_with_path(score, weights)
         if not jax.tree.leaves(scores):
-            raise ValueError("HopSupSup needs a network with gains: parameters called `scale`")
+            raise UserError("HopSupSup needs a network with gains: parameters called `scale`")
         return scores
 
     def finalize(self, params: Params, weights: Weights) -> Adapter:

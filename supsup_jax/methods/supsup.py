@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Key, PyTree
 
 from supsup_jax import masks
 from supsup_jax.methods.base import Adapter, Bank, Carry, Method, Params
@@ -37,6 +37,10 @@ class SupSup(Method):
     stores: ClassVar[str] = "masks"
     has_masks: ClassVar[bool] = True
     searches: ClassVar[tuple[str, ...]] = ("OneShot", "Binary", "Exhaustive")
+
+    def densities(self, weights: PyTree[Any]) -> PyTree[float]:
+        """Those of the mask, where it says them."""
+        return self.mask.densities(weights) if isinstance(self.mask, masks.TopK | masks.ErdosRenyi) else {}
 
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Random scores, of the weights' shapes."""

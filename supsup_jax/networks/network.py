@@ -51,7 +51,11 @@ class Network:
         affine: whether its batch norm has gains and biases, for networks with such an argument; else False.
         sync_bn: whether its batch norm takes its statistics over all devices that share a batch, for networks with
             such an argument; else False.
+        derived: fields that an experiment fills in; all others of numbers, texts and truth values are settings.
     """
+
+    kind: ClassVar[str] = "network"
+    derived: ClassVar[tuple[str, ...]] = ("input_shape",)
 
     module: nn.Module
     input_shape: tuple[int, ...]
@@ -98,9 +102,10 @@ class Network:
     @property
     def num_outputs(self) -> int:
         """How many outputs it has, the superfluous ones among them."""
-        one = jnp.zeros((1, *self.input_shape))
         module: Any = self.module
-        return jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), one, train=False)[0]).shape[-1]
+        one = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
+        out = jax.eval_shape(lambda one: module.init_with_output(jax.random.key(0), one, train=False)[0], one)
+        return out.shape[-1]
 
     def init(self, key: Key[Array, ""]) -> tuple[Weights, Stats]:
         """Draws the weights, and gives the statistics their initial values.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from supsup_jax.experiment import Experiment
+from supsup_jax.networks import Network
 from supsup_jax.paper.planning import Rates
 from supsup_jax.system import backend
 
@@ -38,38 +39,37 @@ def calibrated_rates(experiment: Experiment) -> Rates:
 
     It takes seconds, and the estimate is rough: it is replaced by the times of the first run.
     """
-    shape, train_size, test_size = _SIZES[experiment.dataset]
-    shape = shape or (experiment.image_size, experiment.image_size, 3)
+    shape, train_size, test_size = _SIZES[experiment.tasks.source.name]
+    size = getattr(experiment.tasks.source, "image_size", 0)
+    shape = shape or (size, size, 3)
     is_large = shape[0] > 64
+    training, test_batch_size = experiment.training, experiment.scenario.test_batch_size
     # A few images do for large ones: the time of a step is proportional to them.
-    images = min(experiment.batch_size, 4) if is_large else experiment.batch_size
+    images = min(training.batch_size, 4) if is_large else training.batch_size
     copies = 1
     if not experiment.in_turn and not is_large:
         copies = _SIDE_BY_SIDE if backend.is_accelerator() else backend.cores()
-    # What decides how long a step takes; the rest does not have to be timed again.
-    names = ("network", "features", "width", "affine", "dtype")
-    network = Experiment("calibration", scenario="GG", **{name: getattr(experiment, name) for name in names})
-    step = _seconds_of_a_step(network, shape, images, copies) * experiment.batch_size / images
-    updates = experiment.steps
-    if experiment.epochs is not None:
-        updates = experiment.epochs * -(-train_size // experiment.batch_size)
-    batches = -(-test_size // experiment.test_batch_size)
+    net = experiment.network.for_images(shape)
+    step = _seconds_of_a_step(net, images, copies) * training.batch_size / images
+    updates = training.steps
+    if training.epochs is not None:
+        updates = training.epochs * -(-train_size // training.batch_size)
+    batches = -(-test_size // test_batch_size)
     pair = 0.0
-    if experiment.scenario != "GG":
-        weights, _ = jax.eval_shape(experiment.make_network(shape).init, jax.random.key(0))
+    if experiment.scenario.infers:
+        weights, _ = jax.eval_shape(net.init, jax.random.key(0))
         size = sum(leaf.size for leaf in jax.tree.leaves(weights))
         per_weight = _PER_WEIGHT_ON_GPU if backend.is_accelerator() else _PER_WEIGHT_ON_CPU
-        pair = (batches + experiment.images_per_task) * size * per_weight
-    return Rates(updates * step, batches * _FORWARD * step * experiment.test_batch_size / experiment.batch_size, pair)
+        pair = (batches + getattr(experiment.scenario, "images_per_task", 0)) * size * per_weight
+    return Rates(updates * step, batches * _FORWARD * step * test_batch_size / training.batch_size, pair)
 
 
 @cache
-def _seconds_of_a_step(experiment: Experiment, shape: tuple[int, ...], images: int, copies: int) -> float:
+def _seconds_of_a_step(net: Network, images: int, copies: int) -> float:
     """Seconds of a training step of one task, where this many are trained side by side."""
-    print(f"timing a few training steps of {experiment.network}", file=sys.stderr, flush=True)
-    net = experiment.make_network(shape)
+    print(f"timing a few training steps of {type(net).__name__}", file=sys.stderr, flush=True)
     weights, stats = net.init(jax.random.key(0))
-    inputs = jax.random.normal(jax.random.key(1), (images, *shape))
+    inputs = jax.random.normal(jax.random.key(1), (images, *net.input_shape))
     labels = jnp.zeros(images, jnp.int32)
 
     def step(weights: Any) -> Any:

@@ -19,6 +19,7 @@ from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.paper.reproduction import Number, numbers
 from supsup_jax.paper.scripts import Script, other_settings
+from supsup_jax.runs import formats
 from supsup_jax.runs.tables import Run
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
@@ -113,7 +114,7 @@ class Job:
     @property
     def key(self) -> tuple[str, float | None, int]:
         """The identity of the run: equal keys, one folder."""
-        return self.experiment.name, self.experiment.er_scale, self.experiment.seed
+        return self.experiment.name, formats.settings_of(self.experiment).get("er_scale"), self.experiment.seed
 
     @property
     def title(self) -> str:
@@ -131,9 +132,7 @@ class Job:
     def shortened(self, tasks: int) -> "Job":
         """The job with this number of tasks."""
         counts = tuple(count for count in self.counts if count <= tasks)
-        return dataclasses.replace(
-            self, experiment=dataclasses.replace(self.experiment, num_tasks=tasks), counts=counts
-        )
+        return dataclasses.replace(self, experiment=formats.changed(self.experiment, num_tasks=tasks), counts=counts)
 
 
 class Plan(NamedTuple):
@@ -207,9 +206,9 @@ def missing(
         if script is None:
             left_out.append(f"{name}: there is no script")
             continue
-        expected = script.experiment.to_json()
+        expected = formats.plain(script.experiment)
         same = [run for run in of_name[name] if run.er_scale == scale and not other_settings(run, expected)]
-        experiment = dataclasses.replace(script.experiment, er_scale=scale)
+        experiment = formats.changed(script.experiment, er_scale=scale)
         for chosen, of_seed in _by_seed(same, experiment.seed, seeds).items():
             lacking = {number for number in of_group if all(number.of_run(run) is None for run in of_seed)}
             within = {number for number in lacking if _reaches(number, experiment)}
@@ -253,8 +252,8 @@ def _job(
     earlier = max((run for run in runs if run.seed == experiment.seed), key=lambda run: run.timing.tasks, default=None)
     learned, evaluated = (earlier.timing.tasks, earlier.accuracies["given"]) if earlier else (0, ())
     job = Job(script, experiment, counts, learned, frozenset(evaluated), Rates(0, 0, 0))
-    if not has_data(experiment.dataset):
-        return f"{job.title}: the data set {experiment.dataset} is not in the data folder"
+    if not has_data(experiment.tasks.source.name):
+        return f"{job.title}: the data set {experiment.tasks.source.name} is not in the data folder"
     return dataclasses.replace(job, rates=rates_of(experiment)).shortened(counts[-1])
 
 
@@ -284,7 +283,7 @@ def fit(plan: Plan, budget: float = math.inf) -> Plan:
 
 def kind(experiment: Experiment | Mapping[str, Any]) -> tuple[Any, ...]:
     """The settings that decide how long the parts of a run take; runs with equal ones are equally fast."""
-    settings = experiment.to_json() if isinstance(experiment, Experiment) else experiment
+    settings = formats.plain(experiment) if isinstance(experiment, Experiment) else formats.normalised(experiment)
     names = (
         "dataset",
         "benchmark",

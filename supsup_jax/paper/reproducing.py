@@ -23,7 +23,7 @@ from supsup_jax.paper import planning, scripts
 from supsup_jax.paper.calibration import calibrated_rates
 from supsup_jax.paper.planning import Job, Plan, Rates
 from supsup_jax.paper.reproduction import Number
-from supsup_jax.runs import results
+from supsup_jax.runs import formats, results
 from supsup_jax.runs.tables import Run, find_runs
 from supsup_jax.system import backend, interruption
 
@@ -191,17 +191,19 @@ def command_of(job: Job, request: Request) -> list[str]:
     experiment = job.experiment
     words = [sys.executable, str(job.script), "--data", str(request.data), "--log-dir", str(request.runs)]
     words += ["--seed", str(experiment.seed), "--num-tasks", str(experiment.num_tasks)]
-    if experiment.er_scale is not None:
-        words += ["--sparsity", f"{experiment.er_scale:g}"]
+    _, scale, _ = job.key
+    if scale is not None:
+        words += ["--sparsity", f"{scale:g}"]
     return [*words, "--resume"] if _can_resume(job, request.runs) else words
 
 
 def _can_resume(job: Job, runs: Path) -> bool:
     """Whether there is an earlier run of these settings; `--resume` refuses where there are others only."""
-    sparsity = "" if job.experiment.er_scale is None else f"~sparsity={job.experiment.er_scale:g}"
+    _, scale, _ = job.key
+    sparsity = "" if scale is None else f"~sparsity={scale:g}"
     folders = results.existing_folders(runs / job.experiment.name, f"seed={job.experiment.seed}{sparsity}")
     known = filter(None, map(results.read_settings, folders))
-    return any(not job.experiment.differs_from(settings["experiment"]) for settings in known)
+    return any(not formats.differences(job.experiment, settings["experiment"]) for settings in known)
 
 
 def run_script(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supsup_jax.experiment import Experiment
+from supsup_jax.runs import formats
 from supsup_jax.runs.tables import Run, tries
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -58,21 +59,23 @@ def expected_settings(name: str, runs: Iterable[Run]) -> dict[str, Any]:
         runs: of this experiment.
     """
     if script := script_of(name):
-        return script.experiment.to_json()
+        return formats.plain(script.experiment)
     newest = max(runs, key=lambda run: run.age[1], default=None)
     return with_defaults(newest) if newest else {}
 
 
 def with_defaults(run: Run) -> dict[str, Any]:
     """The settings of a run. One that is newer than the run had its default."""
-    return Experiment(run.name).to_json() | run.experiment
+    return formats.normalised(run.experiment)
 
 
 def other_settings(run: Run, expected: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run that differ from the expected ones in more than what may vary, by name."""
     free = {*_FREE, *_VARIED.get(run.name, ())}
     settings = with_defaults(run)
-    return {name: settings[name] for name, value in expected.items() if name not in free and settings[name] != value}
+    return {
+        name: settings.get(name) for name, value in expected.items() if name not in free and settings.get(name) != value
+    }
 
 
 def of_scripts(runs: Iterable[Run]) -> list[Run]:

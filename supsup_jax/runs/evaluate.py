@@ -1,6 +1,7 @@
 """How good a restored run is: the accuracy of its tasks, in batches over all of them."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from supsup_jax import data, evaluation
+from supsup_jax import evaluation
 from supsup_jax.data import Benchmark, Dataset, OwnTasks, Samples
 from supsup_jax.data.own import labelled
 from supsup_jax.data.tasks import Part
@@ -97,7 +98,7 @@ def evaluate(
     from_script = [place for place in range(_num_tasks(run)) if _names(run, place) is None]
     chosen = _chosen(run, tasks, from_script, "its data set")
     dataset = data if isinstance(data, Dataset) else _load(run, data)
-    parts = run.experiment.build(dataset, run.net)
+    parts = run.experiment.build(dataset)
     numbers = run.experiment.first_task + chosen
     described = parts.benchmark.tasks(dataset, run.experiment.seed, numbers.tolist())
     if run.experiment.shares_batches:
@@ -115,7 +116,7 @@ def _own(run: Run, tasks: Sequence[int] | None, task: str, pairs: Own) -> RunEva
     if len(pairs) != len(chosen):
         raise UserError(f"there are data of {len(pairs)} tasks for {len(chosen)}; give images and labels of each")
     if run.method.recovers:
-        raise UserError(f"{run.experiment.method} recovers masks for whole benchmarks only")
+        raise UserError(f"{type(run.method).__name__} recovers masks for whole benchmarks only")
     splits = [
         labelled(run.inputs, pair, _names(run, place) or []) for place, pair in zip(chosen.tolist(), pairs, strict=True)
     ]
@@ -123,9 +124,7 @@ def _own(run: Run, tasks: Sequence[int] | None, task: str, pairs: Own) -> RunEva
     sizes = np.array([len(split.labels) for split in splits], np.int32)
     described = Part(np.cumsum(sizes, dtype=np.int32) - sizes, sizes)
     benchmark = OwnTasks(0, int(sizes.max()), run.inputs.num_classes, *run.inputs[:3])
-    experiment = run.experiment
-    sizes_of = experiment.test_batch_size, experiment.images_per_pick, min(experiment.images_per_task, int(sizes.max()))
-    protocol = Protocol(experiment.make_inference(run.inputs.num_classes), *sizes_of)
+    protocol = run.experiment.scenario.protocol(run.inputs.num_classes, int(sizes.max()))
     return _measured(run, chosen, task, _Test(benchmark, protocol, Samples(images, labels), described))
 
 
@@ -142,7 +141,7 @@ def _measured(run: Run, chosen: np.ndarray, task: str, test: _Test) -> RunEvalua
 def _recovered(run: Run, chosen: np.ndarray, task: str, test: _Test) -> RunEvaluation:
     """Evaluates tasks whose masks are recovered from a memory; with the task given, with the masks noted to measure."""
     if chosen.tolist() != [*range(run.num_tasks)]:
-        raise UserError(f"{run.experiment.method} is evaluated over all tasks, in order; leave tasks out")
+        raise UserError(f"{type(run.method).__name__} is evaluated over all tasks, in order; leave tasks out")
     like = run.method.init(jax.random.key(0), run.weights)
     truth = masks_from_hex([result.mask or "" for result in run.record.tasks], like)
     where = run.model, test.benchmark, test.protocol, run.experiment.seed, test.samples, test.tasks
@@ -177,12 +176,13 @@ def _result(run: Run, chosen: np.ndarray, task: str, measured: Evaluation) -> Ru
 
 def _load(run: Run, folder: str | Path | None) -> Dataset:
     """The run's data set."""
-    if folder is None and run.experiment.dataset != "digits":
+    source = run.experiment.tasks.source
+    if folder is None and source.needs_folder:
         options = results.read_settings(run.folder).get("options") if run.folder else None
         folder = (options or {}).get("data")
         if folder is None:
-            raise UserError(f"say where {run.experiment.dataset} is: data=FOLDER, or --data FOLDER")
-    return data.load(run.experiment.dataset, folder or ".", run.inputs.image_shape[0])
+            raise UserError(f"say where {source.name} is: data=FOLDER, or --data FOLDER")
+    return run.experiment.tasks.load(Path(os.path.expanduser(folder or ".")))
 
 
 def _num_tasks(run: Run) -> int:

@@ -16,13 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from supsup_jax import methods, registry
+from supsup_jax.components import stored
 from supsup_jax.data import Dataset, Inputs
-from supsup_jax.data.own import own_dataset
+from supsup_jax.data.own import UserTasks, own_dataset
 from supsup_jax.data.tasks import Part
 from supsup_jax.discovery import Learner
 from supsup_jax.errors import UserError
-from supsup_jax.experiment import Experiment, Parts, search_by
-from supsup_jax.inference import Search
+from supsup_jax.experiment import Experiment, Parts
+from supsup_jax.inference import Exhaustive, Objective, OneShot, Search, entropy, maximum, superfluous
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.methods import Adapter, Bank, Method
 from supsup_jax.model import Model
@@ -33,7 +35,7 @@ from supsup_jax.runs.identity import check_weights, describe
 from supsup_jax.runs.learned import DiscoveredTasks, LearnedTasks
 from supsup_jax.runs.prediction import InferredTasks, Prediction, classes_of, in_batches, predicted
 from supsup_jax.runs.records import Record, TaskResult
-from supsup_jax.scenarios import programs
+from supsup_jax.scenarios import GG, programs
 from supsup_jax.system import atomic
 from supsup_jax.training import not_finite, task_key, weights_key
 
@@ -53,7 +55,6 @@ class Run:
     Args:
         experiment: how it learns.
         inputs: what images are to the network.
-        net: the network.
 
     Attributes:
         experiment: how it learns.
@@ -69,10 +70,12 @@ class Run:
 
     folder: Path | None
 
-    def __init__(self, experiment: Experiment, inputs: Inputs, net: Network):
-        self.experiment, self.inputs, self.net = experiment, inputs, net
-        self.method: Method = experiment.make_method(net.head)
-        if experiment.initializer == "stored":  # they are still to be read
+    def __init__(self, experiment: Experiment, inputs: Inputs):
+        self.experiment, self.inputs = experiment, inputs
+        self.net: Network = experiment.network.for_images(inputs.image_shape)
+        self.method: Method = experiment.method.for_network(self.net)
+        net, self._is_stored = self.net, self._weights_are_stored
+        if self._is_stored:  # they are still to be read
             weights, _ = jax.eval_shape(net.init, jax.random.key(0))
             self.weights = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
             self._fresh_stats = net.init_stats()
@@ -83,6 +86,33 @@ class Run:
         self.tasks = self._no_tasks()
         self._steps = 0  # of its checkpoints, so many are known
         self._on_device: Model | None = None
+
+    @classmethod
+    def new(cls, network: Network, method: Method | None = None, *, inputs: Inputs, **parts: Any) -> "Run":
+        """A run that has learned nothing yet, for data that Python code hands in.
+
+        Args:
+            network: the network.
+            method: how tasks are learned; by default `methods.SupSup()`.
+            inputs: what images are to the network; see `data.Inputs.new`.
+            parts: other fields of `Experiment`: `scenario`, `training`, `seed`, `name`.
+
+        Raises:
+            UserError: if they do not fit together, or the network has too few outputs.
+        """
+        method = method or methods.SupSup()
+        if "OneShot" not in method.searches:  # what they infer tasks with follows from the method
+            parts = {"scenario": GG()} | parts
+        whole: dict[str, Any] = {"name": "own", "tasks": UserTasks()} | parts
+        experiment = Experiment(network=network, method=method, **whole)
+        if experiment.scenario.discovers:
+            raise UserError("scenario NNs learns from a stream; see supsup_jax.discovery.Learner")
+        run = cls(experiment, inputs)
+        if (outputs := run.net.num_outputs) < inputs.num_classes:
+            raise UserError(f"the network has {outputs} outputs for {inputs.num_classes} classes; give it more")
+        if experiment.scenario.infers and not run.net.uses_batch:
+            run.inference()  # what does not fit is said before anything is learned
+        return run
 
     @property
     def num_tasks(self) -> int:
@@ -106,7 +136,7 @@ class Run:
             UserError: if there is no such task, or its method has no masks.
         """
         if not self.method.has_masks:
-            raise UserError(f"{self.experiment.method} keeps no masks; see weights_for")
+            raise UserError(f"{self._name_of('method')} keeps no masks; see weights_for")
         return self.model.adapter(self._existing(task))
 
     def weights_for(self, task: int) -> Weights:
@@ -278,7 +308,7 @@ class Run:
         with Checkpoints(folder) as checkpoints:
             saved = checkpoints.restore(self.tasks.shapes, self.tasks.state_shapes(), last)
         for step in saved.steps:
-            if self.experiment.initializer != "stored":
+            if not self._is_stored:
                 check_weights(self.about, step.run, folder)
             self._take_in(step.chunk, Record.from_json(step.record), {})
         self._take_in(None, Record(), saved.state or {})
@@ -286,10 +316,9 @@ class Run:
 
     def _no_tasks(self) -> LearnedTasks | DiscoveredTasks:
         """What holds the tasks to come."""
-        if self.experiment.scenario != "NNs":
-            stored = self.experiment.initializer == "stored"
-            return LearnedTasks(self.method, self.weights, self._fresh_stats, weights_are_stored=stored)
-        optimizer = self.experiment.make_optimizer(self.experiment.learning_rate)
+        if not self.experiment.scenario.discovers:
+            return LearnedTasks(self.method, self.weights, self._fresh_stats, weights_are_stored=self._is_stored)
+        optimizer = self.experiment.training.optimizer
         return DiscoveredTasks(Learner(self.net, self.method, optimizer), self.weights, self._fresh_stats)
 
     def _take_in(self, chunk: Chunk | None, news: Record, state: dict[str, Any]) -> None:
@@ -340,7 +369,7 @@ class Run:
             self._existing(number)
         return np.broadcast_to(tasks, images).astype(np.int32)
 
-    def inference(self, search: str | None = None, objective: str | None = None) -> Search:
+    def inference(self, search: Search | str | None = None, objective: Objective | str | None = None) -> Search:
         """How tasks are inferred; arguments are those of `infer_task`.
 
         Raises:
@@ -348,22 +377,46 @@ class Run:
         """
         if not self.method.searches or self.net.uses_batch:
             raise UserError(
-                f"{self.experiment.method} with {self.experiment.network} cannot tell the task of a single image; give "
-                "task=..., or for HopSupSup to predict images of one task"
+                f"{self._name_of('method')} with {self._name_of('network')} cannot tell the task of a single image; "
+                "give task=..., or for HopSupSup to predict images of one task"
             )
-        searches = [name for name, search in _SEARCHES.items() if search in self.method.searches]
-        own = self.experiment.search if self.experiment.search in searches else searches[0]
-        search = search or (searches[0] if self.experiment.scenario == "GG" else own)
-        objective = objective or self.experiment.objective
-        for kind, value, values in (
-            ("search", search, searches),
-            ("objective", objective, ("entropy", "superfluous", *(["maximum"] if search == "exhaustive" else []))),
-        ):
-            if value not in values:
-                raise UserError(f"{kind} {value} is not for this run; give {' or '.join(values)}")
-        if objective == "superfluous" and self.net.num_outputs == self.inputs.num_classes:
+        own = getattr(self.experiment.scenario, "search", None)
+        if not isinstance(own, Search) or not own.serves(self.method):
+            own = OneShot() if OneShot().serves(self.method) else Exhaustive()
+        chosen = own if search is None else self._search_of(search, own)
+        if objective is not None:
+            chosen = self._with_objective(chosen, objective)
+        chosen = chosen.for_classes(self.inputs.num_classes)
+        if isinstance(chosen.objective, superfluous) and self.net.num_outputs == self.inputs.num_classes:
             raise UserError("objective superfluous needs a network with more outputs than classes; give entropy")
-        return search_by(search, objective, self.inputs.num_classes, self.experiment.log_base)
+        return chosen
+
+    def _search_of(self, search: Search | str, own: Search) -> Search:
+        """A search by its name, with the objective of the experiment's own."""
+        kinds = {name: registry.find("search", name) for name in registry.names("search")}
+        possible = [name for name, kind in kinds.items() if issubclass(kind, Search) and kind().serves(self.method)]
+        if isinstance(search, str):
+            if search not in possible:
+                raise UserError(f"search {search} is not for this run; give {' or '.join(possible)}")
+            if type(own) is kinds[search]:
+                return own
+            return kinds[search](own.objective if search == "exhaustive" or own.objective is not maximum else entropy)
+        if not search.serves(self.method):
+            raise UserError(f"search {type(search).__name__} is not for this run; give {' or '.join(possible)}")
+        return search
+
+    def _with_objective(self, search: Search, objective: Objective | str) -> Search:
+        """The search with another objective, which may be given by its name."""
+        if isinstance(objective, str):
+            possible = [name for name in registry.names("objective") if name != "maximum" or type(search) is Exhaustive]
+            if objective not in possible:
+                raise UserError(f"objective {objective} is not for this run; give {' or '.join(possible)}")
+            found = registry.find("objective", objective)
+            objective = found() if isinstance(found, type) else found
+        return dataclasses.replace(search, objective=objective)
+
+    def _name_of(self, kind: str) -> str:
+        return registry.name_of(kind, getattr(self.experiment, kind))
 
     def _infer(self, images: np.ndarray, search: Search) -> InferredTasks:
         model = self.model
@@ -382,9 +435,9 @@ class Run:
         if task is not None:
             raise UserError("HopSupSup keeps no task apart, so none can be given: it recovers a mask from the images")
         memory = self.model.bank
-        recover = self.experiment.make_inference(self.inputs.num_classes)
+        recover = getattr(self.experiment.scenario, "search", None)
         assert isinstance(recover, Recovery)
-        batch = min(self.experiment.test_batch_size, len(images))
+        batch = min(self.experiment.scenario.test_batch_size, len(images))
         rows = np.arange(-(-len(images) // batch) * batch).reshape(-1, batch) % len(images)
         batches = self.inputs.normalise(images[rows.reshape(-1)]).reshape(*rows.shape, *self.inputs.image_shape)
         mask, _ = recover(self.net, self.weights, memory, batches)
@@ -403,7 +456,7 @@ class Run:
         """A task, learned: what is kept of it, what was measured, and what it replaces."""
         assert isinstance(self.tasks, LearnedTasks)
         number = self.experiment.first_task + self.num_tasks
-        learn = programs.alone(parts, self.experiment.batch_size, self.method.trains_weights(number))
+        learn = programs.alone(parts, self.experiment.training.batch_size, self.method.trains_weights(number))
         started = time.perf_counter()
         before = self.tasks.started_from(self.weights)
         (description,) = zip(*parts.benchmark.tasks(dataset, 0, [0]), strict=True)
@@ -416,7 +469,7 @@ class Run:
         chunk, state = self.tasks.chunk(adapters, stats, 1)
         if self.method.in_turn(number):
             state |= self.tasks.left(one.weights, one.carry)
-        if state and self.experiment.initializer == "stored":
+        if state and self._is_stored:
             state = {"weights": jax.device_get(self.weights)} | state
         result = TaskResult(
             number,
@@ -431,18 +484,19 @@ class Run:
 
     def _parts(self, dataset: Dataset, steps: int | None) -> Parts:
         """What it takes to learn from a user's arrays."""
-        changes: dict[str, Any] = {
-            "dataset": "own",
-            "benchmark": "own",
-            "sync_bn": False,
-            "num_tasks": 1,
-            "first_task": 0,
-        }
+        training, network = self.experiment.training, self.experiment.network
+        this: Any = network
         if steps is not None:
-            changes |= {"steps": steps, "epochs": None}
-        experiment = dataclasses.replace(self.experiment, **changes)
-        own = self.net if experiment.network == "own" else experiment.make_network(self.inputs.image_shape)
-        return experiment.build(dataset, own)
+            training = dataclasses.replace(training, steps=steps, epochs=None)
+        if network.sync_bn:
+            network = dataclasses.replace(this, sync_bn=False)
+        changes: dict[str, Any] = {"tasks": UserTasks(num_tasks=1), "first_task": 0}
+        return dataclasses.replace(self.experiment, training=training, network=network, **changes).build(dataset)
+
+    @property
+    def _weights_are_stored(self) -> bool:
+        """Whether the base weights lie in the checkpoints of a run that was imported."""
+        return self.experiment.network.initializer is stored
 
     @contextlib.contextmanager
     def _going_on(self, folder: Path, steps: int) -> Iterator[Checkpoints]:

@@ -1,22 +1,21 @@
 """An experiment's settings from files: YAML that a person writes, or what an earlier run left in its folder."""
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import typeguard
 
 from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.runs import results
+from supsup_jax.runs import formats, results
 from supsup_jax.system.yaml import read_yaml
 
 
 def load_experiment(path: Path) -> Experiment:
-    """Reads an experiment's settings from a YAML file; those that it does not name have their defaults.
+    """Reads an experiment from a YAML file; settings that it does not name have their defaults.
 
     Raises:
         UserError: if it cannot be read, names no name, or names or sets what does not exist or is out of range.
@@ -24,11 +23,15 @@ def load_experiment(path: Path) -> Experiment:
     settings = load_settings(path)
     if "name" not in settings:
         raise UserError(f"{path} sets no name; give it one, such as name: {path.stem}")
-    return Experiment(**settings)
+    return _made(settings, path)
 
 
-def load_settings(path: Path) -> dict[str, Any]:
-    """Reads fields of an experiment from a YAML file, as `dataclasses.replace` takes them; `sparsity` is `er_scale`.
+def load_settings(path: Path, objects: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Reads settings by flat name from a YAML file; `sparsity` is `er_scale`.
+
+    Args:
+        path: the file.
+        objects: parts by kind, as `formats.layout` takes them.
 
     Raises:
         UserError: if it cannot be read, or names or sets what does not exist.
@@ -43,7 +46,9 @@ def load_settings(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a YAML file with settings") from None
     if not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain):
         raise UserError(f"{path} does not hold settings; give a setting a line, such as steps: 1000")
-    return fields_of(plain, path)
+    if "er_scale" in plain:
+        raise UserError(f"{path} sets er_scale, which does not exist; did you mean sparsity?")
+    return checked(plain, path, objects)
 
 
 _IN_WORDS = {
@@ -57,56 +62,61 @@ _IN_WORDS = {
 }
 
 
-def fields_of(plain: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The fields of an experiment from plain data; `sparsity` is `er_scale`.
+def checked(plain: Mapping[str, Any], path: Path, objects: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Settings by flat name, of the right types; `sparsity` is `er_scale`.
 
     Args:
         plain: settings by name.
         path: where they were read.
+        objects: parts by kind, as `formats.layout` takes them.
 
     Raises:
         UserError: if a name does not exist, or its value is of another type.
     """
-    types = get_type_hints(Experiment)
-    types["sparsity"] = types.pop("er_scale")
-    fields = {}
-    for name, value in plain.items():
-        if name not in types:
-            known = {name: name for name in types} | {"er_scale": "sparsity"}
-            (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            raise UserError(f"{path} sets {name}, which does not exist; did you mean {known[nearest]}?")
-        field = "er_scale" if name == "sparsity" else name
-        fields[field] = tuple(value) if isinstance(value, list) else value
-        if isinstance(value, int) and not isinstance(value, bool) and types[name] in (float, float | None):
-            fields[field] = float(value)
+    plain = {"er_scale" if name == "sparsity" else name: value for name, value in plain.items()}
+    settings: dict[str, Any] = {}
+    for name, kind in formats.types_of(plain, objects, path).items():
+        value = tuple(plain[name]) if isinstance(plain[name], list) else plain[name]
+        if isinstance(value, int) and not isinstance(value, bool) and kind in (float, float | None):
+            value = float(value)
         try:
             every = typeguard.CollectionCheckStrategy.ALL_ITEMS
-            typeguard.check_type(fields[field], types[name], collection_check_strategy=every)
-            fits = types[name] is bool or not isinstance(value, bool)  # Python takes true for 1
+            typeguard.check_type(value, kind, collection_check_strategy=every)
+            fits = kind in (bool, Any) or not isinstance(value, bool)  # Python takes true for 1
         except typeguard.TypeCheckError:
             fits = False
         if not fits:
-            one_of = f"one of {', '.join(map(str, get_args(types[name])))}"
-            raise UserError(f"{path} sets {name} to {value!r}; it takes {_IN_WORDS.get(types[name], one_of)}")
-    return fields
+            one_of = f"one of {', '.join(map(str, get_args(kind)))}"
+            called = "sparsity" if name == "er_scale" else name
+            raise UserError(f"{path} sets {called} to {plain[name]!r}; it takes {_IN_WORDS.get(kind, one_of)}")
+        settings[name] = value
+    return settings
 
 
-def experiment_of(plain: dict[str, Any], path: Path) -> Experiment:
-    """An experiment from plain data, as `Experiment.to_json` gives it.
+def experiment_of(plain: Mapping[str, Any], path: Path, objects: Mapping[str, Any] | None = None) -> Experiment:
+    """The experiment that a run recorded, in any version.
 
     Args:
-        plain: settings by the names of their fields.
+        plain: its settings by flat name.
         path: where they were read.
+        objects: parts by kind, as `formats.layout` takes them.
 
     Raises:
         UserError: if a name does not exist, or its value is of another type or out of range.
     """
-    return Experiment(**fields_by_name(plain, path))
+    return _made(checked(plain, path, objects), path, objects)
 
 
-def fields_by_name(plain: dict[str, Any], path: Path) -> dict[str, Any]:
-    """As `fields_of`, of settings that are called as the fields are, `er_scale` too."""
-    return fields_of({"sparsity" if name == "er_scale" else name: value for name, value in plain.items()}, path)
+def _made(settings: Mapping[str, Any], path: Path, objects: Mapping[str, Any] | None = None) -> Experiment:
+    """The experiment of settings that a file has.
+
+    Raises:
+        UserError: if they are out of range, or do not fit together.
+    """
+    try:
+        return formats.experiment_of(settings, objects)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def write_run(
@@ -128,7 +138,7 @@ def write_run(
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     plain["data"] = os.path.abspath(os.path.expanduser(plain["data"]))
     densities = experiment.densities(dataset)
-    whole = {"experiment": experiment.to_json(), "options": plain, "densities": densities}
+    whole = {"experiment": formats.plain(experiment), "options": plain, "densities": densities}
     results.write_settings(folder, whole, command)
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from supsup_jax import masks
-from supsup_jax.runs import results, storage
+from supsup_jax.runs import formats, results, storage
 from supsup_jax.runs.run import Run
 
 
@@ -19,12 +19,13 @@ def summary(run: Run) -> dict[str, Any]:
     last = evaluations[max(evaluations)] if evaluations else None
     account = run.account()
     settings = results.read_settings(run.folder) if run.folder else {}
+    experiment = formats.plain(run.experiment)
     return {
         "run": str(run.folder),
         "name": run.experiment.name,
-        "method": run.experiment.method,
-        "network": run.experiment.network,
-        "scenario": run.experiment.scenario,
+        "method": experiment["method"],
+        "network": experiment["network"],
+        "scenario": experiment["scenario"],
         "seed": run.experiment.seed,
         "inputs": run.inputs._asdict(),
         "outputs": run.net.num_outputs,
@@ -45,7 +46,7 @@ def summary(run: Run) -> dict[str, Any]:
         "densities": _densities(run),
         "bytes": account | {"all": storage.total(account)},
         "versions": settings.get("versions"),
-        "settings": run.experiment.to_json(),
+        "settings": experiment,
     }
 
 

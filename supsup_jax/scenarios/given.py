@@ -87,7 +87,7 @@ class GivenTasks(Loop):
             learned, state = self._learn_in_turn(tasks, len(numbers), method.trains_weights(first))
         else:
             convolutions = has_convolutions(self.weights)
-            train = programs.side_by_side(self.parts, experiment.batch_size, convolutions)
+            train = programs.side_by_side(self.parts, experiment.training.batch_size, convolutions)
             shared = *self.on_devices, self._started_from()
             learned = jax.block_until_ready(train(shared, tasks, self.tasks_at_once))
         self._save_learned(learned, state, time.perf_counter() - started)
@@ -143,7 +143,7 @@ class GivenTasks(Loop):
 
         The first that diverges leaves nothing, and is the last; so is one during which an end was asked for.
         """
-        train = programs.alone(self.parts, self.experiment.batch_size, trains_weights)
+        train = programs.alone(self.parts, self.experiment.training.batch_size, trains_weights)
         carry, learned = self._started_from(), []
         for row in range(count):
             one = train((*self.on_devices, carry), jax.tree.map(lambda leaf, row=row: leaf[row], tasks))

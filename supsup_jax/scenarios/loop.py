@@ -17,7 +17,7 @@ from supsup_jax.experiment import Experiment, Parts
 from supsup_jax.methods import Bank
 from supsup_jax.model import Model
 from supsup_jax.networks import Stats, has_convolutions
-from supsup_jax.runs import results, storage
+from supsup_jax.runs import formats, results, storage
 from supsup_jax.runs.checkpoints import Checkpoints, Chunk
 from supsup_jax.runs.identity import check_weights, describe
 from supsup_jax.runs.records import EvaluationResult, Record
@@ -200,7 +200,7 @@ class Loop(ABC):
         Raises:
             UserError: if it is another.
         """
-        if differences := self.experiment.differs_from(run["experiment"]):
+        if differences := formats.differences(self.experiment, run["experiment"]):
             raise UserError(
                 f"{self.folder} holds a run of other settings ({'; '.join(differences)}); use its settings, "
                 "or start without --resume"
@@ -319,7 +319,7 @@ class Loop(ABC):
         # The task's parameters, their gradient, two moments, effective weights, their gradient; rows of all batches;
         # the images of a batch of the validation on their way through the network.
         weights = backend.num_bytes(self.weights)
-        rows = self.parts.steps * self.experiment.batch_size
+        rows = self.parts.steps * self.experiment.training.batch_size
         pixels = math.prod(self.dataset.image_shape)
         convolutions = has_convolutions(self.weights)
         return devices.tasks_at_once(6 * weights + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels, convolutions)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int
 
 from supsup_jax import evaluation
-from supsup_jax.data import Benchmark, Dataset, Images, Samples
+from supsup_jax.data import Benchmark, Dataset, ImageNet, Images, Samples
 from supsup_jax.data.tasks import Rows
 from supsup_jax.experiment import Experiment, Parts
 from supsup_jax.methods import Carry, Method
@@ -136,7 +136,7 @@ class ShardedTasks(GivenTasks):
             KeyboardInterrupt: if it was interrupted; it is saved by then.
             UserError: if it diverges.
         """
-        parts, batch_size, number = self.parts, self.experiment.batch_size, self.experiment.first_task + place
+        parts, batch_size, number = self.parts, self.experiment.training.batch_size, self.experiment.first_task + place
         description = jax.tree.map(lambda leaf: leaf[place], self.tasks)
         own = own_rows(description)
         test, test_share = self._test_of(number, description)
@@ -192,7 +192,7 @@ class ShardedTasks(GivenTasks):
     ) -> Feed:
         """What gives the task's batches."""
         rows, places = np.asarray(task.train)[: int(task.train_size)], self.parts.benchmark.train_size
-        cache_size = self.experiment.shorter_side
+        cache_size = _shorter_side(self.experiment)
         if fits(places, cache_size):
             split = load(self.dataset.train, rows, places, cache_size, self._decoding(number))
             return Resident(split, rows, batches, per_epoch)
@@ -257,9 +257,16 @@ def test_of(
         progress: called with how many of how many are decoded.
     """
     rows, places = np.asarray(task.test)[: int(task.test_size)], benchmark.test_size
-    split = load(dataset.test, rows, places, experiment.shorter_side, progress)
-    share = batches_of(places, experiment.test_batch_size, len(rows))
+    split = load(dataset.test, rows, places, _shorter_side(experiment), progress)
+    share = batches_of(places, experiment.scenario.test_batch_size, len(rows))
     return devices.replicate(split), share, unreadable_rows(split, rows)
+
+
+def _shorter_side(experiment: Experiment) -> int:
+    """What the shorter sides of images are resized to."""
+    source = experiment.tasks.source
+    assert isinstance(source, ImageNet)
+    return source.shorter_side
 
 
 class _Programs(NamedTuple):

@@ -12,9 +12,10 @@ import numpy as np
 
 from supsup_jax import evaluation
 from supsup_jax.data import Benchmark
-from supsup_jax.discovery import DivergedError, Learner
+from supsup_jax.discovery import DivergedError, Learner, Rule
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Parts
+from supsup_jax.inference import Search
 from supsup_jax.methods import Bank
 from supsup_jax.metrics import discovery_metrics, usual_masks
 from supsup_jax.model import Model
@@ -25,6 +26,7 @@ from supsup_jax.runs.learned import DiscoveredTasks
 from supsup_jax.runs.records import Record, StreamResult, TaskResult
 from supsup_jax.scenarios import programs
 from supsup_jax.scenarios.loop import Loop
+from supsup_jax.scenarios.scenario import NNs
 from supsup_jax.training import augmentation_keys, drawn_batches, epoch_ends, keys_of, task_key
 
 
@@ -46,7 +48,19 @@ class StreamOfTasks(Loop):
     @cached_property
     def _learner(self) -> Learner:
         parts = self.parts
-        return Learner(parts.net, parts.method, parts.optimizer, parts.rule, self.experiment.seed)
+        return Learner(parts.net, parts.method, parts.optimizer, self._rule, self.experiment.seed)
+
+    @property
+    def _rule(self) -> Rule:
+        """When a task is new."""
+        search = self.parts.protocol.infer
+        assert isinstance(search, Search)
+        return self._scenario.rule(search.objective)
+
+    @property
+    def _scenario(self) -> NNs:
+        assert isinstance(self.experiment.scenario, NNs)
+        return self.experiment.scenario
 
     @cached_property
     def _restored(self) -> DiscoveredTasks:
@@ -106,14 +120,14 @@ class StreamOfTasks(Loop):
         weights, stats, train, _ = self.on_devices
         task = jax.tree.map(lambda leaf: leaf[number], self.tasks)
         _, order_key = keys_of(task_key(experiment.seed, number))
-        rows = drawn_batches(benchmark, self.parts.steps, experiment.batch_size)(order_key, task)
+        rows = drawn_batches(benchmark, self.parts.steps, experiment.training.batch_size)(order_key, task)
         used: list[int] = []
-        ends = epoch_ends(benchmark.train_size, self.parts.steps, experiment.batch_size)
+        ends = epoch_ends(benchmark.train_size, self.parts.steps, experiment.training.batch_size)
         for start, stop in pairwise([0, *ends]):
-            for piece in range(start, stop, experiment.check_every):
-                batches = rows[piece : min(piece + experiment.check_every, stop)]
+            for piece in range(start, stop, self._scenario.check_every):
+                batches = rows[piece : min(piece + self._scenario.check_every, stop)]
                 images, labels = _shown(benchmark)(train, task, batches, order_key, piece)
-                check = experiment.check_epochs and piece == start
+                check = self._scenario.check_epochs and piece == start
                 try:
                     self._state, slots = self._learner.learn(self._state, weights, stats, images, labels, check)
                 except DivergedError as error:

@@ -21,10 +21,67 @@ def flags_of(called: str) -> dict[str, str | None]:
     return adapter.flags(*called.split())
 
 
+BENCHMARKS = {"PermutedMNIST": "Permuted", "RotatedMNIST": "Rotated"}
+"""Names of benchmarks that are shown as those of families over any data set."""
+
+SCRIPT = "experiments/GNu/MNISTPerm/LeNet-250-tasks/supsup_h.py"
+OF_OTHER_PARTS = {
+    "--network ResNet18 --method BatchE --scenario GG": "affine no-affine dtype sync-bn no-sync-bn random-weights "
+    "no-random-weights weights-learning-rate",
+    "--dataset imagenet --benchmark SplitImageNet --scenario GG": "image-size cache-size coordinator hosts host",
+    "--method UpperBound --scenario GG": "fine-tunes no-fine-tunes",
+    "--scenario GG": "density first-task tasks tasks-at-once",
+    "--scenario NNs": "check-every check-epochs no-check-epochs novelty fewest-masks most-masks",
+    "--scenario GNu": "search",
+    "--search binary": "log-base objective images-per-pick images-per-task",
+    "--method HopSupSup --network BNNet --search recovery": "gamma recovery-learning-rate through-memory "
+    "no-through-memory attempts",
+    "--optimizer SGD": "momentum weight-decay",
+}
+"""Flags of version 0.1 that only change runs with other parts: what gives a script these parts, and the flags."""
+
+
+def defaults_of(called):
+    """The flags that version 0.1 had, with their defaults."""
+    defaults = json.loads(STORED.read_text())[called]
+    return {flag: BENCHMARKS.get(default, default) for flag, default in defaults.items()}
+
+
 @pytest.mark.parametrize("called", json.loads(STORED.read_text()) if STORED.exists() else [])
 def test_every_flag_exists_and_has_its_default(called):
-    found, expected = flags_of(called), json.loads(STORED.read_text())[called]
-    assert {flag: found.get(flag, "the flag is gone") for flag in expected} == expected
+    found, expected = flags_of(called), defaults_of(called)
+    assert {flag: found[flag] for flag in expected if flag in found} == {
+        flag: default for flag, default in expected.items() if flag in found
+    }
+    elsewhere = {f"--{flag}" for flags in OF_OTHER_PARTS.values() for flag in flags.split()}
+    assert expected.keys() - found.keys() <= elsewhere
+
+
+@pytest.mark.parametrize("arguments", OF_OTHER_PARTS)
+def test_a_flag_of_another_part_comes_with_that_part(arguments):
+    found, expected = adapter.flags(SCRIPT, *arguments.split()), defaults_of(SCRIPT)
+    for flag in OF_OTHER_PARTS[arguments].split():
+        assert found.get(f"--{flag}", "the flag is gone") == expected[f"--{flag}"], flag
+
+
+def test_help_is_short(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert len(adapter.call(SCRIPT, "--help").splitlines()) < 60
+
+
+def test_help_shows_only_what_changes_the_run():
+    assert flags_of(SCRIPT).keys() & {"--gamma", "--image-size", "--novelty", "--momentum", "--affine"} == set()
+    hopsupsup, imagenet = (
+        flags_of(f"experiments/{name}.py") for name in ("GNu/SplitMNIST/hopsupsup", "GG/splitimagenet/rn50-supsup")
+    )
+    assert {"--gamma", "--attempts", "--momentum"} <= hopsupsup.keys() and "--image-size" not in hopsupsup
+    assert {"--image-size", "--sync-bn", "--coordinator"} <= imagenet.keys() and "--gamma" not in imagenet
+
+
+def test_verbose_help_explains_every_flag():
+    said = adapter.call(SCRIPT, "--help-verbose")
+    for words in ("Outputs, the superfluous neurons included", "One of SupSup, Transfer", "Updates of a task"):
+        assert words in " ".join(said.split()).replace("│ ", ""), words
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import sys
 import pytest
 import yaml
 
+from helpers import adapter
 from helpers.figures import FC, HOPSUPSUP, LENET, colours, paths, write_run
-from supsup_jax.experiment import Experiment
 from supsup_jax.runs import results
 
 
@@ -91,9 +91,13 @@ def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(runs, tmp
 
 
 def test_run_starts_or_goes_on_with_the_run_in_a_folder(tmp_path):
-    experiment = Experiment("q", "digits", num_tasks=2, steps=5, batch_size=32, width=0.1, eval_at=(1,), scenario="GG")
+    experiment = adapter.experiment(
+        "q", "digits", num_tasks=2, steps=5, batch_size=32, width=0.1, eval_at=(1,), scenario="GG"
+    )
     options = {"data": "nowhere", "tasks_at_once": 1}
-    results.write_settings(tmp_path, {"experiment": experiment.to_json(), "options": options}, ["script.py", "--flag"])
+    results.write_settings(
+        tmp_path, {"experiment": adapter.plain(experiment), "options": options}, ["script.py", "--flag"]
+    )
     for num_tasks in (2, 3):
         settings = results.read_settings(tmp_path)
         settings["experiment"]["num_tasks"] = num_tasks
@@ -107,7 +111,7 @@ def test_run_starts_or_goes_on_with_the_run_in_a_folder(tmp_path):
 
 
 def test_run_does_not_take_settings_that_do_not_exist(tmp_path):
-    plain = Experiment("q", "digits").to_json() | {"num_taks": 3}
+    plain = adapter.experiment("q", "digits").to_json() | {"num_taks": 3}
     results.write_settings(tmp_path, {"experiment": plain, "options": {"data": "nowhere", "tasks_at_once": None}})
     result = call("run", tmp_path, cwd=tmp_path)
     assert result.returncode == 2

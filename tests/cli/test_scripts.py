@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from supsup_jax import data, scenarios
-from supsup_jax.experiment import Experiment
+from helpers import adapter
+from supsup_jax import data
 from supsup_jax.paper import figures
 
 ROOT = Path(__file__).parents[2]
@@ -133,8 +133,8 @@ def test_the_picture_shows_images_of_the_run_that_was_made(tmp_path, monkeypatch
     spec = importlib.util.spec_from_file_location("quickstart", ROOT / "experiments/quickstart.py")
     quickstart = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(quickstart)
-    experiment = Experiment("q", "digits", num_tasks=12, steps=300, batch_size=32, learning_rate=1e-3, seed=5)
-    outcome = scenarios.GivenTasks.run(experiment, data.load_digits(), tmp_path)
+    experiment = adapter.experiment("q", "digits", num_tasks=12, steps=300, batch_size=32, learning_rate=1e-3, seed=5)
+    outcome = adapter.run_experiment(experiment, data.load_digits(), tmp_path)
     drawn = {}
     monkeypatch.setattr(figures, "draw_run", lambda *arguments: drawn.update(arguments=arguments))
     quickstart.draw(outcome)

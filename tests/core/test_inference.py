@@ -91,7 +91,7 @@ def test_permuting_tasks_permutes_picks(search, objective):
 
 def test_superfluous_needs_an_output_that_stands_for_a_class():
     for real in (0, -1):
-        with pytest.raises(ValueError, match="stand for no class"):
+        with pytest.raises(ValueError, match="must be from 1"):
             inference.superfluous(real)
 
 

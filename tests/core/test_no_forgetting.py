@@ -1,6 +1,5 @@
 """A hundred tasks of real MNIST: the first is afterwards what it was, bit by bit."""
 
-import dataclasses
 from pathlib import Path
 
 import jax
@@ -8,12 +7,12 @@ import numpy as np
 import pytest
 
 import supsup_jax as ss
-from supsup_jax import data, scenarios
-from supsup_jax.experiment import Experiment
+from helpers import adapter
+from supsup_jax import data
 
 # The network and the settings of experiments/GNu/MNISTPerm/LeNet-250-tasks with a tenth of the steps: whether anything
 # is forgotten does not depend on how well it was learned. About two minutes on two cores.
-EXPERIMENT = Experiment("no-forgetting", features=100, steps=100, learning_rate=1e-4, scenario="GG")
+EXPERIMENT = adapter.experiment("no-forgetting", features=100, steps=100, learning_rate=1e-4, scenario="GG")
 
 
 @pytest.fixture
@@ -32,8 +31,8 @@ def test_a_task_is_unchanged_to_the_bit_after_a_hundred_tasks(data_folder: Path,
     images = mnist.test.images.reshape(len(mnist.test.labels), -1)[:, np.asarray(first[0])].reshape(-1, 28, 28, 1)
 
     def after(num_tasks: int):
-        experiment = dataclasses.replace(EXPERIMENT, num_tasks=num_tasks)
-        outcome = scenarios.loop_of(experiment).run(experiment, mnist, tmp_path)
+        experiment = adapter.changed(EXPERIMENT, num_tasks=num_tasks)
+        outcome = adapter.run_experiment(experiment, mnist, tmp_path)
         run = ss.restore(tmp_path)
         assert run.num_tasks == num_tasks
         return outcome.record.evaluations[-1].given[0], run.predict(images, task=0), run.mask(0), run.stats_for(0)

@@ -15,18 +15,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import supsup_jax as ss
+from helpers import adapter
 from helpers.toys import model_of, small_dataset
 from supsup_jax import UserError, inference, masks, networks
 from supsup_jax.__main__ import main
 from supsup_jax.cli import launch
 from supsup_jax.cli.cluster import Cluster
 from supsup_jax.cli.commands import COMMANDS
-from supsup_jax.cli.options import Options, parse
-from supsup_jax.experiment import Experiment
+from supsup_jax.cli.flags import parse
+from supsup_jax.cli.options import Options
 
 DATASET = small_dataset(samples=24)
 SAID = UserError, ValueError, TypeError, IndexError
-SMALL = Experiment("small", "digits", features=10, width=0.1, num_tasks=2, steps=2, batch_size=8, scenario="GG")
+SMALL = adapter.experiment("small", "digits", features=10, width=0.1, num_tasks=2, steps=2, batch_size=8, scenario="GG")
 
 NUMBERS = st.one_of(
     st.sampled_from(["0", "-1", "1", "nan", "inf", "-inf", "1e39", "1e-46", str(2**31), str(2**40), str(-(2**40))]),
@@ -34,12 +35,11 @@ NUMBERS = st.one_of(
     st.floats().map(str),
 )
 VALUES = st.one_of(NUMBERS, st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8))
-FLAGS = sorted(
-    "--" + field.name.replace("_", "-")
-    for of in (Experiment, Options, Cluster)
-    for field in dataclasses.fields(of)
-    if field.name != "er_scale"
-)
+OPTIONS = {field.name for of in (Options, Cluster) for field in dataclasses.fields(of)}
+SETTINGS = {
+    name for scenario in ("GG", "GNu", "NNs") for name in vars(adapter.said(adapter.experiment("x", scenario=scenario)))
+}
+FLAGS = sorted("--" + name.replace("_", "-") for name in OPTIONS | SETTINGS - {"er_scale"})
 
 
 def examples(few, many):
@@ -111,7 +111,7 @@ def finite(tree):
 @cache
 def learned():
     """A run that knows a task."""
-    run = ss.SupSup("LeNet", num_classes=4, image_shape=(4, 4, 1), features=6, width=0.05, steps=2, batch_size=4)
+    run = adapter.own_run("LeNet", num_classes=4, image_shape=(4, 4, 1), features=6, width=0.05, steps=2, batch_size=4)
     run.learn(DATASET.train)
     return run
 
@@ -148,7 +148,7 @@ def test_a_run_predicts_or_says_what_is_wrong_with_images_and_tasks(images, task
 
 @examples(few=40, many=400)(IMAGES, LABELS)
 def test_a_run_learns_or_says_what_is_wrong_with_images_and_labels(images, labels):
-    run = ss.SupSup("LeNet", num_classes=4, image_shape=(4, 4, 1), features=6, width=0.05, steps=2, batch_size=4)
+    run = adapter.own_run("LeNet", num_classes=4, image_shape=(4, 4, 1), features=6, width=0.05, steps=2, batch_size=4)
     with contextlib.suppress(*SAID):
         run.learn((images, labels))
         assert finite(run.predict(DATASET.test.images[:2]).probabilities)
@@ -184,13 +184,13 @@ def test_a_run_learns_or_says_what_is_wrong_with_images_and_labels(images, label
 def test_an_impossible_setting_is_refused_before_training(wrong):
     given = {"num_classes": 4, "image_shape": (4, 4, 1), "features": 6, "width": 0.05} | wrong
     with pytest.raises(UserError) as refused:
-        ss.SupSup("LeNet", **given).learn(DATASET.train)
+        adapter.own_run("LeNet", **given).learn(DATASET.train)
     assert "\n" not in str(refused.value) and "diverged" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["é ü", "a path with spaces", "任务"])
 def test_a_run_is_saved_and_restored_whatever_its_folder_is_called(tmp_path, name):
-    run = ss.SupSup("LeNet", num_classes=4, image_shape=(4, 4, 1), features=6, width=0.05, steps=2, batch_size=4)
+    run = adapter.own_run("LeNet", num_classes=4, image_shape=(4, 4, 1), features=6, width=0.05, steps=2, batch_size=4)
     run.learn(DATASET.train)
     run.save(tmp_path / name)
     assert ss.restore(tmp_path / name).num_tasks == 1

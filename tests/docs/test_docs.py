@@ -19,7 +19,6 @@ from supsup_jax.__main__ import main
 from supsup_jax.cli.cluster import Cluster
 from supsup_jax.cli.commands import COMMANDS
 from supsup_jax.cli.options import Options
-from supsup_jax.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("**/*.md"))

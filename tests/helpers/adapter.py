@@ -12,6 +12,7 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -19,9 +20,13 @@ import jax
 import numpy as np
 
 import supsup_jax as ss
-from supsup_jax import data, scenarios
+from supsup_jax import data
 from supsup_jax.cli.commands import COMMANDS
-from supsup_jax.runs.settings import experiment_of
+from supsup_jax.data import Inputs
+from supsup_jax.experiment import Experiment
+from supsup_jax.runs import formats
+from supsup_jax.runs.settings import checked, experiment_of
+from supsup_jax.scenarios.loops import loop_of
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "experiments").rglob("*.py"))]
@@ -44,9 +49,8 @@ def run(
         report: called with each progress message.
     """
     experiment = experiment_of({"name": "pinned"} | settings, Path("settings"))
-    dataset = data.load(experiment.dataset, data_folder, experiment.image_size)
-    loop = scenarios.loop_of(experiment)
-    loop.run(experiment, dataset, folder, tasks_at_once=2, report=lambda said: report(said.message))
+    dataset = experiment.tasks.load(Path(data_folder))
+    loop_of(experiment).run(experiment, dataset, folder, tasks_at_once=2, report=lambda said: report(said.message))
 
 
 def arrays(run: Any) -> dict[str, list[np.ndarray]]:
@@ -55,9 +59,56 @@ def arrays(run: Any) -> dict[str, list[np.ndarray]]:
     return {name: [np.asarray(leaf) for leaf in jax.tree.leaves(tree)] for name, tree in trees.items()}
 
 
-def own_run(**settings: Any) -> Any:
-    """A run from Python that has not learned anything yet, of images of 8 x 8."""
-    return ss.SupSup("LeNet", image_shape=(8, 8, 1), **settings)
+def experiment(name: str, dataset: str = "mnist", **settings: Any) -> Experiment:
+    """An experiment, by the names that `settings.yaml` has for its settings."""
+    plain = {"name": name, "dataset": dataset} | settings
+    return formats.experiment_of(checked(plain, Path("settings")))
+
+
+def changed(experiment: Experiment, **settings: Any) -> Experiment:
+    """An experiment with other settings, by the names that `settings.yaml` has for them."""
+    return formats.changed(experiment, **settings)
+
+
+def plain(experiment: Experiment) -> dict[str, Any]:
+    """What `settings.yaml` says of an experiment."""
+    return formats.plain(experiment)
+
+
+def said(experiment: Experiment) -> SimpleNamespace:
+    """The settings of an experiment as attributes."""
+    return SimpleNamespace(**formats.settings_of(experiment))
+
+
+def differences(experiment: Experiment, recorded: dict[str, Any]) -> list[str]:
+    """The settings in which an experiment differs from a recorded one."""
+    return formats.differences(experiment, recorded)
+
+
+def run_experiment(experiment: Experiment, dataset: Any, folder: Path, *arguments: Any, **options: Any) -> Any:
+    """Runs an experiment in a folder, or resumes it, and gives what came of it."""
+    return loop_of(experiment).run(experiment, dataset, folder, *arguments, **options)
+
+
+def own_run(
+    network: Any = "LeNet",
+    num_classes: int = 10,
+    image_shape: Any = (8, 8, 1),
+    mean: tuple[float, ...] = (0.0,),
+    std: tuple[float, ...] = (1.0,),
+    **settings: Any,
+) -> Any:
+    """A run from Python that has not learned anything yet, given settings by flat names."""
+    inputs = Inputs.new(image_shape if isinstance(network, str) else network.input_shape, num_classes, mean, std)
+    objects = {} if isinstance(network, str) else {"network": network}
+    named = {"network": network} if isinstance(network, str) else {"network": "own"}
+    if settings.get("method", "SupSup") not in ("SupSup", "Transfer"):
+        settings = {"scenario": "GG"} | settings
+    given = {"name": "own", "dataset": "own", "benchmark": "own"} | settings | named
+    whole = experiment_of(given, Path("own_run"), objects)
+    parts = {"scenario": whole.scenario, "training": whole.training, "seed": whole.seed}
+    parts |= {"first_task": whole.first_task}
+    return ss.Run.new(whole.network, whole.method, inputs=inputs, **parts)
 
 
 def task_images(folder: Path, task: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,11 +155,11 @@ def _flags_in(text: str) -> Iterator[tuple[str, str | None]]:
     entries = [""]
     for line in text.splitlines():
         line = line.removeprefix("│").rstrip("│ ")
-        if not line.strip() or re.match(r" {0,2}(-h, )?--[a-z]|[╭╰]", line):
+        if not line.strip() or re.match(r" {0,2}(-[a-zA-Z], )?--[a-z]|[╭╰]", line):
             entries.append("")
         entries[-1] += f"{line} "
     for entry in entries:
-        if names := re.match(r" {0,2}(?:-h, )?(--[a-z][a-z-]*(?:, --[a-z][a-z-]*)*)", entry):
+        if re.match(r" {0,2}(?:-[a-zA-Z], )?--[a-z]", entry):
             default = re.search(r"\(default: (.*)\) *$", entry)
-            for name in names[1].split(", "):
+            for name in re.findall(r"--[a-z][a-z-]*", re.split(r" {3,}|\(default:", entry.strip())[0]):
                 yield name, default and " ".join(default[1].split()).strip("'")  # some versions of tyro quote paths

@@ -21,7 +21,7 @@ def write_run(root, name, seed, given, inferred=None, recovery=None, learned=(),
     """
     folder = results.new_folder(root / name, f"seed={seed}")
     script = scripts.script_of(name)
-    expected = script.experiment.to_json() if script else {"steps": 9}
+    expected = adapter.plain(script.experiment) if script else {"steps": 9}
     results.write_settings(folder, {"experiment": expected | {"name": name, "seed": seed} | settings})
     evaluations = [
         EvaluationResult(

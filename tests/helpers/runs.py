@@ -1,35 +1,33 @@
 """Small experiments of every method and scenario, and what was measured in their runs."""
 
-import dataclasses
-
 import numpy as np
 
+from helpers import adapter
 from helpers.toys import HOPSUPSUP, small_dataset
 from supsup_jax.evaluation import Evaluation
-from supsup_jax.experiment import Experiment
 from supsup_jax.runs import records, storage
 
-EXPERIMENT = Experiment(
+EXPERIMENT = adapter.experiment(
     "small", features=8, width=0.1, num_tasks=12, steps=30, batch_size=16, learning_rate=1e-2, eval_at=(3, 10)
 )
-SHORT = dataclasses.replace(EXPERIMENT, num_tasks=5, eval_at=(2, 4))
+SHORT = adapter.changed(EXPERIMENT, num_tasks=5, eval_at=(2, 4))
 OTHERS = {
-    "BatchE": dataclasses.replace(
+    "BatchE": adapter.changed(
         SHORT, method="BatchE", search="exhaustive", optimizer="Adam", weights_learning_rate=1e-2
     ),
-    "PSP": dataclasses.replace(SHORT, method="PSP", scenario="GG", weights_learning_rate=1e-2),
-    "UpperBound": dataclasses.replace(SHORT, method="UpperBound", scenario="GG"),
-    "UpperBound that fine-tunes": dataclasses.replace(SHORT, method="UpperBound", scenario="GG", fine_tunes=True),
-    "Transfer": dataclasses.replace(SHORT, method="Transfer", er_scale=2.0, scenario="GG", schedule="cosine"),
-    "SeparateHeads": dataclasses.replace(
+    "PSP": adapter.changed(SHORT, method="PSP", scenario="GG", weights_learning_rate=1e-2),
+    "UpperBound": adapter.changed(SHORT, method="UpperBound", scenario="GG"),
+    "UpperBound that fine-tunes": adapter.changed(SHORT, method="UpperBound", scenario="GG", fine_tunes=True),
+    "Transfer": adapter.changed(SHORT, method="Transfer", er_scale=2.0, scenario="GG", schedule="cosine"),
+    "SeparateHeads": adapter.changed(
         SHORT, method="SeparateHeads", scenario="GG", optimizer="Adam", weights_learning_rate=1e-2
     ),
-    "BatchE, Rand W": dataclasses.replace(SHORT, method="BatchE", random_weights=True, scenario="GG"),
-    "LowerBound": dataclasses.replace(SHORT, method="LowerBound", scenario="GG", weights_learning_rate=1e-2),
-    "FineTuning": dataclasses.replace(SHORT, method="FineTuning", scenario="GG", weights_learning_rate=1e-2),
+    "BatchE, Rand W": adapter.changed(SHORT, method="BatchE", random_weights=True, scenario="GG"),
+    "LowerBound": adapter.changed(SHORT, method="LowerBound", scenario="GG", weights_learning_rate=1e-2),
+    "FineTuning": adapter.changed(SHORT, method="FineTuning", scenario="GG", weights_learning_rate=1e-2),
     "HopSupSup": HOPSUPSUP,
-    "SupSup, every task tried": dataclasses.replace(SHORT, search="exhaustive", num_tasks=3, eval_at=(2,)),
-    "NNs": dataclasses.replace(SHORT, scenario="NNs", check_every=8, fewest_masks=2, novelty=1.05, images_per_task=9),
+    "SupSup, every task tried": adapter.changed(SHORT, search="exhaustive", num_tasks=3, eval_at=(2,)),
+    "NNs": adapter.changed(SHORT, scenario="NNs", check_every=8, fewest_masks=2, novelty=1.05, images_per_task=9),
 }
 DATASET = small_dataset()
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from helpers import adapter
 from supsup_jax.runs import results
 from supsup_jax.runs.records import EvaluationResult, Record, TaskResult
 
@@ -30,13 +31,13 @@ def main(experiment, accuracy):
     earlier = results.existing_folders(parent, f"seed={options.seed}") if options.resume else []
     folder = earlier[0] if earlier else results.new_folder(parent, f"seed={options.seed}")
     learned = int((folder / "learned").read_text()) if earlier else 0
-    settings = experiment.to_json() | {"seed": options.seed, "num_tasks": options.num_tasks}
+    settings = adapter.plain(experiment) | {"seed": options.seed, "num_tasks": options.num_tasks}
     results.write_settings(folder, {"experiment": settings})
     while learned < options.num_tasks and not ended:
         time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
         learned += 1
         (folder / "learned").write_text(str(learned))
-    counts = [count for count in {*experiment.eval_at, options.num_tasks} if count <= learned]
+    counts = [count for count in {*experiment.evaluate_at, options.num_tasks} if count <= learned]
     tasks = [TaskResult(task, WHEN, 0.1, accuracy, accuracy, 0.01) for task in range(learned)]
     evaluations = [
         EvaluationResult(count, WHEN, 0.01, 0.01 * count, {}, [accuracy] * count, [accuracy] * count)

@@ -9,8 +9,8 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
+from helpers import adapter
 from supsup_jax.data import Dataset, Samples
-from supsup_jax.experiment import Experiment
 from supsup_jax.methods import SupSup
 from supsup_jax.model import Model
 from supsup_jax.networks import Network
@@ -104,7 +104,7 @@ def write_small_imagenet(folder: Path, classes: int = 20, train: int = 5, test: 
                 Image.fromarray(noisy.astype(np.uint8)).save(place / f"{index}.JPEG")
 
 
-HOPSUPSUP = Experiment(
+HOPSUPSUP = adapter.experiment(
     "hop",
     benchmark="SplitMNIST",
     method="HopSupSup",

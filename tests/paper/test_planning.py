@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers import adapter
 from helpers.figures import FC, HOPSUPSUP, LENET, LONG, write_run
 from supsup_jax import UserError
-from supsup_jax.experiment import Experiment
 from supsup_jax.paper import planning, scripts
 from supsup_jax.paper.planning import Job, Plan, Rates
 from supsup_jax.paper.scripts import Script
@@ -16,7 +16,7 @@ RATES = Rates(task=10.0, given=0.0, pair=0.0)
 
 
 def experiment(name, counts=(10, 50), num_tasks=100, **settings):
-    return Experiment(name, num_tasks=num_tasks, eval_at=counts, **settings)
+    return adapter.experiment(name, num_tasks=num_tasks, eval_at=counts, **settings)
 
 
 def settings_of(name, **settings):
@@ -179,5 +179,5 @@ def test_only_selects_folders_scripts_and_both_bounds():
 def test_every_number_has_a_script_that_reaches_it():
     plan = planning.missing(planning.select([]), [], scripts.script_of, lambda _: RATES)
     assert plan.left_out == []
-    sparsities = [job.experiment.er_scale for job in plan.jobs if job.experiment.name.endswith("rn50-supsup")]
+    sparsities = [adapter.said(job.experiment).er_scale for job in plan.jobs if job.experiment.name.endswith("rn50-supsup")]
     assert sorted(sparsities) == [4, 8, 16]

@@ -18,9 +18,8 @@ from supsup_jax.system import interruption
 PSP, FC_PSP, BATCHE = f"{LENET}/psp", f"{FC}/psp", f"{LENET}/batche"
 
 SCRIPT = """
-from supsup_jax.experiment import Experiment
 
-EXPERIMENT = Experiment(
+EXPERIMENT = adapter.experiment(
     {name!r}, dataset={dataset!r}, eval_at={counts}, num_tasks=50, scenario="GG", batch_size={batch}
 )
 
@@ -41,7 +40,7 @@ from supsup_jax.__main__ import main
 from supsup_jax.paper.planning import Rates
 
 scripts.FOLDER = Path(sys.argv.pop(1))
-reproducing.calibrated_rates = lambda experiment: Rates(experiment.batch_size / 1000, 0.0, 0.0)
+reproducing.calibrated_rates = lambda experiment: Rates(experiment.training.batch_size / 1000, 0.0, 0.0)
 main()
 """
 

@@ -3,7 +3,6 @@
 What other tests say of such files is beside what they say of good ones.
 """
 
-import dataclasses
 import gzip
 import io
 import itertools
@@ -24,6 +23,7 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 import supsup_jax as ss
+from helpers import adapter
 from helpers.cifar100 import pack, shrink, write
 from helpers.data import fake_mnist, prepare_with_tfds
 from helpers.runs import DATASET, EXPERIMENT, OTHERS
@@ -32,7 +32,6 @@ from supsup_jax.__main__ import main
 from supsup_jax.data import mnist, pictures
 from supsup_jax.runs.results import is_finished
 from supsup_jax.runs.settings import load_settings, read_run
-from supsup_jax.scenarios import loop_of
 from supsup_jax.system.yaml import parse_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -377,8 +376,8 @@ def trained(request, tmp_path_factory):
     """A run with several steps, and beside them what is replaced as tasks come, where the method has that."""
     folder = tmp_path_factory.mktemp(request.param) / "run"
     folder.mkdir()
-    experiment = dataclasses.replace({"SupSup": EXPERIMENT, **OTHERS}[request.param], num_tasks=2, eval_at=(1,))
-    loop_of(experiment).run(experiment, DATASET, folder, 1)
+    experiment = adapter.changed({"SupSup": EXPERIMENT, **OTHERS}[request.param], num_tasks=2, eval_at=(1,))
+    adapter.run_experiment(experiment, DATASET, folder, 1)
     return folder
 
 

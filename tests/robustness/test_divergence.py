@@ -1,4 +1,3 @@
-import dataclasses
 import sys
 
 import jax
@@ -7,22 +6,22 @@ import numpy as np
 import pytest
 
 import supsup_jax as ss
+from helpers import adapter
 from helpers.toys import HOPSUPSUP, batch_norm_net, small_dataset
-from supsup_jax import UserError, optimizers, scenarios, training
+from supsup_jax import UserError, optimizers, training
 from supsup_jax.cli import launch
 from supsup_jax.data import Dataset, Samples, SplitMNIST
 from supsup_jax.discovery import DivergedError, Learner, Rule
-from supsup_jax.experiment import Experiment
 
-SPLIT = Experiment(
+SPLIT = adapter.experiment(
     "split", benchmark="SplitMNIST", features=8, width=0.1, num_tasks=4, steps=30, batch_size=8, learning_rate=1e-2
 )
 HOW = {
     "side by side": SPLIT,
-    "in turn": dataclasses.replace(SPLIT, method="Transfer", er_scale=2.0, scenario="GG"),
-    "with the weights": dataclasses.replace(SPLIT, method="LowerBound", scenario="GG", weights_learning_rate=1e-3),
-    "in a memory": dataclasses.replace(HOPSUPSUP, num_tasks=4, features=8),
-    "in a stream": dataclasses.replace(SPLIT, scenario="NNs", check_every=7, fewest_masks=2),
+    "in turn": adapter.changed(SPLIT, method="Transfer", er_scale=2.0, scenario="GG"),
+    "with the weights": adapter.changed(SPLIT, method="LowerBound", scenario="GG", weights_learning_rate=1e-3),
+    "in a memory": adapter.changed(HOPSUPSUP, num_tasks=4, features=8),
+    "in a stream": adapter.changed(SPLIT, scenario="NNs", check_every=7, fewest_masks=2),
 }
 OTHERS = ("in turn", "in a memory", "in a stream")
 
@@ -43,7 +42,7 @@ def dataset(spoilt=None) -> Dataset:
 
 def run(folder, experiment, data, **options):
     folder.mkdir(exist_ok=True)
-    return scenarios.loop_of(experiment).run(experiment, data, folder, **options)
+    return adapter.run_experiment(experiment, data, folder, **options)
 
 
 def first_step(data, experiment, task):
@@ -51,7 +50,7 @@ def first_step(data, experiment, task):
     benchmark = SplitMNIST.of(data)
     description = jax.tree.map(lambda leaf: leaf[0], benchmark.tasks(data, experiment.seed, [task]))
     _, order_key = training.keys_of(training.task_key(experiment.seed, task))
-    rows = training.drawn_batches(benchmark, experiment.steps, experiment.batch_size)(order_key, description)
+    rows = training.drawn_batches(benchmark, experiment.training.steps, experiment.training.batch_size)(order_key, description)
     images, _ = benchmark.samples(data.train, description, rows.reshape(-1), True)
     spoilt = jnp.isnan(images).any((1, 2, 3)).reshape(rows.shape).any(-1)
     return 1 + int(spoilt.argmax())
@@ -74,7 +73,7 @@ def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(tmp_path, h
         with pytest.raises(UserError, match=words):
             run(tmp_path / "run", experiment, spoilt, tasks_at_once=at_once)
     kept = ss.restore(tmp_path / "run")
-    fewer = run(tmp_path / "fewer", dataclasses.replace(experiment, num_tasks=2), dataset(), tasks_at_once=at_once)
+    fewer = run(tmp_path / "fewer", adapter.changed(experiment, num_tasks=2), dataset(), tasks_at_once=at_once)
     for part in ("weights", "bank", "stats"):
         jax.tree.map(np.testing.assert_array_equal, getattr(kept.model, part), getattr(fewer.model, part))
     assert [task.accuracy for task in kept.record.tasks] == [task.accuracy for task in fewer.record.tasks]
@@ -85,13 +84,13 @@ def test_scores_and_weights_that_are_nan_are_reported_as_divergence(tmp_path, ho
     """Even while the loss is still finite."""
     huge = {"learning_rate": 3e38, "weights_learning_rate": 3e38, "steps": 12}
     with pytest.raises(UserError, match=r"^task 0 diverged: at step \d+ of 12 its loss is (nan|inf)"):
-        run(tmp_path, dataclasses.replace(HOW[how], **huge), dataset())
+        run(tmp_path, adapter.changed(HOW[how], **huge), dataset())
     with pytest.raises(UserError, match=r"learned no task yet|holds no run"):
         ss.restore(tmp_path).bank  # noqa: B018
 
 
 def test_a_script_ends_with_one_line_and_status_2(tmp_path, monkeypatch, capsys):
-    experiment = Experiment("small", "digits", width=0.1, num_tasks=2, steps=20, scenario="GG")
+    experiment = adapter.experiment("small", "digits", width=0.1, num_tasks=2, steps=20, scenario="GG")
     monkeypatch.setattr(launch, "_prepare_devices", lambda experiment: None)  # there are devices already
     monkeypatch.setattr(sys, "argv", ["script.py", "--learning-rate", "3e38", "--log-dir", str(tmp_path)])
     complaints = []
@@ -107,7 +106,7 @@ def test_a_script_ends_with_one_line_and_status_2(tmp_path, monkeypatch, capsys)
 
 def test_a_run_of_ones_own_arrays_keeps_nothing_of_a_task_that_diverges():
     rates = {"learning_rate": 3e38, "weights_learning_rate": 3e38}
-    net = ss.SupSup("LeNet", num_classes=4, image_shape=(4, 4, 1), method="BatchE", width=0.1, steps=20, **rates)
+    net = adapter.own_run("LeNet", num_classes=4, image_shape=(4, 4, 1), method="BatchE", width=0.1, steps=20, **rates)
     with pytest.raises(UserError, match=r"^task 0 diverged: .* smaller --weights-learning-rate than 3e"):
         net.learn(small_dataset().train)
     assert net.num_tasks == 0

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import dataclasses
 import itertools
 import json
 import os
@@ -19,17 +18,17 @@ import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 
+from helpers import adapter
 from helpers.runs import DATASET, OTHERS, dicts_without_saved
 from helpers.toys import abandons_coroutines
 from supsup_jax import scenarios
 from supsup_jax.cli import launch
-from supsup_jax.experiment import Experiment
 from supsup_jax.runs import results
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.system import atomic, interruption
 
 # Each task changes the weights, which lie beside the steps.
-EXPERIMENT = dataclasses.replace(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,))
+EXPERIMENT = adapter.changed(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,))
 
 LONG = pytest.mark.long
 
@@ -44,7 +43,7 @@ def run(folder, fault=None, task=2):
         if fault and progress.message == f"learning task {task}":
             fault()
 
-    return scenarios.GivenTasks.run(EXPERIMENT, DATASET, folder, 1, report)
+    return adapter.run_experiment(EXPERIMENT, DATASET, folder, 1, report)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +184,7 @@ def test_readers_find_whole_files_while_renaming_is_slow(undisturbed, tmp_path, 
 
 
 QUICKSTART = Path(__file__).parents[2] / "experiments/quickstart.py"
-SCRIPT = Experiment("script", "digits", num_tasks=2, steps=5, width=0.1, scenario="GG", batch_size=32)
+SCRIPT = adapter.experiment("script", "digits", num_tasks=2, steps=5, width=0.1, scenario="GG", batch_size=32)
 
 
 @pytest.fixture

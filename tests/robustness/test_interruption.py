@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from supsup_jax import UserError, data, scenarios
-from supsup_jax.experiment import Experiment
+from helpers import adapter
+from supsup_jax import UserError, data
 from supsup_jax.scenarios import programs
 from supsup_jax.system import interruption
 
@@ -151,7 +151,7 @@ def test_a_run_ends_soon_after_sigterm_whatever_it_is_at(tmp_path, what):
 
 
 def test_tasks_that_are_learned_in_turn_are_saved_up_to_the_one_it_is_at(tmp_path, monkeypatch):
-    experiment = Experiment(
+    experiment = adapter.experiment(
         "q", "digits", method="LowerBound", num_tasks=5, steps=5, batch_size=32, width=0.1, scenario="GG"
     )
     digits, train, learned = data.load_digits(), programs.alone, []
@@ -168,18 +168,18 @@ def test_tasks_that_are_learned_in_turn_are_saved_up_to_the_one_it_is_at(tmp_pat
 
     monkeypatch.setattr(programs, "alone", alone)
     with pytest.raises(KeyboardInterrupt), interruption.graceful(lambda _: None):
-        scenarios.GivenTasks.run(experiment, digits, tmp_path, 5)
+        adapter.run_experiment(experiment, digits, tmp_path, 5)
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert kinds == ["task"] * 2
-    outcome = scenarios.GivenTasks.run(experiment, digits, tmp_path, 5)
+    outcome = adapter.run_experiment(experiment, digits, tmp_path, 5)
     assert len(learned) == 5
     (tmp_path / "whole").mkdir()
-    whole = scenarios.GivenTasks.run(experiment, digits, tmp_path / "whole", 5)
+    whole = adapter.run_experiment(experiment, digits, tmp_path / "whole", 5)
     assert [task.loss for task in outcome.record.tasks] == [task.loss for task in whole.record.tasks]
 
 
 def test_an_interrupted_run_saves_its_chunk_and_is_resumed(tmp_path):
-    experiment = Experiment("q", "digits", num_tasks=5, steps=5, batch_size=32, width=0.1, scenario="GG")
+    experiment = adapter.experiment("q", "digits", num_tasks=5, steps=5, batch_size=32, width=0.1, scenario="GG")
     digits = data.load_digits()
 
     def report(step):
@@ -187,8 +187,8 @@ def test_an_interrupted_run_saves_its_chunk_and_is_resumed(tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(interruption.Terminated), interruption.graceful(lambda _: None):
-        scenarios.GivenTasks.run(experiment, digits, tmp_path, 2, report)
+        adapter.run_experiment(experiment, digits, tmp_path, 2, report)
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert kinds == ["task"] * 4
-    outcome = scenarios.GivenTasks.run(experiment, digits, tmp_path, 2)
+    outcome = adapter.run_experiment(experiment, digits, tmp_path, 2)
     assert [task.task for task in outcome.record.tasks] == list(range(5))

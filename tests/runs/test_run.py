@@ -1,5 +1,4 @@
 import csv
-import dataclasses
 import shutil
 import subprocess
 import sys
@@ -13,10 +12,10 @@ import pytest
 from filelock import FileLock
 
 import supsup_jax as ss
+from helpers import adapter
 from helpers.toys import HOPSUPSUP, ConvNet, small_dataset
-from supsup_jax import UserError, inference, scenarios, training
+from supsup_jax import UserError, inference, training
 from supsup_jax.data import Inputs
-from supsup_jax.experiment import Experiment
 from supsup_jax.networks import Network, kaiming_normal
 from supsup_jax.runs.prediction import predicted
 
@@ -33,7 +32,7 @@ def moved(number, split=DATASET.test):
 
 def learned(**settings):
     """A run that has learned two tasks of one's own, with labels of other types."""
-    run = ss.SupSup("LeNet", **INPUTS, **SETTINGS | settings)
+    run = adapter.own_run("LeNet", **INPUTS, **SETTINGS | settings)
     images, labels = moved(0, DATASET.train)
     assert run.learn((images, NAMES[labels])) == 0
     images, labels = moved(2, DATASET.train)
@@ -167,7 +166,9 @@ def test_other_methods_learn_tasks_of_ones_own_too(method, tmp_path):
 
 def test_any_linen_module_learns_and_is_handed_in_again(tmp_path):
     net = Network(ConvNet(4), (4, 4, 1))
-    run = ss.SupSup(net, num_classes=4, mean=DATASET.mean, std=DATASET.std, steps=60, learning_rate=1e-2, batch_size=16)
+    run = adapter.own_run(
+        net, num_classes=4, mean=DATASET.mean, std=DATASET.std, steps=60, learning_rate=1e-2, batch_size=16
+    )
     run.learn(moved(0, DATASET.train))
     run.learn(moved(2, DATASET.train))
     images, labels = moved(2)
@@ -177,16 +178,16 @@ def test_any_linen_module_learns_and_is_handed_in_again(tmp_path):
     np.testing.assert_array_equal(restored.predict(images).logits, run.predict(images).logits)
     with pytest.raises(UserError, match="give it as network="):
         ss.restore(tmp_path / "run")
-    with pytest.raises(UserError, match="other weights than its seed gives"):
+    with pytest.raises(UserError, match="learned with initializer signed_constant, not kaiming_normal"):
         ss.restore(tmp_path / "run", network=Network(ConvNet(4), (4, 4, 1), kaiming_normal))
 
 
 @pytest.fixture(scope="module")
 def hop(tmp_path_factory):
     """The folder of a run of HopSupSup."""
-    experiment = dataclasses.replace(HOPSUPSUP, steps=30, through_memory=True, attempts=2)
+    experiment = adapter.changed(HOPSUPSUP, steps=30, through_memory=True, attempts=2)
     folder = tmp_path_factory.mktemp("hop")
-    scenarios.loop_of(experiment).run(experiment, DATASET, folder)
+    adapter.run_experiment(experiment, DATASET, folder)
     return folder
 
 
@@ -216,7 +217,7 @@ def test_labels_without_a_known_task_are_those_that_all_tasks_share():
 
 
 def test_networks_that_answer_by_the_batch_infer_and_export_nothing(tmp_path):
-    run = ss.SupSup("BNNet", **INPUTS, method="UpperBound", width=0.01, features=6, steps=5, batch_size=16)
+    run = adapter.own_run("BNNet", **INPUTS, method="UpperBound", width=0.01, features=6, steps=5, batch_size=16)
     run.learn(moved(0, DATASET.train))
     assert run.predict(moved(0)[0], task=0).logits.shape == (96, 6)
     for wrong in (lambda: run.infer_task(IMAGES), lambda: run.export(tmp_path / "x", 0), lambda: run.predict(IMAGES)):
@@ -314,40 +315,44 @@ PAIR = IMAGES, np.array([0, 1])
         (lambda run: run.learn((IMAGES, [1, "a"])), "numbers and texts"),
         (lambda run: run.learn((IMAGES, [[1], [1, 2]])), "of several shapes"),
         (
-            lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1), scenario="NNs"),
+            lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1), scenario="NNs"),
             "learns from a stream",
         ),
         (lambda run: run.learn((IMAGES, np.array([0]))), "a number or a text for each of 2 images"),
         (lambda run: run.learn((IMAGES, np.array([[0], [1]]))), "a number or a text for each"),
         (lambda run: run.learn((np.resize(IMAGES, (5, 4, 4, 1)), np.arange(5))), "tells 4 classes apart"),
         (lambda run: run.learn(PAIR, test=(IMAGES, np.array([0, 7]))), "the label 7, which none had"),
-        (lambda run: run.learn(PAIR, steps=0), "--steps 0 is out of range"),
+        (lambda run: run.learn(PAIR, steps=0), "steps 0: must be from 1"),
         (lambda run: ss.evaluate(run), r"no tasks to evaluate with its data set; give data=\[\(images"),
         (lambda run: ss.evaluate(run, data=[PAIR]), "data of 1 tasks for 2"),
         (lambda run: ss.evaluate(run, tasks=[5], data=[PAIR]), "task 5 cannot be evaluated"),
         (lambda run: ss.evaluate(run, task="guessed"), "give 'given' or 'inferred'"),
-        (lambda run: ss.SupSup("LeNet", num_classes=7, image_shape=(4, 4, 1), features=6), "6 outputs for 7 classes"),
-        (lambda run: ss.SupSup("LeNet", num_classes=3), "image_shape"),
         (
-            lambda run: ss.SupSup("Lenet", num_classes=3, image_shape=(4, 4, 1)),
-            "no network Lenet; give one of your own",
+            lambda run: adapter.own_run("LeNet", num_classes=7, image_shape=(4, 4, 1), features=6),
+            "6 outputs for 7 classes",
         ),
-        (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4)), "height, width, channels"),
         (
-            lambda run: ss.SupSup("LeNet", num_classes=6, image_shape=(4, 4, 1), features=6, objective="superfluous"),
+            lambda run: adapter.own_run("Lenet", num_classes=3, image_shape=(4, 4, 1)),
+            "no network Lenet; did you mean LeNet",
+        ),
+        (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4)), "height, width, channels"),
+        (
+            lambda run: adapter.own_run(
+                "LeNet", num_classes=6, image_shape=(4, 4, 1), features=6, objective="superfluous"
+            ),
             "more outputs than classes",
         ),
         (
-            lambda run: ss.SupSup(Network(ConvNet(4), (4, 4, 1)), num_classes=4, method="SeparateHeads"),
+            lambda run: adapter.own_run(Network(ConvNet(4), (4, 4, 1)), num_classes=4, method="SeparateHeads"),
             "SeparateHeads needs to know the last layer",
         ),
-        (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1), stpes=3), "did you mean steps"),
+        (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1), stpes=3), "did you mean steps"),
         (
-            lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1), mean=(0.1, 0.2)),
+            lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1), mean=(0.1, 0.2)),
             "give one number, or one for each of 1 channels",
         ),
-        (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1)).mask(0), "no task"),
-        (lambda run: ss.SupSup("LeNet", num_classes=3, image_shape=(4, 4, 1)).save("x"), "no tasks to save"),
+        (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1)).mask(0), "no task"),
+        (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1)).save("x"), "no tasks to save"),
         (lambda run: ss.restore("nowhere"), "nowhere holds no run"),
     ],
 )
@@ -380,15 +385,15 @@ def test_a_folder_that_is_used_or_has_gone_on_is_left_alone(saved, tmp_path):
 
 
 def test_a_script_does_not_go_on_with_tasks_learned_from_python(tmp_path):
-    experiment = Experiment("small", features=8, width=0.1, num_tasks=1, steps=5, batch_size=16)
-    scenarios.loop_of(experiment).run(experiment, DATASET, tmp_path)
+    experiment = adapter.experiment("small", features=8, width=0.1, num_tasks=1, steps=5, batch_size=16)
+    adapter.run_experiment(experiment, DATASET, tmp_path)
     run = ss.restore(tmp_path)
     run.learn(moved(1, DATASET.train), steps=5)
     assert ss.evaluate(run, data=DATASET).tasks.tolist() == [0]
     assert ss.evaluate(run, data=[moved(1)]).tasks.tolist() == [1]
-    longer = Experiment("small", features=8, width=0.1, num_tasks=3, steps=5, batch_size=16)
+    longer = adapter.experiment("small", features=8, width=0.1, num_tasks=3, steps=5, batch_size=16)
     with pytest.raises(UserError, match="learned from Python"):
-        scenarios.loop_of(longer).run(longer, DATASET, tmp_path)
+        adapter.run_experiment(longer, DATASET, tmp_path)
 
 
 def test_evaluating_own_tasks_agrees_with_predicting_them(own, tmp_path):

@@ -1,4 +1,3 @@
-import dataclasses
 import shutil
 from functools import cache, partial
 
@@ -8,13 +7,14 @@ import pytest
 from filelock import FileLock
 
 import supsup_jax
+from helpers import adapter
 from helpers.runs import DATASET, EXPERIMENT, OTHERS, SHORT, dicts_without_saved, measured
-from supsup_jax import UserError, masks, scenarios, training
+from supsup_jax import UserError, masks, training
 
 
 def run(folder, experiment=EXPERIMENT, **options):
     folder.mkdir(exist_ok=True, parents=True)
-    return scenarios.loop_of(experiment).run(experiment, DATASET, folder, **options)
+    return adapter.run_experiment(experiment, DATASET, folder, **options)
 
 
 class InterruptedForTestError(Exception):
@@ -68,7 +68,7 @@ def test_results_do_not_depend_on_the_chunks(uninterrupted, tmp_path):
 
 def test_a_finished_run_is_extended(uninterrupted, tmp_path):
     folder = tmp_path / "seed=1"
-    run(folder, dataclasses.replace(EXPERIMENT, num_tasks=3), tasks_at_once=4)
+    run(folder, adapter.changed(EXPERIMENT, num_tasks=3), tasks_at_once=4)
     extended = run(folder, tasks_at_once=4)
     assert measured(extended.record) == measured(uninterrupted.record)
     jax.tree.map(np.testing.assert_array_equal, extended.model.bank, uninterrupted.model.bank)
@@ -82,14 +82,14 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
 def test_a_folder_is_free_again_after_an_error(tmp_path):
     folder = tmp_path / "seed=1"
     with pytest.raises(InterruptedForTestError) as kept:
-        run(folder, dataclasses.replace(EXPERIMENT, num_tasks=3), report=partial(interrupt, after=0))
-    run(folder, dataclasses.replace(EXPERIMENT, num_tasks=3))
+        run(folder, adapter.changed(EXPERIMENT, num_tasks=3), report=partial(interrupt, after=0))
+    run(folder, adapter.changed(EXPERIMENT, num_tasks=3))
     assert kept
 
 
 def test_a_run_of_other_settings_is_not_gone_on_with(uninterrupted):
     with pytest.raises(UserError, match=r"holds a run of other settings .*steps: 30 before, 31 now"):
-        run(uninterrupted.folder, dataclasses.replace(EXPERIMENT, steps=31))
+        run(uninterrupted.folder, adapter.changed(EXPERIMENT, steps=31))
 
 
 def test_a_damaged_checkpoint_loses_nothing_else(uninterrupted, tmp_path):
@@ -203,7 +203,7 @@ def flat(weights):
 
 def test_batche_trains_the_weights_with_the_first_task_alone(others, tmp_path):
     batche = others("BatchE")
-    first = run(tmp_path / "seed=1", dataclasses.replace(OTHERS["BatchE"], num_tasks=1))
+    first = run(tmp_path / "seed=1", adapter.changed(OTHERS["BatchE"], num_tasks=1))
     jax.tree.map(np.testing.assert_array_equal, batche.model.weights, first.model.weights)
     fresh, _ = batche.parts.net.init(training.weights_key(1))
     assert abs(fresh["dense0"]["kernel"] - first.model.weights["dense0"]["kernel"]).max() > 0
@@ -219,7 +219,7 @@ def test_trained_weights_are_stored_twice_and_not_once_a_task(others):
 
 def test_what_hopsupsup_keeps_does_not_grow_with_tasks(others, tmp_path):
     hop = others("HopSupSup")
-    one = run(tmp_path / "seed=1", dataclasses.replace(OTHERS["HopSupSup"], num_tasks=1))
+    one = run(tmp_path / "seed=1", adapter.changed(OTHERS["HopSupSup"], num_tasks=1))
     (two,) = hop.record.evaluations
     memory = 4 * 2 * (40**2 + 40) + 4
     assert one.record.evaluations[0].storage == two.storage
@@ -241,9 +241,12 @@ def test_a_stream_is_recorded_batch_by_batch(others):
 
 
 def test_a_stream_that_finds_each_task_learns_the_masks_of_given_tasks(tmp_path):
-    experiment = dataclasses.replace(EXPERIMENT, num_tasks=3, check_every=30, check_epochs=False, novelty=1e9)
+    experiment = adapter.changed(EXPERIMENT, num_tasks=3)
     told = run(tmp_path / "told", experiment)
-    untold = run(tmp_path / "untold", dataclasses.replace(experiment, scenario="NNs"))
+    untold = run(
+        tmp_path / "untold",
+        adapter.changed(experiment, scenario="NNs", check_every=30, check_epochs=False, novelty=1e9),
+    )
     jax.tree.map(np.testing.assert_array_equal, untold.model.bank, told.model.bank)
     assert untold.record.evaluations[-1].given == told.record.evaluations[-1].given
     assert untold.record.evaluations[-1].discovery["one_mask"] == 1
@@ -255,7 +258,7 @@ def crowded(tmp_path_factory):
     return run(tmp_path_factory.mktemp("crowded") / "seed=1", CROWDED, tasks_at_once=1)
 
 
-CROWDED = dataclasses.replace(
+CROWDED = adapter.changed(
     SHORT, scenario="NNs", check_every=30, check_epochs=False, fewest_masks=2, most_masks=2, novelty=1e9, eval_at=(4,)
 )
 
@@ -284,12 +287,12 @@ def test_a_stream_of_which_nothing_was_learned_lately_is_gone_on_with(crowded, t
 
 def test_a_run_is_not_made_shorter(uninterrupted):
     with pytest.raises(UserError, match="holds 12 tasks; give --num-tasks 12 or more"):
-        run(uninterrupted.folder, dataclasses.replace(EXPERIMENT, num_tasks=3))
+        run(uninterrupted.folder, adapter.changed(EXPERIMENT, num_tasks=3))
 
 
 def test_an_evaluation_asked_for_too_late_is_left_out(tmp_path):
     """The weights have changed since."""
     folder = tmp_path / "seed=1"
-    run(folder, dataclasses.replace(OTHERS["LowerBound"], num_tasks=3, eval_at=()))
-    later = run(folder, dataclasses.replace(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,)))
+    run(folder, adapter.changed(OTHERS["LowerBound"], num_tasks=3, eval_at=()))
+    later = run(folder, adapter.changed(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,)))
     assert [result.num_tasks for result in later.record.evaluations] == [3, 4]

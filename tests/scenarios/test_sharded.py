@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import supsup_jax
+from helpers import adapter
 from helpers.toys import abandons_coroutines, batch_norm_net, write_small_imagenet
-from supsup_jax import UserError, data, methods, networks, optimizers, scenarios
+from supsup_jax import UserError, data, methods, networks, optimizers
 from supsup_jax.cli import collection, options
-from supsup_jax.experiment import Experiment
 from supsup_jax.runs import checkpoints
 from supsup_jax.runs.settings import write_run
 from supsup_jax.scenarios import feeding, shared
@@ -29,7 +29,7 @@ from supsup_jax.training import Learner
 
 CLASSES, TRAIN, TEST = 20, 5, 3
 
-EXPERIMENT = Experiment(
+EXPERIMENT = adapter.experiment(
     "test",
     dataset="imagenet",
     benchmark="SplitImageNet",
@@ -59,12 +59,12 @@ def images(tmp_path_factory):
 
 
 def run(folder, images, report=lambda report: None, **changes):
-    experiment = dataclasses.replace(EXPERIMENT, **changes)
-    dataset = data.load_imagenet(images, experiment.image_size)
+    experiment = adapter.changed(EXPERIMENT, **changes)
+    dataset = experiment.tasks.load(images)
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shared, "_PIECE", 0.0)  # every update is a piece
-        return scenarios.loop_of(experiment).run(experiment, dataset, folder, report=report)
+        return adapter.run_experiment(experiment, dataset, folder, report=report)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(images, who
         return programs._replace(advance=advance)
 
     steps = whole.parts.steps
-    per_epoch = steps // EXPERIMENT.epochs
+    per_epoch = steps // EXPERIMENT.training.epochs
     monkeypatch.setattr(shared, "_programs", cache(spoilt))
     # A score that is no number keeps its weight out, and the loss is finite.
     with pytest.raises(UserError, match=f"^task 1 diverged: at step {per_epoch} of {steps} its loss is nan; "):
@@ -174,7 +174,7 @@ def test_a_task_is_the_same_alone_and_is_collected_into_the_whole_run(whole, ima
     for task in range(2):
         folders.append(tmp_path / f"seed=1~task={task}")
         folders[-1].mkdir()
-        experiment = dataclasses.replace(EXPERIMENT, first_task=task, num_tasks=1)
+        experiment = adapter.changed(EXPERIMENT, first_task=task, num_tasks=1)
         where = options.Options(data=images, log_dir=tmp_path)
         write_run(folders[-1], experiment, data.load_imagenet(images, 14), vars(where))
         alone = run(folders[-1], images, first_task=task, num_tasks=1)
@@ -196,7 +196,7 @@ def test_runs_that_do_not_make_one_are_not_collected(images, tmp_path):
     def folder(name, **changes):
         path = tmp_path / name
         path.mkdir()
-        experiment = dataclasses.replace(EXPERIMENT, **changes)
+        experiment = adapter.changed(EXPERIMENT, **changes)
         write_run(path, experiment, data.load_imagenet(images, 14), vars(options.Options(data=images)))
         (path / "metrics.jsonl").write_text(json.dumps({"kind": "evaluation", "num_tasks": experiment.num_tasks}))
         return path

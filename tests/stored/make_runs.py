@@ -26,8 +26,7 @@ from helpers.numbers import EXPERIMENTS, SUPSUP
 from helpers.toys import write_small_imagenet
 
 import supsup_jax as ss
-from supsup_jax import data, interruption, scenarios
-from supsup_jax.experiment import Experiment
+from supsup_jax import data, interruption
 from supsup_jax.options import Options
 from supsup_jax.scenarios import sharded
 from supsup_jax.settings import experiment_of, write_run
@@ -73,7 +72,7 @@ def command(script: str, settings: dict[str, Any]) -> list[str]:
     """The command line of a script that gives it the settings."""
     path = f"experiments/{script}.py"
     shown = adapter.flags(path)
-    wanted = Experiment("pinned", **{name: _as_field(value) for name, value in settings.items()}).to_json()
+    wanted = adapter.experiment("pinned", **{name: _as_field(value) for name, value in settings.items()}).to_json()
     del wanted["name"], wanted["num_tasks"], wanted["eval_at"]
     words = [path, "--eval-at"]
     for name, value in wanted.items():
@@ -211,7 +210,7 @@ def interrupt(name: str, temporary: Path) -> None:
     sharded._PIECE = 0.0  # every update is a piece, after which a task can be interrupted
     try:
         with interruption.graceful(lambda _: None):
-            scenarios.loop_of(experiment).run(experiment, dataset, place, 1, report)
+            adapter.run_experiment(experiment, dataset, place, 1, report)
     except KeyboardInterrupt:
         tasks = len(list((place / "checkpoints").glob("[0-9]*")))
         finish(name, temporary, place, settings, None, tasks)

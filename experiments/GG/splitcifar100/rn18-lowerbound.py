@@ -7,12 +7,24 @@ Command:    python experiments/GG/splitcifar100/rn18-lowerbound.py --gpu-sets "0
 Expect:     a day or more on two CPU cores (estimated; no full run was made). The paper has 24.5 % after 20 tasks.
 """
 
-from pathlib import Path
-
 import supsup_jax as ss
-from supsup_jax.runs.settings import load_experiment
+from supsup_jax import data, methods, networks, optimizers, scenarios
 
-EXPERIMENT = load_experiment(Path(__file__).parent / "configs/rn18-lowerbound.yaml")
+EXPERIMENT = ss.Experiment(
+    name="GG/splitcifar100/rn18-lowerbound",
+    tasks=data.SplitCIFAR100(data.CIFAR100(), num_tasks=20),
+    network=networks.GEMResNet18(features=5, initializer=networks.pytorch_default, affine=True),
+    method=methods.FineTuning(),
+    scenario=scenarios.GG(),
+    training=ss.Training(
+        epochs=250,
+        batch_size=128,
+        optimizer=optimizers.Adam(1e-4, weight_decay=1e-4),
+        weights_learning_rate=1e-3,
+        schedule="cosine",
+    ),
+    seed=0,
+)
 
 if __name__ == "__main__":
     ss.main(EXPERIMENT, __doc__)

@@ -8,12 +8,20 @@ Expect:     a day or more on two CPU cores (estimated; no full run was made). Th
             only, beside 88 to 91 % for SupSup at high sparsities.
 """
 
-from pathlib import Path
-
 import supsup_jax as ss
-from supsup_jax.runs.settings import load_experiment
+from supsup_jax import data, methods, networks, optimizers, scenarios
 
-EXPERIMENT = load_experiment(Path(__file__).parent / "configs/rn18-separate-heads-randw.yaml")
+EXPERIMENT = ss.Experiment(
+    name="GG/splitcifar100/rn18-separate-heads-randw",
+    tasks=data.SplitCIFAR100(data.CIFAR100(), num_tasks=20),
+    network=networks.GEMResNet18(features=5, initializer=networks.pytorch_default),
+    method=methods.SeparateHeads(random_weights=True),
+    scenario=scenarios.GG(),
+    training=ss.Training(
+        epochs=250, batch_size=128, optimizer=optimizers.Adam(0.01, weight_decay=1e-4), schedule="cosine"
+    ),
+    seed=0,
+)
 
 if __name__ == "__main__":
     ss.main(EXPERIMENT, __doc__)

@@ -9,12 +9,20 @@ Expect:     a day or more for each run on two CPU cores (estimated; no full run 
             as a picture only, beside 88 to 91 % for SupSup at high sparsities.
 """
 
-from pathlib import Path
-
 import supsup_jax as ss
-from supsup_jax.runs.settings import load_experiment
+from supsup_jax import data, masks, methods, networks, optimizers, scenarios
 
-EXPERIMENT = load_experiment(Path(__file__).parent / "configs/rn18-supsup-transfer.yaml")
+EXPERIMENT = ss.Experiment(
+    name="GG/splitcifar100/rn18-supsup-transfer",
+    tasks=data.SplitCIFAR100(data.CIFAR100(), num_tasks=20),
+    network=networks.GEMResNet18(features=5),
+    method=methods.Transfer(masks.ErdosRenyi(16)),
+    scenario=scenarios.GG(),
+    training=ss.Training(
+        epochs=250, batch_size=128, optimizer=optimizers.Adam(1e-3, weight_decay=1e-4), schedule="cosine"
+    ),
+    seed=0,
+)
 
 if __name__ == "__main__":
     ss.main(EXPERIMENT, __doc__, er_scale=(1, 2, 4, 8, 16, 32))

@@ -9,12 +9,23 @@ Expect:     one sparsity takes a GPU a day or more (estimated; no full run was m
             to be collected at the end.
 """
 
-from pathlib import Path
-
 import supsup_jax as ss
-from supsup_jax.runs.settings import load_experiment
+from supsup_jax import data, masks, methods, networks, optimizers, scenarios
 
-EXPERIMENT = load_experiment(Path(__file__).parent / "configs/rn50-supsup.yaml")
+EXPERIMENT = ss.Experiment(
+    name="GG/splitimagenet/rn50-supsup",
+    tasks=data.SplitImageNet(data.ImageNet(), num_tasks=100),
+    network=networks.ResNet50(features=10),
+    method=methods.SupSup(masks.ErdosRenyi(8)),
+    scenario=scenarios.GG(test_batch_size=256),
+    training=ss.Training(
+        epochs=100,
+        batch_size=256,
+        optimizer=optimizers.Adam(1e-3, weight_decay=0.0),
+        schedule="cosine",
+        warmup_epochs=5,
+    ),
+)
 
 if __name__ == "__main__":
     ss.main(EXPERIMENT, __doc__, er_scale=(8, 4, 16, 32))

@@ -10,24 +10,18 @@ Expect:     6 minutes on two CPU cores, shared with other work. Task given: 94.6
 """
 
 import supsup_jax as ss
+from supsup_jax import data, methods, networks, optimizers, scenarios
 
 EXPERIMENT = ss.Experiment(
     name="GNu/MNISTRotate/batche",
-    dataset="mnist",
-    benchmark="RotatedMNIST",
-    network="FC1024",
-    features=10,
-    num_tasks=36,
-    steps=1000,
-    batch_size=128,
-    method="BatchE",
-    initializer="kaiming_normal",
-    optimizer="Adam",
-    learning_rate=1e-2,
-    weights_learning_rate=1e-4,
-    objective="entropy",
-    search="exhaustive",
-    eval_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
+    tasks=data.Rotated(data.MNIST(), num_tasks=36),
+    network=networks.FC1024(features=10, initializer=networks.kaiming_normal),
+    method=methods.BatchE(),
+    scenario=scenarios.GNu(ss.Exhaustive(ss.entropy)),
+    training=ss.Training(
+        steps=1000, batch_size=128, optimizer=optimizers.Adam(0.01, weight_decay=1e-4), weights_learning_rate=1e-4
+    ),
+    evaluate_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
 )
 
 if __name__ == "__main__":

@@ -13,21 +13,16 @@ Option:     --method LowerBound has one head for all tasks.
 """
 
 import supsup_jax as ss
+from supsup_jax import data, methods, networks, optimizers, scenarios
 
 EXPERIMENT = ss.Experiment(
     name="GNu/MNISTRotate/bounds",
-    dataset="mnist",
-    benchmark="RotatedMNIST",
-    network="FC1024",
-    features=10,
-    num_tasks=36,
-    steps=1000,
-    batch_size=128,
-    method="FineTuning",
-    initializer="kaiming_normal",
-    weights_learning_rate=1e-4,
-    scenario="GG",
-    eval_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
+    tasks=data.Rotated(data.MNIST(), num_tasks=36),
+    network=networks.FC1024(features=10, initializer=networks.kaiming_normal),
+    method=methods.FineTuning(),
+    scenario=scenarios.GG(),
+    training=ss.Training(steps=1000, batch_size=128, optimizer=optimizers.RMSprop(1e-4), weights_learning_rate=1e-4),
+    evaluate_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
 )
 
 if __name__ == "__main__":

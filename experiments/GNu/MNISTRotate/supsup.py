@@ -9,22 +9,16 @@ Expect:     17 minutes on two CPU cores, 13 of them for the evaluations. Task in
 """
 
 import supsup_jax as ss
+from supsup_jax import data, methods, networks, optimizers, scenarios
 
 EXPERIMENT = ss.Experiment(
     name="GNu/MNISTRotate/supsup",
-    dataset="mnist",
-    benchmark="RotatedMNIST",
-    network="FC1024",
-    features=200,
-    num_tasks=36,
-    steps=1000,
-    batch_size=128,
-    method="SupSup",
-    learning_rate=1e-4,
-    objective="entropy",
-    search="binary",
-    images_per_pick=128,
-    eval_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
+    tasks=data.Rotated(data.MNIST(), num_tasks=36),
+    network=networks.FC1024(features=200),
+    method=methods.SupSup(),
+    scenario=scenarios.GNu(ss.Binary(ss.entropy), images_per_pick=128),
+    training=ss.Training(steps=1000, batch_size=128, optimizer=optimizers.RMSprop(1e-4)),
+    evaluate_at=(2, 5, 10, 15, 20, 25, 30, 35, 36),
 )
 
 if __name__ == "__main__":

@@ -11,24 +11,15 @@ Expect:     22 seconds a seed on two CPU cores, shared with other work. 98.8 % w
 """
 
 import supsup_jax as ss
+from supsup_jax import data, inference, methods, networks, optimizers, scenarios
 
 EXPERIMENT = ss.Experiment(
     name="GNu/SplitMNIST/hopsupsup",
-    dataset="mnist",
-    benchmark="SplitMNIST",
-    network="BNNet",
-    features=10,
-    num_tasks=5,
-    steps=99,
-    batch_size=128,
-    test_batch_size=64,
-    method="HopSupSup",
-    optimizer="SGD",
-    learning_rate=0.1,
-    momentum=0.9,
-    weight_decay=1e-4,
-    search="recovery",
-    gamma=0.0015,
+    tasks=data.SplitMNIST(data.MNIST(), num_tasks=5),
+    network=networks.BNNet(features=10),
+    method=methods.HopSupSup(),
+    scenario=scenarios.GNu(inference.Recovery(), test_batch_size=64),
+    training=ss.Training(steps=99, batch_size=128, optimizer=optimizers.SGD(0.1, momentum=0.9, weight_decay=1e-4)),
 )
 
 if __name__ == "__main__":

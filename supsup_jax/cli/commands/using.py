@@ -89,8 +89,7 @@ class Predict(Command):
         """
         run = restore(self.folder)
         side: int | None = min(run.inputs.image_shape[:2]) if self.resize else None
-        if run.experiment.dataset == "imagenet":
-            side = run.experiment.shorter_side
+        side = getattr(run.experiment.tasks.source, "shorter_side", side)
         names, images = pictures.read(self.images.expanduser(), run.inputs, side)
         predicted = run.predict(images, self.task, self.search, self.objective)
         columns = {

@@ -22,7 +22,8 @@ from supsup_jax.compat.torch.reading import File
 from supsup_jax.data import Inputs
 from supsup_jax.data.arrays import NORMALISATION
 from supsup_jax.errors import UserError
-from supsup_jax.runs.settings import fields_of
+from supsup_jax.runs import formats
+from supsup_jax.runs.settings import checked
 
 # Fields of an experiment by the original's arguments.
 _RENAMED = {"wd": "weight_decay", "lr": "learning_rate", "train_weight_lr": "weights_learning_rate"}
@@ -103,9 +104,9 @@ def _benchmark(file: File, settings: dict[str, Any]) -> str:
         UserError: if neither the file nor the settings say it, or it is none of ours.
     """
     if "benchmark" in settings:
-        return settings["benchmark"]
+        return formats.current(settings["benchmark"])
     if "experiment" in file.ours:
-        return file.ours["experiment"]["benchmark"]
+        return formats.current(file.ours["experiment"]["benchmark"])
     said, tasks = file.args.get("set"), file.args.get("num_tasks")
     benchmark = BENCHMARKS.get(said or "")
     if benchmark is None or tasks not in (None, PARTS.get(benchmark, tasks)):
@@ -257,4 +258,6 @@ def settings_of(file: File, method: str, numbers: list[int], settings: dict[str,
     said = {"dataset": DATASETS.get(benchmark, "mnist")} | said | {"name": f"imported/{name}", "benchmark": benchmark}
     plain = {name: value for name, value in said.items() if name not in ("er_scale", "density")}
     fixed = {"method": method, "num_tasks": len(numbers), "initializer": "stored"}
-    return fields_of(plain, file.path) | settings | fixed
+    if benchmark == "Rotated":
+        fixed["degrees"] = 10
+    return checked(plain, file.path) | settings | fixed

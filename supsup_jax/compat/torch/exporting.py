@@ -11,6 +11,7 @@ import numpy as np
 from supsup_jax.compat.torch.layout import BENCHMARKS, PARTS, UNITS, by_their_names, layer_of, theirs
 from supsup_jax.compat.torch.reading import torch_or_error
 from supsup_jax.errors import UserError
+from supsup_jax.runs import formats
 from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.run import Run
 from supsup_jax.system import atomic
@@ -27,35 +28,36 @@ def export_torch(run: Run, path: Path) -> None:
         UserError: if the original has no such network or method, or PyTorch is not installed.
     """
     torch = torch_or_error()
-    experiment, weights = run.experiment, jax.device_get(run.weights)
-    if experiment.network not in UNITS or run.method.recovers:
-        what = f"network {experiment.network} with {experiment.method}"
+    settings, weights = formats.settings_of(run.experiment), jax.device_get(run.weights)
+    network, method = settings["network"], settings["method"]
+    if network not in UNITS or method not in _METHODS:
+        what = f"network {network} with {method}"
         raise UserError(f"{what} cannot be exported; PyTorch files are for networks by name, and not for HopSupSup")
-    if experiment.affine and run.num_tasks > 1:
+    if settings.get("affine") and run.num_tasks > 1:
         raise UserError("the original has no batch norm with gains for several tasks; export runs of one, or without")
-    alone = run.num_tasks == 1 and experiment.keeps_largest  # as the original learns tasks of SplitImageNet
-    rotates = experiment.method == "PSP" and all(leaf.ndim == 2 for leaf in jax.tree.leaves(weights))
+    alone = run.num_tasks == 1 and _keeps_largest(settings)  # as the original learns tasks of SplitImageNet
+    rotates = method == "PSP" and all(leaf.ndim == 2 for leaf in jax.tree.leaves(weights))
     forms = {"PSP": "PSP" if rotates else "UpperBound", "FineTuning": "SeparateHeads"}
-    form = forms.get(experiment.method, experiment.method)
+    form = forms.get(method, method)
     arrays: dict[str, Any] = {}
-    for layer, name, leaf in by_their_names(weights, experiment.network):
+    for layer, name, leaf in by_their_names(weights, network):
         arrays[f"{layer}.{name}"] = theirs(leaf)
-    if experiment.method == "SeparateHeads":  # what the next head starts from
+    if method == "SeparateHeads":  # what the next head starts from
         assert isinstance(run.tasks, LearnedTasks)
         (head,) = jax.tree.leaves(run.tasks.started_from(weights))
-        arrays[f"{layer_of((run.net.head,), experiment.network)}.weight"] = theirs(head)
+        arrays[f"{layer_of((run.net.head,), network)}.weight"] = theirs(head)
     for task in range(run.num_tasks):
         for layer, what, array in _kept_of(run, form, task):
             arrays[f"{layer}.{what}" if alone else f"{layer}.{what}.{task}"] = array
-        norm = "" if alone or experiment.affine else f".bns.{task}"
-        for layer, what, leaf in by_their_names(jax.device_get(run.stats_for(task)), experiment.network):
+        norm = "" if alone or settings.get("affine") else f".bns.{task}"
+        for layer, what, leaf in by_their_names(jax.device_get(run.stats_for(task)), network):
             arrays[f"{layer}{norm}.{what}"] = leaf
             arrays[f"{layer}{norm}.num_batches_tracked"] = np.zeros((), np.int64)
-    ours = {"experiment": experiment.to_json(), "inputs": run.inputs._asdict()}
+    ours = {"experiment": formats.plain(run.experiment), "inputs": run.inputs._asdict()}
     measured = [asdict(task) for task in run.record.tasks] if len(run.record.tasks) == run.num_tasks else []
     content = {
-        "epoch": experiment.epochs or 1,
-        "arch": experiment.network,
+        "epoch": settings["epochs"] or 1,
+        "arch": network,
         "state_dict": {name: torch.from_numpy(np.array(array, order="C")) for name, array in arrays.items()},
         "best_acc1": [task["best"] for task in measured],
         "curr_acc1": [task["accuracy"] for task in measured],
@@ -69,6 +71,8 @@ def export_torch(run: Run, path: Path) -> None:
     atomic.write(path, buffer.getvalue())
 
 
+_METHODS = ("SupSup", "Transfer", "BatchE", "PSP", "SeparateHeads", "FineTuning", "UpperBound", "LowerBound")
+
 _CONVOLUTIONS = {
     "BatchE": "VectorizedBatchEnsembles",
     "PSP": "PSPRotation",
@@ -80,38 +84,46 @@ _CONVOLUTIONS = {
 
 def _arguments(run: Run, form: str, alone: bool) -> dict[str, Any]:
     """What the original's arguments would be, as far as they say what was computed."""
-    experiment, method = run.experiment, run.experiment.method
+    settings = formats.settings_of(run.experiment)
+    benchmark, affine = settings["benchmark"], settings.get("affine", False)
     largest = "MaskConv" if alone else "MultitaskMaskConv"
-    masked = largest if experiment.keeps_largest else "FastMultitaskMaskConv"
-    norm = "StandardBN" if experiment.affine else "NonAffineBN" if alone else "MultitaskNonAffineBN"
+    masked = largest if _keeps_largest(settings) else "FastMultitaskMaskConv"
+    norm = "StandardBN" if affine else "NonAffineBN" if alone else "MultitaskNonAffineBN"
     sets = {ours: theirs for theirs, ours in BENCHMARKS.items()}
     trained = {"PSP": -1, "FineTuning": -1, "LowerBound": -1, "BatchE": 1, "SeparateHeads": 1}
     return {
-        "set": sets.get(experiment.benchmark),
-        "model": experiment.network,
+        "set": sets.get(benchmark),
+        "model": settings["network"],
         "conv_type": _CONVOLUTIONS.get(form, masked),
         "bn_type": norm,
-        "num_tasks": PARTS.get(experiment.benchmark, run.num_tasks) if alone else run.num_tasks,
-        "task_eval": experiment.first_task if alone else None,
+        "num_tasks": PARTS.get(benchmark, run.num_tasks) if alone else run.num_tasks,
+        "task_eval": settings["first_task"] if alone else None,
         "output_size": run.net.num_outputs,
         "real_neurons": run.inputs.num_classes,
-        "width_mult": experiment.width,
-        "er_sparsity": experiment.er_scale is not None,
-        "sparsity": experiment.er_scale or experiment.density or 0.5,
+        "width_mult": settings["width"],
+        "er_sparsity": settings.get("er_scale") is not None,
+        "sparsity": settings.get("er_scale") or settings.get("density") or 0.5,
         "individual_heads": form == "SeparateHeads",
-        "train_weight_tasks": 0 if experiment.random_weights or form == "UpperBound" else trained.get(method, 0),
-        "seed": experiment.seed,
+        "train_weight_tasks": 0
+        if form == "UpperBound" or settings.get("random_weights")
+        else trained.get(settings["method"], 0),
+        "seed": settings["seed"],
     }
+
+
+def _keeps_largest(settings: dict[str, Any]) -> bool:
+    """Whether a mask keeps a number of weights, those with the largest scores; else those with scores above 0."""
+    return settings.get("er_scale") is not None or settings.get("density") is not None
 
 
 def _kept_of(run: Run, form: str, task: int) -> list[tuple[str, str, np.ndarray]]:
     """What a task keeps: layer, name and array, as the original has them."""
     if form == "LowerBound":
         return []
-    network, adapter = run.experiment.network, run.method.unpack(run.bank, task)
+    network, adapter = formats.settings_of(run.experiment)["network"], run.method.unpack(run.bank, task)
     if form in ("SupSup", "Transfer"):
         # The largest scores are those of 1 by magnitude; scores of at least 0 are those of 1 too.
-        other = 0 if run.experiment.keeps_largest else -1
+        other = 0 if _keeps_largest(formats.settings_of(run.experiment)) else -1
         adapter = jax.tree.map(lambda mask: np.where(mask, np.float32(1), np.float32(other)), jax.device_get(adapter))
     elif form == "BatchE":
         rows = by_their_names(jax.device_get(adapter), network)

@@ -22,12 +22,12 @@ from supsup_jax.compat.torch.contents import (
 from supsup_jax.compat.torch.layout import by_their_names
 from supsup_jax.compat.torch.reading import File, read
 from supsup_jax.errors import UserError, reason
-from supsup_jax.experiment import Experiment
+from supsup_jax.runs import formats
 from supsup_jax.runs.identity import describe
 from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.records import TaskResult, from_plain, masks_as_hex, now
 from supsup_jax.runs.run import Run
-from supsup_jax.runs.settings import fields_by_name
+from supsup_jax.runs.settings import checked
 
 _AT_ONCE = 64
 """Tasks that are read at once: of their scores, only masks stay in memory."""
@@ -53,23 +53,22 @@ def import_torch(path: Path, output: Path, **settings: Any) -> Path:
         UserError: if the file cannot be used, or does not fit the settings, or the folder holds a run already.
     """
     path = Path(path).expanduser()
-    settings = fields_by_name(settings, Path("import_torch"))
+    settings = checked(settings, Path("import_torch"))
     file = read(path)
     with _understood(path):
         architecture = architecture_of(file, settings)
         inputs = inputs_of(file, architecture, settings)
         shapes_alone: dict[str, Any] = {"dataset": "own", "benchmark": "own", "method": "UpperBound", "scenario": "GG"}
-        net = Experiment(path.stem, initializer="stored", **shapes_alone, **architecture).make_network(
-            inputs.image_shape
-        )
+        alone = formats.experiment_of({"name": "imported", "initializer": "stored"} | shapes_alone | architecture)
+        net = alone.network.for_images(inputs.image_shape)
         numbers = numbers_of(file, settings)
         shapes, stats = jax.eval_shape(net.init, jax.random.key(0))
         rule, leaves = leaves_of(file, shapes, net.head, architecture["network"], settings)
         method = method_of(file, leaves, net.head, settings)
         fields: dict[str, Any] = settings_of(file, method, numbers, settings) | architecture
         fields |= rule if method in ("SupSup", "Transfer") else dict.fromkeys(rule)
-        experiment = Experiment(**fields)
-    run = Run(experiment, inputs, net)
+        experiment = formats.experiment_of(fields)
+    run = Run(experiment, inputs)
     _learn(run, file, leaves, stats, numbers)
     run.save(output)
     return output
@@ -91,10 +90,11 @@ def _understood(path: Path) -> Iterator[None]:
 def _learn(run: Run, file: File, leaves: list[Leaf], fresh: Any, numbers: list[int]) -> None:
     """Gives a run that has learned nothing the weights and the tasks of a file."""
     assert isinstance(run.tasks, LearnedTasks)
-    structure, method = jax.tree.structure(run.weights), run.experiment.method
+    settings = formats.settings_of(run.experiment)
+    structure, method = jax.tree.structure(run.weights), settings["method"]
     weights = [_shared(file, leaf) for leaf in leaves]
     run.weights = structure.unflatten(leaf.turned(weight) for leaf, weight in zip(leaves, weights, strict=True))
-    named = by_their_names(fresh, run.experiment.network)
+    named = by_their_names(fresh, settings["network"])
     total = [np.zeros(leaf.here, np.float32) for leaf in leaves]  # of scores, which Transfer goes on from
     hexes: list[str] = []
     adapter: Any = {}
@@ -168,7 +168,7 @@ def _results(run: Run, file: File, numbers: list[int], hexes: list[str]) -> list
     """What the file says of how well its tasks were learned."""
     if measured := file.ours.get("tasks"):
         return [from_plain(TaskResult, result) for result in measured[: len(numbers)]]
-    labels = list(range(run.inputs.num_classes)) if run.experiment.benchmark == "own" else None
+    labels = list(range(run.inputs.num_classes)) if formats.settings_of(run.experiment)["benchmark"] == "own" else None
 
     def of(said: Any, number: int) -> float:
         if isinstance(said, list | tuple):

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 BENCHMARKS = {
-    "MNISTPerm": "PermutedMNIST",
-    "RotatingMNIST": "RotatedMNIST",
+    "MNISTPerm": "Permuted",
+    "RotatingMNIST": "Rotated",
     "PartitionMNISTV2": "SplitMNIST",
     "RandSplitCIFAR100": "SplitCIFAR100",
     "SplitImageNet": "SplitImageNet",
@@ -18,7 +18,7 @@ BENCHMARKS = {
 DATASETS = {"SplitCIFAR100": "cifar100", "SplitImageNet": "imagenet", "own": "own"}  # all others: mnist
 
 
-PARTS = {"RotatedMNIST": 36, "SplitImageNet": 100}  # into so many tasks the data set is divided here
+PARTS = {"Rotated": 36, "SplitImageNet": 100}  # into so many tasks the data set is divided here
 
 
 # Units at width 1: of the hidden layers of an MLP, and of a ResNet's stem.

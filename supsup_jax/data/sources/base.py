@@ -34,6 +34,8 @@ class Source(ABC):
         on_disk: whether images stay encoded on disk and are decoded task by task, as `Images`.
     """
 
+    kind: ClassVar[str] = "source"
+
     name: ClassVar[str]
     needs_folder: ClassVar[bool] = True
     on_disk: ClassVar[bool] = False

@@ -8,23 +8,18 @@ Expect:     not run here. Paper, task given: 92.84 % after 10 tasks, 92.32 % aft
 """
 
 import supsup_jax as ss
+from supsup_jax import data, methods, networks, optimizers, scenarios
 
 EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/FC-250-tasks/batche",
-    dataset="mnist",
-    network="FC1024",
-    features=10,
-    num_tasks=250,
-    steps=1000,
-    batch_size=128,
-    method="BatchE",
-    initializer="kaiming_normal",
-    optimizer="Adam",
-    learning_rate=1e-2,
-    weights_learning_rate=1e-4,
-    objective="entropy",
-    search="exhaustive",
-    eval_at=(10, 50, 100, 150, 200, 250),
+    tasks=data.Permuted(data.MNIST(), num_tasks=250),
+    network=networks.FC1024(features=10, initializer=networks.kaiming_normal),
+    method=methods.BatchE(),
+    scenario=scenarios.GNu(ss.Exhaustive(ss.entropy)),
+    training=ss.Training(
+        steps=1000, batch_size=128, optimizer=optimizers.Adam(0.01, weight_decay=1e-4), weights_learning_rate=1e-4
+    ),
+    evaluate_at=(10, 50, 100, 150, 200, 250),
 )
 
 if __name__ == "__main__":

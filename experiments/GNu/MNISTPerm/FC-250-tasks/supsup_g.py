@@ -9,19 +9,16 @@ Expect:     10 tasks take 3 minutes on two CPU cores; all 250 tasks were not run
 """
 
 import supsup_jax as ss
+from supsup_jax import data, methods, networks, optimizers, scenarios
 
 EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/FC-250-tasks/supsup_g",
-    dataset="mnist",
-    network="FC1024",
-    features=500,
-    num_tasks=250,
-    steps=1000,
-    batch_size=128,
-    learning_rate=1e-4,
-    objective="superfluous",
-    search="one_shot",
-    eval_at=(10, 50, 100, 150, 200, 250),
+    tasks=data.Permuted(data.MNIST(), num_tasks=250),
+    network=networks.FC1024(features=500),
+    method=methods.SupSup(),
+    scenario=scenarios.GNu(ss.OneShot(ss.superfluous())),
+    training=ss.Training(steps=1000, batch_size=128, optimizer=optimizers.RMSprop(1e-4)),
+    evaluate_at=(10, 50, 100, 150, 200, 250),
 )
 
 if __name__ == "__main__":

@@ -14,20 +14,16 @@ Option:     --method LowerBound has one head for all tasks.
 """
 
 import supsup_jax as ss
+from supsup_jax import data, methods, networks, optimizers, scenarios
 
 EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/LeNet-250-tasks/bounds",
-    dataset="mnist",
-    network="LeNet",
-    features=10,
-    num_tasks=250,
-    steps=1000,
-    batch_size=128,
-    method="FineTuning",
-    initializer="kaiming_normal",
-    weights_learning_rate=1e-4,
-    scenario="GG",
-    eval_at=(10, 50, 100, 150, 200, 250),
+    tasks=data.Permuted(data.MNIST(), num_tasks=250),
+    network=networks.LeNet(features=10, initializer=networks.kaiming_normal),
+    method=methods.FineTuning(),
+    scenario=scenarios.GG(),
+    training=ss.Training(steps=1000, batch_size=128, optimizer=optimizers.RMSprop(1e-4), weights_learning_rate=1e-4),
+    evaluate_at=(10, 50, 100, 150, 200, 250),
 )
 
 if __name__ == "__main__":

@@ -9,20 +9,16 @@ Expect:     16 minutes on two CPU cores, shared with other work. Task given: 95.
 """
 
 import supsup_jax as ss
+from supsup_jax import data, methods, networks, optimizers, scenarios
 
 EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/LeNet-250-tasks/psp",
-    dataset="mnist",
-    network="LeNet",
-    features=10,
-    num_tasks=250,
-    steps=1000,
-    batch_size=128,
-    method="PSP",
-    initializer="xavier_normal",
-    weights_learning_rate=1e-4,
-    scenario="GG",
-    eval_at=(10, 50, 100, 150, 200, 250),
+    tasks=data.Permuted(data.MNIST(), num_tasks=250),
+    network=networks.LeNet(features=10, initializer=networks.xavier_normal),
+    method=methods.PSP(),
+    scenario=scenarios.GG(),
+    training=ss.Training(steps=1000, batch_size=128, optimizer=optimizers.RMSprop(1e-4), weights_learning_rate=1e-4),
+    evaluate_at=(10, 50, 100, 150, 200, 250),
 )
 
 if __name__ == "__main__":

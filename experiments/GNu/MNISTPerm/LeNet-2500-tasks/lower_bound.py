@@ -14,20 +14,16 @@ Option:     --method LowerBound has one head for all tasks.
 """
 
 import supsup_jax as ss
+from supsup_jax import data, methods, networks, optimizers, scenarios
 
 EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/LeNet-2500-tasks/bounds",
-    dataset="mnist",
-    network="LeNet",
-    features=10,
-    num_tasks=2500,
-    steps=1000,
-    batch_size=128,
-    method="FineTuning",
-    initializer="kaiming_normal",
-    weights_learning_rate=1e-4,
-    scenario="GG",
-    eval_at=(1, 2, 4, 5, 10, 15, 20, 30, 50, 100, 250, 500, 1000, 1500, 2000, 2500),
+    tasks=data.Permuted(data.MNIST(), num_tasks=2500),
+    network=networks.LeNet(features=10, initializer=networks.kaiming_normal),
+    method=methods.FineTuning(),
+    scenario=scenarios.GG(),
+    training=ss.Training(steps=1000, batch_size=128, optimizer=optimizers.RMSprop(1e-4), weights_learning_rate=1e-4),
+    evaluate_at=(1, 2, 4, 5, 10, 15, 20, 30, 50, 100, 250, 500, 1000, 1500, 2000, 2500),
 )
 
 if __name__ == "__main__":

@@ -9,19 +9,16 @@ Expect:     6 hours on two CPU cores, estimated from 10 tasks, which take 38 sec
 """
 
 import supsup_jax as ss
+from supsup_jax import data, methods, networks, optimizers, scenarios
 
 EXPERIMENT = ss.Experiment(
     name="GNu/MNISTPerm/LeNet-2500-tasks/supsup_h",
-    dataset="mnist",
-    network="LeNet",
-    features=500,
-    num_tasks=2500,
-    steps=1000,
-    batch_size=128,
-    learning_rate=1e-4,
-    objective="entropy",
-    search="one_shot",
-    eval_at=(10, 500, 1000, 1500, 2000, 2500),
+    tasks=data.Permuted(data.MNIST(), num_tasks=2500),
+    network=networks.LeNet(features=500),
+    method=methods.SupSup(),
+    scenario=scenarios.GNu(ss.OneShot(ss.entropy)),
+    training=ss.Training(steps=1000, batch_size=128, optimizer=optimizers.RMSprop(1e-4)),
+    evaluate_at=(10, 500, 1000, 1500, 2000, 2500),
 )
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""The built-in parts of experiments, registered by their names."""
+
+from functools import cache
+
+from supsup_jax import data, inference, methods, networks, optimizers, scenarios
+from supsup_jax.data.own import Handed, UserTasks
+from supsup_jax.inference.recovery import Recovery
+from supsup_jax.networks import INITIALIZERS, CustomNetwork, signed_constant
+from supsup_jax.registry import register
+
+
+def stored(*arguments: object) -> object:
+    """The initializer of imported runs, whose weights lie in their checkpoints; only shapes are used."""
+    return signed_constant(*arguments)  # pyright: ignore[reportArgumentType]
+
+
+@cache
+def register_built_in() -> None:
+    """Registers all built-in parts, once."""
+    for name, source in data.SOURCES.items():
+        register(source, name=name)
+    for part in (data.TFDS, data.ImageFolder, data.NPZ, data.Arrays):
+        register(part)
+    for part in (data.Permuted, data.Rotated, data.Split, data.SplitMNIST, data.SplitCIFAR100, data.SplitImageNet):
+        register(part)
+    register(Handed)
+    register(UserTasks)
+    for name in ("LeNet", "FC1024", "BNNet", "GEMResNet18", "ResNet18", "ResNet50", "ResNet101"):
+        register(getattr(networks, name))
+    register(CustomNetwork, name="own")
+    for name, initializer in (INITIALIZERS | {"stored": stored}).items():
+        register(initializer, kind="initializer", name=name)
+    for name in (
+        "SupSup", "Transfer", "BatchE", "PSP", "SeparateHeads", "FineTuning", "UpperBound", "LowerBound", "HopSupSup",
+    ):  # fmt: skip
+        register(getattr(methods, name))
+    for part in (scenarios.GG, scenarios.GNu, scenarios.GNs, scenarios.NNs):
+        register(part)
+    searches = {
+        "one_shot": inference.OneShot,
+        "binary": inference.Binary,
+        "exhaustive": inference.Exhaustive,
+        "recovery": Recovery,
+    }
+    for name, search in searches.items():
+        register(search, name=name)
+    for objective in (inference.entropy, inference.superfluous, inference.maximum):
+        register(objective, kind="objective")
+    for part in (optimizers.RMSprop, optimizers.Adam, optimizers.SGD):
+        register(part)

@@ -1,0 +1,92 @@
+"""Parts of experiments by name: what a flag such as `--method` chooses, and what `restore` finds.
+
+A part is of a *kind*: "tasks", "source", "network", "method", "scenario", "search", "objective", "optimizer" or
+"initializer". Classes say it in an attribute `kind` that they inherit.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from functools import cache, partial
+from importlib.metadata import entry_points
+from typing import Any, TypeVar, overload
+
+from supsup_jax.errors import UserError
+
+ENTRY_POINTS = "supsup_jax"
+"""The group of entry points that other packages register parts in."""
+
+Component = TypeVar("Component", bound=Callable[..., Any])
+
+
+_parts: dict[str, dict[str, Any]] = {}
+
+
+@overload
+def register(component: Component, *, kind: str | None = None, name: str | None = None) -> Component: ...
+@overload
+def register(component: None = None, *, kind: str | None = None, name: str | None = None) -> Callable[..., Any]: ...
+def register(component: Any = None, *, kind: str | None = None, name: str | None = None) -> Any:
+    """Gives a part a name; a decorator, with or without arguments.
+
+    Args:
+        component: a frozen dataclass of parts, or a function that is a part.
+        kind: its kind; by default its attribute `kind`.
+        name: its name; by default its attribute `name`, or `__name__`.
+
+    Raises:
+        UserError: if it has no kind, or the name is taken by another part.
+    """
+    if component is None:
+        return partial(register, kind=kind, name=name)
+    kind = kind or getattr(component, "kind", None)
+    if not isinstance(kind, str):
+        raise UserError(f"{component!r} has no kind; derive it from a class such as methods.Method, or give kind=...")
+    name = name or _own_name(component)
+    known = _parts.setdefault(kind, {}).get(name)
+    # A notebook's cell, or a script that is imported as well as run, registers a part again.
+    if known is not None and known.__name__ != component.__name__:
+        raise UserError(f"there is a {kind} {name} already; give another name")
+    _parts[kind][name] = component
+    return component
+
+
+def names(kind: str) -> list[str]:
+    """The names of all parts of a kind."""
+    _load_entry_points()
+    return list(_parts.get(kind, {}))
+
+
+def find(kind: str, name: str) -> Any:
+    """The part with a name: a class of parts, or a function that is a part.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if name not in _parts.get(kind, {}):
+        _load_entry_points()
+    if name not in _parts.get(kind, {}):
+        near = difflib.get_close_matches(str(name), names(kind), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names(kind))}"
+        raise UserError(f"there is no {kind} {name}; {hint} (ss.register gives a part of your own a name)")
+    return _parts[kind][name]
+
+
+def name_of(kind: str, part: Any) -> str:
+    """The name of a part, or that of its class where it has none."""
+    component = type(part) if is_dataclass(part) and not isinstance(part, type) else part
+    return next((name for name, known in _parts.get(kind, {}).items() if known is component), _own_name(component))
+
+
+def _own_name(component: Any) -> str:
+    name = vars(component).get("name")
+    return name if isinstance(name, str) else component.__name__
+
+
+@cache
+def _load_entry_points() -> None:
+    """Loads the parts of other packages, which register themselves as they are imported."""
+    for point in entry_points(group=ENTRY_POINTS):
+        component = point.load()
+        if getattr(component, "kind", None):
+            register(component, name=point.name)
