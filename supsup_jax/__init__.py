@@ -8,7 +8,7 @@ and `alpha_gradient` take it. `register` gives a part of your own a name. `impor
 
 from typing import TYPE_CHECKING, Any
 
-from supsup_jax import inference, masks, methods, networks
+from supsup_jax import bank, inference, masks, methods, networks
 from supsup_jax.errors import UserError
 from supsup_jax.inference import Binary, Exhaustive, OneShot, alpha_gradient, entropy, infer, maximum, superfluous
 from supsup_jax.model import Model
@@ -35,6 +35,7 @@ __all__ = [
     "UserError",
     "__version__",
     "alpha_gradient",
+    "bank",
     "data",
     "entropy",
     "evaluate",

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from supsup_jax import inference, masks, training
+from supsup_jax import bank as banks
+from supsup_jax import inference, training
+from supsup_jax.bank import Bank
 from supsup_jax.errors import UserError
 from supsup_jax.inference import Objective
-from supsup_jax.masks import Bank
 from supsup_jax.methods import Method, Params, SupSup
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights
@@ -157,11 +158,11 @@ class Learner:
             )
 
         def packed(numbers: range) -> Bank:  # a byte at a time: the floats of all masks would not fit in memory
-            return masks.pack(jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(mask, numbers)))
+            return banks.pack(jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(mask, numbers)))
 
         groups = [range(start, min(start + 8, count)) for start in range(0, count, 8)]
-        bank = masks.concatenate([packed(group) for group in groups], [len(group) for group in groups])
-        spare = size - masks.bytes_per_weight(bank)
+        bank = banks.concatenate([packed(group) for group in groups], [len(group) for group in groups])
+        spare = size - banks.bytes_per_weight(bank)
         bank = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, spare)]), bank)
         return State(tuple(slots), active, since_check, bank)
 
@@ -236,7 +237,7 @@ class Learner:
         Raises:
             ValueError: if there are none yet.
         """
-        return masks.first(_with_active(self, state, weights), len(state.slots))
+        return banks.first(_with_active(self, state, weights), len(state.slots))
 
     def stats(self, state: State) -> Stats:
         """The statistics of the discovered tasks, stacked.
@@ -257,7 +258,7 @@ class Learner:
         superposed = max(found, rule.fewest)
         # The mean alone, under an axis of one task: a number of slots that grows would be compiled again and again.
         mean_stats = jax.tree.map(lambda leaf: leaf.mean(0)[None], self.stats(state))
-        places = 8 * masks.bytes_per_weight(bank)
+        places = 8 * banks.bytes_per_weight(bank)
         model = Model(net=self.net, method=self.method, num_tasks=places, weights=weights, bank=bank, stats=mean_stats)
         chosen = np.arange(places) < superposed
         gradient = inference.gradient_among(model, chosen, images, rule.objective, images_per_pick=len(images))
@@ -277,7 +278,7 @@ class Learner:
             return self._activate(state, None)
         slot = self.new_slot(weights, stats, number)
         bank = state.bank
-        if number >= 8 * masks.bytes_per_weight(bank):  # double it, so that few sizes are compiled
+        if number >= 8 * banks.bytes_per_weight(bank):  # double it, so that few sizes are compiled
             bank = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, leaf.shape[-1])]), bank)
         bank = _put(bank, number, self.method.finalize(slot.params, weights))
         state = self._activate(state, None)
@@ -308,7 +309,7 @@ def _with_active(learner: Learner, state: State, weights: Weights) -> Bank:
 
 @jax.jit
 def _put(bank: Bank, slot: Int[Array, ""] | int, mask: PyTree[Array]) -> Bank:
-    return masks.replace(bank, jnp.asarray(slot), mask)
+    return banks.replace(bank, jnp.asarray(slot), mask)
 
 
 @partial(jax.jit, static_argnames=("learner",))

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from supsup_jax import masks
+from supsup_jax import bank as banks
 from supsup_jax.checks import check_count
 from supsup_jax.errors import ArgumentError
 from supsup_jax.inference.objectives import Objective, entropy, for_classes, maximum
@@ -56,7 +56,7 @@ def alpha_gradient(
     rows = jnp.broadcast_to(alphas, (len(groups), model.num_tasks))
 
     def derivatives(groups: Array, alphas: Array) -> Array:
-        return _derivatives(model, groups, masks.superpose(model.bank, alphas), objective)
+        return _derivatives(model, groups, banks.superpose(model.bank, alphas), objective)
 
     return _in_chunks(derivatives, model.weights, groups, rows)
 
@@ -84,7 +84,7 @@ def gradient_among(
         ValueError: if the images do not divide into picks.
     """
     model = _narrow(model)
-    equal = jax.tree.map(lambda kept: kept / chosen.sum(), masks.count(model.bank, jnp.asarray(chosen)[None]))
+    equal = jax.tree.map(lambda kept: kept / chosen.sum(), banks.count(model.bank, jnp.asarray(chosen)[None]))
 
     def derivatives(groups: Array) -> Array:
         return _derivatives(model, groups, equal, objective)
@@ -122,7 +122,7 @@ def binary_path(
         def keep_best(alive: Bool[Array, "picks tasks"], size: Array) -> tuple[Array, Array]:
             superposed = jax.tree.map(
                 lambda kept: kept / alive.sum(-1).reshape(-1, *[1] * (kept.ndim - 1)),
-                masks.count(model.bank, alive),
+                banks.count(model.bank, alive),
             )
             gradient = _derivatives(model, groups, superposed, objective)
             order = jnp.where(alive, gradient, jnp.inf).argsort(-1, stable=True)
@@ -294,7 +294,7 @@ def infer(
 
 def _narrow(model: Model) -> Model:
     """The model without masks beyond its tasks."""
-    return dataclasses.replace(model, bank=masks.narrow(model.bank, model.num_tasks))
+    return dataclasses.replace(model, bank=banks.narrow(model.bank, model.num_tasks))
 
 
 def _derivatives(
@@ -320,7 +320,7 @@ def _derivatives(
     if shared:
         superposed = jax.tree.map(lambda mask: mask[0], superposed)
     gradients = jax.vmap(gradient, in_axes=(None if shared else 0, 0))(superposed, groups)
-    return masks.project(model.bank, gradients, model.num_tasks)
+    return banks.project(model.bank, gradients, model.num_tasks)
 
 
 def memory(weights: Weights, picks: int) -> int:

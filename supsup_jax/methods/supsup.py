@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key, PyTree
 
 from supsup_jax import masks
+from supsup_jax.bank import concatenate, first, pack, unpack
 from supsup_jax.methods.base import Adapter, Bank, Carry, Method, Params
 from supsup_jax.networks import Weights, draw, pytorch_default
 from supsup_jax.system import backend
@@ -56,21 +57,21 @@ class SupSup(Method):
 
     def pack(self, adapters: Adapter) -> Bank:
         """Masks as a bank, one bit an entry."""
-        return masks.pack(adapters)
+        return pack(adapters)
 
     def unpack(self, bank: Bank, task: int | Int[Array, ""]) -> Adapter:
         """The mask of one task."""
-        return masks.unpack(bank, task)
+        return unpack(bank, task)
 
     def concatenate(self, banks: Sequence[Bank], counts: Sequence[int]) -> Bank:
         """One bank of all tasks."""
-        return masks.concatenate(banks, counts)
+        return concatenate(banks, counts)
 
     def _account_of_bank(self, bank: Bank, num_tasks: int) -> dict[str, int]:
         """The bytes of the masks as bits, and in another form, as the paper counts them: indices of 16 bits."""
-        first: Any = jax.device_get(masks.first(bank, num_tasks))
-        entries = sum(int(np.bitwise_count(leaf).sum(dtype=np.int64)) for leaf in jax.tree.leaves(first))
-        return {BITS: backend.num_bytes(first), SPARSE: 2 * entries}
+        bits: Any = jax.device_get(first(bank, num_tasks))
+        entries = sum(int(np.bitwise_count(leaf).sum(dtype=np.int64)) for leaf in jax.tree.leaves(bits))
+        return {BITS: backend.num_bytes(bits), SPARSE: 2 * entries}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from supsup_jax import masks
+from supsup_jax import bank as banks
 from supsup_jax.runs import formats, results, storage
 from supsup_jax.runs.run import Run
 
@@ -54,7 +54,7 @@ def _densities(run: Run) -> dict[str, float]:
     """The fraction of its weights that the masks of each layer keep, the mean over tasks."""
     if not run.method.has_masks:
         return {}
-    bank = masks.first(run.bank, run.num_tasks)
+    bank = banks.first(run.bank, run.num_tasks)
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(bank))
     return {
         jax.tree_util.keystr(path[:-1], simple=True, separator="/"): int(np.bitwise_count(leaf).sum(dtype=np.int64))

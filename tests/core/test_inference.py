@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.toys import conv_net, model_of, random_masks
+from supsup_jax import bank as banks
 from supsup_jax import inference, masks, methods, networks
 from supsup_jax.system import backend
 
@@ -25,7 +26,7 @@ def setting(tasks=11, batch=6, net=None):
 def packed(net, weights, stats, everything, tasks):
     """A model of masks whose tasks all have the same statistics."""
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * tasks), stats)
-    return model_of(net, weights, masks.pack(everything), tasks, stacked)
+    return model_of(net, weights, banks.pack(everything), tasks, stacked)
 
 
 def textbook(net, weights, stats, everything, image, alphas, objective):
@@ -204,11 +205,11 @@ def test_original_masks_and_logits(original):
         logits, _ = net.apply(effective, {}, images[task], train=False)
         np.testing.assert_allclose(logits, arrays["logits_given_task"][task], rtol=1e-5, atol=1e-5)
     for learned, name in ((6, "superposed_logits"), (5, "superposed_logits_learned5")):
-        bank = masks.first(masks.pack(found), learned)
+        bank = banks.first(banks.pack(found), learned)
         mixed = jax.tree.map(
             lambda w, m, learned=learned: w * m[0] / learned,
             weights,
-            masks.count(bank, jnp.ones((1, learned), bool)),
+            banks.count(bank, jnp.ones((1, learned), bool)),
         )
         for task in range(learned):
             logits, _ = net.apply(mixed, {}, images[task], train=False)
@@ -238,7 +239,7 @@ def test_original_score_gradients(original):
 def test_original_alpha_gradients_and_picks(original, letter, images_per_pick, learned):
     arrays, net, weights, scores, images = original
     objective = inference.entropy if letter == "H" else inference.superfluous(real=10)
-    bank = masks.pack(masks.threshold(scores))
+    bank = banks.pack(masks.threshold(scores))
     known = images[:learned, :images_per_pick].reshape(-1, 28, 28, 1)
     args = model_of(net, weights, bank, learned), known
     some = "" if learned == 6 else "_learned5"
@@ -306,7 +307,7 @@ def test_exhaustive_search_is_brute_force_for_any_method(method, images_per_pick
 def test_what_is_picked_has_the_smallest_score(search):
     net, how = conv_net(), search()
     weights, stats = net.init(jax.random.key(0))
-    bank = masks.pack(random_masks(weights, 5))
+    bank = banks.pack(random_masks(weights, 5))
     stats = jax.tree.map(lambda leaf: leaf + jax.random.uniform(jax.random.key(2), (5, *leaf.shape)), stats)
     images = jax.random.normal(jax.random.key(3), (6, 5, 5, 1))
     model = model_of(net, weights, bank, 5, stats)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.toys import kernel_path, node, random_masks
+from supsup_jax import bank as banks
 from supsup_jax import masks, networks
 from supsup_jax.system import backend
 
@@ -95,8 +96,8 @@ def test_top_k_keeps_what_the_original_keeps_and_passes_its_gradient(golden):
     np.testing.assert_array_equal(
         jax.vmap(lambda one: masks.top_k(one, 0.25))(several), arrays["mt_masks"].transpose(0, 3, 4, 2, 1)
     )
-    bank = masks.pack(arrays["mt_masks"].transpose(0, 3, 4, 2, 1))
-    mixed = masks.superpose(bank, jnp.asarray(arrays["mt_alphas"])[None])[0]
+    bank = banks.pack(arrays["mt_masks"].transpose(0, 3, 4, 2, 1))
+    mixed = banks.superpose(bank, jnp.asarray(arrays["mt_alphas"])[None])[0]
     np.testing.assert_allclose(convolve(weight * mixed), arrays["mt_out_superposed"].transpose(0, 2, 3, 1), atol=2e-6)
 
 
@@ -153,23 +154,23 @@ def test_a_density_or_a_scale_out_of_range_is_refused():
 @pytest.mark.parametrize("tasks", [1, 7, 8, 9, 20])
 def test_unpack_gives_back_what_was_packed_for_layers_of_any_rank(tasks):
     packed_masks = some_masks(tasks)
-    bank = masks.pack(packed_masks)
+    bank = banks.pack(packed_masks)
     assert bank["conv"]["kernel"].shape == (2, 2, 3, 5, -(-tasks // 8))
     for task in range(tasks):
         expected = jax.tree.map(lambda leaf, task=task: leaf[task], packed_masks)
-        assert_trees_equal(masks.unpack(bank, task), expected)
-        assert_trees_equal(jax.jit(masks.unpack)(bank, task), expected)
+        assert_trees_equal(banks.unpack(bank, task), expected)
+        assert_trees_equal(jax.jit(banks.unpack)(bank, task), expected)
 
 
 def test_unpack_refuses_a_task_beyond_the_bank():
     for task in (8, np.int64(8), -1):
         with pytest.raises(IndexError, match=f"task {task} is not in a bank of at most 8"):
-            masks.unpack(masks.pack(some_masks(3)), task)
+            banks.unpack(banks.pack(some_masks(3)), task)
 
 
 def test_a_bank_is_bytes_of_eight_tasks():
     everything = some_masks(13)
-    assert_trees_equal(masks.pack(everything), pack_on_host(everything))
+    assert_trees_equal(banks.pack(everything), pack_on_host(everything))
 
 
 def parts_of(everything, counts):
@@ -184,46 +185,46 @@ def parts_of(everything, counts):
 @given(st.lists(st.integers(1, 19), min_size=1, max_size=6))
 def test_concatenating_banks_equals_packing_all_masks_at_once(counts):
     everything = some_masks(sum(counts))
-    assert_trees_equal(masks.concatenate(parts_of(everything, counts), counts), pack_on_host(everything))
+    assert_trees_equal(banks.concatenate(parts_of(everything, counts), counts), pack_on_host(everything))
 
 
 def test_banks_on_the_host_stay_there_and_banks_on_a_device_too():
     everything = some_masks(20)
     parts = parts_of(everything, [3, 9, 8])
-    assert isinstance(masks.concatenate(parts, [3, 9, 8])["gain"], np.ndarray)
-    on_device = masks.concatenate(jax.tree.map(jnp.asarray, parts), [3, 9, 8])
+    assert isinstance(banks.concatenate(parts, [3, 9, 8])["gain"], np.ndarray)
+    on_device = banks.concatenate(jax.tree.map(jnp.asarray, parts), [3, 9, 8])
     assert isinstance(on_device["gain"], jax.Array)
     assert_trees_equal(on_device, pack_on_host(everything))
 
 
 def test_appending_one_task_sets_one_bit_column():
     everything = some_masks(10)
-    bank = masks.pack(jax.tree.map(lambda leaf: leaf[:9], everything))
-    one = masks.pack(jax.tree.map(lambda leaf: leaf[9:], everything))
-    assert_trees_equal(masks.append(bank, 9, one, 1), masks.pack(everything))
+    bank = banks.pack(jax.tree.map(lambda leaf: leaf[:9], everything))
+    one = banks.pack(jax.tree.map(lambda leaf: leaf[9:], everything))
+    assert_trees_equal(banks.append(bank, 9, one, 1), banks.pack(everything))
 
 
 def test_concatenate_refuses_more_tasks_than_the_bytes_hold():
     with pytest.raises(ValueError, match="does not hold 9 tasks"):
-        masks.concatenate([masks.pack(some_masks(8))], [9])
+        banks.concatenate([banks.pack(some_masks(8))], [9])
 
 
 @pytest.mark.parametrize("count", [0, 9])
 def test_first_refuses_more_tasks_than_the_bank_holds_and_none(count):
     with pytest.raises(ValueError, match=f"does not hold {count} tasks"):
-        masks.first(masks.pack(some_masks(8)), count)
+        banks.first(banks.pack(some_masks(8)), count)
 
 
 def test_first_drops_later_tasks_whole():
     everything = some_masks(20)
     for count in (1, 8, 11):
-        expected = masks.pack(jax.tree.map(lambda leaf, count=count: leaf[:count], everything))
-        assert_trees_equal(masks.first(masks.pack(everything), count), expected)
+        expected = banks.pack(jax.tree.map(lambda leaf, count=count: leaf[:count], everything))
+        assert_trees_equal(banks.first(banks.pack(everything), count), expected)
 
 
 def test_masks_of_different_numbers_of_tasks_make_no_bank():
     with pytest.raises(ValueError, match="of 2 and 3 tasks"):
-        masks.pack({"a": jnp.ones((3, 4)), "b": jnp.ones((2, 4))})
+        banks.pack({"a": jnp.ones((3, 4)), "b": jnp.ones((2, 4))})
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -232,7 +233,7 @@ def test_count_is_the_number_of_chosen_tasks_that_keep_a_weight(tasks, batch):
     everything = some_masks(tasks)
     chosen = jax.random.bernoulli(jax.random.key(1), 0.5, (batch, tasks))
     expected = jax.tree.map(lambda leaf: jnp.einsum("bt,t...->b...", chosen, leaf), everything)
-    assert_trees_equal(masks.count(masks.pack(everything), chosen), expected)
+    assert_trees_equal(banks.count(banks.pack(everything), chosen), expected)
 
 
 @pytest.mark.parametrize("slice_bytes", [1, 2000, 4 * 2**20])
@@ -241,14 +242,14 @@ def test_count_is_the_number_of_chosen_tasks_that_keep_a_weight(tasks, batch):
 def test_products_with_a_bank_equal_those_with_its_masks(tasks, batch, accelerator, slice_bytes, monkeypatch):
     monkeypatch.setattr(backend, "slice_bytes", lambda: slice_bytes)
     monkeypatch.setattr(backend, "is_accelerator", lambda: accelerator)
-    monkeypatch.setattr(masks, "_SUMS", slice_bytes)
+    monkeypatch.setattr(banks, "_SUMS", slice_bytes)
     everything = some_masks(tasks)
-    bank = masks.pack(everything)
+    bank = banks.pack(everything)
     alphas = jax.random.normal(jax.random.key(2), (batch, tasks))
     superposition = jax.tree.map(lambda leaf: jnp.einsum("bt,t...->b...", alphas, leaf), everything)
     jax.tree.map(
         lambda actual, expected: np.testing.assert_allclose(actual, expected, atol=1e-5),
-        masks.superpose(bank, alphas),
+        banks.superpose(bank, alphas),
         superposition,
     )
     gradients = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(3), leaf.shape), superposition)
@@ -256,7 +257,7 @@ def test_products_with_a_bank_equal_those_with_its_masks(tasks, batch, accelerat
         jnp.einsum("bk,tk->bt", gradient.reshape(batch, -1), leaf.reshape(tasks, -1))
         for gradient, leaf in zip(jax.tree.leaves(gradients), jax.tree.leaves(everything), strict=True)
     ]
-    np.testing.assert_allclose(masks.project(bank, gradients, tasks), sum(products), atol=1e-4)
+    np.testing.assert_allclose(banks.project(bank, gradients, tasks), sum(products), atol=1e-4)
 
 
 def test_the_projection_on_an_accelerator_is_as_exact_as_float32(monkeypatch):
@@ -265,38 +266,38 @@ def test_the_projection_on_an_accelerator_is_as_exact_as_float32(monkeypatch):
     kept = random_masks({"a": np.zeros(5000)}, 3)
     gradient = np.asarray(jax.random.normal(jax.random.key(1), (2, 5000)))
     exact = gradient.astype(np.float64) @ np.asarray(kept["a"], np.float64).T
-    measured = masks.project(masks.pack(kept), {"a": jnp.asarray(gradient)}, 3)
+    measured = banks.project(banks.pack(kept), {"a": jnp.asarray(gradient)}, 3)
     np.testing.assert_allclose(measured, exact, rtol=1e-5)
 
 
 def test_only_whole_bytes_of_later_tasks_are_left_out_of_a_narrow_bank():
-    bank = masks.pack(random_masks({"a": np.zeros(3)}, 20))
-    np.testing.assert_array_equal(masks.narrow(bank, 11)["a"], bank["a"][..., :2])
+    bank = banks.pack(random_masks({"a": np.zeros(3)}, 20))
+    np.testing.assert_array_equal(banks.narrow(bank, 11)["a"], bank["a"][..., :2])
     with pytest.raises(ValueError, match="does not hold 25 tasks"):
-        masks.narrow(bank, 25)
+        banks.narrow(bank, 25)
 
 
 def test_masks_of_250_lenet_tasks_take_under_10_megabytes():
     net = networks.LeNet(features=100)
     shapes, _ = jax.eval_shape(net.init, jax.random.key(0))
     stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((250, *leaf.shape), leaf.dtype), shapes)
-    bank = jax.eval_shape(masks.pack, stacked)
+    bank = jax.eval_shape(banks.pack, stacked)
     assert sum(leaf.size for leaf in jax.tree.leaves(bank)) < 10e6
 
 
 def test_a_mask_outside_the_bank_is_not_replaced():
-    bank = masks.pack(random_masks({"a": np.zeros(3)}, 8))
+    bank = banks.pack(random_masks({"a": np.zeros(3)}, 8))
     with pytest.raises(IndexError, match="task 8 is not in a bank of at most 8"):
-        masks.replace(bank, 8, {"a": np.zeros(3)})
+        banks.replace(bank, 8, {"a": np.zeros(3)})
 
 
 @pytest.mark.parametrize("task", [0, 7, 8, 12])
 def test_one_mask_of_a_bank_is_replaced_and_no_other(task):
     old = random_masks({"a": np.zeros((3, 4)), "b": np.zeros(5)}, 13)
     new = random_masks({"a": np.zeros((3, 4)), "b": np.zeros(5)}, 1, seed=1)
-    bank = masks.replace(masks.pack(old), jnp.int32(task), jax.tree.map(lambda leaf: leaf[0], new))
+    bank = banks.replace(banks.pack(old), jnp.int32(task), jax.tree.map(lambda leaf: leaf[0], new))
     for other in range(13):
         expected = jax.tree.map(
             lambda leaf, other=other: leaf[0 if other == task else other], new if other == task else old
         )
-        jax.tree.map(np.testing.assert_array_equal, masks.unpack(bank, other), expected)
+        jax.tree.map(np.testing.assert_array_equal, banks.unpack(bank, other), expected)

@@ -6,7 +6,8 @@ import pytest
 import supsup_jax as ss
 from helpers.toys import random_masks
 from helpers.training import CONV, DENSE, learn
-from supsup_jax import masks, methods, training
+from supsup_jax import bank as banks
+from supsup_jax import methods, training
 
 KEY = training.weights_key(1)
 
@@ -65,7 +66,7 @@ def test_trained_base_weights_replace_those_before():
 @pytest.mark.parametrize("search", [ss.OneShot, ss.Binary, ss.Exhaustive])
 def test_tasks_are_inferred_from_a_model_with_arrays_traced(search):
     weights, _ = DENSE.init(KEY)
-    bank = masks.pack(random_masks(weights, 5))
+    bank = banks.pack(random_masks(weights, 5))
     model = ss.Model(net=DENSE, method=methods.SupSup(), num_tasks=5, weights=weights, bank=bank, stats={})
     images = jax.random.normal(jax.random.key(2), (6, *DENSE.input_shape))
     picks = ss.infer(model, images, search(ss.entropy))

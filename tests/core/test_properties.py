@@ -18,6 +18,7 @@ import supsup_jax as ss
 from helpers import adapter
 from helpers.toys import model_of, small_dataset
 from supsup_jax import UserError, inference, masks, networks
+from supsup_jax import bank as banks
 from supsup_jax.__main__ import main
 from supsup_jax.cli import launch
 from supsup_jax.cli.cluster import Cluster
@@ -206,7 +207,7 @@ BATCH = jnp.zeros((2, 4, 4, 1))
 @cache
 def bank():
     weights, _ = NET.init(jax.random.key(0))
-    return weights, masks.pack(jax.tree.map(lambda leaf: np.ones((3, *leaf.shape), bool), weights))
+    return weights, banks.pack(jax.tree.map(lambda leaf: np.ones((3, *leaf.shape), bool), weights))
 
 
 def search(function, **changes):
@@ -243,14 +244,14 @@ def test_a_search_refuses_what_it_cannot_search(function, wrong):
         *(partial(networks.LeNet, features) for features in (0, -3)),
         *(partial(networks.LeNet, 5, 1.0, shape) for shape in ((), (0, 4, 1), (4, -4, 1))),
         lambda: NET.apply(bank()[0], {}, jnp.zeros((2, 5, 5, 1)), train=False),
-        lambda: masks.count(bank()[1], jnp.ones((0, 3), bool)),
-        lambda: masks.count(bank()[1], jnp.ones((1, 9), bool)),
-        lambda: masks.superpose(bank()[1], jnp.ones((0, 3))),
-        lambda: masks.superpose(bank()[1], jnp.ones((1, 30))),
-        lambda: masks.project(bank()[1], jax.tree.map(lambda leaf: leaf[None], bank()[0]), 9),
+        lambda: banks.count(bank()[1], jnp.ones((0, 3), bool)),
+        lambda: banks.count(bank()[1], jnp.ones((1, 9), bool)),
+        lambda: banks.superpose(bank()[1], jnp.ones((0, 3))),
+        lambda: banks.superpose(bank()[1], jnp.ones((1, 30))),
+        lambda: banks.project(bank()[1], jax.tree.map(lambda leaf: leaf[None], bank()[0]), 9),
         lambda: masks.erdos_renyi(bank()[0], math.nan),
         lambda: masks.top_k(bank()[0], 0.0),
-        lambda: masks.unpack(bank()[1], 2**40),
+        lambda: banks.unpack(bank()[1], 2**40),
     ],
 )
 def test_networks_and_masks_refuse_what_cannot_be(wrong):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from helpers.toys import ConvNet, model_of
-from supsup_jax import data, inference, masks, networks, optimizers, training
+from supsup_jax import bank as banks
+from supsup_jax import data, inference, networks, optimizers, training
 from supsup_jax.discovery import Learner, Rule
 
 DIGITS = data.load_digits()
@@ -128,7 +129,7 @@ def test_masks_are_those_of_the_slots(four):
     bank = LEARNER.masks(state, WEIGHTS)
     for number, slot in enumerate(state.slots):
         expected = LEARNER.method.finalize(slot.params, WEIGHTS)
-        jax.tree.map(np.testing.assert_array_equal, masks.unpack(bank, number), expected)
+        jax.tree.map(np.testing.assert_array_equal, banks.unpack(bank, number), expected)
 
 
 def test_with_all_slots_taken_only_known_tasks_are_trained():
@@ -143,12 +144,12 @@ def test_the_bank_grows_by_doubling_beyond_eight_slots():
     learner = Learner(NET, optimizer=optimizers.RMSprop(1e-3), rule=rule)
     state, slots = learn(range(10), learner=learner)
     assert runs(slots) == list(range(10))
-    assert masks.bytes_per_weight(state.bank) == 2
-    assert masks.bytes_per_weight(learner.resume(WEIGHTS, state.slots, 9, BATCHES).bank) == 2
+    assert banks.bytes_per_weight(state.bank) == 2
+    assert banks.bytes_per_weight(learner.resume(WEIGHTS, state.slots, 9, BATCHES).bank) == 2
     bank = learner.masks(state, WEIGHTS)
     for number in (0, 7, 8, 9):
         expected = learner.method.finalize(state.slots[number].params, WEIGHTS)
-        jax.tree.map(np.testing.assert_array_equal, masks.unpack(bank, number), expected)
+        jax.tree.map(np.testing.assert_array_equal, banks.unpack(bank, number), expected)
 
 
 def test_a_check_can_be_asked_for_and_starts_the_count_anew():
@@ -165,7 +166,7 @@ def test_a_task_is_new_exactly_if_no_share_of_the_softmax_is_large_enough(four):
     images, labels = stream([1])
     bank = LEARNER.masks(state, WEIGHTS)
     fifth = LEARNER.method.finalize(LEARNER.method.init(jax.random.split(training.task_key(1, 4))[0], WEIGHTS), WEIGHTS)
-    five = masks.append(bank, 4, masks.pack(jax.tree.map(lambda leaf: leaf[None], fifth)), 1)
+    five = banks.append(bank, 4, banks.pack(jax.tree.map(lambda leaf: leaf[None], fifth)), 1)
     model = model_of(NET, WEIGHTS, five, 5)
     gradient = inference.alpha_gradient(model, images[0], jnp.full(5, 0.2), images_per_pick=BATCH)
     share = float(jax.nn.softmax(-gradient[0]).max())
