@@ -7,7 +7,7 @@ that a chunk of tasks is trained by `vmap`. The data set is shared by all of the
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,17 @@ class Benchmark(ABC):
     image_shape: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, dataset: Dataset, **settings: Any) -> Self:
+        """The benchmark over a data set.
+
+        Args:
+            dataset: its images all have one shape.
+            settings: the fields that a benchmark has of its own.
+        """
+        sizes = len(dataset.train.labels), len(dataset.test.labels), dataset.num_classes
+        return cls(*sizes, dataset.image_shape, dataset.mean, dataset.std, **settings)
 
     @property
     def max_tasks(self) -> int | None:
@@ -103,17 +114,6 @@ class Benchmark(ABC):
 class PixelMapBenchmark(Benchmark):
     """Every task is the whole data set with its pixels moved, by a pixel map of its own. A subclass has `tasks`."""
 
-    @classmethod
-    def of(cls, dataset: Dataset, **settings: Any) -> "PixelMapBenchmark":
-        """The benchmark over a data set.
-
-        Args:
-            dataset: its images all have one shape.
-            settings: the fields that a benchmark has of its own.
-        """
-        sizes = len(dataset.train.labels), len(dataset.test.labels), dataset.num_classes
-        return cls(*sizes, dataset.image_shape, dataset.mean, dataset.std, **settings)
-
     def samples(
         self,
         split: Samples,
@@ -163,7 +163,7 @@ class ClassSplit(Benchmark):
     classes_per_task: int
 
     @classmethod
-    def of(cls, dataset: Dataset, classes_per_task: int | None = None, **settings: Any) -> "ClassSplit":
+    def of(cls, dataset: Dataset, classes_per_task: int | None = None, **settings: Any) -> Self:
         """The benchmark over a data set.
 
         Args:
@@ -264,12 +264,6 @@ class Part(NamedTuple):
 @dataclass(frozen=True)
 class OwnTasks(Benchmark):
     """Tasks that are data sets of their own, as they are: all of the training samples are one, the test may be many."""
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> "OwnTasks":
-        """The benchmark over a data set."""
-        sizes = len(dataset.train.labels), len(dataset.test.labels), dataset.num_classes
-        return cls(*sizes, dataset.image_shape, dataset.mean, dataset.std)
 
     def tasks(self, dataset: Dataset, seed: int, numbers: Sequence[int]) -> Part:
         """Each is the whole data set."""
