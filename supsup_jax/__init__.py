@@ -16,7 +16,7 @@ from supsup_jax.registry import register
 
 if TYPE_CHECKING:
     from supsup_jax import data, optimizers, scenarios
-    from supsup_jax.cli.launch import main
+    from supsup_jax.cli.script import main
     from supsup_jax.experiment import Experiment, Training
     from supsup_jax.runs.evaluate import evaluate
     from supsup_jax.runs.opening import restore
@@ -58,7 +58,7 @@ _LATER = {
     "Run": "runs.run",
     "Training": "experiment",
     "evaluate": "runs.evaluate",
-    "main": "cli.launch",
+    "main": "cli.script",
     "restore": "runs.opening",
 }
 

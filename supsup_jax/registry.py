@@ -19,7 +19,22 @@ ENTRY_POINTS = "supsup_jax"
 Component = TypeVar("Component", bound=Callable[..., Any])
 
 
+class UnknownPartError(UserError):
+    """A part that cannot be made of its name and settings.
+
+    Args:
+        kind: its kind.
+        name: its name.
+        message: what is wrong, and what to do.
+    """
+
+    def __init__(self, kind: str, name: str, message: str):
+        super().__init__(message)
+        self.kind, self.name = kind, name
+
+
 _parts: dict[str, dict[str, Any]] = {}
+_offered: dict[tuple[str, str], Any] = {}
 
 
 @overload
@@ -68,8 +83,30 @@ def find(kind: str, name: str) -> Any:
     if name not in _parts.get(kind, {}):
         near = difflib.get_close_matches(str(name), names(kind), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names(kind))}"
-        raise UserError(f"there is no {kind} {name}; {hint} (ss.register gives a part of your own a name)")
+        message = f"there is no {kind} {name}; {hint} (ss.register gives a part of your own a name)"
+        raise UnknownPartError(kind, name, message)
     return _parts[kind][name]
+
+
+def offer(kind: str, part: Any) -> None:
+    """Has a part found by its name in this process although its class is not registered.
+
+    Args:
+        kind: its kind.
+        part: the part itself. It keeps what its settings do not say, such as functions among its fields.
+    """
+    _offered[kind, name_of(kind, part)] = part
+
+
+def offered(kind: str, name: str) -> Any:
+    """The part that was offered by a name; `None` if there is none."""
+    return _offered.get((kind, name))
+
+
+def is_installed(part: Any) -> bool:
+    """Whether every process has a part: it belongs to this package, or to one with an entry point."""
+    component = type(part) if is_dataclass(part) and not isinstance(part, type) else part
+    return getattr(component, "__module__", "").partition(".")[0] in _packages()
 
 
 def name_of(kind: str, part: Any) -> str:
@@ -81,6 +118,12 @@ def name_of(kind: str, part: Any) -> str:
 def _own_name(component: Any) -> str:
     name = vars(component).get("name")
     return name if isinstance(name, str) else component.__name__
+
+
+@cache
+def _packages() -> set[str]:
+    """This package, and those that have entry points."""
+    return {"supsup_jax"} | {point.module.partition(".")[0] for point in entry_points(group=ENTRY_POINTS)}
 
 
 @cache

@@ -115,10 +115,11 @@ class Job:
     Args:
         folder: the run's folder.
         finishing: seconds that a run may take to finish what it is at, when the job's time is up.
+        program: see `sweep.command_of`.
     """
 
-    def __init__(self, folder: Path, finishing: float):
-        self._folder, self._finishing = folder, finishing
+    def __init__(self, folder: Path, finishing: float, program: tuple[str, ...] = ()):
+        self._folder, self._finishing, self._program = folder, finishing, program
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> None:
@@ -128,7 +129,9 @@ class Job:
             RuntimeError: if it fails.
         """
         with _signals_to_this_process_only():
-            self._process = sweep.start(self._folder, sweep.command_of(self._folder), stopped_by=signal.SIGINT)
+            self._process = sweep.start(
+                self._folder, sweep.command_of(self._folder, *self._program), stopped_by=signal.SIGINT
+            )
         while self._process.poll() is None:  # `wait` would hold a lock that `checkpoint` waits for
             time.sleep(sweep.PAUSE)
         if self._process.returncode:
@@ -152,7 +155,7 @@ class Job:
                 time.sleep(sweep.PAUSE)
             if sweep.ending(self._process.returncode) != "interrupted" and self._process.returncode != -signal.SIGKILL:
                 return None
-        return DelayedSubmission(Job(self._folder, self._finishing))
+        return DelayedSubmission(Job(self._folder, self._finishing, self._program))
 
 
 @contextlib.contextmanager
@@ -179,10 +182,12 @@ class Jobs:
         members: the runs; those that wait are to have jobs, and may have them already.
         options: where to submit, and what each run asks for.
         folder: for submitit's files.
+        program: see `sweep.command_of`.
     """
 
-    def __init__(self, members: Sequence[sweep.Member], options: Cluster, folder: Path):
+    def __init__(self, members: Sequence[sweep.Member], options: Cluster, folder: Path, program: tuple[str, ...] = ()):
         self._members, self._options, self._folder = members, options, folder.absolute()
+        self._program = program
         self._ids = {member: job for member in members if (job := _read_job(member.folder, options.cluster))}
         self._local: dict[sweep.Member, Any] = {}  # submitit's jobs on this machine that this process has submitted
 
@@ -219,7 +224,7 @@ class Jobs:
         )
         finishing = _FINISHING_SHARE * options.notice
         with _submitted_only():
-            jobs = executor.submit_array([Job(member.folder.absolute(), finishing) for member in new])
+            jobs = executor.submit_array([Job(member.folder.absolute(), finishing, self._program) for member in new])
             for member, job in zip(new, jobs, strict=True):
                 self._ids[member] = job.job_id
                 text = yaml.safe_dump({"cluster": options.cluster, "job": job.job_id})

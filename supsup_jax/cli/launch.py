@@ -17,6 +17,7 @@ from supsup_jax.cli import sweep
 from supsup_jax.cli.cluster import Cluster, Jobs
 from supsup_jax.cli.flags import Request, naming_flags, parse
 from supsup_jax.cli.options import Options
+from supsup_jax.cli.program import PACKAGE, how_to_resume, program_of
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.paper import figures
@@ -74,25 +75,7 @@ def _in_one_line(message: str) -> SystemExit:
 def main(
     experiment: Experiment, description: str | None, *, shares_run: bool = False, **sweep: Sequence[Any]
 ) -> list[Outcome]:
-    """Runs an experiment as the command line says; a script's only call.
-
-    A single run goes on in this process. Several, for seeds and values of settings, go each to the next free set of
-    devices in a process of its own, or to a cluster.
-
-    Args:
-        experiment: the settings that the script stands for; the command line may change any.
-        description: shown by `--help`.
-        shares_run: whether a run of these settings that exists is resumed, or shown if it is finished, since other
-            scripts use it too.
-        sweep: values of settings, such as `er_scale=(8, 16)`: a run for each combination.
-
-    Returns:
-        The finished run, if it was a single one.
-
-    Raises:
-        SystemExit: with status 1 if a run of several failed, 2 after an error of the user's, 130 after Ctrl-C, 143
-            after SIGTERM.
-    """
+    """Runs an experiment as the command line says. Arguments, result and errors are those of `script.main`."""
     request = parse(experiment, description, sweep)
     experiments, options, cluster, _ = request
     places = _Places(request, shares_run)
@@ -199,7 +182,7 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
         show_densities(densities)
     if hosts.count() > 1:
         print(f"hosts: {hosts.count()}")
-    farewell = f"what {folder} has saved is gone on with by --resume, or python -m supsup_jax run {folder}"
+    farewell = f"what {folder} has saved is gone on with by --resume, or {how_to_resume(experiment, folder)}"
     try:
         with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):
             outcome = loop_of(experiment).run(experiment, dataset, folder, tasks_at_once, reporter)
@@ -224,6 +207,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     sets = sweep.parse_sets(options.gpu_sets) if options.gpu_sets else sweep.all_devices()
     if cluster.cluster:
         cluster.check()
+    program = next((needed for one in experiments if (needed := program_of(one)) != PACKAGE), PACKAGE)
     jax.config.update("jax_platforms", "cpu")  # the memory of the GPUs is for the runs
     dataset = _load(experiments[0], options.data)
     for experiment in experiments:
@@ -245,7 +229,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     farewell = f"what the runs in {parent} have saved is gone on with by --resume"
     try:
         if cluster.cluster:
-            jobs = Jobs(members, cluster, parent / _SUBMITIT)
+            jobs = Jobs(members, cluster, parent / _SUBMITIT, program)
             try:
                 print(jobs.submit(), flush=True)
             except UserError:
@@ -257,7 +241,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
                 jobs.watch(table)
         else:
             with table:
-                sweep.run(members, sets, table, table.announce)
+                sweep.run(members, sets, table, table.announce, lambda folder: sweep.command_of(folder, *program))
     except KeyboardInterrupt as interrupt:
         raise type(interrupt)(farewell) from None
     finally:

@@ -16,6 +16,7 @@ from typing import Literal
 
 import jax
 
+from supsup_jax.cli.program import PACKAGE
 from supsup_jax.errors import UserError
 from supsup_jax.runs import results
 from supsup_jax.system import interruption
@@ -159,9 +160,14 @@ def start(
         )
 
 
-def command_of(folder: Path) -> list[str]:
-    """The command that goes on with the run in a folder."""
-    return [sys.executable, "-m", "supsup_jax", "run", str(folder)]
+def command_of(folder: Path, *program: str) -> list[str]:
+    """The command that resumes the run in a folder.
+
+    Args:
+        folder: the run's folder.
+        program: the arguments of Python that start a program with the run's parts; by default this package.
+    """
+    return [sys.executable, *(program or PACKAGE), "run", str(folder)]
 
 
 def run(

@@ -175,6 +175,9 @@ class Group:
         if not isinstance(self.component, type):
             return self.component
         parts = {field: part.make(values) for field, part in self.parts.items()}
+        if self.like is None and (missing := _required(self.component) - own.keys() - parts.keys()):
+            message = f"{self.kind} {self.name} needs {', '.join(sorted(missing))}, which no setting gives"
+            raise registry.UnknownPartError(self.kind, self.name, f"{message}; pass the object from Python")
         try:
             if self.like is not None:
                 return dataclasses.replace(self.like, **parts, **own)
@@ -376,6 +379,8 @@ def _named(kind: str, values: Mapping[str, Any], objects: Mapping[str, Any]) -> 
     own = None if like is None else registry.name_of(kind, like)
     name = values.get(key_of(kind))
     name = name or own or _DEFAULTS[key_of(kind)]
+    if like is None or name != own:
+        own, like = name, registry.offered(kind, name)
     if like is not None and name == own:
         return name, type(like) if dataclasses.is_dataclass(like) else like, like
     return name, registry.find(kind, name), None
@@ -396,6 +401,13 @@ def _flat_name(kind: str, field: str) -> str:
     if (kind, field) in _FLAT:
         return _FLAT[kind, field]
     return field if _OF_KIND.get(field, (kind,))[0] == kind and field not in _TAKEN else f"{kind}_{field}"
+
+
+def _required(component: Any) -> set[str]:
+    """The fields of a class of parts that have no default."""
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(component) if dataclasses.is_dataclass(component) else ()
+    return {one.name for one in fields if one.init and one.default is missing and one.default_factory is missing}
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:

@@ -11,7 +11,7 @@ from supsup_jax.experiment import Experiment
 from supsup_jax.runs import formats
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.run import Run
-from supsup_jax.runs.settings import experiment_of
+from supsup_jax.runs.settings import elsewhere, experiment_of
 
 
 def restore(run_dir: str | Path, step: int | None = None, **parts: Any) -> Run:
@@ -36,7 +36,11 @@ def restore(run_dir: str | Path, step: int | None = None, **parts: Any) -> Run:
         raise UserError(f"{folder} has no checkpoint yet; wait for one, or give another run")
     recorded = said[0]["experiment"]
     _check(folder, recorded, parts)
-    experiment = experiment_of(recorded, folder / "checkpoints/0", parts)
+    objects = {kind: part for given in parts for kind, part in formats.objects_of(parts[given], given).items()} | parts
+    try:
+        experiment = experiment_of(recorded, folder / "checkpoints/0", objects)
+    except registry.UnknownPartError as error:
+        raise elsewhere(folder, error) from None
     inputs = Inputs.from_json(said[0]["inputs"]) if "inputs" in said[0] else _inputs_of_format_2(experiment)
     run = Run(experiment, inputs)
     run.read(folder, step)
@@ -54,13 +58,14 @@ def _check(folder: Path, recorded: dict[str, Any], parts: dict[str, Any]) -> Non
             raise UserError(f"there are no parts of the kind {kind}; give one of {', '.join(formats.KINDS)}")
         name = recorded.get(formats.key_of(kind))
         if name != registry.name_of(kind, part):
-            raise UserError(f"{folder} has a {kind} of its own, {name}; leave {kind} out")
+            given = registry.name_of(kind, part)
+            raise UserError(f"{folder} was learned with the {kind} {name}, not {given}; leave {kind} out")
         for setting, value in formats.plain(part, kind).items():
             if recorded.get(setting, value) != value:
                 raise UserError(
                     f"{folder} was learned with {setting} {recorded[setting]}, not {value}; give {kind}=... with that"
                 )
-    if recorded.get("network") == "own" and "network" not in parts:
+    if recorded.get("network") == "own" and "network" not in parts and registry.offered("network", "own") is None:
         raise UserError(f"{folder} was learned with a network that is not this package's; give it as network=...")
 
 

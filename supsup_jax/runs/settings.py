@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import typeguard
 
+from supsup_jax import registry
 from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
@@ -115,6 +116,8 @@ def _made(settings: Mapping[str, Any], path: Path, objects: Mapping[str, Any] | 
     """
     try:
         return formats.experiment_of(settings, objects)
+    except registry.UnknownPartError:
+        raise
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -153,4 +156,25 @@ def read_run(folder: Path) -> tuple[Experiment, dict[str, Any], list[str] | None
     options = settings.get("options")
     if options is None or not {"data", "tasks_at_once"} <= options.keys():
         raise UserError(f"{path} does not hold the settings of a run; give the folder of a run")
-    return experiment_of(settings["experiment"], path), options, settings.get("command")
+    try:
+        return experiment_of(settings["experiment"], path), options, settings.get("command")
+    except registry.UnknownPartError as error:
+        raise elsewhere(folder, error) from None
+
+
+def elsewhere(folder: Path, error: registry.UnknownPartError) -> UserError:
+    """The error of a run with a part that is defined in a script, which this process has not loaded.
+
+    Args:
+        folder: the run's folder.
+        error: says which part.
+    """
+    try:
+        called = (results.read_settings(folder).get("command") or [""])[0]
+    except UserError:
+        called = ""
+    script = called if called.endswith(".py") and not called.endswith("__main__.py") else "SCRIPT.py"
+    return UserError(
+        f"{folder} has the {error.kind} {error.name}, which its own script defines; give the command to the script, as "
+        f"in python {script} run {folder}, or in Python pass the part: restore(folder, {error.kind}=...)"
+    )
