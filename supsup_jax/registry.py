@@ -116,8 +116,8 @@ def name_of(kind: str, part: Any) -> str:
 
 
 def _own_name(component: Any) -> str:
-    name = vars(component).get("name")
-    return name if isinstance(name, str) else component.__name__
+    name = getattr(component, "__dict__", {}).get("name")
+    return name if isinstance(name, str) else getattr(component, "__name__", type(component).__name__)
 
 
 @cache

@@ -10,6 +10,7 @@ import difflib
 import functools
 import operator
 import types
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,13 @@ _RENAMED: dict[Any, str] = {"PermutedMNIST": "Permuted", "RotatedMNIST": "Rotate
 """Names of benchmarks that version 0.1 had, for any data set."""
 
 _FIXED = {"experiment": Experiment, "training": Training, "recovery": SGD}
-_TAKEN = {*_FLAT.values(), *(_KEYS.get(kind, kind) for kind in KINDS)}
+OPTIONS = (
+    "cluster", "config", "coordinator", "cpus", "data", "gpu_sets", "gpus", "help", "host", "hosts", "log_dir",
+    "memory", "partition", "resume", "seeds", "sparsity", "tasks", "tasks_at_once", "time",
+)  # fmt: skip
+"""The flags that a script has beside the settings of its experiment; no setting is called like one of them."""
+
+_TAKEN = {*_FLAT.values(), *_KEYS.values(), *KINDS, *OPTIONS}
 
 LONGER = ("num_tasks", "eval_at")
 """Settings that may differ in a run that is resumed."""
@@ -201,7 +208,12 @@ def layout(values: Mapping[str, Any], objects: Mapping[str, Any] | None = None) 
         UserError: if a part is not known.
     """
     register_built_in()
-    return _group("experiment", _renamed(values), objects or {})
+    values, objects = _renamed(values), objects or {}
+    group = _group("experiment", values, objects)
+    names = Counter(setting.name for part in group for setting in part.settings)
+    if clashing := {name for name, count in names.items() if count > 1}:
+        group = _group("experiment", values, objects, frozenset(clashing))
+    return group
 
 
 def key_of(kind: str) -> str:
@@ -294,7 +306,7 @@ def types_of(values: Mapping[str, Any], objects: Mapping[str, Any] | None, path:
     known = {"er_scale": float | None, "density": float | None, "eval_at": tuple[int, ...], "log_base": int}
     known |= {"recovery_learning_rate": float} | {name: kind for name, (_, kind) in _OF_KIND.items()}
     known |= {setting.name: setting.type for one in group for setting in one.settings}
-    known |= {key_of(kind): str for kind in KINDS}
+    known |= {key_of(kind): str for kind in (*KINDS, "mask")}
     for name in values.keys() - known.keys():
         shown = {"sparsity" if one == "er_scale" else one for one in known}
         (near,) = difflib.get_close_matches(name, shown, n=1, cutoff=0)
@@ -342,7 +354,10 @@ def plain_type(kind: Any) -> Any:
     return None
 
 
-def _group(kind: str, values: Mapping[str, Any], objects: Mapping[str, Any]) -> Group:
+def _group(
+    kind: str, values: Mapping[str, Any], objects: Mapping[str, Any], clashing: frozenset[str] = frozenset()
+) -> Group:
+    """The group of a part; names of settings that `clashing` has begin with the kind."""
     if kind == "mask":
         return _mask_group(values, objects.get("mask"))
     name, component, like = _named(kind, values, objects)
@@ -354,7 +369,7 @@ def _group(kind: str, values: Mapping[str, Any], objects: Mapping[str, Any]) -> 
         kind_of_field = plain_type(hints[field.name])
         if field.name in parts or field.name in getattr(component, "derived", ()) or kind_of_field is None:
             continue
-        flat = _flat_name(kind, field.name)
+        flat = _flat_name(kind, field.name, clashing)
         if flat in values:
             value = values[flat]
             value = tuple(value) if isinstance(value, list) else value
@@ -367,7 +382,7 @@ def _group(kind: str, values: Mapping[str, Any], objects: Mapping[str, Any]) -> 
         settings.append(Setting(flat, field.name, kind_of_field, value))
     defaults = {parts[field.name]: _default(field) for field in dataclasses.fields(component) if field.name in parts}
     given = {kind: part for kind, part in defaults.items() if part is not None} | dict(objects)
-    groups = {field: _group(of_kind, values, given) for field, of_kind in parts.items()}
+    groups = {field: _group(of_kind, values, given, clashing) for field, of_kind in parts.items()}
     return Group(kind, name, component, tuple(settings), groups, like)
 
 
@@ -393,14 +408,18 @@ def _parts_of(kind: str, component: Any) -> dict[str, str]:
     kinds = {name: name for name in (*KINDS, "mask", "training")}
     if kind == "search":
         kinds["optimizer"] = "recovery"
-    return {field.name: kinds[field.name] for field in dataclasses.fields(component) if field.name in kinds}
+    fields = [field.name for field in dataclasses.fields(component) if field.name in kinds]
+    hints = get_type_hints(component) if fields else {}
+    return {field: kinds[field] for field in fields if plain_type(hints[field]) != hints[field]}
 
 
-def _flat_name(kind: str, field: str) -> str:
-    """The flat name of a field: its own, or one that begins with the kind where that is another kind's."""
+def _flat_name(kind: str, field: str, clashing: frozenset[str]) -> str:
+    """The flat name of a field: its own, or one that begins with the kind where several parts have such a field."""
     if (kind, field) in _FLAT:
         return _FLAT[kind, field]
-    return field if _OF_KIND.get(field, (kind,))[0] == kind and field not in _TAKEN else f"{kind}_{field}"
+    if field in _OF_KIND:
+        return field if _OF_KIND[field][0] == kind else f"{kind}_{field}"
+    return f"{kind}_{field}" if field in _TAKEN or field in clashing else field
 
 
 def _required(component: Any) -> set[str]:
@@ -417,7 +436,15 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
 
 
 def _mask_group(values: Mapping[str, Any], like: Any) -> Group:
-    """The group of a method's mask: what it keeps is said by `er_scale` or `density`, unless it is custom."""
+    """The group of a method's mask: what it keeps is said by `er_scale` or `density`, unless it is custom.
+
+    Raises:
+        UnknownPartError: if it is custom, and was not handed in.
+    """
+    name = values.get("mask")
+    like = registry.offered("mask", name) if like is None and name else like
+    if name and (like is None or registry.name_of("mask", like) != name):
+        raise registry.UnknownPartError("mask", name, f"there is no mask {name}; pass the function from Python")
     own = {
         "er_scale": float(like.scale) if isinstance(like, masks.ErdosRenyi) else None,
         "density": float(like.density) if isinstance(like, masks.TopK) else None,

@@ -54,7 +54,7 @@ def _check(folder: Path, recorded: dict[str, Any], parts: dict[str, Any]) -> Non
         UserError: if one is missing, or the run has another one.
     """
     for kind, part in parts.items():
-        if kind not in formats.KINDS:
+        if kind not in (*formats.KINDS, "mask"):
             raise UserError(f"there are no parts of the kind {kind}; give one of {', '.join(formats.KINDS)}")
         name = recorded.get(formats.key_of(kind))
         if name != registry.name_of(kind, part):

@@ -1,0 +1,93 @@
+"""Settings of parts that are defined outside the package."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pytest
+
+import supsup_jax as ss
+from supsup_jax import data, masks, methods, networks, registry
+from supsup_jax.cli.cluster import Cluster
+from supsup_jax.cli.options import Options
+from supsup_jax.cli.program import PACKAGE, program_of
+from supsup_jax.runs import formats
+
+
+@dataclass(frozen=True)
+class OwnMethod(methods.SupSup):
+    """A method whose fields are called like another part's, a flag of scripts, a kind of part, and none of them."""
+
+    scale: float = 2.0
+    memory: int = 3
+    source: str = "x"
+    rest: float = 0.5
+
+
+@dataclass(frozen=True)
+class OwnNetwork(networks.LeNet):
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class WithFunction(methods.SupSup):
+    function: Callable[[float], float] = abs
+
+
+def above_zero(scores):
+    return masks.threshold(scores)
+
+
+def experiment(network: networks.Network | None = None, method: methods.Method | None = None, **changes):
+    tasks = data.Permuted(data.Digits(), num_tasks=3)
+    return ss.Experiment("own", tasks, network or networks.LeNet(20), method or methods.SupSup(), **changes)
+
+
+def test_settings_that_clash_are_called_by_the_kind_of_their_part():
+    own = experiment(OwnNetwork(20), OwnMethod())
+    settings = formats.plain(own)
+    expected = {"network_scale": 1.0, "method_scale": 2.0, "method_memory": 3, "method_source": "x", "rest": 0.5}
+    assert {name: settings[name] for name in expected} == expected
+    assert not {"scale", "memory", "source"} & settings.keys()
+    changed = formats.changed(own, method_scale=5.0, network_scale=4.0, method_source="y")
+    assert changed == experiment(OwnNetwork(20, scale=4.0), OwnMethod(scale=5.0, source="y"))
+
+
+def test_a_setting_without_a_clash_has_the_name_of_its_field():
+    assert formats.plain(experiment(OwnNetwork(20)))["scale"] == 1.0
+
+
+def test_no_setting_is_called_like_an_option_of_scripts():
+    of_scripts = {field.name for kind in (Options, Cluster) for field in fields(kind)}
+    assert set(formats.OPTIONS) == of_scripts | {"help", "sparsity"}
+
+
+def test_an_offered_part_is_found_by_its_name_and_keeps_what_is_no_setting(monkeypatch):
+    monkeypatch.setattr(registry, "_offered", {})
+    own = experiment(method=WithFunction(above_zero, round))
+    with pytest.raises(registry.UnknownPartError, match="there is no method WithFunction"):
+        formats.experiment_of(formats.plain(own))
+    registry.offer("method", own.method)
+    assert formats.experiment_of(formats.plain(own)) == own
+
+
+def test_a_part_that_settings_cannot_make_is_named():
+    images = data.Digits().load(Path()).test
+    pair = images.images, images.labels
+    own = ss.Experiment("own", data.Permuted(data.Arrays(pair, pair), num_tasks=3), networks.LeNet(20))
+    with pytest.raises(registry.UnknownPartError, match="source arrays needs test, train, which no setting gives"):
+        formats.experiment_of(formats.plain(own))
+
+
+@pytest.mark.parametrize(
+    ("own", "needs_script"),
+    [
+        (experiment(), False),
+        (experiment(method=methods.SupSup(masks.ErdosRenyi(2.0))), False),
+        (experiment(scenario=ss.scenarios.GNu(ss.Exhaustive(ss.maximum))), False),
+        (experiment(method=OwnMethod()), True),
+        (experiment(method=methods.SupSup(above_zero)), True),
+    ],
+)
+def test_only_parts_that_a_script_defines_need_the_script(own, needs_script):
+    assert (program_of(own) != PACKAGE) is needs_script
