@@ -10,7 +10,7 @@ from supsup_jax.data.arrays import Dataset, Samples
 from supsup_jax.data.families import TaskFamily
 from supsup_jax.data.inputs import Inputs
 from supsup_jax.data.sources import Source
-from supsup_jax.data.tasks import OwnTasks
+from supsup_jax.data.tasks import Benchmark, OwnTasks
 from supsup_jax.errors import UserError
 
 
@@ -38,7 +38,7 @@ class UserTasks(TaskFamily):
 
     source: Source = field(default_factory=Handed)
 
-    def bind(self, dataset: Dataset) -> OwnTasks:
+    def bind(self, dataset: Dataset) -> Benchmark:
         """The data set as a task."""
         return OwnTasks.of(dataset)
 

@@ -7,7 +7,7 @@ that a chunk of tasks is trained by `vmap`. The data set is shared by all of the
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class Benchmark(ABC):
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, dataset: Dataset, **settings: Any) -> Self:
+    def of(cls, dataset: Dataset, **settings: Any) -> "Benchmark":
         """The benchmark over a data set.
 
         Args:
@@ -163,7 +163,7 @@ class ClassSplit(Benchmark):
     classes_per_task: int
 
     @classmethod
-    def of(cls, dataset: Dataset, classes_per_task: int | None = None, **settings: Any) -> Self:
+    def of(cls, dataset: Dataset, classes_per_task: int | None = None, **settings: Any) -> "ClassSplit":
         """The benchmark over a data set.
 
         Args:
