@@ -1,0 +1,92 @@
+"""Add a data set, and tasks of another kind made of it.
+
+The data set is made here, where you would read your files: small images of four kinds of stripes, noisy and in colour.
+A task shows them a few columns further to the left, and every second task as negatives. Eight tasks in one network.
+
+    python add_a_dataset.py
+    python add_a_dataset.py --noise 120 --side 12
+    python add_a_dataset.py --benchmark Permuted
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+
+import supsup_jax as ss
+from supsup_jax import data, networks, optimizers, scenarios
+
+
+@ss.register
+@dataclass(frozen=True)
+class Stripes(data.Source):
+    """Noisy stripes in colour: the class says their direction and distance.
+
+    Attributes:
+        side: height and width of the images.
+        noise: standard deviation of the noise of a pixel, of 255.
+    """
+
+    name: ClassVar[str] = "stripes"
+    needs_folder: ClassVar[bool] = False
+
+    side: int = 8
+    noise: float = 60.0
+
+    def load(self, folder: Path) -> data.Dataset:
+        """Images as uint8, labels from 0; the same arrays at every call."""
+        rng = np.random.default_rng(0)
+        row, column = np.indices((self.side, self.side))
+        kinds = np.stack([row % 2, column % 2, (row + column) // 2 % 2, (row - column) // 2 % 2])
+
+        def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
+            labels = rng.integers(0, len(kinds), count)
+            colours = rng.uniform(100, 255, (count, 1, 1, 3))
+            images = kinds[labels][..., None] * colours + rng.normal(0, self.noise, (count, self.side, self.side, 3))
+            return images.clip(0, 255).astype(np.uint8), labels
+
+        return data.Arrays(train=draw(1200), test=draw(300)).load(folder)
+
+
+@dataclass(frozen=True)
+class Moved(data.Benchmark):
+    """What a task is: a number of columns, and whether images are negatives."""
+
+    def tasks(self, dataset: data.Dataset, seed: int, numbers: Sequence[int]) -> Any:
+        """Arrays with a leading task axis, which `samples` gets without it."""
+        order = np.asarray(numbers, np.int32)
+        return {"columns": order // 2, "negative": order % 2 == 1}
+
+    def samples(self, split: data.Samples, task: Any, rows: Any, train: bool, keys: Any = None) -> Any:
+        """Images and labels of some rows, inside a jitted function."""
+        images = jnp.asarray(split.images)[rows]
+        images = jnp.roll(images, -task["columns"], axis=2)
+        images = jnp.where(task["negative"], 255 - images, images)
+        return self.normalise(images), jnp.asarray(split.labels)[rows]
+
+
+@ss.register
+@dataclass(frozen=True)
+class MovedImages(data.TaskFamily):
+    """Images moved to the left by a column every two tasks; odd tasks show negatives."""
+
+    num_tasks: int = 8
+
+    def bind(self, dataset: data.Dataset) -> data.Benchmark:
+        """The tasks over a loaded data set."""
+        return Moved.of(dataset)
+
+
+EXPERIMENT = ss.Experiment(
+    name="stripes",
+    tasks=MovedImages(Stripes()),
+    network=networks.LeNet(features=20),
+    scenario=scenarios.GNs(ss.OneShot(ss.entropy), images_per_pick=16),
+    training=ss.Training(steps=150, batch_size=32, optimizer=optimizers.RMSprop(1e-3)),
+)
+
+if __name__ == "__main__":
+    ss.main(EXPERIMENT, __doc__)

@@ -1,0 +1,80 @@
+"""Add a network: a small convolutional network, whose channels and kernel size are flags.
+
+Five tasks on scikit-learn's digits, each to tell two digits apart, with the task given. The network is a Flax Linen
+module; the dataclass around it holds its arguments and makes the module. It knows nothing of masks and tasks.
+
+    python add_a_network.py
+    python add_a_network.py --channels 16 --kernel 5
+    python add_a_network.py --network LeNet
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+from flax import linen as nn
+
+import supsup_jax as ss
+from supsup_jax import data, networks, optimizers, scenarios
+from supsup_jax.errors import ArgumentError
+
+
+class CNN(nn.Module):
+    """Two convolutions and a dense layer. Layers have no biases: masks are over all parameters."""
+
+    outputs: int
+    channels: int
+    kernel: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Logits of a batch of images, `(batch, height, width, channels)`."""
+        for scale in (1, 2):
+            x = nn.relu(nn.Conv(scale * self.channels, (self.kernel, self.kernel), use_bias=False)(x))
+            x = nn.max_pool(x, (2, 2), (2, 2))
+        return nn.Dense(self.outputs, use_bias=False, name="head")(x.reshape(len(x), -1))
+
+
+@ss.register
+@dataclass(frozen=True)
+class SmallCNN(networks.Network):
+    """A small convolutional network.
+
+    Attributes:
+        features: outputs; those beyond the classes are superfluous neurons.
+        channels: of the first convolution; the second one has twice as many.
+        kernel: height and width of the convolutions' kernels.
+        input_shape: shape of an image, which the data set says.
+        initializer: draws the kernels.
+    """
+
+    features: int = 10
+    channels: int = 8
+    kernel: int = 3
+    input_shape: tuple[int, ...] = (28, 28, 1)
+    initializer: networks.Initializer | networks.InitializerName = "signed_constant"
+
+    head: ClassVar[str] = "head"  # the last layer, for methods that give each task a head
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("features", "channels", "kernel"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(name, getattr(self, name), "must be at least 1")
+
+    @property
+    def module(self) -> nn.Module:
+        """The Linen module."""
+        return CNN(self.features, self.channels, self.kernel)
+
+
+EXPERIMENT = ss.Experiment(
+    name="small_cnn",
+    tasks=data.Split(data.Digits(), classes_per_task=2, num_tasks=5),
+    network=SmallCNN(),
+    scenario=scenarios.GG(),
+    training=ss.Training(steps=100, batch_size=32, optimizer=optimizers.RMSprop(3e-3)),
+)
+
+if __name__ == "__main__":
+    ss.main(EXPERIMENT, __doc__)

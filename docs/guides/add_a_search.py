@@ -1,0 +1,67 @@
+"""Add a search: one gradient draws up a shortlist, and the tasks on it are tried.
+
+OneShot takes the task with the smallest derivative; Exhaustive tries every task, which is surer and takes a forward
+pass for each. This search tries the few tasks with the smallest derivatives. Ten tasks on scikit-learn's digits, each
+with its pixels in another order.
+
+    python add_a_search.py
+    python add_a_search.py --candidates 1       # the task with the smallest derivative, as OneShot
+    python add_a_search.py --search exhaustive
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+import supsup_jax as ss
+from supsup_jax import data, networks, optimizers, scenarios
+from supsup_jax.errors import ArgumentError
+
+
+@ss.register
+@dataclass(frozen=True)
+class Shortlist(ss.OneShot):
+    """Tries the tasks that one gradient finds likeliest; a subclass of OneShot is for the methods that OneShot is for.
+
+    Attributes:
+        candidates: how many tasks are tried.
+    """
+
+    name: ClassVar[str] = "shortlist"  # in files, and for --search
+
+    candidates: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.candidates < 1:
+            raise ArgumentError("candidates", self.candidates, "must be at least 1")
+
+    def scores(self, model: ss.Model, images: jax.Array, images_per_pick: int = 1) -> jax.Array:
+        """The objective of tasks on the shortlist, and infinity of the others, `(picks, tasks)`; the smallest wins."""
+        alphas = jnp.full(model.num_tasks, 1 / model.num_tasks)
+        gradient = ss.alpha_gradient(model, images, alphas, self.objective, images_per_pick)
+        _, shortlists = jax.lax.top_k(-gradient, min(self.candidates, model.num_tasks))
+        groups = images.reshape(len(shortlists), images_per_pick, *images.shape[1:])
+
+        def value(task: jax.Array, group: jax.Array) -> jax.Array:
+            logits, _ = model.net.apply(model.effective_weights(task), model.task_stats(task), group, train=False)
+            return self.objective(logits).mean()
+
+        values = jax.lax.map(lambda pick: jax.vmap(value, in_axes=(0, None))(*pick), (shortlists, groups))
+        rows = jnp.arange(len(shortlists))[:, None]
+        return jnp.full_like(gradient, jnp.inf).at[rows, shortlists].set(values)
+
+
+EXPERIMENT = ss.Experiment(
+    name="shortlist",
+    tasks=data.Permuted(data.Digits(), num_tasks=10),
+    network=networks.LeNet(features=20),
+    scenario=scenarios.GNu(Shortlist(ss.entropy)),
+    training=ss.Training(steps=150, batch_size=32, optimizer=optimizers.RMSprop(1e-3)),
+    evaluate_at=(5, 10),
+)
+
+if __name__ == "__main__":
+    ss.main(EXPERIMENT, __doc__)
