@@ -67,7 +67,8 @@ def test_an_offered_part_is_found_by_its_name_and_keeps_what_is_no_setting(monke
     own = experiment(method=WithFunction(above_zero, round))
     with pytest.raises(registry.UnknownPartError, match="there is no method WithFunction"):
         formats.experiment_of(formats.plain(own))
-    registry.offer("method", own.method)
+    for kind, part in formats.objects_of(own).items():
+        registry.offer(kind, part)
     assert formats.experiment_of(formats.plain(own)) == own
 
 
