@@ -5,8 +5,8 @@ A block with `<!-- not run -->` above it wants data or files that are not here.
 """
 
 import contextlib
-import dataclasses
 import io
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -16,9 +16,7 @@ import pytest
 import tyro
 
 from supsup_jax.__main__ import main
-from supsup_jax.cli.cluster import Cluster
 from supsup_jax.cli.commands import COMMANDS
-from supsup_jax.cli.options import Options
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("**/*.md"))
@@ -72,13 +70,16 @@ def test_what_a_page_links_to_exists(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_commands_of_a_page_exist(name):
-    known = {field.name for part in (Experiment, Options, Cluster) for field in dataclasses.fields(part)}
-    others = {"--help", "--sparsity", "--ntasks-per-node"}
-    of_scripts = {f"--{name.replace('_', '-')}" for name in known} | others
+    stored = json.loads((ROOT / "tests/stored/flags.json").read_text())
+    of_scripts = {flag for flags in stored.values() for flag in flags} | {"--ntasks-per-node"}
     for line in commands(TEXTS[name]):
         flags = set(re.findall(r"(?<= )--[a-z-]+", line))
         if command := re.search(r"python -m supsup_jax (\S+)", line):
             assert flags <= flags_of(command[1]), line
+        elif guide := re.search(r"python (add_a_\w+\.py)(?: (\w+) runs/)?", line):
+            text = (ROOT / "docs/guides" / guide[1]).read_text()
+            of_guide = {f"--{field}" for field in re.findall(r"^    (\w+): (?:int|float) = ", text, re.M)}
+            assert flags <= (flags_of(guide[2]) if guide[2] else of_scripts | of_guide), line
         elif script := re.search(r"python (\S+\.py)", line):
             assert (ROOT / script[1]).is_file(), line
             assert flags <= of_scripts, line
