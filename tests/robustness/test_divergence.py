@@ -50,7 +50,9 @@ def first_step(data, experiment, task):
     benchmark = SplitMNIST.of(data)
     description = jax.tree.map(lambda leaf: leaf[0], benchmark.tasks(data, experiment.seed, [task]))
     _, order_key = training.keys_of(training.task_key(experiment.seed, task))
-    rows = training.drawn_batches(benchmark, experiment.training.steps, experiment.training.batch_size)(order_key, description)
+    rows = training.drawn_batches(benchmark, experiment.training.steps, experiment.training.batch_size)(
+        order_key, description
+    )
     images, _ = benchmark.samples(data.train, description, rows.reshape(-1), True)
     spoilt = jnp.isnan(images).any((1, 2, 3)).reshape(rows.shape).any(-1)
     return 1 + int(spoilt.argmax())
