@@ -15,7 +15,7 @@ import numpy as np
 import supsup_jax as ss
 from supsup_jax import data, methods, networks, optimizers, scenarios
 from supsup_jax.paper import figures
-from supsup_jax.scenarios.loop import Outcome
+from supsup_jax.runs.evaluate import load_dataset
 
 EXPERIMENT = ss.Experiment(
     name="quickstart",
@@ -31,22 +31,25 @@ SHOWN = (0, 11, 24)
 """Tasks of which the picture shows an image's α-derivatives."""
 
 
-def draw(outcome: Outcome) -> None:
+def draw(run: ss.Run) -> None:
     """Draws accuracy against tasks learned, and the α-derivatives of one test image of a few tasks."""
-    benchmark, search, model = outcome.parts.benchmark, outcome.parts.protocol.infer, outcome.model
-    if not isinstance(search, ss.OneShot) or not isinstance(outcome.experiment.tasks, data.Permuted):
+    experiment, model = run.experiment, run.model
+    search = getattr(experiment.scenario, "search", None)
+    if not isinstance(search, ss.OneShot) or not isinstance(experiment.tasks, data.Permuted) or not run.folder:
         return  # the picture is of the experiment as it stands here
+    dataset = load_dataset(run)
+    benchmark, objective = experiment.tasks.bind(dataset), search.for_classes(run.inputs.num_classes).objective
     num_tasks = model.num_tasks
     shown = [task for task in SHOWN if task < num_tasks]
-    tasks = benchmark.tasks(outcome.dataset, outcome.experiment.seed, shown)
-    images = [benchmark.samples(outcome.dataset.test, task, jnp.arange(1), train=False)[0] for task in tasks]
+    tasks = benchmark.tasks(dataset, experiment.seed, shown)
+    images = [benchmark.samples(dataset.test, task, jnp.arange(1), train=False)[0] for task in tasks]
     alphas = jnp.full(num_tasks, 1 / num_tasks)
-    gradients = ss.alpha_gradient(model, jnp.concatenate(images), alphas, search.objective)
-    path = outcome.folder / "quickstart.png"
-    figures.draw_run(path, f"{num_tasks} tasks, one random network", outcome.record, np.asarray(gradients), shown)
+    gradients = ss.alpha_gradient(model, jnp.concatenate(images), alphas, objective)
+    path = run.folder / "quickstart.png"
+    figures.draw_run(path, f"{num_tasks} tasks, one random network", run.record, np.asarray(gradients), shown)
     print(path)
 
 
 if __name__ == "__main__":
-    for outcome in ss.main(EXPERIMENT, __doc__):
-        draw(outcome)
+    for run in ss.main(EXPERIMENT, __doc__):
+        draw(run)

@@ -3,20 +3,20 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import jax
 
 from supsup_jax.checks import LARGEST_COUNT, check_count, check_counts, check_number
-from supsup_jax.data import Benchmark, Dataset, TaskFamily
+from supsup_jax.data import Dataset, TaskFamily
 from supsup_jax.errors import ArgumentError, UserError
-from supsup_jax.evaluation import Protocol
 from supsup_jax.inference import OneShot, superfluous
 from supsup_jax.methods import Method, SupSup
 from supsup_jax.networks import Network
 from supsup_jax.optimizers import Cosine, Optimizer, RMSprop, Schedule, Warmup
 from supsup_jax.registry import name_of
 from supsup_jax.scenarios.scenario import GNu, Scenario
+from supsup_jax.scenarios.work import Parts
 
 
 @dataclass(frozen=True)
@@ -78,28 +78,6 @@ class Training:
             schedule = Cosine(-(-self.steps_of(train_size) // per_epoch), per_epoch, self.warmup_epochs)
         own = dataclasses.replace(self.optimizer, schedule=schedule)  # pyright: ignore[reportArgumentType]
         return own, dataclasses.replace(own, learning_rate=self.weights_learning_rate)
-
-
-class Parts(NamedTuple):
-    """An experiment's parts, bound to a data set.
-
-    Attributes:
-        net: the network, for the data set's images.
-        method: the method, for this network.
-        benchmark: the tasks, with their sizes.
-        optimizer: of tasks that train what they own.
-        weights_optimizer: of tasks that train the base weights.
-        steps: updates of a task.
-        protocol: how tasks are evaluated.
-    """
-
-    net: Network
-    method: Method
-    benchmark: Benchmark
-    optimizer: Optimizer
-    weights_optimizer: Optimizer
-    steps: int
-    protocol: Protocol
 
 
 @dataclass(frozen=True)

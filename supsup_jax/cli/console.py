@@ -19,9 +19,11 @@ from rich.text import Text
 from supsup_jax.cli.sweep import LOG, Member
 from supsup_jax.runs.evaluate import RunEvaluation
 from supsup_jax.runs.records import EvaluationResult, metrics_of
+from supsup_jax.runs.run import Run
 from supsup_jax.runs.storage import SPARSE, total, total_of_paper
-from supsup_jax.runs.tables import ImageNetRow, Run
-from supsup_jax.scenarios.loop import Outcome, Report
+from supsup_jax.runs.tables import ImageNetRow
+from supsup_jax.runs.tables import Run as MeasuredRun
+from supsup_jax.scenarios.work import Report
 
 # So many lines of a log show what became of a run.
 _LAST_LINES = 20
@@ -191,17 +193,24 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def show_outcome(outcome: Outcome) -> None:
-    """Prints the table of a run's evaluations, then the paths of what was written."""
-    results = sorted(outcome.record.evaluations, key=lambda result: result.num_tasks)
+def show_results(run: Run, images_per_task: int) -> None:
+    """Prints the table of a run's evaluations, then the paths of what was written.
+
+    Args:
+        run: a finished run.
+        images_per_task: test images of a task for which the task was inferred image by image.
+    """
+    folder = run.folder
+    assert folder is not None
+    results = sorted(run.record.evaluations, key=lambda result: result.num_tasks)
     inferred = any(result.inferred is not None for result in results)
     columns: dict[str, Callable[[EvaluationResult], str]] = {
         "tasks\nlearned": lambda result: str(result.num_tasks),
         "accuracy,\ntask given": lambda result: _percent(result.given),
     }
-    if outcome.parts.method.trains_weights(1):
+    if run.method.trains_weights(1):
         columns["right after\nlearning"] = lambda result: _percent(
-            [task.accuracy for task in outcome.record.tasks[: result.num_tasks]]
+            [task.accuracy for task in run.record.tasks[: result.num_tasks]]
         )
     if inferred:
         columns |= {
@@ -216,7 +225,7 @@ def show_outcome(outcome: Outcome) -> None:
     kind = "inferred" if inferred else "given"
 
     def metric(name: str) -> Callable[[EvaluationResult], str]:
-        return lambda result: _percent(getattr(metrics_of(outcome.record, result.num_tasks)[kind], name))
+        return lambda result: _percent(getattr(metrics_of(run.record, result.num_tasks)[kind], name))
 
     columns |= {
         "for-\ngetting": metric("forgetting"),
@@ -225,7 +234,7 @@ def show_outcome(outcome: Outcome) -> None:
         "time\nto eval.": lambda result: duration(result.seconds),
         "bytes\nkept": lambda result: f"{total(result.storage):,}",
     }
-    _print_table(f"{outcome.folder}: accuracies in %", columns, results)
+    _print_table(f"{folder}: accuracies in %", columns, results)
     if discovered := [result for result in results if result.discovery]:
         of_discovery: dict[str, Callable[[EvaluationResult], str]] = {
             "tasks\nlearned": lambda result: str(result.num_tasks),
@@ -236,15 +245,15 @@ def show_outcome(outcome: Outcome) -> None:
         }
         _print_table("discovered masks, in %", of_discovery, discovered)
     if results[-1].picked_per_image:
-        print(f"per image: one task inferred for each of {outcome.parts.protocol.images_per_task} test images a task")
+        print(f"per image: one task inferred for each of {images_per_task} test images a task")
     print(f"forgetting and backward transfer: with the task {kind}, in points; files: accuracy_matrix.csv, metrics.csv")
     for path in (
-        outcome.folder.parent / "results.csv",
-        *sorted(outcome.folder.glob("*.csv")),
-        *(outcome.folder / name for name in ("metrics.jsonl", "settings.yaml")),
-        *sorted(outcome.folder.glob("events.out.tfevents.*")),
-        outcome.folder / "checkpoints",
-        *sorted(outcome.folder.glob("*.png")),
+        folder.parent / "results.csv",
+        *sorted(folder.glob("*.csv")),
+        *(folder / name for name in ("metrics.jsonl", "settings.yaml")),
+        *sorted(folder.glob("events.out.tfevents.*")),
+        folder / "checkpoints",
+        *sorted(folder.glob("*.png")),
     ):
         print(path)
 
@@ -258,7 +267,7 @@ def show_densities(densities: dict[str, float]) -> None:
     Console().print(table)
 
 
-def show_storage(run: Run) -> None:
+def show_storage(run: MeasuredRun) -> None:
     """Prints the bytes that a run has to keep for the tasks of its last evaluation."""
     num_tasks = max(run.storage)
     account = run.storage[num_tasks]

@@ -22,9 +22,9 @@ from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.paper import figures
 from supsup_jax.runs import formats, results
+from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import read_run, write_run
-from supsup_jax.scenarios.loop import Outcome
-from supsup_jax.scenarios.loops import loop_of
+from supsup_jax.runs.train import run_experiment
 from supsup_jax.system import atomic, backend, devices, hosts, interruption
 
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
@@ -74,7 +74,7 @@ def _in_one_line(message: str) -> SystemExit:
 @ends_in_one_line()
 def main(
     experiment: Experiment, description: str | None, *, shares_run: bool = False, **sweep: Sequence[Any]
-) -> list[Outcome]:
+) -> list[Run]:
     """Runs an experiment as the command line says. Arguments, result and errors are those of `script.main`."""
     request = parse(experiment, description, sweep)
     experiments, options, cluster, _ = request
@@ -167,17 +167,17 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
         _run(experiment, dataset, folder, options["tasks_at_once"])
 
 
-def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_once: int | None) -> Outcome:
+def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_once: int | None) -> Run:
     """Runs an experiment in a folder, draws it, and shows what came out.
 
     Raises:
         KeyboardInterrupt: if it was interrupted.
     """
-    from supsup_jax.cli.console import Reporter, show_densities, show_outcome
+    from supsup_jax.cli.console import Reporter, show_densities, show_results
 
     if not hosts.is_first():
         with interruption.graceful(lambda _: None, lambda: None):
-            return loop_of(experiment).run(experiment, dataset, folder, tasks_at_once)
+            return run_experiment(experiment, dataset, folder, tasks_at_once)
     if densities := experiment.densities(dataset):
         show_densities(densities)
     if hosts.count() > 1:
@@ -185,14 +185,14 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     farewell = f"what {folder} has saved is gone on with by --resume, or {how_to_resume(experiment, folder)}"
     try:
         with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):
-            outcome = loop_of(experiment).run(experiment, dataset, folder, tasks_at_once, reporter)
-        figures.draw_accuracy(folder / "accuracy.png", experiment.name, experiment.seed, outcome.record)
+            run = run_experiment(experiment, dataset, folder, tasks_at_once, reporter)
+        figures.draw_accuracy(folder / "accuracy.png", experiment.name, experiment.seed, run.record)
         if (folder / "recovery.csv").exists():
             figures.save(figures.draw_recovery([folder]), folder / "recovery.png")
-        show_outcome(outcome)
+        show_results(run, experiment.build(dataset).protocol.images_per_task)
     except KeyboardInterrupt as interrupt:
         raise type(interrupt)(farewell) from None
-    return outcome
+    return run
 
 
 def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster, places: "_Places") -> None:

@@ -29,6 +29,7 @@ from jaxtyping import PyTree
 
 from supsup_jax.errors import UserError, reason
 from supsup_jax.runs import formats
+from supsup_jax.scenarios.work import Unfinished
 from supsup_jax.system import hosts, interruption
 
 FORMAT = 3
@@ -85,24 +86,6 @@ class Saved(NamedTuple):
 
     steps: list[Step]
     state: PyTree[Any] | None
-
-
-class Unfinished(NamedTuple):
-    """How far a task is that is being learned, on the host.
-
-    Attributes:
-        task: its number.
-        done: updates made.
-        arrays: what they have changed.
-        measured: what was measured meanwhile, as plain data.
-        run: what the run is, as plain data, where it was read.
-    """
-
-    task: int
-    done: int
-    arrays: PyTree[Any]
-    measured: dict[str, Any]
-    run: dict[str, Any] | None = None
 
 
 class Checkpoints:
@@ -231,6 +214,8 @@ class Checkpoints:
         Raises:
             UserError: if the last step cannot be read.
         """
+        if not (self._folder / "checkpoints").is_dir():
+            return 0
         steps = sorted(self._steps.all_steps())
         if steps:
             plain, self._last = _read_record(self._steps, steps[-1])

@@ -97,7 +97,7 @@ def evaluate(
         return _own(run, tasks, task, data)
     from_script = [place for place in range(_num_tasks(run)) if _names(run, place) is None]
     chosen = _chosen(run, tasks, from_script, "its data set")
-    dataset = data if isinstance(data, Dataset) else _load(run, data)
+    dataset = data if isinstance(data, Dataset) else load_dataset(run, data)
     parts = run.experiment.build(dataset)
     numbers = run.experiment.first_task + chosen
     described = parts.benchmark.tasks(dataset, run.experiment.seed, numbers.tolist())
@@ -152,9 +152,12 @@ def _recovered(run: Run, chosen: np.ndarray, task: str, test: _Test) -> RunEvalu
 def _from_disk(run: Run, chosen: np.ndarray, benchmark: Benchmark, dataset: Dataset, described: Any) -> np.ndarray:
     """The accuracies of tasks whose images are decoded task by task; those that cannot be read count for nothing."""
     measure, accuracies = shared.measure(run.net, benchmark), []
+    source: Any = run.experiment.tasks.source
     for row, place in enumerate(chosen.tolist()):
         one = jax.tree.map(lambda leaf, row=row: leaf[row], described)
-        test, share, _ = shared.test_of(run.experiment, benchmark, dataset, one)
+        test, share, _ = shared.test_of(
+            benchmark, dataset, one, run.experiment.scenario.test_batch_size, source.shorter_side
+        )
         accuracies.append(measure(share, run.weights_for(place), run.stats_for(place), test, own_rows(one)))
     return np.array(accuracies)
 
@@ -174,8 +177,16 @@ def _result(run: Run, chosen: np.ndarray, task: str, measured: Evaluation) -> Ru
     return RunEvaluation(chosen, accuracy, *more, matrix)
 
 
-def _load(run: Run, folder: str | Path | None) -> Dataset:
-    """The run's data set."""
+def load_dataset(run: Run, folder: str | Path | None = None) -> Dataset:
+    """Loads the data set of a run's experiment.
+
+    Args:
+        run: a run.
+        folder: the folder with the data set; by default the one that it was learned from.
+
+    Raises:
+        UserError: if the folder is not known, or does not have the data set.
+    """
     source = run.experiment.tasks.source
     if folder is None and source.needs_folder:
         options = results.read_settings(run.folder).get("options") if run.folder else None

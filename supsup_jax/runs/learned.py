@@ -2,16 +2,32 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from supsup_jax.discovery import Learner, Slot
+from supsup_jax.discovery import Learner, Slot, State
 from supsup_jax.methods import Bank, Carry, Method
 from supsup_jax.networks import Stats, Weights
 from supsup_jax.runs.checkpoints import Chunk
+from supsup_jax.runs.records import Record, StreamResult, TaskResult, masks_as_hex, now
+from supsup_jax.scenarios.work import Results, StreamResults
+
+
+class News(NamedTuple):
+    """Newly learned tasks in the form in which they are saved.
+
+    Attributes:
+        chunk: the tasks, if there is anything of them to keep.
+        record: what was measured.
+        state: what the tasks replace.
+    """
+
+    chunk: Chunk | None
+    record: Record
+    state: dict[str, Any]
 
 
 class TaskStore(ABC):
@@ -23,13 +39,27 @@ class TaskStore(ABC):
         """How many tasks there are."""
 
     @abstractmethod
-    def add(self, chunk: Chunk, slots: Sequence[int] = ()) -> None:
+    def add(self, chunk: Chunk | None, stream: Sequence[StreamResult] = ()) -> None:
         """Takes in a chunk of tasks.
 
         Args:
-            chunk: holds them.
-            slots: their numbers, where tasks were discovered.
+            chunk: holds them, if anything is kept of them.
+            stream: what the learner made of each, where tasks were discovered.
         """
+
+    @abstractmethod
+    def news(self, results: Any, first: int, labels: list[Any] | None = None) -> News:
+        """Newly learned tasks as they are saved, on the host.
+
+        Args:
+            results: what a scenario yields.
+            first: the number of the first task.
+            labels: what the classes of the task are called, where it is a user's own.
+        """
+
+    def learned(self, results: Any, chunk: Chunk | None) -> None:
+        """Takes in newly learned tasks, given `results` and its chunk in `news`."""
+        self.add(chunk)
 
     def replace(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Takes in what tasks have replaced, beside the base weights; by default there is nothing."""
@@ -70,9 +100,34 @@ class LearnedTasks(TaskStore):
         """How many tasks there are."""
         return sum(chunk.num_tasks for chunk in self._chunks)
 
-    def add(self, chunk: Chunk, slots: Sequence[int] = ()) -> None:
+    def add(self, chunk: Chunk | None, stream: Sequence[StreamResult] = ()) -> None:
         """Takes in further tasks."""
-        self._chunks.append(chunk)
+        if chunk:
+            self._chunks.append(chunk)
+
+    def news(self, results: Results, first: int, labels: list[Any] | None = None) -> News:
+        """Newly learned tasks as they are saved, on the host."""
+        learned = results.learned
+        count = len(learned.loss)
+        state = self.left(learned.weights, learned.carry)
+        chunk, replaced = self.chunk(learned.adapter, learned.stats, count)
+        has_truth = self._method.recovers and labels is None
+        masks = masks_as_hex(learned.adapter) if has_truth else [None] * count
+        loss, accuracy = jax.device_get((learned.loss, learned.accuracy))
+        tasks = [
+            TaskResult(
+                task=first + row,
+                finished=now(),
+                loss=float(loss[row, -1]),
+                accuracy=float(accuracy[row, -1]),
+                best=float(accuracy[row].max()),
+                seconds=results.seconds,
+                mask=masks[row],
+                labels=labels,
+            )
+            for row in range(count)
+        ]
+        return News(chunk, Record(tasks=tasks), state | replaced)
 
     def replace(self, state: dict[str, Any]) -> None:
         """Takes in what was replaced with them, beside the base weights."""
@@ -163,26 +218,56 @@ class DiscoveredTasks(TaskStore):
     def __init__(self, learner: Learner, weights: Weights, stats: Stats):
         self._learner, self._weights, self._stats = learner, weights, stats
         self._like = jax.eval_shape(lambda: learner.new_slot(weights, stats, 0))
-        self.slots: list[Slot] = []
+        self._slots: list[Slot] = []
+        self._position: tuple[int | None, int | None] = (
+            None,
+            None,
+        )  # the slot in use, and batches since the last check
+        self._state: State | None = None
 
     @property
     def num_tasks(self) -> int:
         """How many were discovered."""
-        return len(self.slots)
+        return len(self._slots)
 
-    def add(self, chunk: Chunk, slots: Sequence[int] = ()) -> None:
-        """Takes in slots, given their numbers: new ones, and others that were trained further."""
+    def add(self, chunk: Chunk | None, stream: Sequence[StreamResult] = ()) -> None:
+        """Takes in slots: new ones, and others that were trained further."""
+        if stream:
+            self._position = stream[-1].active, stream[-1].since_check
         structure = jax.tree.structure(self._like.optimizer)
-        for row, number in enumerate(slots):
+        for row, number in enumerate(stream[-1].saved if chunk else ()):
+            assert chunk
             params, leaves, stats = jax.tree.map(
                 lambda leaf, row=row: leaf[row], (chunk.bank["owned"], chunk.bank["optimizer"], chunk.stats)
             )
             slot = Slot(params, structure.unflatten(leaves[str(place)] for place in range(len(leaves))), stats)
-            self.slots[number : number + 1] = [slot]
+            self._slots[number : number + 1] = [slot]
+        self._state = None
+
+    def news(self, results: StreamResults, first: int, labels: list[Any] | None = None) -> News:
+        """Newly learned tasks as they are saved: a chunk has the slots that they trained."""
+        last = results.tasks[-1].task
+        stream = [
+            StreamResult(fed.task, fed.slots, results.trained if fed.task == last else [], fed.active, fed.since_check)
+            for fed in results.tasks
+        ]
+        tasks = [TaskResult(fed.task, now(), None, fed.accuracy, fed.accuracy, fed.seconds) for fed in results.tasks]
+        slots = [results.state.slots[slot] for slot in results.trained]
+        return News(self.chunk(slots) if slots else None, Record(tasks=tasks, stream=stream), {})
+
+    def learned(self, results: StreamResults, chunk: Chunk | None) -> None:
+        """Takes in the learner's state, whose slots are shared: thousands of them are not held twice."""
+        self._state, self._slots = results.state, [*results.state.slots]
+
+    def state_of_learner(self) -> State:
+        """The state of the learner that discovered them."""
+        if self._state is None:
+            self._state = self._learner.resume(self._weights, self._slots, *self._position)
+        return self._state
 
     def together(self) -> tuple[Bank, Stats]:
         """The bank of their masks, of which there has to be one, and their statistics, stacked along a task axis."""
-        state = self._learner.resume(self._weights, self.slots)
+        state = self.state_of_learner()
         return jax.device_get(self._learner.masks(state, self._weights)), self._learner.stats(state)
 
     def chunk(self, slots: Sequence[Slot]) -> Chunk:

@@ -327,6 +327,40 @@ class EventWriter:
         self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(tag, value)))
 
 
+class Tables:
+    """The tables, metrics and events of a script's run; a context manager.
+
+    Args:
+        folder: the run's folder.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder, self._events = folder, EventWriter(folder)
+
+    def __enter__(self) -> "Tables":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._events.__exit__()
+
+    def write(self, record: Record, news: Record, is_new: bool) -> None:
+        """Brings the run's files up to its record.
+
+        Args:
+            record: all that was measured.
+            news: the part of it that the files may lack.
+            is_new: whether none of `news` can be in the files. Only `news` is written then, where it is of tasks.
+        """
+        name = self._folder.name
+        if news.tasks:
+            append_results(self._folder.parent / "results.csv", self._folder, name, news.tasks, is_new)
+        if is_new and not (news.evaluations or news.stream):
+            append_tasks(self._folder, news.tasks)
+        else:
+            write_files(self._folder, name, record)
+        self._events.write(record)
+
+
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
     """Rows as CSV."""
     text = io.StringIO(newline="")

@@ -6,41 +6,46 @@ run.predict(images).labels
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from supsup_jax import methods, registry
+from supsup_jax import methods
 from supsup_jax.components import stored
 from supsup_jax.data import Dataset, Inputs
 from supsup_jax.data.own import UserTasks, own_dataset
-from supsup_jax.data.tasks import Part
-from supsup_jax.discovery import Learner
+from supsup_jax.discovery import State
 from supsup_jax.errors import UserError
-from supsup_jax.experiment import Experiment, Parts
-from supsup_jax.inference import Exhaustive, Objective, OneShot, Search, entropy, maximum, superfluous
-from supsup_jax.inference.recovery import Recovery
-from supsup_jax.methods import Adapter, Bank, Method
+from supsup_jax.experiment import Experiment
+from supsup_jax.inference import Objective, Search
+from supsup_jax.methods import Adapter, Bank, Carry, Method
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights
-from supsup_jax.runs import exporting, prediction, records, storage
+from supsup_jax.registry import name_of
+from supsup_jax.runs import exporting, formats, prediction, storage
+from supsup_jax.runs import results as results_files
 from supsup_jax.runs.checkpoints import Checkpoints, Chunk
 from supsup_jax.runs.identity import check_weights, describe
-from supsup_jax.runs.learned import DiscoveredTasks, LearnedTasks
-from supsup_jax.runs.prediction import InferredTasks, Prediction, classes_of, in_batches, predicted
-from supsup_jax.runs.records import Record, TaskResult
-from supsup_jax.scenarios import GG, programs
-from supsup_jax.system import atomic
-from supsup_jax.training import not_finite, task_key, weights_key
-
-# The names of searches in settings and arguments, and their classes.
-_SEARCHES = {"one_shot": "OneShot", "binary": "Binary", "exhaustive": "Exhaustive"}
+from supsup_jax.runs.learned import DiscoveredTasks, LearnedTasks, TaskStore
+from supsup_jax.runs.prediction import (
+    InferredTasks,
+    Prediction,
+    classes_of,
+    in_batches,
+    logits_by_recovery,
+    predicted,
+    search_for,
+)
+from supsup_jax.runs.records import EvaluationResult, Record
+from supsup_jax.scenarios import GG, NNs
+from supsup_jax.scenarios.work import Results, StreamResults, Unfinished, Work
+from supsup_jax.system import atomic, hosts
+from supsup_jax.training import weights_key
 
 
 class Run:
@@ -78,13 +83,15 @@ class Run:
         if self._is_stored:  # they are still to be read
             weights, _ = jax.eval_shape(net.init, jax.random.key(0))
             self.weights = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
-            self._fresh_stats = net.init_stats()
+            self.fresh_stats = net.init_stats()
         else:
-            self.weights, self._fresh_stats = net.init(weights_key(experiment.seed))
+            self.weights, self.fresh_stats = net.init(weights_key(experiment.seed))
         self.record, self.folder = Record(), None
         self.about = describe(experiment, inputs, self.weights)
         self.tasks = self._no_tasks()
-        self._steps = 0  # of its checkpoints, so many are known
+        self._steps = 0  # checkpoints that were read or written
+        self._checkpoints: Checkpoints | None = None  # while it is locked
+        self._tables: results_files.Tables | None = None
         self._on_device: Model | None = None
 
     @classmethod
@@ -120,6 +127,11 @@ class Run:
         return self.tasks.num_tasks
 
     @property
+    def num_recorded(self) -> int:
+        """How many tasks have come; where tasks are discovered, it may have learned fewer."""
+        return len(self.record.tasks)
+
+    @property
     def bank(self) -> Bank:
         """The adapters of all tasks, packed; for SupSup a bank of masks."""
         return self.model.bank
@@ -136,7 +148,7 @@ class Run:
             UserError: if there is no such task, or its method has no masks.
         """
         if not self.method.has_masks:
-            raise UserError(f"{self._name_of('method')} keeps no masks; see weights_for")
+            raise UserError(f"{name_of('method', self.experiment.method)} keeps no masks; see weights_for")
         return self.model.adapter(self._existing(task))
 
     def weights_for(self, task: int) -> Weights:
@@ -178,7 +190,7 @@ class Run:
         """
         images = self.inputs.images(images)
         if self.method.recovers:
-            return self._with_a_recovered_mask(images, task)
+            return self._recovered(images, task)
         if task is None:
             tasks = self._infer(images, self.inference(search, objective)).tasks
         else:
@@ -225,16 +237,118 @@ class Run:
         if isinstance(self.tasks, DiscoveredTasks):
             raise UserError("this run discovers its tasks in a stream; supsup_jax.discovery.Learner goes on with that")
         dataset, labels = own_dataset(self.inputs, data, test)
-        parts = self._parts(dataset, steps)
-        if not self.folder:
-            self._take_in(*self._learned_from(dataset, labels, parts))
-            return self.num_tasks - 1
-        with self._going_on(self.folder, self._steps) as checkpoints:  # before, so that nothing is learned in vain
-            chunk, news, state = self._learned_from(dataset, labels, parts)
-            checkpoints.save(chunk, news.to_json(), state or None)
-        self._steps += 1
-        self._take_in(chunk, news, state)
+        work = self._work(dataset, steps)
+        with self.locked():  # before, so that nothing is learned in vain
+            for results in self.experiment.scenario.learn(work):
+                self.add(results, labels)
         return self.num_tasks - 1
+
+    @contextlib.contextmanager
+    def locked(self, writes_tables: bool = False) -> Iterator[None]:
+        """Keeps the run's folder from other processes, and saves there what is added meanwhile.
+
+        Args:
+            writes_tables: whether to write the tables of a script's run as well.
+
+        Raises:
+            UserError: if another process is using the folder, or it has changed since it was read.
+        """
+        if self.folder is None:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._close)
+            self._checkpoints = stack.enter_context(self._opened(self.folder, self._steps))
+            if writes_tables and hosts.is_first():
+                self._tables = stack.enter_context(results_files.Tables(self.folder))
+                self._tables.write(self.record, self.record, is_new=False)
+            yield
+
+    def _close(self) -> None:
+        self._checkpoints = self._tables = None
+
+    def add(self, results: Results | StreamResults, labels: list[Any] | None = None) -> None:
+        """Adds newly learned tasks: saves a checkpoint, then extends the model, the record and the tables.
+
+        Args:
+            results: what the scenario yields.
+            labels: what the classes of the task are called, where it is a user's own.
+
+        Raises:
+            UserError: if they cannot be saved; then nothing is added.
+        """
+        tasks = cast(TaskStore, self.tasks)
+        chunk, news, state = tasks.news(results, self.experiment.first_task + self.num_recorded, labels)
+        if state and self._is_stored:
+            state = {"weights": jax.device_get(self.weights)} | state
+        self._save(chunk, news, state)
+        tasks.learned(results, chunk)
+        self._replace(state)
+        self.forget_unfinished()
+        self._write(news)
+
+    def add_evaluation(self, result: EvaluationResult) -> None:
+        """Adds an evaluation to the record: saves a checkpoint, and writes the tables.
+
+        Raises:
+            UserError: if it cannot be saved.
+        """
+        news = Record(evaluations=[result])
+        self._save(None, news, {})
+        self._write(news)
+
+    def _save(self, chunk: Chunk | None, news: Record, state: dict[str, Any]) -> None:
+        """Saves what is new in a checkpoint, if the run has a folder, and extends the record."""
+        if self._checkpoints is not None:
+            self._checkpoints.save(chunk, news.to_json(), state or None)
+            self._steps += 1
+        self.record.add(news)
+
+    def _write(self, news: Record) -> None:
+        if self._tables is not None:
+            self._tables.write(self.record, news, is_new=True)
+
+    def _replace(self, state: dict[str, Any]) -> None:
+        """Takes in what newly learned tasks have replaced."""
+        self.tasks.replace(state)
+        self.weights = state.get("weights", self.weights)
+        self._on_device = None
+
+    def carry(self) -> Carry:
+        """What the tasks so far left for the next one to start from."""
+        assert isinstance(self.tasks, LearnedTasks)
+        return self.tasks.started_from(self.weights)
+
+    def state_of_learner(self) -> State:
+        """The state of the learner that discovers the tasks of a stream."""
+        assert isinstance(self.tasks, DiscoveredTasks)
+        return self.tasks.state_of_learner()
+
+    def save_unfinished(self, unfinished: Unfinished) -> None:
+        """Saves a task that is being learned, in place of what was saved of it before."""
+        if self._checkpoints is not None:
+            self._checkpoints.save_unfinished(unfinished)
+
+    def restore_unfinished(self, task: int, template: Any) -> Unfinished | None:
+        """A task as it was saved unfinished, if it was.
+
+        Raises:
+            UserError: if it cannot be read, or is another run's.
+        """
+        saved = self._checkpoints.restore_unfinished(task, template) if self._checkpoints is not None else None
+        if saved is not None and saved.run is not None:  # older ones do not say it
+            self._check(saved.run)
+        return saved
+
+    def forget_unfinished(self) -> None:
+        """Removes what was saved of a task before it was learned."""
+        if self._checkpoints is not None:
+            self._checkpoints.forget_unfinished()
+
+    def note_unreadable(self, names: Sequence[str]) -> Path:
+        """Adds images that cannot be read to `unreadable.txt`, and gives its path."""
+        assert self.folder is not None
+        return results_files.add_unreadable(self.folder, names)
 
     def save(self, folder: str | Path) -> None:
         """Saves the run in a new folder; what `learn` learns from now on is saved there.
@@ -248,7 +362,7 @@ class Run:
         if not self.num_tasks:
             raise UserError("there are no tasks to save; learn one first")
         folder.mkdir(parents=True, exist_ok=True)
-        with self._going_on(folder, 0) as checkpoints:
+        with self._opened(folder, 0) as checkpoints:
             state = self.tasks.state(self.weights)
             checkpoints.save(self.tasks.whole(), self.record.to_json(), state or None)
         self.folder, self._steps = folder, 1
@@ -295,40 +409,77 @@ class Run:
         """The bytes that have to be kept, by what they hold."""
         return storage.account(self.model)
 
-    def read(self, folder: Path, last: int | None = None) -> None:
+    def read(self, folder: Path, last: int | None = None, resumes: bool = False) -> None:
         """Takes in what a folder holds of this run, which has learned nothing yet.
 
         Args:
             folder: the run's.
             last: the last checkpoint to read, if not all.
+            resumes: whether the run's experiment is to be resumed there; the folder may be empty then.
 
         Raises:
-            UserError: if it cannot be read, or was learned with other weights.
+            UserError: if it cannot be read, is another run's, or was learned with other weights.
         """
         with Checkpoints(folder) as checkpoints:
             saved = checkpoints.restore(self.tasks.shapes, self.tasks.state_shapes(), last)
-        for step in saved.steps:
-            if not self._is_stored:
-                check_weights(self.about, step.run, folder)
-            self._take_in(step.chunk, Record.from_json(step.record), {})
-        self._take_in(None, Record(), saved.state or {})
         self.folder, self._steps = folder, len(saved.steps)
+        for step in saved.steps:
+            self._check(step.run, same_settings=resumes)
+            news = Record.from_json(step.record)
+            if resumes and any(task.labels for task in news.tasks):
+                raise UserError(
+                    f"{folder} holds tasks that were learned from Python; go on there: supsup_jax.restore(...)"
+                )
+            self.record.add(news)
+            if step.chunk or news.stream:
+                self.tasks.add(step.chunk, news.stream)
+        self._replace(saved.state or {})
+        if resumes:
+            self._check_tasks(folder)
+
+    def _check(self, run: dict[str, Any], same_settings: bool = True) -> None:
+        """Compares what a checkpoint says of its run with this run.
+
+        Raises:
+            UserError: if it is another run.
+        """
+        differences = formats.differences(self.experiment, run["experiment"]) if same_settings else []
+        if differences:
+            raise UserError(
+                f"{self.folder} holds a run of other settings ({'; '.join(differences)}); use its settings, "
+                "or start without --resume"
+            )
+        if not self._is_stored:
+            assert self.folder is not None
+            check_weights(self.about, run, self.folder)
+
+    def _check_tasks(self, folder: Path) -> None:
+        """Checks that the tasks that were read are the first of the experiment's.
+
+        Raises:
+            UserError: if they are not.
+        """
+        count, first, of = self.num_recorded, self.experiment.first_task, self.experiment.num_tasks
+        if count > of:
+            raise UserError(
+                f"{folder} holds {count} tasks; give --num-tasks {count} or more, or start without --resume"
+            )
+        kept = count if self.experiment.scenario.discovers else self.num_tasks
+        if [task.task for task in self.record.tasks] != list(range(first, first + kept)):
+            raise UserError(
+                f"{folder} holds masks of {kept} tasks, but results of others; restore it from a copy, "
+                "or start without --resume"
+            )
 
     def _no_tasks(self) -> LearnedTasks | DiscoveredTasks:
         """What holds the tasks to come."""
         if not self.experiment.scenario.discovers:
-            return LearnedTasks(self.method, self.weights, self._fresh_stats, weights_are_stored=self._is_stored)
-        optimizer = self.experiment.training.optimizer
-        return DiscoveredTasks(Learner(self.net, self.method, optimizer), self.weights, self._fresh_stats)
-
-    def _take_in(self, chunk: Chunk | None, news: Record, state: dict[str, Any]) -> None:
-        """Takes in tasks, what was measured of them, and what they have replaced."""
-        self.record.add(news)
-        if chunk:
-            self.tasks.add(chunk, news.stream[-1].saved if news.stream else ())
-        self.tasks.replace(state)
-        self.weights = state.get("weights", self.weights)
-        self._on_device = None
+            return LearnedTasks(self.method, self.weights, self.fresh_stats, weights_are_stored=self._is_stored)
+        training, scenario = self.experiment.training, self.experiment.scenario
+        assert isinstance(scenario, NNs)
+        optimizer, _ = training.optimizers(training.batch_size)  # its state has the same form for any number of samples
+        learner = scenario.learner(self.net, self.method, optimizer, self.experiment.seed)
+        return DiscoveredTasks(learner, self.weights, self.fresh_stats)
 
     @property
     def model(self) -> Model:
@@ -340,16 +491,20 @@ class Run:
         if not self.num_tasks:
             raise UserError("this run has learned no task yet; learn one first")
         if self._on_device is None:
-            weights, bank, stats = jax.device_put((self.weights, *self.tasks.together()))
-            self._on_device = Model(
-                net=self.net,
-                method=self.method,
-                num_tasks=self.num_tasks,
-                weights=weights,
-                bank=bank,
-                stats=stats,
-            )
+            model: Model = jax.device_put(self.model_of(self.num_tasks, self.weights))
+            self._on_device = model
         return self._on_device
+
+    def model_of(self, num_tasks: int, weights: Weights) -> Model:
+        """The first tasks, or all that were discovered, with what is kept of them on the host.
+
+        Args:
+            num_tasks: how many tasks were learned.
+            weights: the base weights as they are now.
+        """
+        bank, stats = self.tasks.together()
+        count = self.num_tasks if self.experiment.scenario.discovers else num_tasks
+        return Model(net=self.net, method=self.method, num_tasks=count, weights=weights, bank=bank, stats=stats)
 
     def _existing(self, task: int) -> int:
         """The number of a task, if there is such a task."""
@@ -375,48 +530,7 @@ class Run:
         Raises:
             UserError: if the search or the objective are not for this run's method.
         """
-        if not self.method.searches or self.net.uses_batch:
-            raise UserError(
-                f"{self._name_of('method')} with {self._name_of('network')} cannot tell the task of a single image; "
-                "give task=..., or for HopSupSup to predict images of one task"
-            )
-        own = getattr(self.experiment.scenario, "search", None)
-        if not isinstance(own, Search) or not own.serves(self.method):
-            own = OneShot() if OneShot().serves(self.method) else Exhaustive()
-        chosen = own if search is None else self._search_of(search, own)
-        if objective is not None:
-            chosen = self._with_objective(chosen, objective)
-        chosen = chosen.for_classes(self.inputs.num_classes)
-        if isinstance(chosen.objective, superfluous) and self.net.num_outputs == self.inputs.num_classes:
-            raise UserError("objective superfluous needs a network with more outputs than classes; give entropy")
-        return chosen
-
-    def _search_of(self, search: Search | str, own: Search) -> Search:
-        """A search by its name, with the objective of the experiment's own."""
-        kinds = {name: registry.find("search", name) for name in registry.names("search")}
-        possible = [name for name, kind in kinds.items() if issubclass(kind, Search) and kind().serves(self.method)]
-        if isinstance(search, str):
-            if search not in possible:
-                raise UserError(f"search {search} is not for this run; give {' or '.join(possible)}")
-            if type(own) is kinds[search]:
-                return own
-            return kinds[search](own.objective if search == "exhaustive" or own.objective is not maximum else entropy)
-        if not search.serves(self.method):
-            raise UserError(f"search {type(search).__name__} is not for this run; give {' or '.join(possible)}")
-        return search
-
-    def _with_objective(self, search: Search, objective: Objective | str) -> Search:
-        """The search with another objective, which may be given by its name."""
-        if isinstance(objective, str):
-            possible = [name for name in registry.names("objective") if name != "maximum" or type(search) is Exhaustive]
-            if objective not in possible:
-                raise UserError(f"objective {objective} is not for this run; give {' or '.join(possible)}")
-            found = registry.find("objective", objective)
-            objective = found() if isinstance(found, type) else found
-        return dataclasses.replace(search, objective=objective)
-
-    def _name_of(self, kind: str) -> str:
-        return registry.name_of(kind, getattr(self.experiment, kind))
+        return search_for(self.experiment, self.method, self.net, self.inputs.num_classes, (search, objective))
 
     def _infer(self, images: np.ndarray, search: Search) -> InferredTasks:
         model = self.model
@@ -430,20 +544,11 @@ class Run:
     def _in_batches(self, function: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
         return jax.device_get(function(images)) if self.net.uses_batch else in_batches(function, images)
 
-    def _with_a_recovered_mask(self, images: np.ndarray, task: Any) -> Prediction:
-        """What HopSupSup says of images of one task, in batches as large as in its evaluation."""
+    def _recovered(self, images: np.ndarray, task: Any) -> Prediction:
+        """The prediction for images of one task, whose mask is recovered from a memory."""
         if task is not None:
             raise UserError("HopSupSup keeps no task apart, so none can be given: it recovers a mask from the images")
-        memory = self.model.bank
-        recover = getattr(self.experiment.scenario, "search", None)
-        assert isinstance(recover, Recovery)
-        batch = min(self.experiment.scenario.test_batch_size, len(images))
-        rows = np.arange(-(-len(images) // batch) * batch).reshape(-1, batch) % len(images)
-        batches = self.inputs.normalise(images[rows.reshape(-1)]).reshape(*rows.shape, *self.inputs.image_shape)
-        mask, _ = recover(self.net, self.weights, memory, batches)
-        effective = self.method.effective_weights(self.weights, mask)
-        logits = jax.lax.map(lambda images: self.net.apply(effective, {}, images, train=False)[0], batches)
-        logits = np.asarray(logits).reshape(rows.size, -1)[: len(images)]
+        logits = logits_by_recovery(self.model, self.experiment.scenario, self.inputs, images)
         return predicted(logits, np.full(len(images), -1, np.int32), self._names(), self.inputs.num_classes)
 
     def _names(self) -> list[list[Any] | None]:
@@ -452,38 +557,8 @@ class Run:
             return [None] * self.num_tasks
         return [result.labels for result in self.record.tasks]
 
-    def _learned_from(self, dataset: Dataset, labels: list[Any], parts: Parts) -> tuple[Chunk, Record, dict[str, Any]]:
-        """A task, learned: what is kept of it, what was measured, and what it replaces."""
-        assert isinstance(self.tasks, LearnedTasks)
-        number = self.experiment.first_task + self.num_tasks
-        learn = programs.alone(parts, self.experiment.training.batch_size, self.method.trains_weights(number))
-        started = time.perf_counter()
-        before = self.tasks.started_from(self.weights)
-        (description,) = zip(*parts.benchmark.tasks(dataset, 0, [0]), strict=True)
-        shared = self.weights, self._fresh_stats, dataset.train, dataset.test, before
-        one = learn(shared, (Part(*description), task_key(self.experiment.seed, number)))
-        loss, accuracy = jax.device_get((one.loss, one.accuracy))
-        if (step := int(one.diverged)) < parts.steps:
-            raise programs.divergence(parts, number, step, not_finite(loss))
-        adapters, stats = jax.tree.map(lambda leaf: leaf[None], (one.adapter, one.stats))
-        chunk, state = self.tasks.chunk(adapters, stats, 1)
-        if self.method.in_turn(number):
-            state |= self.tasks.left(one.weights, one.carry)
-        if state and self._is_stored:
-            state = {"weights": jax.device_get(self.weights)} | state
-        result = TaskResult(
-            number,
-            records.now(),
-            loss=float(loss[-1]),
-            accuracy=float(accuracy[-1]),
-            best=float(accuracy.max()),
-            seconds=time.perf_counter() - started,
-            labels=labels,
-        )
-        return chunk, Record(tasks=[result]), state
-
-    def _parts(self, dataset: Dataset, steps: int | None) -> Parts:
-        """What it takes to learn from a user's arrays."""
+    def _work(self, dataset: Dataset, steps: int | None) -> Work:
+        """One more task, of a user's arrays."""
         training, network = self.experiment.training, self.experiment.network
         this: Any = network
         if steps is not None:
@@ -491,22 +566,41 @@ class Run:
         if network.sync_bn:
             network = dataclasses.replace(this, sync_bn=False)
         changes: dict[str, Any] = {"tasks": UserTasks(num_tasks=1), "first_task": 0}
-        return dataclasses.replace(self.experiment, training=training, network=network, **changes).build(dataset)
+        parts = dataclasses.replace(self.experiment, training=training, network=network, **changes).build(dataset)
+        return Work(
+            parts=parts,
+            dataset=dataset,
+            tasks=parts.benchmark.tasks(dataset, 0, [0]),
+            seed=self.experiment.seed,
+            first_task=self.experiment.first_task + self.num_recorded,
+            batch_size=training.batch_size,
+            evaluations=(1,),
+            num_learned=0,
+            weights=self.weights,
+            stats=self.fresh_stats,
+            train=dataset.train,
+            test=dataset.test,
+            tasks_at_once=1,
+            carry=self.carry,
+            state=self.state_of_learner,
+            keeper=self,
+            side_by_side=False,
+        )
 
     @property
     def _weights_are_stored(self) -> bool:
-        """Whether the base weights lie in the checkpoints of a run that was imported."""
+        """Whether the base weights are in the checkpoints, as those of an imported run are."""
         return self.experiment.network.initializer is stored
 
     @contextlib.contextmanager
-    def _going_on(self, folder: Path, steps: int) -> Iterator[Checkpoints]:
-        """The checkpoints of a folder that no other process uses meanwhile, and that holds so many steps.
+    def _opened(self, folder: Path, steps: int) -> Iterator[Checkpoints]:
+        """The checkpoints of a folder, which no other process uses meanwhile, and which holds so many steps.
 
         Raises:
             UserError: if another process is using the folder, or it holds others.
         """
-        with atomic.alone(folder), Checkpoints(folder, self.about) as checkpoints:
-            if checkpoints.go_on() != steps:
+        with hosts.held_by_first(atomic.alone(folder)), Checkpoints(folder, self.about) as checkpoints:
+            if hosts.told_by_first(checkpoints.go_on) != steps:
                 raise UserError(
                     f"{folder} holds a run already; give a new folder"
                     if not steps

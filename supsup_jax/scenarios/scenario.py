@@ -1,15 +1,21 @@
 """The scenarios (Table 1 of the paper): whether the task is known in training, and in inference."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from supsup_jax.checks import check_counts, check_number
-from supsup_jax.discovery import Rule
+from supsup_jax.discovery import Learner, Rule
 from supsup_jax.errors import ArgumentError
 from supsup_jax.evaluation import Protocol
 from supsup_jax.inference import Objective, OneShot, Search
 from supsup_jax.inference.recovery import Recovery
+from supsup_jax.methods import Method
+from supsup_jax.networks import Network
+from supsup_jax.optimizers import Optimizer
+from supsup_jax.scenarios import given, shared, stream
+from supsup_jax.scenarios.work import Kept, Measured, Results, StreamResults, Work
 
 
 class Scenario(ABC):
@@ -44,6 +50,32 @@ class Scenario(ABC):
             test_size: test images of a task.
         """
 
+    def learn(self, work: Work) -> Iterator[Results | StreamResults]:
+        """Learns the tasks that are missing, a chunk at a time; by default their boundaries are given.
+
+        Yields:
+            A chunk of tasks; if one of them diverges, those before it.
+
+        Raises:
+            UserError: if a task diverges.
+        """
+        return given.learn(work)
+
+    def evaluate(self, work: Work, kept: Kept, num_tasks: int) -> Measured:
+        """Evaluates the first `num_tasks` tasks."""
+        return given.evaluate(work, kept, num_tasks)
+
+    def can_evaluate(self, method: Method, num_tasks: int, num_learned: int) -> bool:
+        """Whether the first tasks can still be evaluated as when no more were learned.
+
+        Args:
+            method: how tasks are learned.
+            num_tasks: how many tasks are to be evaluated.
+            num_learned: how many are learned by now.
+        """
+        later = range(num_tasks, num_learned)
+        return not later or (method.bank_grows and not any(method.trains_weights(task) for task in later))
+
 
 @dataclass(frozen=True)
 class GG(Scenario):
@@ -60,6 +92,14 @@ class GG(Scenario):
     def protocol(self, num_classes: int, test_size: int) -> Protocol:
         """The task is always given."""
         return Protocol(None, self.test_batch_size, images_per_task=min(64, test_size))
+
+    def learn(self, work: Work) -> Iterator[Results | StreamResults]:
+        """Learns a task on all devices if its images are on disk."""
+        return shared.learn(work) if work.shares_batches else given.learn(work)
+
+    def evaluate(self, work: Work, kept: Kept, num_tasks: int) -> Measured:
+        """Evaluates the first `num_tasks` tasks."""
+        return (shared if work.shares_batches else given).evaluate(work, kept, num_tasks)
 
 
 @dataclass(frozen=True)
@@ -145,3 +185,22 @@ class NNs(_Inferred):
             objective: its derivatives say how well each mask fits.
         """
         return Rule(self.check_every, self.novelty, self.fewest_masks, self.most_masks, objective)
+
+    def learner(self, net: Network, method: Method, optimizer: Optimizer, seed: int) -> Learner:
+        """The learner of a stream, for networks, methods and optimizers that fit it."""
+        assert isinstance(self.search, Search)
+        return Learner(net, method, optimizer, self.rule(self.search.objective), seed)
+
+    def learn(self, work: Work) -> Iterator[Results | StreamResults]:
+        """Learns from a stream of tasks whose boundaries are not told."""
+        search = work.parts.protocol.infer
+        assert isinstance(search, Search)
+        return stream.learn(work, self.rule(search.objective), self.check_epochs)
+
+    def evaluate(self, work: Work, kept: Kept, num_tasks: int) -> Measured:
+        """Evaluates the first `num_tasks` tasks, with the masks that were discovered."""
+        return stream.evaluate(work, kept, num_tasks)
+
+    def can_evaluate(self, method: Method, num_tasks: int, num_learned: int) -> bool:
+        """Only before later tasks come: they may train the same masks further."""
+        return num_tasks == num_learned

@@ -6,7 +6,7 @@ on with on any number of devices and hosts.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean
@@ -18,13 +18,10 @@ import numpy as np
 from jaxtyping import Int
 
 from supsup_jax import evaluation
-from supsup_jax.data import Benchmark, Dataset, ImageNet, Images, Samples
+from supsup_jax.data import Benchmark, Dataset, Images, Samples
 from supsup_jax.data.tasks import Rows
-from supsup_jax.experiment import Experiment, Parts
 from supsup_jax.methods import Carry, Method
 from supsup_jax.networks import Network, Stats, Weights
-from supsup_jax.runs import results
-from supsup_jax.runs.checkpoints import Unfinished
 from supsup_jax.scenarios.feeding import (
     Feed,
     Piece,
@@ -37,8 +34,8 @@ from supsup_jax.scenarios.feeding import (
     own_rows,
     unreadable_rows,
 )
-from supsup_jax.scenarios.given import GivenTasks
-from supsup_jax.scenarios.programs import divergence
+from supsup_jax.scenarios.given import sound
+from supsup_jax.scenarios.work import Kept, Measured, Parts, Results, Unfinished, Work, divergence
 from supsup_jax.system import devices, hosts, interruption
 from supsup_jax.training import (
     Learned,
@@ -80,193 +77,193 @@ class _Task:
     seconds: float = 0.0
 
 
-class ShardedTasks(GivenTasks):
-    """Learns tasks one after another, each on all devices of all hosts."""
+def learn(work: Work) -> Iterator[Results]:
+    """Learns the tasks that are missing one after another, each on all devices of all hosts.
 
-    @property
-    def _measure(self) -> Callable[[Share, Weights, Stats, Samples, Rows], float]:
-        """Gives a task's accuracy."""
-        return measure(self.parts.net, self.parts.benchmark)
+    Yields:
+        Each task.
 
-    def _resident(self) -> tuple[Any, Any]:
-        return None, None  # a task's images are loaded with it
-
-    def _tasks_that_fit(self) -> int:
-        return 1
-
-    def _learn_chunk(self) -> None:
-        method, place = self.parts.method, self._num_learned
-        number = self.experiment.first_task + place
-        programs = _programs(self.parts, method.trains_weights(number))
-        init_key, order_key = keys_of(task_key(self.experiment.seed, number))
-        weights, stats, _, _ = self.on_devices
-        start, progress = programs.begin(weights, stats, init_key, self._started_from())
-        task = self._resume(number, progress)
+    Raises:
+        KeyboardInterrupt: if a task was interrupted; it is saved by then.
+        UserError: if a task diverges.
+    """
+    method = work.parts.method
+    for place in range(work.num_learned, work.num_tasks):
+        number = work.first_task + place
+        trains_weights, in_turn = method.trains_weights(number), method.in_turn(number)
+        programs = _programs(work.parts, trains_weights)
+        init_key, order_key = keys_of(task_key(work.seed, number))
+        start, progress = programs.begin(work.weights, work.stats, init_key, work.carry())
+        task = _resume(work, number, progress)
         started = time.perf_counter() - task.seconds
-        self._train(place, programs, start, order_key, task, started=started)
-        came = programs.finish(start, task.progress, self._started_from())
+        _train(work, place, programs, start, order_key, task, started=started)
+        came = programs.finish(start, task.progress, work.carry())
         learned = Learned(
             *came,
             loss=np.array(task.losses),
             accuracy=np.array(task.accuracies),
-            diverged=np.array(self.parts.steps),
+            diverged=np.array(work.parts.steps),
         )
-        self._start_from(learned.weights)
-        state = self._left(method.trains_weights(number), learned.carry) if method.in_turn(number) else {}
-        stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], learned._replace(weights=None, carry=None))
-        self._save_learned(stacked, state, time.perf_counter() - started)
-        self.checkpoints.forget_unfinished()
+        if learned.weights is not None:
+            work.weights = learned.weights
+        one = jax.tree.map(lambda leaf: np.asarray(leaf)[None], learned._replace(weights=None, carry=None))
+        one = one._replace(weights=learned.weights, carry=learned.carry if in_turn else None)
+        yield from sound(work, one, number, time.perf_counter() - started)
 
-    def _resume(self, number: int, progress: Progress) -> _Task:
-        """The task as it was saved unfinished, or from its beginning."""
-        saved = self.checkpoints.restore_unfinished(number, jax.eval_shape(lambda tree: tree, progress))
-        if saved is None:
-            return _Task(0, progress, [], [])
-        if saved.run is not None:  # older ones do not say it
-            self._check(saved.run)
-        self.report(f"going on with task {number} after {saved.done:,} updates")
-        return _Task(saved.done, devices.replicate(saved.arrays), **saved.measured)
 
-    def _train(
-        self, place: int, programs: "_Programs", start: Start, order_key: Any, task: _Task, *, started: float
-    ) -> None:
-        """Makes the updates that the task lacks.
+def evaluate(work: Work, kept: Kept, num_tasks: int) -> Measured:
+    """Evaluates the first `num_tasks` tasks, each with its images on all devices."""
+    model, accuracies = kept.model, []
+    for place in range(num_tasks):
+        work.stop_if_requested()
+        task = jax.tree.map(lambda leaf, place=place: leaf[place], work.tasks)
+        test, share = _test_of(work, work.first_task + place, task)
+        effective = _effective_weights(model.method)(model.weights, model.bank, place)
+        own_stats = jax.tree.map(lambda leaf, place=place: leaf[place], model.stats)
+        accuracies.append(_measure(work)(share, effective, own_stats, test, own_rows(task)))
+    return Measured(evaluation.Evaluation(np.array(accuracies)), {})
 
-        Raises:
-            KeyboardInterrupt: if it was interrupted; it is saved by then.
-            UserError: if it diverges.
-        """
-        parts, batch_size, number = self.parts, self.experiment.training.batch_size, self.experiment.first_task + place
-        description = jax.tree.map(lambda leaf: leaf[place], self.tasks)
-        own = own_rows(description)
-        test, test_share = self._test_of(number, description)
-        per_epoch = -(-parts.benchmark.train_size // batch_size)
-        batches = np.asarray(drawn_batches(parts.benchmark, parts.steps, batch_size)(order_key, description))
-        feed = self._feed(number, description, batches, task.done, per_epoch)
-        at_once, saved_at = 1, time.perf_counter()
-        while task.done < parts.steps:
-            epoch_end = min(task.done - task.done % per_epoch + per_epoch, parts.steps)
-            piece_started = time.perf_counter()
-            piece = feed.piece(task.done, min(task.done + at_once, epoch_end))
-            task.progress, losses = programs.advance(start, task.progress, piece, own, order_key)
-            task.epoch += np.asarray(losses)[piece.start : piece.stop].tolist()
-            seconds = time.perf_counter() - piece_started
-            made = piece.stop - piece.start
-            task.done += made
-            if task.done == epoch_end and not programs.finite(task.progress):
-                task.epoch[-1] = math.nan
-            if not math.isfinite(sum(task.epoch)):
-                break
-            if task.done == epoch_end:
-                task.losses.append(fmean(task.epoch))
-                effective = programs.effective(start, task.progress)
-                task.accuracies.append(self._measure(test_share, effective, task.progress.stats, test, own))
-                task.epoch = []
-            of_steps = f"task {number}: {task.done:,} of {parts.steps:,} updates"
-            accuracy = f", accuracy {100 * task.accuracies[-1]:.2f} %" if task.accuracies else ""
-            self.report(of_steps + accuracy, made / seconds)
-            late = time.perf_counter() - saved_at > _SAVE_AFTER
-            next_ones = max(1, int(_PIECE * made / seconds)), late
-            at_once, late = hosts.told_by_first(lambda now=next_ones: now)
-            asked = hosts.any_of(interruption.asked())
-            if task.done < parts.steps and (asked or late):
-                self._save_unfinished(number, task, time.perf_counter() - started)
-                saved_at = time.perf_counter()
-            if asked:
-                break
-        feed.close()
-        self._name_unreadable(number, self.dataset.train, feed.unreadable())
+
+def _resume(work: Work, number: int, progress: Progress) -> _Task:
+    """The task as it was saved unfinished, or from its beginning."""
+    saved = work.keeper.restore_unfinished(number, jax.eval_shape(lambda tree: tree, progress))
+    if saved is None:
+        return _Task(0, progress, [], [])
+    work.report(f"going on with task {number} after {saved.done:,} updates")
+    return _Task(saved.done, devices.replicate(saved.arrays), **saved.measured)
+
+
+def _train(
+    work: Work, place: int, programs: "_Programs", start: Start, order_key: Any, task: _Task, *, started: float
+) -> None:
+    """Makes the updates that a task lacks.
+
+    Raises:
+        KeyboardInterrupt: if it was interrupted; it is saved by then.
+        UserError: if it diverges.
+    """
+    parts, batch_size, number = work.parts, work.batch_size, work.first_task + place
+    description = jax.tree.map(lambda leaf: leaf[place], work.tasks)
+    own = own_rows(description)
+    test, test_share = _test_of(work, number, description)
+    per_epoch = -(-parts.benchmark.train_size // batch_size)
+    batches = np.asarray(drawn_batches(parts.benchmark, parts.steps, batch_size)(order_key, description))
+    feed = _feed(work, number, description, batches, task.done)
+    at_once, saved_at = 1, time.perf_counter()
+    while task.done < parts.steps:
+        epoch_end = min(task.done - task.done % per_epoch + per_epoch, parts.steps)
+        piece_started = time.perf_counter()
+        piece = feed.piece(task.done, min(task.done + at_once, epoch_end))
+        task.progress, losses = programs.advance(start, task.progress, piece, own, order_key)
+        task.epoch += np.asarray(losses)[piece.start : piece.stop].tolist()
+        seconds = time.perf_counter() - piece_started
+        made = piece.stop - piece.start
+        task.done += made
+        if task.done == epoch_end and not programs.finite(task.progress):
+            task.epoch[-1] = math.nan
         if not math.isfinite(sum(task.epoch)):
-            self.checkpoints.forget_unfinished()
-            first = next(step for step, loss in enumerate(task.epoch) if not math.isfinite(loss))
-            raise divergence(parts, number, task.done - len(task.epoch) + first, task.epoch[first])
-        if task.done < parts.steps:
-            raise interruption.kind()
+            break
+        if task.done == epoch_end:
+            task.losses.append(fmean(task.epoch))
+            effective = programs.effective(start, task.progress)
+            task.accuracies.append(_measure(work)(test_share, effective, task.progress.stats, test, own))
+            task.epoch = []
+        of_steps = f"task {number}: {task.done:,} of {parts.steps:,} updates"
+        accuracy = f", accuracy {100 * task.accuracies[-1]:.2f} %" if task.accuracies else ""
+        work.report(of_steps + accuracy, made / seconds)
+        late = time.perf_counter() - saved_at > _SAVE_AFTER
+        next_ones = max(1, int(_PIECE * made / seconds)), late
+        at_once, late = hosts.told_by_first(lambda now=next_ones: now)
+        asked = hosts.any_of(interruption.asked())
+        if task.done < parts.steps and (asked or late):
+            _save_unfinished(work, number, task, time.perf_counter() - started)
+            saved_at = time.perf_counter()
+        if asked:
+            break
+    feed.close()
+    _name_unreadable(work, number, work.dataset.train, feed.unreadable())
+    if not math.isfinite(sum(task.epoch)):
+        work.keeper.forget_unfinished()
+        first = next(step for step, loss in enumerate(task.epoch) if not math.isfinite(loss))
+        raise divergence(parts, number, task.done - len(task.epoch) + first, task.epoch[first])
+    if task.done < parts.steps:
+        raise interruption.kind()
 
-    def _save_unfinished(self, number: int, task: _Task, seconds: float) -> None:
-        measured = {"losses": task.losses, "accuracies": task.accuracies, "epoch": task.epoch, "seconds": seconds}
-        self.checkpoints.save_unfinished(Unfinished(number, task.done, jax.device_get(task.progress), measured))
 
-    def _feed(
-        self, number: int, task: Rows, batches: Int[np.ndarray, "steps batch"], done: int, per_epoch: int
-    ) -> Feed:
-        """What gives the task's batches."""
-        rows, places = np.asarray(task.train)[: int(task.train_size)], self.parts.benchmark.train_size
-        cache_size = _shorter_side(self.experiment)
-        if fits(places, cache_size):
-            split = load(self.dataset.train, rows, places, cache_size, self._decoding(number))
-            return Resident(split, rows, batches, per_epoch)
-        self.report(f"task {number} does not fit on a device: its images are decoded anew for each batch")
-        return Streamed(self.dataset.train, rows, batches[done:], cache_size)
+def _save_unfinished(work: Work, number: int, task: _Task, seconds: float) -> None:
+    measured = {"losses": task.losses, "accuracies": task.accuracies, "epoch": task.epoch, "seconds": seconds}
+    work.keeper.save_unfinished(Unfinished(number, task.done, jax.device_get(task.progress), measured))
 
-    def _test_of(self, number: int, task: Rows) -> tuple[Samples, Share]:
-        """The test samples of a task on all devices, and how these share them."""
-        split, share, unreadable = test_of(
-            self.experiment, self.parts.benchmark, self.dataset, task, self._decoding(number)
-        )
-        self._name_unreadable(number, self.dataset.test, unreadable)
-        return split, share
 
-    def _decoding(self, number: int) -> Callable[[int, int], None]:
-        """Reports how many images are decoded, now and then."""
-        reported = time.perf_counter()
+def _feed(work: Work, number: int, task: Rows, batches: Int[np.ndarray, "steps batch"], done: int) -> Feed:
+    """The source of a task's batches, after the updates that were made."""
+    train, places = work.dataset.train, work.parts.benchmark.train_size
+    rows, cache_size = np.asarray(task.train)[: int(task.train_size)], work.cache_size
+    if fits(places, cache_size):
+        split = load(train, rows, places, cache_size, _decoding(work, number))
+        return Resident(split, rows, batches, -(-places // work.batch_size))
+    work.report(f"task {number} does not fit on a device: its images are decoded anew for each batch")
+    return Streamed(train, rows, batches[done:], cache_size)
 
-        def progress(done: int, of: int) -> None:
-            nonlocal reported
-            if done == of or time.perf_counter() - reported > 1:
-                self.report(f"decoding images of task {number}: {done:,} of {of:,}")
-                reported = time.perf_counter()
 
-        return progress
+def _test_of(work: Work, number: int, task: Rows) -> tuple[Samples, Share]:
+    """The test samples of a task on all devices, and how these share them."""
+    parts = work.parts
+    split, share, unreadable = test_of(
+        parts.benchmark, work.dataset, task, parts.protocol.batch_size, work.cache_size, _decoding(work, number)
+    )
+    _name_unreadable(work, number, work.dataset.test, unreadable)
+    return split, share
 
-    def _name_unreadable(self, number: int, split: Samples, rows: set[int]) -> None:
-        """Says which images of a task could not be read."""
-        assert isinstance(split.images, Images)
-        if rows and hosts.is_first():
-            path = results.add_unreadable(self.folder, [split.images.name(row) for row in sorted(rows)])
-            self.report(f"{len(rows)} images of task {number} cannot be read, and count for nothing: see {path}")
 
-    def _evaluate(self, num_tasks: int) -> tuple[evaluation.Evaluation, dict[str, Any]]:
-        weights, _, _, _ = self.on_devices
-        bank, stats = self._bank_and_stats()
-        accuracies = []
-        for place in range(num_tasks):
-            self._stop_if_asked()
-            task = jax.tree.map(lambda leaf, place=place: leaf[place], self.tasks)
-            test, share = self._test_of(self.experiment.first_task + place, task)
-            effective = _effective_weights(self.parts.method)(weights, bank, place)
-            own_stats = jax.tree.map(lambda leaf, place=place: leaf[place], stats)
-            accuracies.append(self._measure(share, effective, own_stats, test, own_rows(task)))
-        return evaluation.Evaluation(np.array(accuracies)), {}
+def _decoding(work: Work, number: int) -> Callable[[int, int], None]:
+    """Reports how many images are decoded, now and then."""
+    reported = time.perf_counter()
+
+    def progress(done: int, of: int) -> None:
+        nonlocal reported
+        if done == of or time.perf_counter() - reported > 1:
+            work.report(f"decoding images of task {number}: {done:,} of {of:,}")
+            reported = time.perf_counter()
+
+    return progress
+
+
+def _name_unreadable(work: Work, number: int, split: Samples, rows: set[int]) -> None:
+    """Says which images of a task could not be read."""
+    assert isinstance(split.images, Images)
+    if rows and hosts.is_first():
+        path = work.keeper.note_unreadable([split.images.name(row) for row in sorted(rows)])
+        work.report(f"{len(rows)} images of task {number} cannot be read, and count for nothing: see {path}")
+
+
+def _measure(work: Work) -> Callable[[Share, Weights, Stats, Samples, Rows], float]:
+    """The function that gives a task's accuracy."""
+    return measure(work.parts.net, work.parts.benchmark)
 
 
 def test_of(
-    experiment: Experiment,
     benchmark: Benchmark,
     dataset: Dataset,
     task: Rows,
+    batch_size: int,
+    cache_size: int,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> tuple[Samples, Share, set[int]]:
     """The test samples of a task on all devices, how these share them, and the rows that cannot be read.
 
     Args:
-        experiment: says how they are decoded, and how many go through the network together.
         benchmark: what tasks are.
         dataset: has the images on disk.
         task: describes the task.
+        batch_size: images that go through the network together.
+        cache_size: what the images' shorter sides are resized to.
         progress: called with how many of how many are decoded.
     """
     rows, places = np.asarray(task.test)[: int(task.test_size)], benchmark.test_size
-    split = load(dataset.test, rows, places, _shorter_side(experiment), progress)
-    share = batches_of(places, experiment.scenario.test_batch_size, len(rows))
+    split = load(dataset.test, rows, places, cache_size, progress)
+    share = batches_of(places, batch_size, len(rows))
     return devices.replicate(split), share, unreadable_rows(split, rows)
-
-
-def _shorter_side(experiment: Experiment) -> int:
-    """What the shorter sides of images are resized to."""
-    source = experiment.tasks.source
-    assert isinstance(source, ImageNet)
-    return source.shorter_side
 
 
 class _Programs(NamedTuple):

@@ -3,10 +3,12 @@
 With one process, which is the rule, nothing here does anything.
 """
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -84,6 +86,18 @@ def told_by_first(make: Callable[[], Any]) -> Any:
     if "error" in plain:
         raise UserError(plain["error"])
     return plain["made"]
+
+
+@contextlib.contextmanager
+def held_by_first(context: AbstractContextManager[None]) -> Iterator[None]:
+    """Enters a context in the first process, for all of them.
+
+    Raises:
+        UserError: in all of them, if the first one cannot enter it.
+    """
+    with contextlib.ExitStack() as stack:
+        told_by_first(lambda: stack.enter_context(context))
+        yield
 
 
 def from_first(make: Callable[[], PyTree[Any]], like: PyTree[Any]) -> PyTree[Any]:

@@ -26,7 +26,7 @@ from supsup_jax.data import Inputs
 from supsup_jax.experiment import Experiment
 from supsup_jax.runs import formats
 from supsup_jax.runs.settings import checked, experiment_of
-from supsup_jax.scenarios.loops import loop_of
+from supsup_jax.runs.train import run_experiment as run_in_folder
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "experiments").rglob("*.py"))]
@@ -50,7 +50,7 @@ def run(
     """
     experiment = experiment_of({"name": "pinned"} | settings, Path("settings"))
     dataset = experiment.tasks.load(Path(data_folder))
-    loop_of(experiment).run(experiment, dataset, folder, tasks_at_once=2, report=lambda said: report(said.message))
+    run_in_folder(experiment, dataset, folder, tasks_at_once=2, report=lambda said: report(said.message))
 
 
 def arrays(run: Any) -> dict[str, list[np.ndarray]]:
@@ -87,7 +87,7 @@ def differences(experiment: Experiment, recorded: dict[str, Any]) -> list[str]:
 
 def run_experiment(experiment: Experiment, dataset: Any, folder: Path, *arguments: Any, **options: Any) -> Any:
     """Runs an experiment in a folder, or resumes it, and gives what came of it."""
-    return loop_of(experiment).run(experiment, dataset, folder, *arguments, **options)
+    return run_in_folder(experiment, dataset, folder, *arguments, **options)
 
 
 def own_run(

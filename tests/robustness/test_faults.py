@@ -21,10 +21,10 @@ from filelock import FileLock, Timeout
 from helpers import adapter
 from helpers.runs import DATASET, OTHERS, dicts_without_saved
 from helpers.toys import abandons_coroutines
-from supsup_jax import scenarios
 from supsup_jax.cli import launch
 from supsup_jax.runs import results
 from supsup_jax.runs.checkpoints import Checkpoints
+from supsup_jax.runs.train import run_experiment
 from supsup_jax.system import atomic, interruption
 
 # Each task changes the weights, which lie beside the steps.
@@ -226,7 +226,7 @@ def test_a_run_keeps_its_folder_from_its_settings_to_its_pictures(script, tmp_pa
 
     tries = []
     script(tmp_path)
-    monkeypatch.setattr(launch, "loop_of", lambda experiment: taken() or scenarios.loop_of(experiment))
+    monkeypatch.setattr(launch, "run_experiment", lambda *arguments: taken() or run_experiment(*arguments))
     monkeypatch.setattr(launch.figures, "draw_accuracy", taken)
     script(tmp_path, "--resume")
     (folder,) = tmp_path.glob("script/*/")

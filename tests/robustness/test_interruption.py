@@ -12,7 +12,7 @@ import pytest
 
 from helpers import adapter
 from supsup_jax import UserError, data
-from supsup_jax.scenarios import programs
+from supsup_jax.scenarios import given
 from supsup_jax.system import interruption
 
 QUICKSTART = Path(__file__).parents[2] / "experiments/quickstart.py"
@@ -154,7 +154,7 @@ def test_tasks_that_are_learned_in_turn_are_saved_up_to_the_one_it_is_at(tmp_pat
     experiment = adapter.experiment(
         "q", "digits", method="LowerBound", num_tasks=5, steps=5, batch_size=32, width=0.1, scenario="GG"
     )
-    digits, train, learned = data.load_digits(), programs.alone, []
+    digits, train, learned = data.load_digits(), given.alone, []
 
     def alone(*arguments):
         def learn(*task):
@@ -166,7 +166,7 @@ def test_tasks_that_are_learned_in_turn_are_saved_up_to_the_one_it_is_at(tmp_pat
 
         return learn
 
-    monkeypatch.setattr(programs, "alone", alone)
+    monkeypatch.setattr(given, "alone", alone)
     with pytest.raises(KeyboardInterrupt), interruption.graceful(lambda _: None):
         adapter.run_experiment(experiment, digits, tmp_path, 5)
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -205,7 +205,7 @@ def test_batche_trains_the_weights_with_the_first_task_alone(others, tmp_path):
     batche = others("BatchE")
     first = run(tmp_path / "seed=1", adapter.changed(OTHERS["BatchE"], num_tasks=1))
     jax.tree.map(np.testing.assert_array_equal, batche.model.weights, first.model.weights)
-    fresh, _ = batche.parts.net.init(training.weights_key(1))
+    fresh, _ = batche.net.init(training.weights_key(1))
     assert abs(fresh["dense0"]["kernel"] - first.model.weights["dense0"]["kernel"]).max() > 0
     assert batche.record.evaluations[-1].given[0] > 0.9
     assert np.mean(batche.record.evaluations[-1].given) > 0.4

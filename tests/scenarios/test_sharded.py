@@ -96,7 +96,7 @@ def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(images, who
 
         return programs._replace(advance=advance)
 
-    steps = whole.parts.steps
+    steps = EXPERIMENT.build(data.load_imagenet(images, 14)).steps
     per_epoch = steps // EXPERIMENT.training.epochs
     monkeypatch.setattr(shared, "_programs", cache(spoilt))
     # A score that is no number keeps its weight out, and the loss is finite.

@@ -1,0 +1,196 @@
+"""The main loop: learns the tasks of an experiment in a folder, and evaluates them where the experiment says."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from supsup_jax import evaluation
+from supsup_jax.data import Dataset
+from supsup_jax.errors import UserError
+from supsup_jax.experiment import Experiment
+from supsup_jax.networks import has_convolutions
+from supsup_jax.runs import records, storage
+from supsup_jax.runs.records import EvaluationResult
+from supsup_jax.runs.run import Run
+from supsup_jax.scenarios.work import Kept, Listener, Parts, Report, Results, StreamResults, Work, silent
+from supsup_jax.system import atomic, backend, devices, hosts, interruption
+
+
+def run_experiment(
+    experiment: Experiment,
+    dataset: Dataset,
+    folder: Path,
+    tasks_at_once: int | None = None,
+    report: Listener = silent,
+) -> Run:
+    """Runs an experiment in a folder, or resumes it where the folder holds an earlier part of the same run.
+
+    Args:
+        experiment: the experiment.
+        dataset: its data set.
+        folder: the run's folder; it must exist.
+        tasks_at_once: see `train`.
+        report: see `train`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UserError: if the folder's checkpoints cannot be read or are another run's, another process is using it, or a
+            task diverges.
+        KeyboardInterrupt: if it was interrupted.
+    """
+    with hosts.held_by_first(atomic.alone(folder)):
+        run = Run(experiment, experiment.build(dataset).benchmark.inputs)
+        run.read(folder, resumes=True)
+        train(run, dataset, tasks_at_once, report)
+    return run
+
+
+def train(run: Run, dataset: Dataset, tasks_at_once: int | None = None, report: Listener = silent) -> None:
+    """Learns the tasks of a run that are missing, and evaluates them where its experiment says.
+
+    Args:
+        run: the run; what is new is saved in its folder.
+        dataset: its data set.
+        tasks_at_once: tasks to learn between two checkpoints; by default as many as fit in memory.
+        report: called with progress.
+
+    Raises:
+        UserError: if a task diverges, or another process is using the folder.
+        KeyboardInterrupt: between two chunks of tasks, or evaluations, if an end was requested.
+    """
+    scenario, num_tasks = run.experiment.scenario, run.experiment.num_tasks
+    with run.locked(writes_tables=True):
+        work = _work(run, dataset, tasks_at_once, report)
+        evaluate_if_due(run, work)
+        if run.num_recorded < num_tasks:
+            stop_if_requested()
+        for results in scenario.learn(work):  # a generator: one chunk of tasks at a time
+            run.add(results)  # checkpoint, record, tables
+            _report_accuracy(work, results)
+            evaluate_if_due(run, work)
+            if run.num_recorded < num_tasks:
+                stop_if_requested()
+
+
+def evaluate_if_due(run: Run, work: Work) -> None:
+    """Evaluates a run at every number of tasks that it has reached and not been evaluated at."""
+    done = {result.num_tasks for result in run.record.evaluations}
+    for num_tasks in run.experiment.evaluations:
+        if num_tasks > run.num_recorded or num_tasks in done:
+            continue
+        if not run.experiment.scenario.can_evaluate(run.method, num_tasks, run.num_recorded):
+            work.report(
+                f"not evaluated: {num_tasks} tasks, since what they share has changed with later ones", is_done=True
+            )
+            continue
+        stop_if_requested()
+        work.report(f"evaluating {num_tasks} tasks")
+        result = evaluate(run, work, num_tasks)
+        run.add_evaluation(result)
+        given = f"{num_tasks} tasks: accuracy {100 * np.mean(result.given):.2f} % with the task given"
+        if result.inferred is None or result.picked is None:
+            work.report(given, is_done=True)
+        else:
+            work.report(
+                f"{num_tasks} tasks: accuracy {100 * np.mean(result.inferred):.2f} % with the task inferred, "
+                f"which was right in {100 * np.mean(result.picked):.2f} %",
+                is_done=True,
+            )
+
+
+def evaluate(run: Run, work: Work, num_tasks: int) -> EvaluationResult:
+    """Evaluates the first tasks of a run as its scenario says."""
+    started = time.perf_counter()
+    model = run.model_of(num_tasks, work.weights)
+    tasks, masks = run.record.tasks[:num_tasks], None
+    if run.method.recovers:
+        like = run.method.init(jax.random.key(0), run.weights)
+        masks = records.masks_from_hex([task.mask or "" for task in tasks], like)
+    kept = Kept(model, [result.slots for result in run.record.stream], masks)
+    measured, more = run.experiment.scenario.evaluate(work, kept, num_tasks)
+    return EvaluationResult.of(
+        measured,
+        seconds=time.perf_counter() - started,
+        training_seconds=sum(task.seconds for task in tasks),
+        storage=storage.account(model),
+        **more,
+    )
+
+
+def stop_if_requested() -> None:
+    """Ends a run between two chunks of tasks.
+
+    Raises:
+        KeyboardInterrupt: if an end was requested, here or on another host.
+    """
+    if hosts.any_of(interruption.asked()):
+        raise interruption.kind()
+
+
+def _work(run: Run, dataset: Dataset, tasks_at_once: int | None, listener: Listener) -> Work:
+    """The tasks of a run, all of what they need on the devices."""
+    experiment = run.experiment
+    if run.num_recorded > experiment.num_tasks:
+        raise UserError(
+            f"{run.folder} holds {run.num_recorded} tasks; give --num-tasks {run.num_recorded} or more, or start "
+            "without --resume"
+        )
+    parts = experiment.build(dataset)
+    numbers = range(experiment.first_task, experiment.first_task + experiment.num_tasks)
+    tasks = parts.benchmark.tasks(dataset, experiment.seed, numbers)
+    shares = experiment.shares_batches  # then a task's images are loaded with it
+    samples = (None, None) if shares else (dataset.train, dataset.test)
+    weights, stats, train, test = devices.replicate((run.weights, run.fresh_stats, *samples))
+    fitting = 1 if shares else _tasks_that_fit(run, parts, dataset)
+
+    def report(message: str, steps_per_second: float = 0.0, tasks: int | None = None, is_done: bool = False) -> None:
+        learned = run.num_recorded if tasks is None else tasks
+        listener(Report(learned, experiment.num_tasks, steps_per_second, message, is_done))
+
+    source: Any = experiment.tasks.source
+    return Work(
+        parts=parts,
+        dataset=dataset,
+        tasks=tasks,
+        seed=experiment.seed,
+        first_task=experiment.first_task,
+        batch_size=experiment.training.batch_size,
+        evaluations=experiment.evaluations,
+        num_learned=run.num_recorded,
+        weights=weights,
+        stats=stats,
+        train=train,
+        test=test,
+        tasks_at_once=min(tasks_at_once or fitting, experiment.num_tasks),
+        carry=run.carry,
+        state=run.state_of_learner,
+        keeper=run,
+        report=report,
+        stop_if_requested=stop_if_requested,
+        shares_batches=shares,
+        cache_size=source.shorter_side if shares else 0,
+    )
+
+
+def _report_accuracy(work: Work, results: Results | StreamResults) -> None:
+    """Reports the accuracy of newly learned tasks; that of a stream's tasks was reported as they came."""
+    if isinstance(results, Results):
+        accuracy = np.asarray(results.learned.accuracy)[:, -1].mean()
+        rate = work.parts.steps / results.seconds
+        work.report(f"accuracy {100 * accuracy:.2f} % with the task given", rate, is_done=True)
+
+
+def _tasks_that_fit(run: Run, parts: Parts, dataset: Dataset) -> int:
+    # The task's parameters, their gradient, two moments, effective weights, their gradient; rows of all batches;
+    # the images of a batch of the validation on their way through the network.
+    weights = backend.num_bytes(run.weights)
+    rows = parts.steps * run.experiment.training.batch_size
+    pixels = math.prod(dataset.image_shape)
+    convolutions = has_convolutions(run.weights)
+    return devices.tasks_at_once(6 * weights + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels, convolutions)
