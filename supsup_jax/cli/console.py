@@ -17,10 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from supsup_jax.cli.sweep import LOG, Member
+from supsup_jax.methods.supsup import SPARSE
 from supsup_jax.runs.evaluate import RunEvaluation
-from supsup_jax.runs.records import EvaluationResult, metrics_of
+from supsup_jax.runs.records import EvaluationResult, metrics_of, total, total_of_paper
 from supsup_jax.runs.run import Run
-from supsup_jax.runs.storage import SPARSE, total, total_of_paper
 from supsup_jax.runs.tables import ImageNetRow
 from supsup_jax.runs.tables import Run as MeasuredRun
 from supsup_jax.scenarios.work import Report

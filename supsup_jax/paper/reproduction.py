@@ -12,7 +12,7 @@ from supsup_jax.paper.agreement import agrees
 from supsup_jax.paper.differences import explain
 from supsup_jax.paper.published import Identity, Point
 from supsup_jax.paper.scripts import expected_settings, other_settings
-from supsup_jax.runs.storage import total
+from supsup_jax.runs.records import total
 from supsup_jax.runs.tables import Run, tries
 
 _HEADINGS = {

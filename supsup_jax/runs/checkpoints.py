@@ -11,14 +11,7 @@ that it follows, so that no other can stand in its place.
 Of several hosts the first one reads and writes.
 """
 
-import hashlib
-import io
-import json
-import logging
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,10 +20,25 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from supsup_jax.errors import UserError, reason
+from supsup_jax.data import Inputs
+from supsup_jax.errors import UserError
+from supsup_jax.experiment import Experiment
+from supsup_jax.networks import Weights
 from supsup_jax.runs import formats
+from supsup_jax.runs.steps import (
+    digest_of,
+    named_arrays,
+    no_files,
+    numbered,
+    read_arrays,
+    read_record,
+    readable,
+    save_step,
+    save_with_record,
+    unusable,
+)
 from supsup_jax.scenarios.work import Unfinished
-from supsup_jax.system import hosts, interruption
+from supsup_jax.system import hosts
 
 FORMAT = 3
 """Version of what a step holds. Steps of format 2, the first that was published, have neither checksums nor what images
@@ -43,6 +51,9 @@ _NO_STATE = {"state_step": None, "state_sha256": None}
 
 # What a step says of the run.
 _OF_RUN = ("experiment", "inputs", "weights")
+
+# The first values of each layer's weights that a step says.
+_SHOWN = 8
 
 # The folders, and how many of what lies in each are kept.
 _KEPT = {"checkpoints": None, "state": 2, "unfinished": 1}
@@ -116,8 +127,8 @@ class Checkpoints:
         if name not in self._managers:
             folder = self._folder / name
             folder.mkdir(exist_ok=True)
-            if strange := next(_no_files(folder), None):
-                raise _unusable(strange, "it is a link, or neither a file nor a folder")
+            if strange := next(no_files(folder), None):
+                raise unusable(strange, "it is a link, or neither a file nor a folder")
             alone = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix=name
             )
@@ -128,7 +139,7 @@ class Checkpoints:
                 "arrays": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
                 "record": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
             }
-            with _readable(folder):
+            with readable(folder):
                 self._managers[name] = ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
         return self._managers[name]
 
@@ -163,8 +174,8 @@ class Checkpoints:
             for unused in self._states.all_steps():
                 if unused >= step:
                     self._states.delete(unused)
-            _save(self._states, step, arrays=ocp.args.StandardSave(state))
-            self._state = {"state_step": step, "state_sha256": _digest(state)}
+            save_step(self._states, step, arrays=ocp.args.StandardSave(state))
+            self._state = {"state_step": step, "state_sha256": digest_of(state)}
         plain = {
             "format": FORMAT,
             **self._run,
@@ -173,8 +184,8 @@ class Checkpoints:
             "follows": self._last,
             **self._state,
         }
-        arrays = _named(chunk.bank, chunk.stats) if chunk else {}
-        self._last = _save_with_record(self._steps, step, plain, arrays)
+        arrays = named_arrays(chunk.bank, chunk.stats) if chunk else {}
+        self._last = save_with_record(self._steps, step, plain, arrays)
 
     def restore(
         self,
@@ -196,7 +207,7 @@ class Checkpoints:
         for number, plain in enumerate(hosts.told_by_first(lambda: self.records(last))):
             chunk = None
             if tasks := plain["new_tasks"]:
-                named = _named(*template(tasks))
+                named = named_arrays(*template(tasks))
                 arrays = self._arrays("checkpoints", number, named, plain.get("arrays_sha256")) if named else {}
                 chunk = Chunk(tasks, arrays.get("store", {}), arrays.get("stats", {}))
             self._state = {name: plain.get(name) for name in _NO_STATE}
@@ -205,7 +216,7 @@ class Checkpoints:
             return Saved(saved, None)
         if hosts.told_by_first(lambda: step not in self._states.all_steps()):
             why = "it is missing" if last is None else "what it shared has been replaced"
-            raise _unusable(self._folder / f"state/{step}", why)
+            raise unusable(self._folder / f"state/{step}", why)
         return Saved(saved, self._arrays("state", step, state_template, self._state["state_sha256"]))
 
     def go_on(self) -> int:
@@ -218,13 +229,13 @@ class Checkpoints:
             return 0
         steps = sorted(self._steps.all_steps())
         if steps:
-            plain, self._last = _read_record(self._steps, steps[-1])
+            plain, self._last = read_record(self._steps, steps[-1])
             self._state = {name: plain.get(name) for name in _NO_STATE}
         return len(steps)
 
     def _arrays(self, name: str, number: int, shapes: PyTree[Any], digest: str | None) -> Any:
         """The arrays of a step in one of the folders, which the first host reads."""
-        return hosts.from_first(lambda: _read_arrays(self._manager(name), number, shapes, digest), shapes)
+        return hosts.from_first(lambda: read_arrays(self._manager(name), number, shapes, digest), shapes)
 
     def records(self, last: int | None = None) -> list[dict[str, Any]]:
         """What every step says, in order; on the first host only.
@@ -243,16 +254,16 @@ class Checkpoints:
         for number in range(max(numbers, default=-1) + 1 if last is None else last + 1):
             step = self._folder / f"checkpoints/{number}"
             if number not in numbers:
-                raise _unusable(step, "it is missing")
-            plain, digest = _read_record(self._steps, number)
+                raise unusable(step, "it is missing")
+            plain, digest = read_record(self._steps, number)
             if plain.get("format") not in _READ:
-                raise _unusable(
+                raise unusable(
                     step, f"it is of another format than {' and '.join(map(str, _READ))}, which this version reads"
                 )
             if not {"experiment", "new_tasks", "record"} <= plain.keys():
-                raise _unusable(step, "it does not say what it holds")
+                raise unusable(step, "it does not say what it holds")
             if plain.pop("follows", self._last) != self._last:  # the first of format 3 do not say it
-                raise _unusable(step, "it does not follow the step before it: one of them is another's")
+                raise unusable(step, "it does not follow the step before it: one of them is another's")
             self._last = digest
             records.append(plain | {"experiment": formats.upgraded(plain["experiment"])})
         return records
@@ -267,9 +278,7 @@ class Checkpoints:
             latest = self._unfinished.latest_step()
             said = {"task": unfinished.task, "done": unfinished.done, "measured": unfinished.measured}
             plain = said | {"run": self._run}
-            _save_with_record(
-                self._unfinished, 0 if latest is None else latest + 1, plain, _numbered(unfinished.arrays)
-            )
+            save_with_record(self._unfinished, 0 if latest is None else latest + 1, plain, numbered(unfinished.arrays))
 
     def restore_unfinished(self, task: int, template: PyTree[Any]) -> Unfinished | None:
         """How far a task was, if anything was saved of it.
@@ -285,12 +294,12 @@ class Checkpoints:
         def record() -> dict[str, Any] | None:
             if not (self._folder / "unfinished").is_dir() or (latest := self._unfinished.latest_step()) is None:
                 return None
-            return _read_record(self._unfinished, latest)[0] | {"step": latest}
+            return read_record(self._unfinished, latest)[0] | {"step": latest}
 
         plain = hosts.told_by_first(record)
         if plain is None or plain["task"] != task:
             return None
-        named = _numbered(template)
+        named = numbered(template)
         arrays = self._arrays("unfinished", plain["step"], named, plain.get("arrays_sha256"))
         tree = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in named])
         run = plain.get("run")
@@ -305,147 +314,45 @@ class Checkpoints:
                 self._unfinished.delete(step)
 
 
-def _save(manager: ocp.CheckpointManager, step: int, **items: Any) -> None:
-    """Saves a step.
+def describe(experiment: Experiment, inputs: Inputs, weights: Weights) -> dict[str, Any]:
+    """The run as plain data, as `Checkpoints` takes it.
+
+    Args:
+        experiment: its settings.
+        inputs: what images are to its network.
+        weights: the shared weights as they were drawn.
+    """
+    return {"experiment": formats.plain(experiment), "inputs": inputs._asdict(), "weights": _first_values(weights)}
+
+
+def check_weights(here: dict[str, Any], described: dict[str, Any], folder: Path) -> None:
+    """Checks that a run was described with the weights that its seed gives here, if it was described with any.
+
+    Args:
+        here: the run as `describe` describes it here.
+        described: the run as its checkpoint describes it.
+        folder: the run's.
 
     Raises:
-        UserError: if it cannot be written.
+        UserError: if the weights differ, as another version of JAX, or another network, would draw them.
     """
-    folder = Path(manager.directory)
-    # What a process that was killed has left; Orbax would remove it too, with a warning on stderr.
-    shutil.rmtree(folder / f"{step}.orbax-checkpoint-tmp", ignore_errors=True)
-    with interruption.later(), _quiet():
-        try:
-            if not folder.is_dir():  # Orbax would make it again, without the steps before
-                raise FileNotFoundError("its folder is gone")
-            if not manager.save(step, args=ocp.args.Composite(**items)):
-                raise OSError("Orbax refuses it")
-        except Exception as error:  # Orbax and the libraries below it raise many kinds for a full disk
-            said = error.strerror if isinstance(error, OSError) else None
-            why = said or " ".join(str(error).split()).split(" [")[0][-200:]  # the cause, then details in brackets
-            raise UserError(
-                f"{folder / str(step)} cannot be written ({why}); see to it that it can, and go on with --resume"
-            ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the threads of Orbax and TensorStore from writing tracebacks of what is raised here as well."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _save_with_record(manager: ocp.CheckpointManager, step: int, plain: dict[str, Any], arrays: PyTree[Any]) -> str:
-    """Saves plain data and arrays, if there are any, with checksums of both; gives that of all."""
-    if arrays:
-        plain = plain | {"arrays_sha256": _digest(arrays)}
-    digest = _digest_of_plain(plain)
-    items: dict[str, Any] = {"record": ocp.args.JsonSave(plain | {"sha256": digest})}
-    if arrays:
-        items["arrays"] = ocp.args.StandardSave(arrays)
-    _save(manager, step, **items)
-    return digest
-
-
-def _digest(tree: PyTree[Any]) -> str:
-    """The SHA-256 of arrays, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, leaf in sorted(_by_name(tree).items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(jax.device_get(leaf)).data)
-    return digest.hexdigest()
-
-
-def _digest_of_plain(plain: dict[str, Any]) -> str:
-    # As it will be read: JSON turns tuples into lists.
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def _read_record(manager: ocp.CheckpointManager, number: int) -> tuple[dict[str, Any], str]:
-    """What a step says, and the checksum of that.
-
-    Raises:
-        UserError: if it cannot be read, or is not what was written.
-    """
-    plain, step = _read(manager, number, "record", ocp.args.JsonRestore()), _step(manager, number)
-    if not isinstance(plain, dict):
-        raise _unusable(step, "it does not say what it holds")
-    said, digest = plain.pop("sha256", None), _digest_of_plain(plain)
-    # Format 2 has none; nor must a damaged step pass for one of it.
-    if said != digest and not (said is None and plain.get("format", 2) == 2):
-        raise _unusable(step, "its checksum is another: the file was damaged")
-    return plain, digest
-
-
-def _read_arrays(manager: ocp.CheckpointManager, number: int, shapes: PyTree[Any], digest: str | None) -> Any:
-    device, step = jax.sharding.SingleDeviceSharding(jax.devices()[0]), _step(manager, number)
-    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
-    # Orbax casts to the target's types without a word, so compare first.
-    with _readable(step):
-        stored = manager.item_metadata(number)["arrays"].tree
-    if _shapes_and_types(stored) != _shapes_and_types(target):
-        raise _unusable(step, "its arrays have other shapes or types than this run's")
-    arrays = jax.device_get(_read(manager, number, "arrays", ocp.args.StandardRestore(target)))
-    if digest is not None and digest != _digest(arrays):
-        raise _unusable(step, "the checksum of its arrays is another: a file was damaged")
-    return arrays
-
-
-def _read(manager: ocp.CheckpointManager, number: int, item: str, args: ocp.args.CheckpointArgs) -> Any:
-    with _readable(_step(manager, number)):
-        return manager.restore(number, args=ocp.args.Composite(**{item: args}))[item]
-
-
-def _step(manager: ocp.CheckpointManager, number: int) -> Path:
-    return Path(manager.directory) / str(number)
-
-
-def _no_files(folder: Path) -> Iterator[Path]:
-    """What lies below a folder and is neither a file nor a folder: a link may lead anywhere, a pipe never ends."""
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _no_files(Path(entry))
-        elif not entry.is_file(follow_symlinks=False):
-            yield Path(entry)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        with _quiet():
-            yield
-    except Exception as error:  # Orbax and the libraries below it raise many kinds for a damaged file
-        raise _unusable(path, reason(error)) from error
-
-
-def _unusable(path: Path, reason: str) -> UserError:
-    return UserError(
-        f"{path} cannot be read ({reason}); restore the folder from a copy, or start the run again without --resume"
+    if "weights" not in described:  # format 2
+        return
+    drawn = here["weights"]
+    fits = drawn.keys() == described["weights"].keys() and all(
+        np.allclose(values, described["weights"][name], rtol=1e-4, atol=1e-6) for name, values in drawn.items()
     )
+    if not fits:
+        raise UserError(
+            f"{folder} was learned with other weights than its seed gives here; use the network and the version of JAX "
+            "that it was made with"
+        )
 
 
-def _named(bank: PyTree[Any], stats: PyTree[Any]) -> dict[str, Any]:
-    """The arrays under their names; Orbax takes no empty tree."""
-    named = {"store": bank, "stats": stats}
-    return {name: tree for name, tree in named.items() if jax.tree.leaves(tree)}
-
-
-def _numbered(tree: PyTree[Any]) -> dict[str, Any]:
-    """The leaves under their numbers: Orbax knows no optimiser's classes."""
-    return {str(place): leaf for place, leaf in enumerate(jax.tree.leaves(tree))}
-
-
-def _by_name(tree: PyTree[Any]) -> dict[str, Any]:
-    """The leaves by names alone: what was a named tuple comes back as a dictionary."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def _shapes_and_types(tree: PyTree[Any]) -> dict[str, Any]:
-    return {name: (tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in _by_name(tree).items()}
+def _first_values(weights: Weights) -> dict[str, list[float]]:
+    """The first few values of every layer; devices of another kind may round them otherwise."""
+    leaves = jax.tree_util.tree_leaves_with_path(weights)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf.reshape(-1)[:_SHOWN]).tolist()
+        for path, leaf in leaves
+    }

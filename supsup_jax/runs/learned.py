@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from supsup_jax.discovery import Learner, Slot, State
 from supsup_jax.methods import Bank, Carry, Method
 from supsup_jax.networks import Stats, Weights
 from supsup_jax.runs.checkpoints import Chunk
 from supsup_jax.runs.records import Record, StreamResult, TaskResult, masks_as_hex, now
+from supsup_jax.scenarios.discovery import Learner, Slot, State
 from supsup_jax.scenarios.work import Results, StreamResults
 
 

@@ -1,6 +1,5 @@
 """Classes and tasks of images, in batches of few sizes."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,16 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from supsup_jax import registry
 from supsup_jax.data import Inputs
-from supsup_jax.errors import UserError
-from supsup_jax.experiment import Experiment
-from supsup_jax.inference import Exhaustive, Objective, OneShot, Search, entropy, maximum, superfluous
+from supsup_jax.inference import Search
 from supsup_jax.inference.recovery import Recovery
-from supsup_jax.methods import Method
 from supsup_jax.model import Model
-from supsup_jax.networks import Network
-from supsup_jax.registry import name_of
 
 _BATCH = 256
 """Images that go through the network together."""
@@ -94,70 +87,6 @@ def logits_by_recovery(
     effective = model.method.effective_weights(model.weights, mask)
     logits = jax.lax.map(lambda images: model.net.apply(effective, {}, images, train=False)[0], batches)
     return np.asarray(logits).reshape(rows.size, -1)[: len(images)]
-
-
-def search_for(
-    experiment: Experiment,
-    method: Method,
-    net: Network,
-    num_classes: int,
-    asked: tuple[Search | str | None, Objective | str | None] = (None, None),
-) -> Search:
-    """How the tasks of single images are inferred.
-
-    Args:
-        experiment: has a search of its own, which is the default where it serves the method.
-        method: how tasks were learned.
-        net: the network.
-        num_classes: classes of a task, at most.
-        asked: the search and the objective, or their names, where they are not the experiment's.
-
-    Raises:
-        UserError: if the search or the objective are not for this method.
-    """
-    if not method.searches or net.uses_batch:
-        called = name_of("method", experiment.method), name_of("network", experiment.network)
-        raise UserError(
-            f"{called[0]} with {called[1]} cannot tell the task of a single image; "
-            "give task=..., or for HopSupSup to predict images of one task"
-        )
-    search, objective = asked
-    own = getattr(experiment.scenario, "search", None)
-    if not isinstance(own, Search) or not own.serves(method):
-        own = OneShot() if OneShot().serves(method) else Exhaustive()
-    chosen = own if search is None else _search_of(search, own, method)
-    if objective is not None:
-        chosen = _with_objective(chosen, objective)
-    chosen = chosen.for_classes(num_classes)
-    if isinstance(chosen.objective, superfluous) and net.num_outputs == num_classes:
-        raise UserError("objective superfluous needs a network with more outputs than classes; give entropy")
-    return chosen
-
-
-def _search_of(search: Search | str, own: Search, method: Method) -> Search:
-    """A search by its name, with the objective of the experiment's own."""
-    kinds = {name: registry.find("search", name) for name in registry.names("search")}
-    possible = [name for name, kind in kinds.items() if issubclass(kind, Search) and kind().serves(method)]
-    if isinstance(search, str):
-        if search not in possible:
-            raise UserError(f"search {search} is not for this run; give {' or '.join(possible)}")
-        if type(own) is kinds[search]:
-            return own
-        return kinds[search](own.objective if search == "exhaustive" or own.objective is not maximum else entropy)
-    if not search.serves(method):
-        raise UserError(f"search {type(search).__name__} is not for this run; give {' or '.join(possible)}")
-    return search
-
-
-def _with_objective(search: Search, objective: Objective | str) -> Search:
-    """The search with another objective, which may be given by its name."""
-    if isinstance(objective, str):
-        possible = [name for name in registry.names("objective") if name != "maximum" or type(search) is Exhaustive]
-        if objective not in possible:
-            raise UserError(f"objective {objective} is not for this run; give {' or '.join(possible)}")
-        found = registry.find("objective", objective)
-        objective = found() if isinstance(found, type) else found
-    return dataclasses.replace(search, objective=objective)
 
 
 def classes_of(names: Sequence[list[Any] | None], num_classes: int) -> Int[np.ndarray, " tasks"]:

@@ -13,8 +13,13 @@ import typeguard
 from supsup_jax.errors import UserError, reason
 from supsup_jax.evaluation import Evaluation, RecoveryPath
 from supsup_jax.methods import Adapter
+from supsup_jax.methods.supsup import BITS, SPARSE
 from supsup_jax.metrics import Metrics, metrics
-from supsup_jax.runs.storage import Account
+from supsup_jax.model import Model
+from supsup_jax.system import backend
+
+Account = dict[str, int]
+"""Bytes by what takes them. `SPARSE` is a different form of the masks, which is not kept as well."""
 
 
 @dataclass(frozen=True)
@@ -216,3 +221,25 @@ def masks_from_hex(masks: list[str], like: Adapter) -> Adapter:
     ends = np.cumsum([len(leaf) for leaf in leaves])
     parts = [bits[:, end - len(leaf) : end] for leaf, end in zip(leaves, ends, strict=True)]
     return structure.unflatten([part.astype(np.float32) for part in parts])
+
+
+def account(model: Model) -> Account:
+    """The bytes that have to be kept to classify images of all tasks of a model, by what takes them.
+
+    Masks are counted twice: as bits, which is how they are kept here, and as the paper counts them, two bytes for each
+    weight that a mask keeps. Weights that are random and never trained cost the seed that they are drawn from.
+    """
+    stats = jax.tree.map(lambda leaf: leaf[: model.num_tasks], model.stats)
+    sizes = model.method.account(model.weights, model.bank, model.num_tasks)
+    sizes |= {"batch-norm statistics": backend.num_bytes(stats)}
+    return {name: size for name, size in sizes.items() if size}
+
+
+def total(account: Account) -> int:
+    """The bytes of all, masks as bits."""
+    return sum(size for name, size in account.items() if name != SPARSE)
+
+
+def total_of_paper(account: Account) -> int:
+    """The bytes of all, masks as the paper counts them."""
+    return sum(size for name, size in account.items() if name != BITS)

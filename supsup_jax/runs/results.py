@@ -26,8 +26,7 @@ from filelock import FileLock
 
 from supsup_jax.errors import UserError
 from supsup_jax.runs import formats
-from supsup_jax.runs.records import EvaluationResult, Record, TaskResult, matrices, metrics_of
-from supsup_jax.runs.storage import total
+from supsup_jax.runs.records import EvaluationResult, Record, TaskResult, matrices, metrics_of, total
 from supsup_jax.system import atomic, backend
 from supsup_jax.system.yaml import read_yaml
 

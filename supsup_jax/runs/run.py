@@ -6,49 +6,36 @@ run.predict(images).labels
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
 
 from supsup_jax import methods
 from supsup_jax.components import stored
 from supsup_jax.data import Dataset, Inputs
 from supsup_jax.data.own import UserTasks, own_dataset
-from supsup_jax.discovery import State
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.inference import Objective, Search
-from supsup_jax.methods import Adapter, Bank, Carry, Method
+from supsup_jax.methods import Carry, Method
 from supsup_jax.model import Model
-from supsup_jax.networks import Network, Stats, Weights
-from supsup_jax.registry import name_of
-from supsup_jax.runs import exporting, formats, prediction, storage
+from supsup_jax.networks import Network, Weights
+from supsup_jax.runs import formats
 from supsup_jax.runs import results as results_files
-from supsup_jax.runs.checkpoints import Checkpoints, Chunk
-from supsup_jax.runs.identity import check_weights, describe
+from supsup_jax.runs.checkpoints import Checkpoints, Chunk, check_weights, describe
 from supsup_jax.runs.learned import DiscoveredTasks, LearnedTasks, TaskStore
-from supsup_jax.runs.prediction import (
-    InferredTasks,
-    Prediction,
-    classes_of,
-    in_batches,
-    logits_by_recovery,
-    predicted,
-    search_for,
-)
+from supsup_jax.runs.predictor import Predictor
 from supsup_jax.runs.records import EvaluationResult, Record
 from supsup_jax.scenarios import GG, NNs
+from supsup_jax.scenarios.discovery import State
 from supsup_jax.scenarios.work import Results, StreamResults, Unfinished, Work
 from supsup_jax.system import atomic, hosts
 from supsup_jax.training import weights_key
 
 
-class Run:
+class Run(Predictor):
     """Tasks learned in one network. `restore` gives a run from disk, and `SupSup` one that has learned nothing yet.
 
     Tasks are numbered from 0 in the order in which they were learned, or discovered.
@@ -113,7 +100,7 @@ class Run:
         whole: dict[str, Any] = {"name": "own", "tasks": UserTasks()} | parts
         experiment = Experiment(network=network, method=method, **whole)
         if experiment.scenario.discovers:
-            raise UserError("scenario NNs learns from a stream; see supsup_jax.discovery.Learner")
+            raise UserError("scenario NNs learns from a stream; see supsup_jax.scenarios.discovery.Learner")
         run = cls(experiment, inputs)
         if (outputs := run.net.num_outputs) < inputs.num_classes:
             raise UserError(f"the network has {outputs} outputs for {inputs.num_classes} classes; give it more")
@@ -131,95 +118,6 @@ class Run:
         """How many tasks have come; where tasks are discovered, it may have learned fewer."""
         return len(self.record.tasks)
 
-    @property
-    def bank(self) -> Bank:
-        """The adapters of all tasks, packed; for SupSup a bank of masks."""
-        return self.model.bank
-
-    @property
-    def stats(self) -> Stats:
-        """The batch-norm statistics of all tasks, stacked along a leading axis; `{}` if there are none."""
-        return self.model.stats
-
-    def mask(self, task: int) -> Adapter:
-        """The mask of a task: a pytree of 0 and 1 with the structure of the weights.
-
-        Raises:
-            UserError: if there is no such task, or its method has no masks.
-        """
-        if not self.method.has_masks:
-            raise UserError(f"{name_of('method', self.experiment.method)} keeps no masks; see weights_for")
-        return self.model.adapter(self._existing(task))
-
-    def weights_for(self, task: int) -> Weights:
-        """The effective weights of a task: what the network runs with.
-
-        Raises:
-            UserError: if there is no such task, or its method cannot give them without images.
-        """
-        if self.method.recovers:
-            raise UserError("HopSupSup keeps no task apart: predict recovers a mask from images of one task")
-        return self.model.effective_weights(self._existing(task))
-
-    def stats_for(self, task: int) -> Stats:
-        """The batch-norm statistics of a task.
-
-        Raises:
-            UserError: if there is no such task.
-        """
-        return self.model.task_stats(self._existing(task))
-
-    def predict(
-        self,
-        images: Any,
-        task: int | Sequence[int] | np.ndarray | None = None,
-        search: str | None = None,
-        objective: str | None = None,
-    ) -> Prediction:
-        """Classifies images.
-
-        Args:
-            images: see `Run`.
-            task: the task of all images, or of each; by default it is inferred for every single image. HopSupSup, which
-                keeps no masks, recovers one from all images, which have to be of one task.
-            search: see `infer_task`.
-            objective: see `infer_task`.
-
-        Raises:
-            UserError: if the images, the tasks, the search or the objective do not fit.
-        """
-        images = self.inputs.images(images)
-        if self.method.recovers:
-            return self._recovered(images, task)
-        if task is None:
-            tasks = self._infer(images, self.inference(search, objective)).tasks
-        else:
-            tasks = self._tasks_of(task, len(images))
-        logits = np.zeros((len(images), self.net.num_outputs), np.float32)
-        for number in np.unique(tasks).tolist():
-            rows = np.flatnonzero(tasks == number)
-            logits[rows] = self._in_batches(lambda batch, task=number: self._logits(task, batch), images[rows])
-        return predicted(logits, tasks, self._names(), self.inputs.num_classes)
-
-    def infer_task(
-        self, images: Any, return_scores: bool = False, search: str | None = None, objective: str | None = None
-    ) -> Int[np.ndarray, " images"] | InferredTasks:
-        """Which task each image belongs to.
-
-        Args:
-            images: see `Run`.
-            return_scores: whether to give all scores and a confidence as well.
-            search: "one_shot", "binary" or "exhaustive"; by default the experiment's, and where that is not for this
-                method, or it always was given its tasks, "one_shot" for masks and else "exhaustive".
-            objective: "entropy", "superfluous" or, for the exhaustive search, "maximum"; by default the experiment's.
-
-        Raises:
-            UserError: if the images, the search or the objective do not fit.
-        """
-        images = self.inputs.images(images)
-        inferred = self._infer(images, self.inference(search, objective))
-        return inferred if return_scores else inferred.tasks
-
     def learn(self, data: tuple[Any, Any], steps: int | None = None, test: tuple[Any, Any] | None = None) -> int:
         """Learns one more task, as the experiment says, and saves it where the run lies, if it lies anywhere.
 
@@ -235,7 +133,9 @@ class Run:
             UserError: if the data do not fit, or the run cannot go on.
         """
         if isinstance(self.tasks, DiscoveredTasks):
-            raise UserError("this run discovers its tasks in a stream; supsup_jax.discovery.Learner goes on with that")
+            raise UserError(
+                "this run discovers its tasks in a stream; supsup_jax.scenarios.discovery.Learner goes on with that"
+            )
         dataset, labels = own_dataset(self.inputs, data, test)
         work = self._work(dataset, steps)
         with self.locked():  # before, so that nothing is learned in vain
@@ -367,48 +267,6 @@ class Run:
             checkpoints.save(self.tasks.whole(), self.record.to_json(), state or None)
         self.folder, self._steps = folder, 1
 
-    def export(self, path: str | Path, task: int | None = None) -> None:
-        """Writes `predict` as a program that JAX alone can run, on CPU and GPU (StableHLO, by `jax.export`).
-
-        `jax.export.deserialize(bytearray(path.read_bytes())).call(images)` takes any number of images, uint8, and gives
-        their classes, tasks and logits.
-
-        Args:
-            path: file to write.
-            task: the task of all images; by default it is inferred for each.
-
-        Raises:
-            UserError: if there is no such task, or the method cannot be exported.
-        """
-        if self.net.uses_batch:
-            raise UserError("this network answers by the other images of its batch too; that is not exported")
-        model = self.model
-        counts = jnp.asarray(classes_of(self._names(), self.inputs.num_classes))
-        if task is not None:
-            number = self._existing(task)
-            effective, own = self.weights_for(number), self.stats_for(number)
-
-            def logits_of(image: Array) -> tuple[Array, Array]:
-                logits, _ = self.net.apply(effective, own, self.inputs.normalise(image[None]), train=False)
-                return logits[0], jnp.int32(number)
-        else:
-            search = self.inference()
-
-            def logits_of(image: Array) -> tuple[Array, Array]:
-                (picked,) = search(model, self.inputs.normalise(image[None]))
-                return self._logits(picked, image[None])[0], picked
-
-        def predict(image: Array) -> tuple[Array, Array, Array]:
-            logits, task = logits_of(image)
-            of_task = jnp.where(jnp.arange(len(logits)) < counts[task], logits, -jnp.inf)
-            return of_task.argmax().astype(jnp.int32), task, logits
-
-        exporting.export(predict, self.inputs.image_shape, Path(path).expanduser())
-
-    def account(self) -> storage.Account:
-        """The bytes that have to be kept, by what they hold."""
-        return storage.account(self.model)
-
     def read(self, folder: Path, last: int | None = None, resumes: bool = False) -> None:
         """Takes in what a folder holds of this run, which has learned nothing yet.
 
@@ -434,8 +292,6 @@ class Run:
             if step.chunk or news.stream:
                 self.tasks.add(step.chunk, news.stream)
         self._replace(saved.state or {})
-        if resumes:
-            self._check_tasks(folder)
 
     def _check(self, run: dict[str, Any], same_settings: bool = True) -> None:
         """Compares what a checkpoint says of its run with this run.
@@ -452,24 +308,6 @@ class Run:
         if not self._is_stored:
             assert self.folder is not None
             check_weights(self.about, run, self.folder)
-
-    def _check_tasks(self, folder: Path) -> None:
-        """Checks that the tasks that were read are the first of the experiment's.
-
-        Raises:
-            UserError: if they are not.
-        """
-        count, first, of = self.num_recorded, self.experiment.first_task, self.experiment.num_tasks
-        if count > of:
-            raise UserError(
-                f"{folder} holds {count} tasks; give --num-tasks {count} or more, or start without --resume"
-            )
-        kept = count if self.experiment.scenario.discovers else self.num_tasks
-        if [task.task for task in self.record.tasks] != list(range(first, first + kept)):
-            raise UserError(
-                f"{folder} holds masks of {kept} tasks, but results of others; restore it from a copy, "
-                "or start without --resume"
-            )
 
     def _no_tasks(self) -> LearnedTasks | DiscoveredTasks:
         """What holds the tasks to come."""
@@ -505,57 +343,6 @@ class Run:
         bank, stats = self.tasks.together()
         count = self.num_tasks if self.experiment.scenario.discovers else num_tasks
         return Model(net=self.net, method=self.method, num_tasks=count, weights=weights, bank=bank, stats=stats)
-
-    def _existing(self, task: int) -> int:
-        """The number of a task, if there is such a task."""
-        num_tasks = self.model.num_tasks  # of which there has to be one
-        if not isinstance(task, int | np.integer) or not 0 <= task < num_tasks:
-            raise UserError(f"there is no task {task}; there are tasks 0 to {num_tasks - 1}")
-        return int(task)
-
-    def _tasks_of(self, task: Any, images: int) -> Int[np.ndarray, " images"]:
-        """The task of each image."""
-        tasks = np.asarray(task)
-        if not np.issubdtype(tasks.dtype, np.integer) or tasks.shape not in ((), (images,)):
-            raise UserError(
-                f"task has shape {tasks.shape} and type {tasks.dtype}; give a number, or one for each image"
-            )
-        for number in np.unique(tasks).tolist():
-            self._existing(number)
-        return np.broadcast_to(tasks, images).astype(np.int32)
-
-    def inference(self, search: Search | str | None = None, objective: Objective | str | None = None) -> Search:
-        """How tasks are inferred; arguments are those of `infer_task`.
-
-        Raises:
-            UserError: if the search or the objective are not for this run's method.
-        """
-        return search_for(self.experiment, self.method, self.net, self.inputs.num_classes, (search, objective))
-
-    def _infer(self, images: np.ndarray, search: Search) -> InferredTasks:
-        model = self.model
-        tasks, scores = self._in_batches(lambda batch: prediction.inferred(model, self.inputs, search, batch), images)
-        share = np.asarray(jax.nn.softmax(-scores, axis=-1))
-        return InferredTasks(tasks, scores, np.take_along_axis(share, tasks[:, None], 1)[:, 0])
-
-    def _logits(self, task: int | Array, images: np.ndarray | Array) -> Array:
-        return prediction.logits(self.model, self.inputs, jnp.int32(task), images)
-
-    def _in_batches(self, function: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
-        return jax.device_get(function(images)) if self.net.uses_batch else in_batches(function, images)
-
-    def _recovered(self, images: np.ndarray, task: Any) -> Prediction:
-        """The prediction for images of one task, whose mask is recovered from a memory."""
-        if task is not None:
-            raise UserError("HopSupSup keeps no task apart, so none can be given: it recovers a mask from the images")
-        logits = logits_by_recovery(self.model, self.experiment.scenario, self.inputs, images)
-        return predicted(logits, np.full(len(images), -1, np.int32), self._names(), self.inputs.num_classes)
-
-    def _names(self) -> list[list[Any] | None]:
-        """What the classes of each task are called, where it is one's own."""
-        if isinstance(self.tasks, DiscoveredTasks):
-            return [None] * self.num_tasks
-        return [result.labels for result in self.record.tasks]
 
     def _work(self, dataset: Dataset, steps: int | None) -> Work:
         """One more task, of a user's arrays."""

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from supsup_jax.errors import UserError
 from supsup_jax.paper.published import ABLATION, SPLITIMAGENET, SPLITIMAGENET_TABLE, Identity
+from supsup_jax.runs.records import Account, total, total_of_paper
 from supsup_jax.runs.results import read_settings
-from supsup_jax.runs.storage import Account, total, total_of_paper
 
 
 class Timing(NamedTuple):

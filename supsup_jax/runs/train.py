@@ -13,7 +13,7 @@ from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.networks import has_convolutions
-from supsup_jax.runs import records, storage
+from supsup_jax.runs import records
 from supsup_jax.runs.records import EvaluationResult
 from supsup_jax.runs.run import Run
 from supsup_jax.scenarios.work import Kept, Listener, Parts, Report, Results, StreamResults, Work, silent
@@ -64,18 +64,15 @@ def train(run: Run, dataset: Dataset, tasks_at_once: int | None = None, report: 
         UserError: if a task diverges, or another process is using the folder.
         KeyboardInterrupt: between two chunks of tasks, or evaluations, if an end was requested.
     """
-    scenario, num_tasks = run.experiment.scenario, run.experiment.num_tasks
     with run.locked(writes_tables=True):
-        work = _work(run, dataset, tasks_at_once, report)
+        work = work_of(run, dataset, tasks_at_once, report)
         evaluate_if_due(run, work)
-        if run.num_recorded < num_tasks:
-            stop_if_requested()
-        for results in scenario.learn(work):  # a generator: one chunk of tasks at a time
+        stop_between_chunks(run)
+        for results in run.experiment.scenario.learn(work):  # a generator: one chunk of tasks at a time
             run.add(results)  # checkpoint, record, tables
-            _report_accuracy(work, results)
+            report_accuracy(work, results)
             evaluate_if_due(run, work)
-            if run.num_recorded < num_tasks:
-                stop_if_requested()
+            stop_between_chunks(run)
 
 
 def evaluate_if_due(run: Run, work: Work) -> None:
@@ -118,13 +115,23 @@ def evaluate(run: Run, work: Work, num_tasks: int) -> EvaluationResult:
         measured,
         seconds=time.perf_counter() - started,
         training_seconds=sum(task.seconds for task in tasks),
-        storage=storage.account(model),
+        storage=records.account(model),
         **more,
     )
 
 
+def stop_between_chunks(run: Run) -> None:
+    """Ends a run if an end was requested and it has more tasks to learn.
+
+    Raises:
+        KeyboardInterrupt: if both are so.
+    """
+    if run.num_recorded < run.experiment.num_tasks:
+        stop_if_requested()
+
+
 def stop_if_requested() -> None:
-    """Ends a run between two chunks of tasks.
+    """Ends a run if an end was requested.
 
     Raises:
         KeyboardInterrupt: if an end was requested, here or on another host.
@@ -133,14 +140,10 @@ def stop_if_requested() -> None:
         raise interruption.kind()
 
 
-def _work(run: Run, dataset: Dataset, tasks_at_once: int | None, listener: Listener) -> Work:
+def work_of(run: Run, dataset: Dataset, tasks_at_once: int | None, listener: Listener) -> Work:
     """The tasks of a run, all of what they need on the devices."""
     experiment = run.experiment
-    if run.num_recorded > experiment.num_tasks:
-        raise UserError(
-            f"{run.folder} holds {run.num_recorded} tasks; give --num-tasks {run.num_recorded} or more, or start "
-            "without --resume"
-        )
+    _check_tasks(run)
     parts = experiment.build(dataset)
     numbers = range(experiment.first_task, experiment.first_task + experiment.num_tasks)
     tasks = parts.benchmark.tasks(dataset, experiment.seed, numbers)
@@ -178,7 +181,26 @@ def _work(run: Run, dataset: Dataset, tasks_at_once: int | None, listener: Liste
     )
 
 
-def _report_accuracy(work: Work, results: Results | StreamResults) -> None:
+def _check_tasks(run: Run) -> None:
+    """Checks that the tasks that a run has learned are the first of its experiment.
+
+    Raises:
+        UserError: if they are not.
+    """
+    count, first = run.num_recorded, run.experiment.first_task
+    if count > run.experiment.num_tasks:
+        raise UserError(
+            f"{run.folder} holds {count} tasks; give --num-tasks {count} or more, or start without --resume"
+        )
+    kept = count if run.experiment.scenario.discovers else run.num_tasks
+    if [task.task for task in run.record.tasks] != list(range(first, first + kept)):
+        raise UserError(
+            f"{run.folder} holds masks of {kept} tasks, but results of others; restore it from a copy, "
+            "or start without --resume"
+        )
+
+
+def report_accuracy(work: Work, results: Results | StreamResults) -> None:
     """Reports the accuracy of newly learned tasks; that of a stream's tasks was reported as they came."""
     if isinstance(results, Results):
         accuracy = np.asarray(results.learned.accuracy)[:, -1].mean()

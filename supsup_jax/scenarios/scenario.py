@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from supsup_jax.checks import check_counts, check_number
-from supsup_jax.discovery import Learner, Rule
 from supsup_jax.errors import ArgumentError
 from supsup_jax.evaluation import Protocol
 from supsup_jax.inference import Objective, OneShot, Search
@@ -15,6 +14,7 @@ from supsup_jax.methods import Method
 from supsup_jax.networks import Network
 from supsup_jax.optimizers import Optimizer
 from supsup_jax.scenarios import given, shared, stream
+from supsup_jax.scenarios.discovery import Learner, Rule
 from supsup_jax.scenarios.work import Kept, Measured, Results, StreamResults, Work
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from supsup_jax import evaluation
 from supsup_jax.data import Benchmark
-from supsup_jax.discovery import DivergedError, Learner, Rule, State
 from supsup_jax.errors import UserError
 from supsup_jax.metrics import discovery_metrics, usual_masks
+from supsup_jax.scenarios.discovery import DivergedError, Learner, Rule, State
 from supsup_jax.scenarios.work import Fed, Kept, Measured, Parts, StreamResults, Work, divergence
 from supsup_jax.training import augmentation_keys, drawn_batches, epoch_ends, keys_of, task_key
 

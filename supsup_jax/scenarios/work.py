@@ -12,13 +12,13 @@ from jaxtyping import PyTree
 
 from supsup_jax import evaluation
 from supsup_jax.data import Benchmark, Dataset
-from supsup_jax.discovery import State
 from supsup_jax.errors import UserError
 from supsup_jax.methods import Adapter, Carry, Method
 from supsup_jax.metrics import Runs
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.optimizers import Optimizer
+from supsup_jax.scenarios.discovery import State
 from supsup_jax.training import Learned
 
 

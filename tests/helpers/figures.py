@@ -3,10 +3,10 @@
 import numpy as np
 from matplotlib.image import imread
 
+from supsup_jax.methods.supsup import SPARSE
 from supsup_jax.paper import scripts
 from supsup_jax.runs import results
 from supsup_jax.runs.records import EvaluationResult, Record, TaskResult
-from supsup_jax.runs.storage import SPARSE
 
 LENET, FC, LONG = (f"GNu/MNISTPerm/{folder}-tasks" for folder in ("LeNet-250", "FC-250", "LeNet-2500"))
 CIFAR = "GG/splitcifar100/rn18"

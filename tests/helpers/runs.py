@@ -5,7 +5,8 @@ import numpy as np
 from helpers import adapter
 from helpers.toys import HOPSUPSUP, small_dataset
 from supsup_jax.evaluation import Evaluation
-from supsup_jax.runs import records, storage
+from supsup_jax.methods.supsup import SPARSE
+from supsup_jax.runs import records
 
 EXPERIMENT = adapter.experiment(
     "small", features=8, width=0.1, num_tasks=12, steps=30, batch_size=16, learning_rate=1e-2, eval_at=(3, 10)
@@ -54,4 +55,4 @@ def evaluation(tasks):
     confusion[0, 1] = 1
     values = np.linspace(0.5, 1, tasks)
     measured = Evaluation(values, values / 2, values, values, values, confusion)
-    return records.EvaluationResult.of(measured, 1.5, 5.0, {"masks as bits": 8, storage.SPARSE: 4})
+    return records.EvaluationResult.of(measured, 1.5, 5.0, {"masks as bits": 8, SPARSE: 4})

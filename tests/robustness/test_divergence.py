@@ -11,7 +11,7 @@ from helpers.toys import HOPSUPSUP, batch_norm_net, small_dataset
 from supsup_jax import UserError, optimizers, training
 from supsup_jax.cli import launch
 from supsup_jax.data import Dataset, Samples, SplitMNIST
-from supsup_jax.discovery import DivergedError, Learner, Rule
+from supsup_jax.scenarios.discovery import DivergedError, Learner, Rule
 
 SPLIT = adapter.experiment(
     "split", benchmark="SplitMNIST", features=8, width=0.1, num_tasks=4, steps=30, batch_size=8, learning_rate=1e-2

@@ -12,7 +12,7 @@ import pytest
 
 from helpers.toys import abandons_coroutines
 from supsup_jax import UserError
-from supsup_jax.runs import checkpoints
+from supsup_jax.runs import steps
 from supsup_jax.runs.checkpoints import Checkpoints, Chunk
 
 RUN = {"experiment": {"seed": 1}, "inputs": {"image_shape": [2, 2, 1]}}
@@ -206,7 +206,7 @@ def test_what_was_changed_is_noticed_by_its_checksum(saved, what):
     if what == "arrays":
         plain["arrays_sha256"] = "0" * 64
         plain.pop("sha256")
-        plain["sha256"] = checkpoints._digest_of_plain(plain)
+        plain["sha256"] = steps.digest_of_plain(plain)
     else:
         plain["record"]["tasks"] = 4
     path.write_text(json.dumps(plain))
@@ -235,7 +235,7 @@ def test_a_missing_checkpoint_is_noticed(saved):
 def test_a_checkpoint_of_another_format_is_refused(saved):
     folder, _ = saved
     plain = {"format": 0}
-    plain["sha256"] = checkpoints._digest_of_plain(plain)
+    plain["sha256"] = steps.digest_of_plain(plain)
     (folder / "checkpoints/0/record/metadata").write_text(json.dumps(plain))
     with Checkpoints(folder, RUN) as opened, pytest.raises(UserError, match="another format than 2 and 3"):
         opened.restore(template)

@@ -6,7 +6,7 @@ import pytest
 from helpers.toys import ConvNet, model_of
 from supsup_jax import bank as banks
 from supsup_jax import data, inference, networks, optimizers, training
-from supsup_jax.discovery import Learner, Rule
+from supsup_jax.scenarios.discovery import Learner, Rule
 
 DIGITS = data.load_digits()
 BENCHMARK = data.PermutedMNIST.of(DIGITS)

@@ -5,19 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jax
 import numpy as np
 import tyro
 
+from supsup_jax import masks
 from supsup_jax.cli.commands.command import Command, OneRun
 from supsup_jax.cli.console import show_evaluation, show_run
 from supsup_jax.cli.options import parse_tasks
 from supsup_jax.compat import torch
 from supsup_jax.data import pictures
 from supsup_jax.errors import UserError
-from supsup_jax.runs import results
+from supsup_jax.runs import formats, records, results
 from supsup_jax.runs.evaluate import evaluate
 from supsup_jax.runs.opening import restore
-from supsup_jax.runs.summary import summary
+from supsup_jax.runs.run import Run
 from supsup_jax.system import atomic
 from supsup_jax.system.yaml import parse_yaml
 
@@ -206,3 +208,56 @@ def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             raise UserError(f"--set {pair} has no value that YAML knows; quote it, such as name='a text'") from None
     return settings
+
+
+def summary(run: Run) -> dict[str, Any]:
+    """Tasks, accuracies in fractions, densities, bytes and versions of a run.
+
+    Densities are those of the masks that it has learned: of each layer the mean over tasks.
+    """
+    evaluations = {result.num_tasks: result for result in run.record.evaluations}
+    last = evaluations[max(evaluations)] if evaluations else None
+    account = run.account()
+    settings = results.read_settings(run.folder) if run.folder else {}
+    experiment = formats.plain(run.experiment)
+    return {
+        "run": str(run.folder),
+        "name": run.experiment.name,
+        "method": experiment["method"],
+        "network": experiment["network"],
+        "scenario": experiment["scenario"],
+        "seed": run.experiment.seed,
+        "inputs": run.inputs._asdict(),
+        "outputs": run.net.num_outputs,
+        "weights": sum(int(np.size(leaf)) for leaf in jax.tree.leaves(run.weights)),
+        "tasks": run.num_tasks,
+        "own_tasks": sum(result.labels is not None for result in run.record.tasks),
+        "learned": {
+            "accuracy": [result.accuracy for result in run.record.tasks],
+            "loss": [result.loss for result in run.record.tasks],
+        },
+        "evaluated": last
+        and {
+            "tasks": last.num_tasks,
+            "given": float(np.mean(last.given)),
+            "inferred": None if last.inferred is None else float(np.mean(last.inferred)),
+            "picked": None if last.picked is None else float(np.mean(last.picked)),
+        },
+        "densities": _densities(run),
+        "bytes": account | {"all": records.total(account)},
+        "versions": settings.get("versions"),
+        "settings": experiment,
+    }
+
+
+def _densities(run: Run) -> dict[str, float]:
+    """The fraction of its weights that the masks of each layer keep, the mean over tasks."""
+    if not run.method.has_masks:
+        return {}
+    bank = masks.first(run.bank, run.num_tasks)
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(bank))
+    return {
+        jax.tree_util.keystr(path[:-1], simple=True, separator="/"): int(np.bitwise_count(leaf).sum(dtype=np.int64))
+        / (leaf[..., 0].size * run.num_tasks)
+        for path, leaf in leaves
+    }
