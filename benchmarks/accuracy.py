@@ -18,16 +18,17 @@ CONFIGS = Path(__file__).parents[1] / "experiments/GG/splitcifar100/configs"
 
 def supsup_jax(name: str, data_folder: Path, epochs: int) -> tuple[float, float]:
     """Accuracy after the last epoch, and seconds, compilation included."""
-    from supsup_jax import data, scenarios
+    from supsup_jax import data
     from supsup_jax.runs.settings import load_experiment
+    from supsup_jax.runs.train import run_experiment
 
     experiment = load_experiment(CONFIGS / f"{name}.yaml")
     scale = SCALE if experiment.er_scale else None
     experiment = dataclasses.replace(experiment, num_tasks=1, epochs=epochs, seed=0, er_scale=scale)
     dataset = data.load(experiment.dataset, data_folder)
     with tempfile.TemporaryDirectory() as folder:
-        outcome = scenarios.loop_of(experiment).run(experiment, dataset, Path(folder))
-    (task,) = outcome.record.tasks
+        run = run_experiment(experiment, dataset, Path(folder))
+    (task,) = run.record.tasks
     return task.accuracy, task.seconds
 
 

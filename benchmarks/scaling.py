@@ -20,7 +20,7 @@ def make_run(folder: Path, num_tasks: int, side: int = 8) -> Callable[[], object
     """Gives what learns a run of so many tasks of LeNet in a folder, which must not exist."""
     from supsup_jax.data import Dataset, Samples
     from supsup_jax.experiment import Experiment
-    from supsup_jax.scenarios import loop_of
+    from supsup_jax.runs.train import run_experiment
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (256, side, side, 1), dtype=np.uint8)
@@ -39,7 +39,7 @@ def make_run(folder: Path, num_tasks: int, side: int = 8) -> Callable[[], object
 
     def learn() -> object:
         folder.mkdir()
-        return loop_of(experiment).run(experiment, Dataset(split, split, (0.5,), (0.5,)), folder, AT_ONCE)
+        return run_experiment(experiment, Dataset(split, split, (0.5,), (0.5,)), folder, AT_ONCE)
 
     return learn
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import tyro
 
-from supsup_jax import masks
+from supsup_jax.bank import first
 from supsup_jax.cli.commands.command import Command, OneRun
 from supsup_jax.cli.console import show_evaluation, show_run
 from supsup_jax.cli.options import parse_tasks
@@ -254,7 +254,7 @@ def _densities(run: Run) -> dict[str, float]:
     """The fraction of its weights that the masks of each layer keep, the mean over tasks."""
     if not run.method.has_masks:
         return {}
-    bank = masks.first(run.bank, run.num_tasks)
+    bank = first(run.bank, run.num_tasks)
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(bank))
     return {
         jax.tree_util.keystr(path[:-1], simple=True, separator="/"): int(np.bitwise_count(leaf).sum(dtype=np.int64))
