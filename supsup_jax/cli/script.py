@@ -13,14 +13,14 @@ from supsup_jax.cli.commands import COMMANDS
 from supsup_jax.cli.options import complaints_as_errors
 from supsup_jax.experiment import Experiment
 from supsup_jax.runs import formats
-from supsup_jax.scenarios.loop import Outcome
+from supsup_jax.runs.run import Run
 from supsup_jax.system import backend
 
 
 @launch.ends_in_one_line()
 def main(
     experiment: Experiment, description: str | None, *, shares_run: bool = False, **sweep: Sequence[Any]
-) -> list[Outcome]:
+) -> list[Run]:
     """Runs an experiment as the command line says; a script's only call.
 
     A single run goes on in this process. Several, for seeds and values of settings, go each to the next free set of

@@ -47,12 +47,10 @@ def run(folder, experiment, data, **options):
 
 def first_step(data, experiment, task):
     """The first step of a task whose batch has the spoilt image, counted from 1."""
-    benchmark = SplitMNIST.of(data)
+    benchmark, how = SplitMNIST.of(data), experiment.training
     description = jax.tree.map(lambda leaf: leaf[0], benchmark.tasks(data, experiment.seed, [task]))
     _, order_key = training.keys_of(training.task_key(experiment.seed, task))
-    rows = training.drawn_batches(benchmark, experiment.training.steps, experiment.training.batch_size)(
-        order_key, description
-    )
+    rows = training.drawn_batches(benchmark, how.steps, how.batch_size)(order_key, description)
     images, _ = benchmark.samples(data.train, description, rows.reshape(-1), True)
     spoilt = jnp.isnan(images).any((1, 2, 3)).reshape(rows.shape).any(-1)
     return 1 + int(spoilt.argmax())

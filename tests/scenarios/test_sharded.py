@@ -90,13 +90,13 @@ def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(images, who
         def advance(start, progress, piece, task, order_key):
             updates.append(len(updates))
             if len(updates) == steps + 3:
-                scores = jax.tree.map(lambda leaf: leaf * jnp.nan, progress.learned["owned"])
-                progress = progress._replace(learned=progress.learned | {"owned": scores})
+                scores = jax.tree.map(lambda leaf: leaf * jnp.nan, progress.learned["params"])
+                progress = progress._replace(learned=progress.learned | {"params": scores})
             return programs.advance(start, progress, piece, task, order_key)
 
         return programs._replace(advance=advance)
 
-    steps = EXPERIMENT.build(data.load_imagenet(images, 14)).steps
+    steps = EXPERIMENT.build(EXPERIMENT.tasks.load(images)).steps
     per_epoch = steps // EXPERIMENT.training.epochs
     monkeypatch.setattr(shared, "_programs", cache(spoilt))
     # A score that is no number keeps its weight out, and the loss is finite.
