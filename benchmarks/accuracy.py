@@ -4,7 +4,6 @@ Command: python benchmarks/accuracy.py --data data   (rows of PyTorch need `pip 
 """
 
 import argparse
-import dataclasses
 import tempfile
 import time
 from pathlib import Path
@@ -18,14 +17,14 @@ CONFIGS = Path(__file__).parents[1] / "experiments/GG/splitcifar100/configs"
 
 def supsup_jax(name: str, data_folder: Path, epochs: int) -> tuple[float, float]:
     """Accuracy after the last epoch, and seconds, compilation included."""
-    from supsup_jax import data
+    from supsup_jax.runs import composition
     from supsup_jax.runs.settings import load_experiment
     from supsup_jax.runs.train import run_experiment
 
     experiment = load_experiment(CONFIGS / f"{name}.yaml")
-    scale = SCALE if experiment.er_scale else None
-    experiment = dataclasses.replace(experiment, num_tasks=1, epochs=epochs, seed=0, er_scale=scale)
-    dataset = data.load(experiment.dataset, data_folder)
+    scale = SCALE if composition.settings_of(experiment).get("er_scale") else None
+    experiment = composition.changed(experiment, num_tasks=1, epochs=epochs, seed=0, er_scale=scale)
+    dataset = experiment.tasks.load(data_folder)
     with tempfile.TemporaryDirectory() as folder:
         run = run_experiment(experiment, dataset, Path(folder))
     (task,) = run.record.tasks
@@ -57,7 +56,8 @@ def pytorch(name: str, data_folder: Path, epochs: int) -> tuple[float, float]:
     (images, labels), (test_images, test_labels) = arrays(True), arrays(False)
     black = benchmark.normalise(jax.numpy.zeros((1, 1, 1, 3), np.uint8))
     torch.manual_seed(0)
-    model = gem_resnet18(5, SCALE if experiment.er_scale else None, experiment.affine)
+    scale = SCALE if experiment.method.has_masks else None
+    model = gem_resnet18(5, scale, experiment.network.affine)
     model = model.to(memory_format=torch.channels_last)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, 1e-3, weight_decay=1e-4)

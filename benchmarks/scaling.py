@@ -18,8 +18,9 @@ AT_ONCE = 100
 
 def make_run(folder: Path, num_tasks: int, side: int = 8) -> Callable[[], object]:
     """Gives what learns a run of so many tasks of LeNet in a folder, which must not exist."""
+    from supsup_jax import data, networks, scenarios
     from supsup_jax.data import Dataset, Samples
-    from supsup_jax.experiment import Experiment
+    from supsup_jax.experiment import Experiment, Training
     from supsup_jax.runs.train import run_experiment
 
     rng = np.random.default_rng(0)
@@ -27,14 +28,10 @@ def make_run(folder: Path, num_tasks: int, side: int = 8) -> Callable[[], object
     split = Samples(images, rng.integers(0, 10, 256).astype(np.int32))
     experiment = Experiment(
         name="scaling",
-        dataset="digits",
-        network="LeNet",
-        features=20,
-        num_tasks=num_tasks,
-        steps=2,
-        batch_size=32,
-        scenario="GG",
-        eval_at=(num_tasks,),
+        tasks=data.Permuted(data.Digits(), num_tasks=num_tasks),
+        network=networks.LeNet(features=20),
+        scenario=scenarios.GG(),
+        training=Training(steps=2, batch_size=32),
     )
 
     def learn() -> object:

@@ -10,7 +10,7 @@ import jax
 from supsup_jax.checks import LARGEST_COUNT, check_count, check_counts, check_number
 from supsup_jax.data import Dataset, TaskFamily
 from supsup_jax.errors import ArgumentError, UserError
-from supsup_jax.inference import OneShot, superfluous
+from supsup_jax.inference import Binary, Exhaustive, OneShot, Recovery, superfluous
 from supsup_jax.methods import Method, SupSup
 from supsup_jax.networks import Network
 from supsup_jax.optimizers import Cosine, Optimizer, RMSprop, Schedule, Warmup
@@ -135,9 +135,11 @@ class Experiment:
         if scenario.discovers and not isinstance(search, OneShot):
             raise UserError(f"scenario {type(scenario).__name__} needs search OneShot or Binary")
         if search is not None and not search.serves(method):
-            others = ", ".join(method.searches) or "scenario GG"
+            known = {name_of("search", kind): kind() for kind in (OneShot, Binary, Exhaustive, Recovery)}
+            others = [f"search {name}" for name, one in known.items() if one.serves(method)]
             raise UserError(
-                f"search {name_of('search', search)} does not serve method {type(method).__name__}; give {others}"
+                f"search {name_of('search', search)} does not serve method {type(method).__name__}; give "
+                f"{' or '.join([*others, 'scenario GG'])}"
             )
         if not scenario.infers and method.recovers:
             raise UserError(f"method {type(method).__name__} recovers masks from a memory; give scenario GNu or GNs")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from supsup_jax.errors import UserError
-from supsup_jax.runs import formats, results, tables
+from supsup_jax.runs import composition, results, tables
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.opening import restore
@@ -31,8 +31,8 @@ def groups(folders: Sequence[Path]) -> list[list[Path]]:
     groups: dict[str, list[Path]] = {}
     for folder in sorted(run.folder for run in tables.read_runs(folders)):
         if _COLLECTED not in folder.name:
-            experiment = formats.changed(read_run(folder)[0], first_task=0, num_tasks=1, eval_at=())
-            groups.setdefault(json.dumps(formats.plain(experiment)), []).append(folder)
+            experiment = composition.changed(read_run(folder)[0], first_task=0, num_tasks=1, eval_at=())
+            groups.setdefault(json.dumps(composition.plain(experiment)), []).append(folder)
     several = [runs for runs in groups.values() if len(runs) > 1]
     if not several:
         raise UserError(
@@ -61,7 +61,7 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
     order, runs = _in_order(folders)
     first, options, command = runs[order[0]]
     following = max(experiment.first_task + experiment.num_tasks for experiment, _, _ in runs.values())
-    whole = formats.changed(first, num_tasks=following - first.first_task)
+    whole = composition.changed(first, num_tasks=following - first.first_task)
     dataset = first.tasks.load(Path(os.path.expanduser(data_folder or options["data"])))
     learned = [restore(folder) for folder in order]
     for folder, run in zip(order, learned, strict=True):
@@ -74,7 +74,7 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
         unfinished = Path(aside) / "run"
         unfinished.mkdir()
         write_run(unfinished, whole, dataset, where, command)
-        with Checkpoints(unfinished, learned[0].about | {"experiment": formats.plain(whole)}) as checkpoints:
+        with Checkpoints(unfinished, learned[0].about | {"experiment": composition.plain(whole)}) as checkpoints:
             for run in learned:
                 assert isinstance(run.tasks, LearnedTasks)
                 checkpoints.save(run.tasks.whole(), Record(tasks=run.record.tasks).to_json())
@@ -94,7 +94,7 @@ def _in_order(folders: Sequence[Path]) -> tuple[list[Path], dict[Path, Any]]:
     for folder in order:
         experiment, _, _ = runs[folder]
         alike = dataclasses.replace(experiment, first_task=first.first_task)
-        if differences := formats.differences(first, formats.plain(alike)):
+        if differences := composition.differences(first, composition.plain(alike)):
             raise UserError(f"{folder} has other settings than {order[0]} ({'; '.join(differences)}); collect it apart")
         if experiment.first_task < following:
             raise UserError(f"{folder} learned task {experiment.first_task}, another run did too; give one of them")

@@ -18,12 +18,13 @@ from rich.text import Text
 
 from supsup_jax.cli.sweep import LOG, Member
 from supsup_jax.methods.supsup import SPARSE
+from supsup_jax.paper.imagenet import ImageNetRow
 from supsup_jax.runs.evaluate import RunEvaluation
 from supsup_jax.runs.records import EvaluationResult, metrics_of, total, total_of_paper
 from supsup_jax.runs.run import Run
-from supsup_jax.runs.tables import ImageNetRow
 from supsup_jax.runs.tables import Run as MeasuredRun
 from supsup_jax.scenarios.work import Report
+from supsup_jax.system.words import duration
 
 # So many lines of a log show what became of a run.
 _LAST_LINES = 20
@@ -182,15 +183,6 @@ def _progress(member: Member) -> tuple[str, str]:
     reports = [report for line in lines if (report := _REPORT.search(line))]
     last = reports[-1]["message"] if reports and reports[-1].string == lines[-1] else "".join(lines[-1:])
     return reports[-1]["tasks"] if reports else "", last
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: `42 s`, `3 min 05 s`, `2 h 10 min`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes_left:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def show_results(run: Run, images_per_task: int) -> None:

@@ -19,8 +19,8 @@ from supsup_jax.cli.cluster import Cluster
 from supsup_jax.cli.options import MOST_RUNS, Options, complaints_as_errors, parse_tasks
 from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.runs import formats
-from supsup_jax.runs.formats import Group
+from supsup_jax.runs import composition, formats
+from supsup_jax.runs.composition import Group
 from supsup_jax.runs.settings import load_settings
 from supsup_jax.system import hosts
 
@@ -86,7 +86,7 @@ def parse(experiment: Experiment, description: str | None, sweep: Sweep | None =
         SystemExit: for `--help`.
         UserError: if a flag does not exist or takes another type, or a value is out of its range.
     """
-    objects, values = formats.objects_of(experiment), formats.settings_of(experiment)
+    objects, values = composition.objects_of(experiment), composition.settings_of(experiment)
     configured = {}
     if config := _config():
         configured = load_settings(config, objects)
@@ -94,7 +94,7 @@ def parse(experiment: Experiment, description: str | None, sweep: Sweep | None =
     sweep = {name: given for name, given in (sweep or {}).items() if name not in configured}
     if values.get("er_scale") is not None:
         sweep = {"er_scale": (values["er_scale"],)} | sweep
-    group = formats.layout(values | _chosen_parts(), objects)
+    group = composition.layout(values | _chosen_parts(), objects)
     hidden = _hidden(group)
     sections = {name: _section(name, group, sweep, hidden) for name in _SECTIONS}
     of_run = {"run": _of_run(hidden)}
@@ -233,7 +233,7 @@ def _request(
     options: Options,
     cluster: Cluster,
 ) -> Request:
-    """The runs that were asked for, given settings and objects as `formats.layout` takes them.
+    """The runs that were asked for, given settings and objects as `composition.layout` takes them.
 
     Raises:
         UserError: if values are missing, come twice or are out of range, or options do not go together.
@@ -251,7 +251,7 @@ def _request(
         raise UserError("--gpu-sets is for runs on this machine, and --cluster for others; give one of them")
     seeds = [values["seed"]] if options.seeds is None else range(options.seeds)
     each = [
-        formats.experiment_of(values | dict(zip(swept, combination, strict=True)) | {"seed": seed} | task, objects)
+        composition.experiment_of(values | dict(zip(swept, combination, strict=True)) | {"seed": seed} | task, objects)
         for combination in itertools.product(*swept.values())
         for seed in seeds
         for task in _tasks_of(options)

@@ -21,7 +21,7 @@ from supsup_jax.cli.program import PACKAGE, how_to_resume, program_of
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.paper import figures
-from supsup_jax.runs import formats, results
+from supsup_jax.runs import composition, results
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import read_run, write_run
 from supsup_jax.runs.train import run_experiment
@@ -79,7 +79,7 @@ def main(
     request = parse(experiment, description, sweep)
     experiments, options, cluster, _ = request
     places = _Places(request, shares_run)
-    if any(settings["initializer"] == "kaiming_uniform" for settings in map(formats.settings_of, experiments)):
+    if any(settings["initializer"] == "kaiming_uniform" for settings in map(composition.settings_of, experiments)):
         said = "--initializer kaiming_uniform is the original's; what version 0.1 called so is pytorch_default"
         print(said, file=sys.stderr)
     backend.use_one_blas_thread()
@@ -121,7 +121,7 @@ def _join_hosts(experiment: Experiment, options: Options) -> None:
             "several hosts are for --dataset imagenet, where they share batches; let others farm out runs, with "
             "--seeds and --cluster slurm"
         )
-    own = formats.plain(experiment)
+    own = composition.plain(experiment)
     first = hosts.told_by_first(lambda: own)
     other = [name for name in own | first if own.get(name) != first.get(name)]
 
@@ -263,7 +263,7 @@ class _Places:
 
     def _place(self, experiment: Experiment) -> tuple[Path, str]:
         """The folder above a run's, and the name of its own."""
-        settings, parts = formats.settings_of(experiment), [f"seed={experiment.seed}"]
+        settings, parts = composition.settings_of(experiment), [f"seed={experiment.seed}"]
         if (scale := settings.get("er_scale")) is not None:
             parts.append(f"sparsity={scale:g}")
         parts += [f"{name}={settings[name]}" for name in self._swept]
@@ -277,7 +277,7 @@ class _Places:
         Raises:
             UserError: if it cannot be made.
         """
-        if formats.settings_of(experiment)["initializer"] == "stored":
+        if composition.settings_of(experiment)["initializer"] == "stored":
             raise UserError("--initializer stored is for runs that were imported; give an initialiser")
         parent, name = self._place(experiment)
         log_dir = self._options.log_dir
@@ -304,7 +304,7 @@ class _Places:
             settings = results.read_settings(folder)
             if not settings:  # the run ended before it began
                 continue
-            others[folder] = formats.differences(experiment, settings["experiment"])
+            others[folder] = composition.differences(experiment, settings["experiment"])
             is_longer = settings["experiment"].get("num_tasks", 0) > experiment.num_tasks
             if not others[folder] and (self._options.resume or not is_longer):
                 return folder

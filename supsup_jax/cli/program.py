@@ -10,7 +10,7 @@ import sys
 from supsup_jax import registry
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.runs import formats
+from supsup_jax.runs import composition
 
 PACKAGE = ("-m", "supsup_jax")
 """The arguments of Python that start the package."""
@@ -44,9 +44,9 @@ def how_to_resume(experiment: Experiment, folder: object) -> str:
 
 def _needs_script(experiment: Experiment) -> bool:
     """Whether a process that has not loaded the script cannot make the experiment from its settings."""
-    if not all(map(registry.is_installed, formats.objects_of(experiment).values())):
+    if not all(map(registry.is_installed, composition.objects_of(experiment).values())):
         return True
     try:
-        return formats.experiment_of(formats.plain(experiment)) != experiment
+        return composition.experiment_of(composition.plain(experiment)) != experiment
     except UserError:
         return True

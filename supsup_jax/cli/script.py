@@ -12,7 +12,7 @@ from supsup_jax.cli import launch
 from supsup_jax.cli.commands import COMMANDS
 from supsup_jax.cli.options import complaints_as_errors
 from supsup_jax.experiment import Experiment
-from supsup_jax.runs import formats
+from supsup_jax.runs import composition
 from supsup_jax.runs.run import Run
 from supsup_jax.system import backend
 
@@ -43,7 +43,7 @@ def main(
             after SIGTERM.
     """
     if sys.argv[1:] and sys.argv[1] in COMMANDS:
-        for kind, part in formats.objects_of(experiment).items():
+        for kind, part in composition.objects_of(experiment).items():
             registry.offer(kind, part)
         call(f"python {Path(sys.argv[0]).name}", description)
         return []

@@ -62,7 +62,7 @@ class HopSupSup(Method):
 
         scores = jax.tree_util.tree_map_with_path(score, weights)
         if not jax.tree.leaves(scores):
-            raise UserError("HopSupSup needs a network with gains: parameters called `scale`")
+            raise UserError("HopSupSup needs a network with gains, parameters called `scale`, such as BNNet")
         return scores
 
     def finalize(self, params: Params, weights: Weights) -> Adapter:

@@ -13,7 +13,6 @@ from supsup_jax.errors import UserError
 from supsup_jax.paper.ablation import draw_ablation
 from supsup_jax.paper.looks import BLUE, GREEN, GREY, LOOKS, ORANGE, PAPER, PURPLE, look_of, plot_curve
 from supsup_jax.paper.published import (
-    ABLATION,
     FC_250,
     HOPSUPSUP,
     LENET_250,
@@ -29,6 +28,7 @@ from supsup_jax.paper.published import (
 )
 from supsup_jax.runs.records import Record
 from supsup_jax.runs.tables import (
+    ABLATION,
     Curve,
     Run,
     StoragePoint,

@@ -14,13 +14,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from supsup_jax.cli.console import duration
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.paper.reproduction import Number, numbers
 from supsup_jax.paper.scripts import Script, other_settings
-from supsup_jax.runs import formats
+from supsup_jax.runs import composition
 from supsup_jax.runs.tables import Run
+from supsup_jax.system.words import duration
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
@@ -114,7 +114,7 @@ class Job:
     @property
     def key(self) -> tuple[str, float | None, int]:
         """The identity of the run: equal keys, one folder."""
-        return self.experiment.name, formats.settings_of(self.experiment).get("er_scale"), self.experiment.seed
+        return self.experiment.name, composition.settings_of(self.experiment).get("er_scale"), self.experiment.seed
 
     @property
     def title(self) -> str:
@@ -132,7 +132,9 @@ class Job:
     def shortened(self, tasks: int) -> "Job":
         """The job with this number of tasks."""
         counts = tuple(count for count in self.counts if count <= tasks)
-        return dataclasses.replace(self, experiment=formats.changed(self.experiment, num_tasks=tasks), counts=counts)
+        return dataclasses.replace(
+            self, experiment=composition.changed(self.experiment, num_tasks=tasks), counts=counts
+        )
 
 
 class Plan(NamedTuple):
@@ -206,9 +208,9 @@ def missing(
         if script is None:
             left_out.append(f"{name}: there is no script")
             continue
-        expected = formats.plain(script.experiment)
+        expected = composition.plain(script.experiment)
         same = [run for run in of_name[name] if run.er_scale == scale and not other_settings(run, expected)]
-        experiment = formats.changed(script.experiment, er_scale=scale)
+        experiment = composition.changed(script.experiment, er_scale=scale)
         for chosen, of_seed in _by_seed(same, experiment.seed, seeds).items():
             lacking = {number for number in of_group if all(number.of_run(run) is None for run in of_seed)}
             within = {number for number in lacking if _reaches(number, experiment)}
@@ -283,7 +285,9 @@ def fit(plan: Plan, budget: float = math.inf) -> Plan:
 
 def kind(experiment: Experiment | Mapping[str, Any]) -> tuple[Any, ...]:
     """The settings that decide how long the parts of a run take; runs with equal ones are equally fast."""
-    settings = formats.plain(experiment) if isinstance(experiment, Experiment) else formats.normalised(experiment)
+    settings = (
+        composition.plain(experiment) if isinstance(experiment, Experiment) else composition.normalised(experiment)
+    )
     names = (
         "dataset",
         "benchmark",

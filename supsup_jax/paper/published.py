@@ -6,8 +6,9 @@ higher.
 
 from typing import Literal, NamedTuple
 
+from supsup_jax.runs.tables import Identity
+
 LENET_250, FC_250, LENET_2500 = (f"GNu/MNISTPerm/{name}-tasks" for name in ("LeNet-250", "FC-250", "LeNet-2500"))
-ABLATION = "GNu/MNISTPerm/ablation"
 MNISTROTATE = "GNu/MNISTRotate"
 HOPSUPSUP = "GNu/SplitMNIST/hopsupsup"
 NNS = "NNs/supsup"
@@ -98,10 +99,6 @@ SPLITIMAGENET_TABLE: dict[tuple[str, float | None], tuple[float, float]] = {
 }
 """The table in Figure 2, left: accuracy in % after 100 tasks, and megabytes, by the script and the scale of its
 densities."""
-
-Identity = Literal["given", "inferred", "learned"]
-"""The accuracy that a curve shows after n tasks: with the task given, with the task inferred, or the accuracy that each
-of them had right after it was learned."""
 
 
 class Measurement(NamedTuple):

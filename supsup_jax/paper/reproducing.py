@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 
-from supsup_jax.cli.console import duration
 from supsup_jax.data.presence import is_present
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
@@ -23,9 +22,10 @@ from supsup_jax.paper import planning, scripts
 from supsup_jax.paper.calibration import calibrated_rates
 from supsup_jax.paper.planning import Job, Plan, Rates
 from supsup_jax.paper.reproduction import Number
-from supsup_jax.runs import formats, results
+from supsup_jax.runs import composition, results
 from supsup_jax.runs.tables import Run, find_runs
 from supsup_jax.system import backend, interruption
+from supsup_jax.system.words import duration
 
 PAUSE = 0.2
 """Seconds from one look at a running script to the next."""
@@ -203,7 +203,7 @@ def _can_resume(job: Job, runs: Path) -> bool:
     sparsity = "" if scale is None else f"~sparsity={scale:g}"
     folders = results.existing_folders(runs / job.experiment.name, f"seed={job.experiment.seed}{sparsity}")
     known = filter(None, map(results.read_settings, folders))
-    return any(not formats.differences(job.experiment, settings["experiment"]) for settings in known)
+    return any(not composition.differences(job.experiment, settings["experiment"]) for settings in known)
 
 
 def run_script(

@@ -14,6 +14,7 @@ from supsup_jax.paper.published import Identity, Point
 from supsup_jax.paper.scripts import expected_settings, other_settings
 from supsup_jax.runs.records import total
 from supsup_jax.runs.tables import Run, tries
+from supsup_jax.system.words import about
 
 _HEADINGS = {
     "GG/splitimagenet": "SplitImageNet, 100 tasks: Figure 2 left",
@@ -205,7 +206,7 @@ def _measured(tasks: int, values: Sequence[float], runs: Sequence[Run], verdict:
         verdict,
         f"{fmean(sizes):.2f}" if sizes else "",
         seeds if len(runs) == 1 else f"{len(runs)}: {seeds}",
-        _duration(fmean(seconds)) if seconds else "",
+        about(fmean(seconds)) if seconds else "",
         *(
             "; ".join(dict.fromkeys(filter(None, (describe(run.about) for run in runs))))
             for describe in (_machine, _commit, _command)
@@ -238,12 +239,6 @@ def _command(about: dict[str, Any]) -> str:
         return ""
     script = re.sub(r".*(?=experiments/)", "", kept[0].replace(os.sep, "/"))
     return f"`{' '.join(['python', script, '--data ~/data', *kept[1:]])}`"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supsup_jax.experiment import Experiment
-from supsup_jax.runs import formats
+from supsup_jax.runs import composition
 from supsup_jax.runs.tables import Run, tries
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -59,14 +59,14 @@ def expected_settings(name: str, runs: Iterable[Run]) -> dict[str, Any]:
         runs: of this experiment.
     """
     if script := script_of(name):
-        return formats.plain(script.experiment)
+        return composition.plain(script.experiment)
     newest = max(runs, key=lambda run: run.age[1], default=None)
     return with_defaults(newest) if newest else {}
 
 
 def with_defaults(run: Run) -> dict[str, Any]:
     """The settings of a run. One that is newer than the run had its default."""
-    return formats.normalised(run.experiment)
+    return composition.normalised(run.experiment)
 
 
 def other_settings(run: Run, expected: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from supsup_jax.data import Inputs
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.networks import Weights
-from supsup_jax.runs import formats
+from supsup_jax.runs import composition, formats
 from supsup_jax.runs.steps import (
     digest_of,
     named_arrays,
@@ -322,7 +322,7 @@ def describe(experiment: Experiment, inputs: Inputs, weights: Weights) -> dict[s
         inputs: what images are to its network.
         weights: the shared weights as they were drawn.
     """
-    return {"experiment": formats.plain(experiment), "inputs": inputs._asdict(), "weights": _first_values(weights)}
+    return {"experiment": composition.plain(experiment), "inputs": inputs._asdict(), "weights": _first_values(weights)}
 
 
 def check_weights(here: dict[str, Any], described: dict[str, Any], folder: Path) -> None:

@@ -8,7 +8,7 @@ from supsup_jax.data import Inputs, load_digits
 from supsup_jax.data.arrays import NORMALISATION
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.runs import formats
+from supsup_jax.runs import composition, formats
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import elsewhere, experiment_of
@@ -36,7 +36,9 @@ def restore(run_dir: str | Path, step: int | None = None, **parts: Any) -> Run:
         raise UserError(f"{folder} has no checkpoint yet; wait for one, or give another run")
     recorded = said[0]["experiment"]
     _check(folder, recorded, parts)
-    objects = {kind: part for given in parts for kind, part in formats.objects_of(parts[given], given).items()} | parts
+    objects = {
+        kind: part for given in parts for kind, part in composition.objects_of(parts[given], given).items()
+    } | parts
     try:
         experiment = experiment_of(recorded, folder / "checkpoints/0", objects)
     except registry.UnknownPartError as error:
@@ -60,8 +62,8 @@ def _check(folder: Path, recorded: dict[str, Any], parts: dict[str, Any]) -> Non
         if name != registry.name_of(kind, part):
             given = registry.name_of(kind, part)
             raise UserError(f"{folder} was learned with the {kind} {name}, not {given}; leave {kind} out")
-        for setting, value in formats.plain(part, kind).items():
-            if recorded.get(setting, value) != value:
+        for setting, value in composition.plain(part, kind).items():
+            if setting not in formats.LONGER and recorded.get(setting, value) != value:
                 raise UserError(
                     f"{folder} was learned with {setting} {recorded[setting]}, not {value}; give {kind}=... with that"
                 )
@@ -71,7 +73,7 @@ def _check(folder: Path, recorded: dict[str, Any], parts: dict[str, Any]) -> Non
 
 def _inputs_of_format_2(experiment: Experiment) -> Inputs:
     """What images are to a run whose checkpoints do not say it."""
-    settings = formats.settings_of(experiment)
+    settings = composition.settings_of(experiment)
     dataset = settings["dataset"]
     classes = {"SplitCIFAR100": 5, "SplitImageNet": 10}.get(settings["benchmark"], 100 if dataset == "cifar100" else 10)
     if dataset == "digits":

@@ -22,7 +22,7 @@ from supsup_jax.experiment import Experiment
 from supsup_jax.methods import Carry, Method
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Weights
-from supsup_jax.runs import formats
+from supsup_jax.runs import composition
 from supsup_jax.runs import results as results_files
 from supsup_jax.runs.checkpoints import Checkpoints, Chunk, check_weights, describe
 from supsup_jax.runs.learned import DiscoveredTasks, LearnedTasks, TaskStore
@@ -299,7 +299,7 @@ class Run(Predictor):
         Raises:
             UserError: if it is another run.
         """
-        differences = formats.differences(self.experiment, run["experiment"]) if same_settings else []
+        differences = composition.differences(self.experiment, run["experiment"]) if same_settings else []
         if differences:
             raise UserError(
                 f"{self.folder} holds a run of other settings ({'; '.join(differences)}); use its settings, "

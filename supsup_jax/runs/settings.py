@@ -11,7 +11,7 @@ from supsup_jax import registry
 from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.runs import formats, results
+from supsup_jax.runs import composition, results
 from supsup_jax.system.yaml import read_yaml
 
 
@@ -32,7 +32,7 @@ def load_settings(path: Path, objects: Mapping[str, Any] | None = None) -> dict[
 
     Args:
         path: the file.
-        objects: parts by kind, as `formats.layout` takes them.
+        objects: parts by kind, as `composition.layout` takes them.
 
     Raises:
         UserError: if it cannot be read, or names or sets what does not exist.
@@ -69,14 +69,14 @@ def checked(plain: Mapping[str, Any], path: Path, objects: Mapping[str, Any] | N
     Args:
         plain: settings by name.
         path: where they were read.
-        objects: parts by kind, as `formats.layout` takes them.
+        objects: parts by kind, as `composition.layout` takes them.
 
     Raises:
         UserError: if a name does not exist, or its value is of another type.
     """
     plain = {"er_scale" if name == "sparsity" else name: value for name, value in plain.items()}
     settings: dict[str, Any] = {}
-    for name, kind in formats.types_of(plain, objects, path).items():
+    for name, kind in composition.types_of(plain, objects, path).items():
         value = tuple(plain[name]) if isinstance(plain[name], list) else plain[name]
         if isinstance(value, int) and not isinstance(value, bool) and kind in (float, float | None):
             value = float(value)
@@ -100,7 +100,7 @@ def experiment_of(plain: Mapping[str, Any], path: Path, objects: Mapping[str, An
     Args:
         plain: its settings by flat name.
         path: where they were read.
-        objects: parts by kind, as `formats.layout` takes them.
+        objects: parts by kind, as `composition.layout` takes them.
 
     Raises:
         UserError: if a name does not exist, or its value is of another type or out of range.
@@ -115,7 +115,7 @@ def _made(settings: Mapping[str, Any], path: Path, objects: Mapping[str, Any] | 
         UserError: if they are out of range, or do not fit together.
     """
     try:
-        return formats.experiment_of(settings, objects)
+        return composition.experiment_of(settings, objects)
     except registry.UnknownPartError:
         raise
     except UserError as error:
@@ -141,7 +141,7 @@ def write_run(
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     plain["data"] = os.path.abspath(os.path.expanduser(plain["data"]))
     densities = experiment.densities(dataset)
-    whole = {"experiment": formats.plain(experiment), "options": plain, "densities": densities}
+    whole = {"experiment": composition.plain(experiment), "options": plain, "densities": densities}
     results.write_settings(folder, whole, command)
 
 

@@ -12,12 +12,17 @@ from itertools import accumulate, groupby
 from pathlib import Path
 from statistics import fmean, stdev
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from supsup_jax.errors import UserError
-from supsup_jax.paper.published import ABLATION, SPLITIMAGENET, SPLITIMAGENET_TABLE, Identity
 from supsup_jax.runs.records import Account, total, total_of_paper
 from supsup_jax.runs.results import read_settings
+
+ABLATION = "GNu/MNISTPerm/ablation"
+"""The experiment whose runs differ in network, outputs and objective."""
+
+Identity = Literal["given", "inferred", "learned"]
+"""Which accuracy: the task given, inferred, or given right after it was learned."""
 
 
 class Timing(NamedTuple):
@@ -304,48 +309,3 @@ def storage_points(runs: Sequence[Run]) -> list[StoragePoint]:
         mean, deviation = accuracy.mean[0], accuracy.deviation[0]
         points.append(StoragePoint(scale or None, tasks, paper, bits, mean, deviation, len(same)))
     return points
-
-
-class ImageNetRow(NamedTuple):
-    """A row of the table of Figure 2, left.
-
-    Attributes:
-        method: as the paper calls it.
-        er_scale: scale of its densities, if there are any.
-        paper: the paper's accuracy in % and megabytes, if it has them.
-        point: ours, if there are runs.
-    """
-
-    method: str
-    er_scale: float | None
-    paper: tuple[float, float] | None
-    point: StoragePoint | None
-
-
-_METHODS = {"upperbound": "Upper Bound", "supsup": "SupSup", "batche": "BatchE"}
-
-
-def imagenet_rows(runs: Iterable[Run]) -> list[ImageNetRow]:
-    """The table of Figure 2, left: the paper's rows, and below them ours that it does not have.
-
-    Of runs of one seed and scale the one with the most tasks counts, then the newest.
-
-    Raises:
-        UserError: if there is no run on SplitImageNet, or some differ in more than seed and scale.
-    """
-    ours: dict[tuple[str, float | None], StoragePoint] = {}
-    of_name: dict[str, list[Run]] = defaultdict(list)
-    for group in tries(runs):
-        if group[0].name.startswith(SPLITIMAGENET):
-            of_name[group[0].name.removeprefix(SPLITIMAGENET)].append(
-                max(group, key=lambda run: max(run.accuracies["given"]))
-            )
-    if not of_name:
-        raise UserError(f"there is no run on SplitImageNet; give folders of runs of experiments/{SPLITIMAGENET}*.py")
-    for name, same in of_name.items():
-        ours |= {(name, point.er_scale): point for point in storage_points(same)}
-    keys = [*SPLITIMAGENET_TABLE, *sorted(ours.keys() - SPLITIMAGENET_TABLE.keys(), key=str)]
-    return [
-        ImageNetRow(_METHODS.get(name, name), scale, SPLITIMAGENET_TABLE.get((name, scale)), ours.get((name, scale)))
-        for name, scale in keys
-    ]

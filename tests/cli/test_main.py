@@ -111,7 +111,7 @@ def test_run_starts_or_goes_on_with_the_run_in_a_folder(tmp_path):
 
 
 def test_run_does_not_take_settings_that_do_not_exist(tmp_path):
-    plain = adapter.experiment("q", "digits").to_json() | {"num_taks": 3}
+    plain = adapter.plain(adapter.experiment("q", "digits")) | {"num_taks": 3}
     results.write_settings(tmp_path, {"experiment": plain, "options": {"data": "nowhere", "tasks_at_once": None}})
     result = call("run", tmp_path, cwd=tmp_path)
     assert result.returncode == 2

@@ -191,18 +191,18 @@ def assert_one_line_error(status, stderr, *words):
     [
         (["--num-taks", "3"], ["--num-taks", "--num-tasks"]),
         (["--num-tasks", "three"], ["--num-tasks", "three"]),
-        (["--network", "Lenet"], ["--network", "LeNet", "FC1024"]),
-        (["--num-tasks", "-1"], ["--num-tasks -1 is out of range"]),
-        (["--features", "3"], ["--features 3 is less than the 10 classes"]),
+        (["--network", "Lenet"], ["no network Lenet", "LeNet"]),
+        (["--num-tasks", "-1"], ["--num-tasks -1: must be from 1"]),
+        (["--features", "3"], ["--features 3: must be at least the 10 classes"]),
         (["--seeds", "0"], ["--seeds 0 is out of range"]),
         (["--data", "nowhere", "--dataset", "mnist"], ["nowhere", "--data", "https://"]),
         (["--log-dir", "a-file"], ["a-file"]),
-        (["--method", "PSP"], ["--search one_shot needs the masks of --method SupSup", "--scenario GG"]),
-        (["--method", "HopSupSup"], ["--search recovery"]),
-        (["--method", "HopSupSup", "--search", "recovery"], ["needs the gains of --network BNNet"]),
-        (["--scenario", "NNs", "--search", "recovery"], ["--scenario NNs needs"]),
-        (["--scenario", "NNs", "--search", "exhaustive"], ["--scenario NNs needs"]),
-        (["--seeds", "2", "--benchmark", "SplitMNIST"], ["--num-tasks 25 is more than SplitMNIST has: 5"]),
+        (["--method", "PSP"], ["search one_shot does not serve method PSP", "search exhaustive", "scenario GG"]),
+        (["--method", "HopSupSup"], ["needs a network with gains", "BNNet"]),
+        (["--method", "HopSupSup", "--search", "recovery"], ["needs a network with gains"]),
+        (["--scenario", "NNs", "--search", "recovery"], ["scenario NNs needs search OneShot"]),
+        (["--scenario", "NNs", "--search", "exhaustive"], ["scenario NNs needs search OneShot"]),
+        (["--seeds", "2", "--benchmark", "SplitMNIST"], ["--num-tasks 25: SplitMNIST has 5 tasks"]),
         (["--gpu-sets", "0||1"], ['--gpu-sets "0||1"', '"0,1|2,3"']),
         (["--gpu-sets", "0|0"], ["device 0 twice"]),
         (["--partition", "main"], ["--partition is for runs on a cluster", "--cluster slurm"]),
@@ -210,7 +210,7 @@ def assert_one_line_error(status, stderr, *words):
         (["--config", "a-file"], ["a-file does not hold settings"]),
         (["--sparsity", "3"], ["--sparsity"]),
         (["--initializer", "stored"], ["--initializer stored is for runs that were imported"]),
-        (["--benchmark", "SplitMNIST"], ["--num-tasks 25 is more than SplitMNIST has: 5"]),
+        (["--benchmark", "SplitMNIST"], ["--num-tasks 25: SplitMNIST has 5 tasks"]),
     ],
 )
 def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(run_here, tmp_path, capsys, arguments, words):
@@ -367,7 +367,7 @@ def test_a_script_of_splitcifar100_runs_on_embedded_data(run_here, tmp_path):
 def test_every_script_of_splitimagenet_runs_on_real_data(script, run_here, data_folder, tmp_path):
     quick = ["--num-tasks", 2, "--epochs", 2, "--warmup-epochs", 1, "--batch-size", 4, "--image-size", 14]
     # Compiling a ResNet takes minutes; tests/core/test_resnet.py has its parts.
-    network = ["--network", "LeNet", "--width", 0.1, *(["--no-affine"] if script.stem == "rn50-upperbound" else [])]
+    network = ["--network", "LeNet", "--width", 0.1]
     sparsity = ["--sparsity", 8] if script.stem == "rn50-supsup" else []
     said = run_here(script, *quick, *network, *sparsity, "--data", data_folder)
     assert "decoding images of task 1: 10 of 10" in said

@@ -1,77 +1,24 @@
 import hashlib
-import io
 import pickle
 import shutil
-import struct
 import tarfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_data import assert_one_line, prepare_with_tfds, serving
 
+from helpers.cifar100 import IMAGES, LABELS, content, pack, python2, python3, shrink, write
+from helpers.data import assert_one_line, prepare_with_tfds, serving
 from supsup_jax import UserError, data
-from supsup_jax.data import cifar, cifar100, files
-
-RNG = np.random.default_rng(0)
-IMAGES = {"train": RNG.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8), "test": RNG.integers(0, 256, (4, 32, 32, 3))}
-LABELS = {"train": [99, 1, 2, 3, 4, 5, 6, 7], "test": [0, 98, 2, 3]}
-
-
-class Python2(pickle._Pickler):
-    """Writes strings, keys and pixels as Python 2 did: all are bytes."""
-
-    def save_bytes(self, value):
-        value = value.encode() if isinstance(value, str) else value
-        self.write(pickle.BINSTRING + struct.pack("<i", len(value)) + value)
-
-    dispatch = pickle._Pickler.dispatch | {bytes: save_bytes, str: save_bytes}
-
-
-def content(split, **changes):
-    """What a file of CIFAR-100 holds, with fewer images, which it has channel by channel."""
-    rows = IMAGES[split].transpose(0, 3, 1, 2).reshape(-1, 3072).astype(np.uint8)
-    names = [f"image_{index}.png" for index in range(len(rows))]
-    published = {"filenames": names, "batch_label": split, "fine_labels": LABELS[split], "data": rows}
-    return {name: value for name, value in (published | changes).items() if value is not None}
-
-
-def python2(value):
-    file = io.BytesIO()
-    Python2(file, protocol=2).dump(value)
-    return file.getvalue().replace(b"cnumpy._core.", b"cnumpy.core.")
-
-
-def python3(value):
-    return pickle.dumps(value, protocol=4)
-
-
-def write(folder, dump=python2):
-    folder.mkdir(parents=True)
-    for split in ("train", "test"):
-        (folder / split).write_bytes(dump(content(split)))
-
-
-def pack(folder, *members):
-    """The archive in a folder, of what is below `cifar-100-python`; members are more of it, or instead."""
-    packed = folder / "cifar-100-python"
-    with tarfile.open(folder / "cifar-100-python.tar.gz", "w:gz") as archive:
-        for name in ("meta", "test", "train"):
-            if (packed / name).exists():
-                archive.add(packed / name, f"cifar-100-python/{name}")
-        for member in members:
-            archive.addfile(member, io.BytesIO(bytes(member.size)))
-    shutil.rmtree(packed)
+from supsup_jax.data import cifar100, files
 
 
 @pytest.fixture(autouse=True)
 def few(request, monkeypatch):
     """Fewer images than CIFAR-100 has, except for the tests of the real one."""
     if "data_folder" not in request.fixturenames:
-        monkeypatch.setattr(cifar100, "_SIZES", {"train": 8, "test": 4})
-        known = {split: (cifar.digest(IMAGES[split].astype(np.uint8), LABELS[split]),) for split in LABELS}
-        monkeypatch.setattr(cifar100, "_KNOWN", known)
+        shrink(monkeypatch)
 
 
 @pytest.fixture
@@ -258,7 +205,8 @@ def test_reading_an_archive_writes_nothing_wherever_its_members_belong(raw, tmp_
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_without_files_and_network_nothing_is_written_and_the_error_says_what_belongs_where(tmp_path, monkeypatch):
+def test_without_files_and_network_the_error_says_what_belongs_where(tmp_path, monkeypatch):
+    """No file or folder is written."""
     monkeypatch.setattr(cifar100, "_URL", "https://host.invalid/")
     monkeypatch.setattr(files.urllib.request, "getproxies", dict)
     with pytest.raises(UserError) as error:
@@ -323,7 +271,7 @@ def real(data_folder):
 
 
 @pytest.mark.usefixtures("data_folder")
-def test_real_cifar100_has_as_many_images_of_each_class_and_its_known_colours(real):
+def test_real_cifar100_has_balanced_classes_and_the_published_colours(real):
     for split, each in ((real.train, 500), (real.test, 100)):
         assert split.images.shape == (100 * each, 32, 32, 3)
         assert split.images.dtype == np.uint8
@@ -336,7 +284,8 @@ def test_real_cifar100_has_as_many_images_of_each_class_and_its_known_colours(re
 
 
 @pytest.mark.usefixtures("data_folder")
-def test_real_neighbouring_pixels_are_alike_in_both_directions_and_channels_too(real):
+def test_real_neighbouring_pixels_and_channels_are_alike(real):
+    """Neighbours in both directions: rows and columns are not mixed up."""
     images = real.test.images.astype(np.float32)
     for axis in (1, 2, 3):
         assert np.abs(np.diff(images, axis=axis)).mean() < 30  # about 85 between any two values
@@ -385,7 +334,8 @@ def test_a_task_is_the_same_alone_or_among_others():
 
 
 @pytest.mark.usefixtures("data_folder")
-def test_twenty_tasks_of_five_classes_have_2500_and_500_images_known_beforehand(real):
+def test_twenty_tasks_of_five_classes_have_2500_and_500_images(real):
+    """The sizes are integers, known before any image is read."""
     benchmark = data.SplitCIFAR100.of(real)
     assert benchmark.max_tasks == 20
     assert benchmark.num_classes == 5

@@ -10,44 +10,18 @@ import numpy as np
 import pytest
 import scipy.io
 
-from supsup_jax import UserError, data
+from helpers.sources import assert_holds, images, refused, with_field
+from supsup_jax import data
 from supsup_jax.data import cifar, idx
 from supsup_jax.data.sources import cifar as cifar_source
 from supsup_jax.data.sources import mnist as mnist_source
 from supsup_jax.data.sources import svhn as svhn_source
 from supsup_jax.data.statistics import mean_and_std
 
-RNG = np.random.default_rng(0)
-
-
-def images(count, *shape):
-    return RNG.integers(0, 256, (count, *shape), dtype=np.uint8)
-
-
-def refused(call, *words):
-    with pytest.raises(UserError) as error:
-        call()
-    message = str(error.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
-
-
-def with_field(source, name, value):
-    """The source made with a value that its annotations do not allow, which are checked in these tests alone."""
-    object.__setattr__(source, name, value)
-    source.__post_init__()
-
 
 def idx_bytes(array):
     header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     return header + array.tobytes()
-
-
-def assert_holds(split, expected_images, expected_labels):
-    np.testing.assert_array_equal(split.images, expected_images)
-    np.testing.assert_array_equal(split.labels, expected_labels)
-    assert split.labels.dtype == np.int32
 
 
 # Fashion-MNIST, KMNIST and EMNIST

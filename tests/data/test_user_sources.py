@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from test_sources import assert_holds, images, refused, with_field
 
+from helpers.sources import assert_holds, images, refused, with_field
 from supsup_jax import data
 from supsup_jax.data.files import find_prepared
 

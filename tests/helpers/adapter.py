@@ -24,7 +24,7 @@ from supsup_jax import data
 from supsup_jax.cli.commands import COMMANDS
 from supsup_jax.data import Inputs
 from supsup_jax.experiment import Experiment
-from supsup_jax.runs import formats
+from supsup_jax.runs import composition
 from supsup_jax.runs.settings import checked, experiment_of
 from supsup_jax.runs.train import run_experiment as run_in_folder
 
@@ -62,27 +62,27 @@ def arrays(run: Any) -> dict[str, list[np.ndarray]]:
 def experiment(name: str, dataset: str = "mnist", **settings: Any) -> Experiment:
     """An experiment, by the names that `settings.yaml` has for its settings."""
     plain = {"name": name, "dataset": dataset} | settings
-    return formats.experiment_of(checked(plain, Path("settings")))
+    return composition.experiment_of(checked(plain, Path("settings")))
 
 
 def changed(experiment: Experiment, **settings: Any) -> Experiment:
     """An experiment with other settings, by the names that `settings.yaml` has for them."""
-    return formats.changed(experiment, **settings)
+    return composition.changed(experiment, **settings)
 
 
 def plain(experiment: Experiment) -> dict[str, Any]:
     """What `settings.yaml` says of an experiment."""
-    return formats.plain(experiment)
+    return composition.plain(experiment)
 
 
 def said(experiment: Experiment) -> SimpleNamespace:
     """The settings of an experiment as attributes."""
-    return SimpleNamespace(**formats.settings_of(experiment))
+    return SimpleNamespace(**composition.settings_of(experiment))
 
 
 def differences(experiment: Experiment, recorded: dict[str, Any]) -> list[str]:
     """The settings in which an experiment differs from a recorded one."""
-    return formats.differences(experiment, recorded)
+    return composition.differences(experiment, recorded)
 
 
 def run_experiment(experiment: Experiment, dataset: Any, folder: Path, *arguments: Any, **options: Any) -> Any:

@@ -8,7 +8,7 @@ import tarfile
 
 import numpy as np
 
-from supsup_jax.data import cifar100
+from supsup_jax.data import cifar, cifar100
 
 RNG = np.random.default_rng(0)
 IMAGES = {"train": RNG.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8), "test": RNG.integers(0, 256, (4, 32, 32, 3))}
@@ -64,5 +64,5 @@ def pack(folder, *members):
 def shrink(monkeypatch):
     """Makes the package take this CIFAR-100 for the published one."""
     monkeypatch.setattr(cifar100, "_SIZES", {"train": 8, "test": 4})
-    known = {split: (cifar100._digest(IMAGES[split].astype(np.uint8), LABELS[split]),) for split in LABELS}
+    known = {split: (cifar.digest(IMAGES[split].astype(np.uint8), LABELS[split]),) for split in LABELS}
     monkeypatch.setattr(cifar100, "_KNOWN", known)

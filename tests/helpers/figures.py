@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.image import imread
 
+from helpers import adapter
 from supsup_jax.methods.supsup import SPARSE
 from supsup_jax.paper import scripts
 from supsup_jax.runs import results

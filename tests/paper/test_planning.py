@@ -21,7 +21,9 @@ def experiment(name, counts=(10, 50), num_tasks=100, **settings):
 
 def settings_of(name, **settings):
     """What a run of that experiment has beside its name and seed."""
-    return {key: value for key, value in experiment(name, **settings).to_json().items() if key not in ("name", "seed")}
+    return {
+        key: value for key, value in adapter.plain(experiment(name, **settings)).items() if key not in ("name", "seed")
+    }
 
 
 def job(seconds, counts=(10, 50), name="a", **rates):

@@ -18,6 +18,7 @@ from supsup_jax.system import interruption
 PSP, FC_PSP, BATCHE = f"{LENET}/psp", f"{FC}/psp", f"{LENET}/batche"
 
 SCRIPT = """
+from helpers import adapter
 
 EXPERIMENT = adapter.experiment(
     {name!r}, dataset={dataset!r}, eval_at={counts}, num_tasks=50, scenario="GG", batch_size={batch}
@@ -51,7 +52,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(scripts, "FOLDER", tmp_path / "experiments")
     scripts.script_of.cache_clear()
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
-    monkeypatch.setattr(reproducing, "calibrated_rates", lambda of: Rates(of.batch_size / 1000, 0.0, 0.0))
+    monkeypatch.setattr(reproducing, "calibrated_rates", lambda of: Rates(of.training.batch_size / 1000, 0.0, 0.0))
     for name, accuracy in ((PSP, 0.948), (FC_PSP, 0.95), (BATCHE, 0.8886)):
         write_script(tmp_path, name, accuracy)
     (tmp_path / "data").mkdir()

@@ -69,9 +69,9 @@ def test_both_bounds_come_from_one_run_and_none_from_version_01(command, runs):
 
 
 def test_runs_of_other_settings_have_rows_of_their_own_without_a_verdict(command, tmp_path):
-    write_run(tmp_path, f"{LENET}/batche", 1, [0.88] * 10, features=100, sync_bn=True, eval_at=[10])
+    write_run(tmp_path, f"{LENET}/batche", 1, [0.88] * 10, features=100, random_weights=True, eval_at=[10])
     (row,) = [row for row in rows(command("reproduce", tmp_path)) if row[4] != "not run"]
-    assert row[:6] == ["batche --features 100 --sync-bn", "10", "88.86", "", "88.00", ""]
+    assert row[:6] == ["batche --features 100 --random-weights", "10", "88.86", "", "88.00", ""]
     assert ["batche", "10", "88.86", "", "not run"] in [row[:5] for row in rows(command("reproduce", tmp_path))]
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from helpers.figures import LENET, write_run
 from supsup_jax import UserError
+from supsup_jax.paper.imagenet import imagenet_rows
 from supsup_jax.runs import results, tables
 from supsup_jax.runs.records import Record
 
@@ -90,7 +91,7 @@ def test_the_imagenet_table_has_the_papers_rows_and_further_runs(tmp_path):
     write_run(tmp_path, name, 1, [0.9, 0.9], er_scale=8.0, first_task=1)  # newer, and with fewer tasks
     write_run(tmp_path, name, 2, [0.5, 0.5, 0.5], er_scale=8.0)
     write_run(tmp_path, name, 1, [0.4, 0.4], er_scale=32.0)
-    rows = tables.imagenet_rows(tables.read_runs([tmp_path]))
+    rows = imagenet_rows(tables.read_runs([tmp_path]))
     assert [(row.method, row.er_scale, row.paper is not None) for row in rows] == [
         ("Upper Bound", None, True),
         ("SupSup", 16.0, True),
@@ -108,4 +109,4 @@ def test_the_imagenet_table_has_the_papers_rows_and_further_runs(tmp_path):
 def test_without_runs_on_imagenet_there_is_no_table_of_it(tmp_path):
     write_run(tmp_path, "quickstart", 1, [0.5, 0.5])
     with pytest.raises(UserError, match="there is no run on SplitImageNet"):
-        tables.imagenet_rows(tables.read_runs([tmp_path]))
+        imagenet_rows(tables.read_runs([tmp_path]))

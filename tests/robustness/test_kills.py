@@ -21,7 +21,7 @@ from supsup_jax.runs.checkpoints import Checkpoints
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 LENET = "GNu/MNISTPerm/LeNet-250-tasks"
 SMALL = (
-    "--dataset digits --num-tasks 5 --eval-at 3 --steps 12 --batch-size 16 --width 0.1 --images-per-task 8 "
+    "--dataset digits --num-tasks 5 --eval-at 3 --steps 12 --batch-size 16 --width 0.1 "
     "--learning-rate 1e-2 --tasks-at-once 1"
 )
 SCRIPTS = {

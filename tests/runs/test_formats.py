@@ -1,5 +1,6 @@
 """Settings of parts that are defined outside the package."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ from supsup_jax import data, masks, methods, networks, registry
 from supsup_jax.cli.cluster import Cluster
 from supsup_jax.cli.options import Options
 from supsup_jax.cli.program import PACKAGE, program_of
-from supsup_jax.runs import formats
+from supsup_jax.runs import composition, formats
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,16 @@ def experiment(network: networks.Network | None = None, method: methods.Method |
 
 def test_settings_that_clash_are_called_by_the_kind_of_their_part():
     own = experiment(OwnNetwork(20), OwnMethod())
-    settings = formats.plain(own)
+    settings = composition.plain(own)
     expected = {"network_scale": 1.0, "method_scale": 2.0, "method_memory": 3, "method_source": "x", "rest": 0.5}
     assert {name: settings[name] for name in expected} == expected
     assert not {"scale", "memory", "source"} & settings.keys()
-    changed = formats.changed(own, method_scale=5.0, network_scale=4.0, method_source="y")
+    changed = composition.changed(own, method_scale=5.0, network_scale=4.0, method_source="y")
     assert changed == experiment(OwnNetwork(20, scale=4.0), OwnMethod(scale=5.0, source="y"))
 
 
 def test_a_setting_without_a_clash_has_the_name_of_its_field():
-    assert formats.plain(experiment(OwnNetwork(20)))["scale"] == 1.0
+    assert composition.plain(experiment(OwnNetwork(20)))["scale"] == 1.0
 
 
 def test_no_setting_is_called_like_an_option_of_scripts():
@@ -66,10 +67,10 @@ def test_an_offered_part_is_found_by_its_name_and_keeps_what_is_no_setting(monke
     monkeypatch.setattr(registry, "_offered", {})
     own = experiment(method=WithFunction(above_zero, round))
     with pytest.raises(registry.UnknownPartError, match="there is no method WithFunction"):
-        formats.experiment_of(formats.plain(own))
-    for kind, part in formats.objects_of(own).items():
+        composition.experiment_of(composition.plain(own))
+    for kind, part in composition.objects_of(own).items():
         registry.offer(kind, part)
-    assert formats.experiment_of(formats.plain(own)) == own
+    assert composition.experiment_of(composition.plain(own)) == own
 
 
 def test_a_part_that_settings_cannot_make_is_named():
@@ -77,7 +78,7 @@ def test_a_part_that_settings_cannot_make_is_named():
     pair = images.images, images.labels
     own = ss.Experiment("own", data.Permuted(data.Arrays(pair, pair), num_tasks=3), networks.LeNet(20))
     with pytest.raises(registry.UnknownPartError, match="source arrays needs test, train, which no setting gives"):
-        formats.experiment_of(formats.plain(own))
+        composition.experiment_of(composition.plain(own))
 
 
 @pytest.mark.parametrize(
@@ -90,5 +91,6 @@ def test_a_part_that_settings_cannot_make_is_named():
         (experiment(method=methods.SupSup(above_zero)), True),
     ],
 )
-def test_only_parts_that_a_script_defines_need_the_script(own, needs_script):
+def test_only_parts_that_a_script_defines_need_the_script(own, needs_script, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "script.py", raising=False)
     assert (program_of(own) != PACKAGE) is needs_script

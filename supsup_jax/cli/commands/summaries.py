@@ -8,6 +8,7 @@ from supsup_jax.cli.commands.command import Command, Runs, folders
 from supsup_jax.cli.console import show_imagenet, show_storage
 from supsup_jax.errors import UserError
 from supsup_jax.paper import figures
+from supsup_jax.paper.imagenet import imagenet_rows
 from supsup_jax.runs import tables
 
 
@@ -98,7 +99,7 @@ class Imagenet(Command):
         Raises:
             UserError: if the runs cannot be used.
         """
-        rows = tables.imagenet_rows(tables.read_runs(folders(self.runs, "imagenet")))
+        rows = imagenet_rows(tables.read_runs(folders(self.runs, "imagenet")))
         plain = [
             {
                 "method": method,

@@ -16,7 +16,7 @@ from supsup_jax.cli.options import parse_tasks
 from supsup_jax.compat import torch
 from supsup_jax.data import pictures
 from supsup_jax.errors import UserError
-from supsup_jax.runs import formats, records, results
+from supsup_jax.runs import composition, records, results
 from supsup_jax.runs.evaluate import evaluate
 from supsup_jax.runs.opening import restore
 from supsup_jax.runs.run import Run
@@ -219,7 +219,7 @@ def summary(run: Run) -> dict[str, Any]:
     last = evaluations[max(evaluations)] if evaluations else None
     account = run.account()
     settings = results.read_settings(run.folder) if run.folder else {}
-    experiment = formats.plain(run.experiment)
+    experiment = composition.plain(run.experiment)
     return {
         "run": str(run.folder),
         "name": run.experiment.name,

@@ -11,7 +11,7 @@ import numpy as np
 from supsup_jax.compat.torch.layout import BENCHMARKS, PARTS, UNITS, by_their_names, layer_of, theirs
 from supsup_jax.compat.torch.reading import torch_or_error
 from supsup_jax.errors import UserError
-from supsup_jax.runs import formats
+from supsup_jax.runs import composition
 from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.run import Run
 from supsup_jax.system import atomic
@@ -28,7 +28,7 @@ def export_torch(run: Run, path: Path) -> None:
         UserError: if the original has no such network or method, or PyTorch is not installed.
     """
     torch = torch_or_error()
-    settings, weights = formats.settings_of(run.experiment), jax.device_get(run.weights)
+    settings, weights = composition.settings_of(run.experiment), jax.device_get(run.weights)
     network, method = settings["network"], settings["method"]
     if network not in UNITS or method not in _METHODS:
         what = f"network {network} with {method}"
@@ -53,7 +53,7 @@ def export_torch(run: Run, path: Path) -> None:
         for layer, what, leaf in by_their_names(jax.device_get(run.stats_for(task)), network):
             arrays[f"{layer}{norm}.{what}"] = leaf
             arrays[f"{layer}{norm}.num_batches_tracked"] = np.zeros((), np.int64)
-    ours = {"experiment": formats.plain(run.experiment), "inputs": run.inputs._asdict()}
+    ours = {"experiment": composition.plain(run.experiment), "inputs": run.inputs._asdict()}
     measured = [asdict(task) for task in run.record.tasks] if len(run.record.tasks) == run.num_tasks else []
     content = {
         "epoch": settings["epochs"] or 1,
@@ -84,7 +84,7 @@ _CONVOLUTIONS = {
 
 def _arguments(run: Run, form: str, alone: bool) -> dict[str, Any]:
     """What the original's arguments would be, as far as they say what was computed."""
-    settings = formats.settings_of(run.experiment)
+    settings = composition.settings_of(run.experiment)
     benchmark, affine = settings["benchmark"], settings.get("affine", False)
     largest = "MaskConv" if alone else "MultitaskMaskConv"
     masked = largest if _keeps_largest(settings) else "FastMultitaskMaskConv"
@@ -120,10 +120,10 @@ def _kept_of(run: Run, form: str, task: int) -> list[tuple[str, str, np.ndarray]
     """What a task keeps: layer, name and array, as the original has them."""
     if form == "LowerBound":
         return []
-    network, adapter = formats.settings_of(run.experiment)["network"], run.method.unpack(run.bank, task)
+    network, adapter = composition.settings_of(run.experiment)["network"], run.method.unpack(run.bank, task)
     if form in ("SupSup", "Transfer"):
         # The largest scores are those of 1 by magnitude; scores of at least 0 are those of 1 too.
-        other = 0 if _keeps_largest(formats.settings_of(run.experiment)) else -1
+        other = 0 if _keeps_largest(composition.settings_of(run.experiment)) else -1
         adapter = jax.tree.map(lambda mask: np.where(mask, np.float32(1), np.float32(other)), jax.device_get(adapter))
     elif form == "BatchE":
         rows = by_their_names(jax.device_get(adapter), network)

@@ -22,7 +22,7 @@ from supsup_jax.compat.torch.contents import (
 from supsup_jax.compat.torch.layout import by_their_names
 from supsup_jax.compat.torch.reading import File, read
 from supsup_jax.errors import UserError, reason
-from supsup_jax.runs import formats
+from supsup_jax.runs import composition
 from supsup_jax.runs.checkpoints import describe
 from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.records import TaskResult, from_plain, masks_as_hex, now
@@ -59,7 +59,7 @@ def import_torch(path: Path, output: Path, **settings: Any) -> Path:
         architecture = architecture_of(file, settings)
         inputs = inputs_of(file, architecture, settings)
         shapes_alone: dict[str, Any] = {"dataset": "own", "benchmark": "own", "method": "UpperBound", "scenario": "GG"}
-        alone = formats.experiment_of({"name": "imported", "initializer": "stored"} | shapes_alone | architecture)
+        alone = composition.experiment_of({"name": "imported", "initializer": "stored"} | shapes_alone | architecture)
         net = alone.network.for_images(inputs.image_shape)
         numbers = numbers_of(file, settings)
         shapes, stats = jax.eval_shape(net.init, jax.random.key(0))
@@ -67,7 +67,7 @@ def import_torch(path: Path, output: Path, **settings: Any) -> Path:
         method = method_of(file, leaves, net.head, settings)
         fields: dict[str, Any] = settings_of(file, method, numbers, settings) | architecture
         fields |= rule if method in ("SupSup", "Transfer") else dict.fromkeys(rule)
-        experiment = formats.experiment_of(fields)
+        experiment = composition.experiment_of(fields)
     run = Run(experiment, inputs)
     _learn(run, file, leaves, stats, numbers)
     run.save(output)
@@ -90,7 +90,7 @@ def _understood(path: Path) -> Iterator[None]:
 def _learn(run: Run, file: File, leaves: list[Leaf], fresh: Any, numbers: list[int]) -> None:
     """Gives a run that has learned nothing the weights and the tasks of a file."""
     assert isinstance(run.tasks, LearnedTasks)
-    settings = formats.settings_of(run.experiment)
+    settings = composition.settings_of(run.experiment)
     structure, method = jax.tree.structure(run.weights), settings["method"]
     weights = [_shared(file, leaf) for leaf in leaves]
     run.weights = structure.unflatten(leaf.turned(weight) for leaf, weight in zip(leaves, weights, strict=True))
@@ -168,7 +168,9 @@ def _results(run: Run, file: File, numbers: list[int], hexes: list[str]) -> list
     """What the file says of how well its tasks were learned."""
     if measured := file.ours.get("tasks"):
         return [from_plain(TaskResult, result) for result in measured[: len(numbers)]]
-    labels = list(range(run.inputs.num_classes)) if formats.settings_of(run.experiment)["benchmark"] == "own" else None
+    labels = (
+        list(range(run.inputs.num_classes)) if composition.settings_of(run.experiment)["benchmark"] == "own" else None
+    )
 
     def of(said: Any, number: int) -> float:
         if isinstance(said, list | tuple):

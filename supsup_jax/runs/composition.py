@@ -1,0 +1,366 @@
+"""Experiments from settings by flat names, and back.
+
+Files and command lines hold names, never import paths: a part is found among the registered ones, or handed in as an
+object. `supsup_jax.runs.formats` has the names.
+"""
+
+import dataclasses
+import difflib
+import functools
+import operator
+import types
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from supsup_jax import masks, registry
+from supsup_jax.checks import check_number
+from supsup_jax.components import register_built_in
+from supsup_jax.errors import ArgumentError, UserError
+from supsup_jax.experiment import Experiment, Training
+from supsup_jax.optimizers import SGD
+from supsup_jax.runs.formats import DEFAULTS, FLAT, KINDS, LONGER, OF_KIND, TAKEN, key_of, renamed
+
+_FIXED = {"experiment": Experiment, "training": Training, "recovery": SGD}
+"""Parts of which there is one class."""
+
+
+class Setting(NamedTuple):
+    """A field of a part as a setting.
+
+    Attributes:
+        name: its flat name.
+        field: the field.
+        type: its type.
+        value: its value.
+    """
+
+    name: str
+    field: str
+    type: Any
+    value: Any
+
+
+@dataclass(frozen=True)
+class Group:
+    """A part that can be made: its class, its settings, and its own parts.
+
+    Attributes:
+        kind: its kind.
+        name: its name.
+        component: its class, or a function that is the part itself.
+        settings: its settings, without those of its parts.
+        parts: its parts, by field.
+        like: a part of the same class, which gives the fields that are no settings.
+    """
+
+    kind: str
+    name: str
+    component: Any
+    settings: tuple[Setting, ...] = ()
+    parts: Mapping[str, "Group"] = dataclasses.field(default_factory=dict)
+    like: Any = None
+
+    @property
+    def key(self) -> str | None:
+        """The setting that names the part; `None` where there is no choice."""
+        if self.kind in KINDS or (self.kind == "mask" and not self.settings):
+            return key_of(self.kind)
+        return None
+
+    def __iter__(self) -> Iterator["Group"]:
+        """The group itself, and those of all its parts."""
+        yield self
+        for part in self.parts.values():
+            yield from part
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All settings of the part and its parts, by flat name."""
+        named = {group.key: group.name for group in self if group.key}
+        own = {setting.name: setting.value for group in self for setting in group.settings}
+        first = {"name": own["name"]} if "name" in own else {}
+        return first | named | own
+
+    def make(self, values: Mapping[str, Any] | None = None) -> Any:
+        """Makes the part.
+
+        Args:
+            values: of settings, by flat name, in place of those that the group has.
+
+        Raises:
+            UserError: if a value is out of range, or parts do not fit together. It names settings.
+        """
+        values = values or {}
+        own = {setting.field: values.get(setting.name, setting.value) for setting in self.settings}
+        if self.kind == "mask" and self.settings:
+            return _mask(**own)
+        if not isinstance(self.component, type):
+            return self.component
+        parts = {field: part.make(values) for field, part in self.parts.items()}
+        if self.like is None and (missing := _required(self.component) - own.keys() - parts.keys()):
+            message = f"{self.kind} {self.name} needs {', '.join(sorted(missing))}, which no setting gives"
+            raise registry.UnknownPartError(self.kind, self.name, f"{message}; pass the object from Python")
+        try:
+            if self.like is not None:
+                return dataclasses.replace(self.like, **parts, **own)
+            return self.component(**parts, **own)
+        except ArgumentError as error:
+            raise error.renamed(self._setting_of(error.argument)) from None
+
+    def _setting_of(self, field: str) -> str:
+        """The flat name of a field of the part, or of one of its parts."""
+        return next((one.name for group in self for one in group.settings if one.field == field), field)
+
+
+def layout(values: Mapping[str, Any], objects: Mapping[str, Any] | None = None) -> Group:
+    """The parts of an experiment that settings describe.
+
+    Args:
+        values: settings by flat name; those that no part has are ignored.
+        objects: parts by kind, which are taken where settings name none, or one of their name.
+
+    Raises:
+        UserError: if a part is not known.
+    """
+    register_built_in()
+    values, objects = renamed(values), objects or {}
+    group = _group("experiment", values, objects)
+    names = Counter(setting.name for part in group for setting in part.settings)
+    if clashing := {name for name, count in names.items() if count > 1}:
+        group = _group("experiment", values, objects, frozenset(clashing))
+    return group
+
+
+def experiment_of(values: Mapping[str, Any], objects: Mapping[str, Any] | None = None) -> Experiment:
+    """The experiment that settings describe. Arguments are those of `layout`.
+
+    Raises:
+        UserError: if a part is not known, a value is out of range, or parts do not fit together.
+    """
+    return layout(values, objects).make()
+
+
+def settings_of(part: Any, kind: str = "experiment") -> dict[str, Any]:
+    """The settings of an experiment, or of a part of another kind, by flat name."""
+    register_built_in()
+    objects = objects_of(part, kind)
+    return (layout({}, objects) if kind == "experiment" else _group(kind, {}, objects)).values
+
+
+def plain(part: Any, kind: str = "experiment") -> dict[str, Any]:
+    """The settings of an experiment, or of a part of another kind, as plain data for JSON and YAML."""
+    return {name: _plain(value) for name, value in settings_of(part, kind).items()}
+
+
+def changed(experiment: Experiment, **settings: Any) -> Experiment:
+    """The experiment with other settings, given by flat name.
+
+    Raises:
+        UserError: if a part is not known, a value is out of range, or parts do not fit together.
+    """
+    objects = objects_of(experiment)
+    return experiment_of(layout({}, objects).values | settings, objects)
+
+
+def normalised(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings that a run of any version recorded, as this version would; as they are, if parts are not known."""
+    try:
+        values = layout(recorded).values
+    except UserError:
+        values = dict(recorded)
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def objects_of(part: Any, kind: str = "experiment") -> dict[str, Any]:
+    """The parts of an experiment, or of a part of another kind, and itself, by kind."""
+    found: dict[str, Any] = {}
+
+    def take(kind: str, part: Any) -> None:
+        found[kind] = part
+        for field, of_kind in _parts_of(kind, type(part)).items():
+            take(of_kind, getattr(part, field))
+
+    take(kind, part)
+    return found
+
+
+def differences(experiment: Experiment, recorded: Mapping[str, Any]) -> list[str]:
+    """The settings that make an experiment another one than a run recorded; a longer run is the same.
+
+    Settings that the run does not record have their defaults: it may be older than a setting.
+    """
+    now, before = settings_of(experiment), layout(recorded, objects_of(experiment) | {"experiment": None}).values
+    return [
+        f"{name}: {_plain(before[name])} before, {_plain(now[name])} now"
+        for name in now
+        if name in before and name not in LONGER and _plain(now[name]) != _plain(before[name])
+    ]
+
+
+def types_of(values: Mapping[str, Any], objects: Mapping[str, Any] | None, path: Path) -> dict[str, Any]:
+    """The type of each of some settings, also of those of other parts, which version 0.1 always recorded.
+
+    Args:
+        values: settings by flat name.
+        objects: parts by kind, as `layout` takes them.
+        path: where they were read.
+
+    Raises:
+        UserError: if one does not exist, or names a part that is not known.
+    """
+    group = layout(values, objects)
+    known = {"er_scale": float | None, "density": float | None, "eval_at": tuple[int, ...], "log_base": int}
+    known |= {"recovery_learning_rate": float} | {name: kind for name, (_, kind) in OF_KIND.items()}
+    known |= {setting.name: setting.type for one in group for setting in one.settings}
+    known |= {key_of(kind): str for kind in (*KINDS, "mask")}
+    for name in values.keys() - known.keys():
+        shown = {"sparsity" if one == "er_scale" else one for one in known}
+        (near,) = difflib.get_close_matches(name, shown, n=1, cutoff=0)
+        raise UserError(f"{path} sets {name}, which does not exist; did you mean {near}?")
+    return {name: known[name] for name in values}
+
+
+def plain_type(kind: Any) -> Any:
+    """The part of a field's type that settings have: numbers, texts, paths, choices, and tuples of them, or `None`."""
+    if kind in (bool, int, float, str, Path) or get_origin(kind) is Literal:
+        return kind
+    if get_origin(kind) in (Union, types.UnionType):
+        members = [plain_type(one) for one in get_args(kind) if one is not type(None)]
+        members = [one for one in members if one is not None]
+        if not members:
+            return None
+        either = functools.reduce(operator.or_, members)
+        return either | None if type(None) in get_args(kind) else either
+    if get_origin(kind) is tuple and all(plain_type(one) for one in get_args(kind) if one is not Ellipsis):
+        return kind
+    return None
+
+
+def _group(
+    kind: str, values: Mapping[str, Any], objects: Mapping[str, Any], clashing: frozenset[str] = frozenset()
+) -> Group:
+    """The group of a part; names of settings that `clashing` has begin with the kind."""
+    if kind == "mask":
+        return _mask_group(values, objects.get("mask"))
+    name, component, like = _named(kind, values, objects)
+    if not isinstance(component, type):
+        return Group(kind, name, component)
+    parts = _parts_of(kind, component)
+    hints, settings = get_type_hints(component), []
+    for field in dataclasses.fields(component):
+        kind_of_field = plain_type(hints[field.name])
+        if field.name in parts or field.name in getattr(component, "derived", ()) or kind_of_field is None:
+            continue
+        flat = _flat_name(kind, field.name, clashing)
+        if flat in values:
+            value = values[flat]
+            value = tuple(value) if isinstance(value, list) else value
+        elif like is not None:
+            value = getattr(like, field.name)
+        elif flat in DEFAULTS:
+            value = DEFAULTS[flat]
+        else:
+            value = _default(field)
+        settings.append(Setting(flat, field.name, kind_of_field, value))
+    defaults = {parts[field.name]: _default(field) for field in dataclasses.fields(component) if field.name in parts}
+    given = {kind: part for kind, part in defaults.items() if part is not None} | dict(objects)
+    groups = {field: _group(of_kind, values, given, clashing) for field, of_kind in parts.items()}
+    return Group(kind, name, component, tuple(settings), groups, like)
+
+
+def _named(kind: str, values: Mapping[str, Any], objects: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    """The name and the component of a part, and the object that it is like, if there is one."""
+    like = objects.get(kind)
+    if kind in _FIXED:
+        return kind, _FIXED[kind], like
+    own = None if like is None else registry.name_of(kind, like)
+    name = values.get(key_of(kind))
+    name = name or own or DEFAULTS[key_of(kind)]
+    if like is None or name != own:
+        own, like = name, registry.offered(kind, name)
+    if like is not None and name == own:
+        return name, type(like) if dataclasses.is_dataclass(like) else like, like
+    return name, registry.find(kind, name), None
+
+
+def _parts_of(kind: str, component: Any) -> dict[str, str]:
+    """The kinds of the parts of a part, by field."""
+    if not dataclasses.is_dataclass(component):
+        return {}
+    kinds = {name: name for name in (*KINDS, "mask", "training")}
+    if kind == "search":
+        kinds["optimizer"] = "recovery"
+    fields = [field.name for field in dataclasses.fields(component) if field.name in kinds]
+    hints = get_type_hints(component) if fields else {}
+    return {field: kinds[field] for field in fields if plain_type(hints[field]) != hints[field]}
+
+
+def _flat_name(kind: str, field: str, clashing: frozenset[str]) -> str:
+    """The flat name of a field: its own, or one that begins with the kind where several parts have such a field."""
+    if (kind, field) in FLAT:
+        return FLAT[kind, field]
+    if field in OF_KIND:
+        return field if OF_KIND[field][0] == kind else f"{kind}_{field}"
+    return f"{kind}_{field}" if field in TAKEN or field in clashing else field
+
+
+def _required(component: Any) -> set[str]:
+    """The fields of a class of parts that have no default."""
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(component) if dataclasses.is_dataclass(component) else ()
+    return {one.name for one in fields if one.init and one.default is missing and one.default_factory is missing}
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return None if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _mask_group(values: Mapping[str, Any], like: Any) -> Group:
+    """The group of a method's mask: what it keeps is said by `er_scale` or `density`, unless it is custom.
+
+    Raises:
+        UnknownPartError: if it is custom, and was not handed in.
+    """
+    name = values.get("mask")
+    if name and (like is None or registry.name_of("mask", like) != name):
+        like = registry.offered("mask", name)
+    if name and like is None:
+        raise registry.UnknownPartError("mask", name, f"there is no mask {name}; pass the function from Python")
+    own = {
+        "er_scale": float(like.scale) if isinstance(like, masks.ErdosRenyi) else None,
+        "density": float(like.density) if isinstance(like, masks.TopK) else None,
+    }
+    if like is not None and like is not masks.threshold and not any(own.values()):
+        return Group("mask", registry.name_of("mask", like), like)
+    settings = [Setting(flat, flat, float | None, values.get(flat, value)) for flat, value in own.items()]
+    return Group("mask", "", masks.threshold, tuple(settings))
+
+
+def _mask(er_scale: float | None, density: float | None) -> Any:
+    """The mask that keeps as much.
+
+    Raises:
+        UserError: if both say it, or a value is out of range.
+    """
+    if er_scale is not None and density is not None:
+        raise ArgumentError("density", density, "er_scale, which is --sparsity, says it as well; give one of them")
+    if er_scale is not None:
+        check_number("er_scale", er_scale)
+        return masks.ErdosRenyi(er_scale)
+    if density is None:
+        return masks.threshold
+    if not 0 < density <= 1:
+        raise ArgumentError("density", density, "must be a fraction above 0, at most 1")
+    return masks.TopK(density)
+
+
+def _plain(value: Any) -> Any:
+    """A value of a setting as JSON and YAML have it."""
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
