@@ -17,6 +17,7 @@ import yaml
 from helpers import adapter
 from supsup_jax import data
 from supsup_jax.paper import figures
+from supsup_jax.runs.settings import load_experiment
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "experiments").rglob("*.py"))
@@ -63,9 +64,13 @@ def test_every_script_has_a_header_and_writes_to_a_folder_of_its_name(script):
     names = [
         ast.literal_eval(word.value) for word in ast.walk(tree) if isinstance(word, ast.keyword) and word.arg == "name"
     ]
-    if configs := script.parent / "configs" if (script.parent / "configs").is_dir() else None:
-        names = [yaml.safe_load((configs / f"{script.stem}.yaml").read_text())["name"]]
     assert names == [str(Path(name).with_name("bounds")) if shares_run else name]
+
+
+@pytest.mark.parametrize("script", [*SPLITCIFAR100, *SPLITIMAGENET], ids=lambda path: path.stem)
+def test_a_yaml_file_says_what_its_script_declares(script):
+    declared = runpy.run_path(str(script))["EXPERIMENT"]
+    assert load_experiment(script.parent / f"configs/{script.stem}.yaml") == declared
 
 
 @pytest.mark.parametrize(
