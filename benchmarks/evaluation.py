@@ -38,9 +38,9 @@ def ours() -> Callable[[], object]:
     size = -(-TASKS // 8)
     bank = jax.tree.map(lambda leaf: rng.integers(0, 256, (*leaf.shape, size), dtype=np.uint8), weights)
     protocol = evaluation.Protocol(inference.OneShot(), images_per_task=1)
-    tasks = benchmark.tasks(dataset, 0, range(TASKS))
+    test = benchmark.test(dataset, range(TASKS))
     model = Model(net=net, method=methods.SupSup(), num_tasks=TASKS, weights=weights, bank=bank, stats=stats)
-    return lambda: evaluation.evaluate(model, benchmark, protocol, 0, split, tasks)
+    return lambda: evaluation.evaluate(model, test, protocol)
 
 
 def pytorch() -> Callable[[], object]:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from supsup_jax import inference
-from supsup_jax.data import Benchmark, Samples, Tasks
+from supsup_jax.data import Benchmark, HeldOut, Samples, Tasks
 from supsup_jax.inference import Search
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.methods import Adapter, Method
@@ -172,48 +172,37 @@ class _Measured(NamedTuple):
 
 
 def evaluate(
-    model: Model,
-    benchmark: Benchmark,
-    protocol: Protocol,
-    seed: int,
-    test: Samples,
-    tasks: Tasks,
-    *,
-    entries: Int[np.ndarray, " tasks"] | None = None,
-    numbers: Int[np.ndarray, " tasks"] | None = None,
+    model: Model, test: HeldOut, protocol: Protocol, *, entries: Int[np.ndarray, " tasks"] | None = None
 ) -> Evaluation:
     """Evaluates tasks, with as many to infer from as are stored; compiled once for each number of tasks.
 
     Args:
         model: the tasks among which to infer.
-        benchmark: shows samples as the task shows them.
+        test: the tasks and their test images; those beyond the entries are left out.
         protocol: how the task is inferred.
-        seed: of the fixed order in which each task's test images come.
-        test: the test samples of the data set.
-        tasks: describes the tasks, stacked along a leading axis.
         entries: for each task its number in the model, -1 for a task that has none and of which nothing is right; by
             default the first task has the first entry, and so on.
-        numbers: of the tasks, from which with the seed their order follows; by default 0, 1, ...
     """
-    num_tasks = model.num_tasks
+    num_tasks, benchmark = model.num_tasks, test.benchmark
     if entries is None:
         entries = np.arange(num_tasks)
+    count = len(entries)
     stats, tasks = (
-        jax.tree.map(lambda leaf, n=n: leaf[:n], tree) for tree, n in ((model.stats, num_tasks), (tasks, len(entries)))
+        jax.tree.map(lambda leaf, n=n: leaf[:n], tree) for tree, n in ((model.stats, num_tasks), (test.tasks, count))
     )
-    orders = jax.vmap(lambda task: order_key(seed, task))(np.arange(len(entries)) if numbers is None else numbers)
+    orders = jax.vmap(lambda task: order_key(test.seed, task))(test.numbers[:count])
     picks_per_task = -(-benchmark.test_size // protocol.batch_size) + protocol.images_per_task
     apart = _apart(protocol, model.method)
     own = jax.tree.map(lambda leaf: np.asarray(leaf)[entries], model.bank) if apart else {}
     model = dataclasses.replace(model, stats=stats, bank={} if apart else model.bank)
     memory, convolutions = inference.memory(model.weights, picks_per_task), has_convolutions(model.weights)
     run = _over_tasks(model.method, benchmark, protocol, bytes_per_task=memory, convolutions=convolutions)
-    shared = devices.replicate((model, test))
+    shared = devices.replicate((model, test.samples))
     return _summary(jax.device_get(run(shared, (entries, own, tasks, orders))), entries, num_tasks, protocol)
 
 
 def evaluate_recovery(
-    model: Model, benchmark: Benchmark, protocol: Protocol, seed: int, test: Samples, tasks: Tasks, *, truth: Adapter
+    model: Model, test: HeldOut, protocol: Protocol, *, truth: Adapter
 ) -> tuple[Evaluation, list[RecoveryPath]]:
     """Recovers every task's mask from its own test images, and tests it on the same batches, as the original does.
 
@@ -222,10 +211,10 @@ def evaluate_recovery(
     network use the statistics of each batch. `truth` is the masks themselves, stacked along a leading task axis.
     """
     num_tasks = len(jax.tree.leaves(truth)[0])
-    tasks = jax.tree.map(lambda leaf: leaf[:num_tasks], tasks)
-    orders = jax.vmap(lambda task: order_key(seed, task))(np.arange(num_tasks))
-    run = _recover_tasks(benchmark, protocol)
-    shared = devices.replicate((model, test))
+    tasks = jax.tree.map(lambda leaf: leaf[:num_tasks], test.tasks)
+    orders = jax.vmap(lambda task: order_key(test.seed, task))(np.arange(num_tasks))
+    run = _recover_tasks(test.benchmark, protocol)
+    shared = devices.replicate((model, test.samples))
     measured = jax.device_get(run(shared, (truth, tasks, orders)))
 
     patterns = _joined(truth)[:, None]

@@ -25,7 +25,7 @@ from supsup_jax.data.sources import (
     ImageNet,
     Source,
 )
-from supsup_jax.data.tasks import Benchmark, ClassSplit, OwnTasks, PixelMapBenchmark, Rows, Tasks
+from supsup_jax.data.tasks import Benchmark, ClassSplit, HeldOut, OwnTasks, PixelMapBenchmark, Rows, Tasks
 
 __all__ = [
     "CIFAR10",
@@ -44,6 +44,7 @@ __all__ = [
     "Digits",
     "FashionMNIST",
     "Frames",
+    "HeldOut",
     "ImageFolder",
     "ImageNet",
     "Images",

@@ -21,6 +21,24 @@ Tasks = PyTree[Array | np.ndarray]
 """What describes tasks: leaves with a leading task axis; without it, one task."""
 
 
+class HeldOut(NamedTuple):
+    """Test images of some tasks, on which a model is evaluated.
+
+    Attributes:
+        benchmark: shows samples as a task shows them.
+        samples: the test samples of all tasks.
+        tasks: describes the tasks, stacked along a leading axis.
+        numbers: of the tasks, from which with the seed the fixed order of their test images follows.
+        seed: the seed of this order.
+    """
+
+    benchmark: "Benchmark"
+    samples: Samples
+    tasks: Tasks
+    numbers: Int[np.ndarray, " tasks"]
+    seed: int
+
+
 @dataclass(frozen=True)
 class Benchmark(ABC):
     """A family of tasks over one data set. Instances are hashable and hold no arrays.
@@ -95,6 +113,16 @@ class Benchmark(ABC):
         Returns:
             Normalised images and their labels.
         """
+
+    def test(self, dataset: Dataset, numbers: Sequence[int], seed: int = 0) -> HeldOut:
+        """The test images of tasks, as `evaluate` takes them.
+
+        Args:
+            dataset: the data set that the benchmark is over.
+            numbers: which tasks.
+            seed: the experiment's seed.
+        """
+        return HeldOut(self, dataset.test, self.tasks(dataset, seed, numbers), np.asarray(numbers), seed)
 
     @property
     def inputs(self) -> Inputs:

@@ -5,19 +5,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, overload
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from supsup_jax import evaluation
-from supsup_jax.data import Benchmark, Dataset, OwnTasks, Samples
+from supsup_jax.data import Benchmark, Dataset, HeldOut, OwnTasks, Samples
 from supsup_jax.data.own import labelled
 from supsup_jax.data.tasks import Part
 from supsup_jax.errors import UserError
 from supsup_jax.evaluation import Evaluation, Protocol
 from supsup_jax.metrics import usual_masks
+from supsup_jax.model import Model
 from supsup_jax.runs import results
 from supsup_jax.runs.records import masks_from_hex, matrices
 from supsup_jax.runs.run import Run
@@ -60,37 +61,29 @@ class RunEvaluation:
         atomic.write(Path(path).expanduser(), results.csv_text([columns, *zip(*columns.values(), strict=True)]))
 
 
-class _Test(NamedTuple):
-    """What tasks are evaluated with.
-
-    Attributes:
-        benchmark: shows samples as a task shows them.
-        protocol: how the task of test images is inferred.
-        samples: the test samples of all tasks.
-        tasks: describes the tasks, stacked along a leading axis.
-    """
-
-    benchmark: Benchmark
-    protocol: Protocol
-    samples: Samples
-    tasks: Any
-
-
+@overload
+def evaluate(run: Model, tasks: HeldOut, task: Protocol) -> Evaluation: ...
+@overload
 def evaluate(
     run: Run, tasks: Sequence[int] | None = None, task: str = "given", data: str | Path | Dataset | Own | None = None
-) -> RunEvaluation:
-    """Evaluates a run over its tasks, all of them in one jitted call.
+) -> RunEvaluation: ...
+def evaluate(run: Any, tasks: Any = None, task: Any = "given", data: Any = None) -> RunEvaluation | Evaluation:
+    """Evaluates a run, or a model, over its tasks, all of them in one jitted call.
+
+    `evaluate(model, benchmark.test(dataset, numbers), protocol)` evaluates a model: see `evaluation.evaluate`.
 
     Args:
         run: a restored run.
         tasks: which, by their numbers; by default all of those for which there is data.
-        task: whether the network is told the task, or infers it by the experiment's search and objective.
+        task: whether the network is "given" the task, or it is "inferred" by the experiment's search and objective.
         data: the folder with the run's data set, by default the one that it was learned from; or the data set; or, for
             tasks that `Run.learn` learned, test images and labels of each.
 
     Raises:
         UserError: if the data do not fit, or the run's tasks cannot be given or inferred.
     """
+    if isinstance(run, Model):
+        return evaluation.evaluate(run, tasks, task)
     if task not in ("given", "inferred"):
         raise UserError(f"task {task!r}; give 'given' or 'inferred'")
     if isinstance(data, Sequence) and not isinstance(data, str | Dataset):
@@ -105,8 +98,8 @@ def evaluate(
         if task == "inferred":
             raise UserError("tasks of SplitImageNet are always given; give task='given'")
         return _result(run, chosen, task, Evaluation(_from_disk(run, chosen, parts.benchmark, dataset, described)))
-    test = _Test(parts.benchmark, parts.protocol, dataset.test, described)
-    return (_recovered if run.method.recovers else _measured)(run, chosen, task, test)
+    test = HeldOut(parts.benchmark, dataset.test, described, chosen, run.experiment.seed)
+    return (_recovered if run.method.recovers else _measured)(run, chosen, task, test, parts.protocol)
 
 
 def _own(run: Run, tasks: Sequence[int] | None, task: str, pairs: Own) -> RunEvaluation:
@@ -125,27 +118,26 @@ def _own(run: Run, tasks: Sequence[int] | None, task: str, pairs: Own) -> RunEva
     described = Part(np.cumsum(sizes, dtype=np.int32) - sizes, sizes)
     benchmark = OwnTasks(0, int(sizes.max()), run.inputs.num_classes, *run.inputs[:3])
     protocol = run.experiment.scenario.protocol(run.inputs.num_classes, int(sizes.max()))
-    return _measured(run, chosen, task, _Test(benchmark, protocol, Samples(images, labels), described))
+    test = HeldOut(benchmark, Samples(images, labels), described, chosen, run.experiment.seed)
+    return _measured(run, chosen, task, test, protocol)
 
 
-def _measured(run: Run, chosen: np.ndarray, task: str, test: _Test) -> RunEvaluation:
+def _measured(run: Run, chosen: np.ndarray, task: str, test: HeldOut, protocol: Protocol) -> RunEvaluation:
     """Evaluates tasks of which the samples lie in memory."""
     entries = usual_masks([result.slots for result in run.record.stream])[chosen] if run.record.stream else chosen
     infer = None if task == "given" else run.inference()
-    protocol = dataclasses.replace(test.protocol, infer=infer)
-    where = run.model, test.benchmark, protocol, run.experiment.seed, test.samples, test.tasks
-    measured = evaluation.evaluate(*where, entries=entries, numbers=chosen)
+    protocol = dataclasses.replace(protocol, infer=infer)
+    measured = evaluation.evaluate(run.model, test, protocol, entries=entries)
     return _result(run, chosen, task, measured)
 
 
-def _recovered(run: Run, chosen: np.ndarray, task: str, test: _Test) -> RunEvaluation:
+def _recovered(run: Run, chosen: np.ndarray, task: str, test: HeldOut, protocol: Protocol) -> RunEvaluation:
     """Evaluates tasks whose masks are recovered from a memory; with the task given, with the masks noted to measure."""
     if chosen.tolist() != [*range(run.num_tasks)]:
         raise UserError(f"{type(run.method).__name__} is evaluated over all tasks, in order; leave tasks out")
     like = run.method.init(jax.random.key(0), run.weights)
     truth = masks_from_hex([result.mask or "" for result in run.record.tasks], like)
-    where = run.model, test.benchmark, test.protocol, run.experiment.seed, test.samples, test.tasks
-    measured, _ = evaluation.evaluate_recovery(*where, truth=truth)
+    measured, _ = evaluation.evaluate_recovery(run.model, test, protocol, truth=truth)
     return _result(run, chosen, task, measured)
 
 

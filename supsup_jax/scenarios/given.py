@@ -75,11 +75,10 @@ def sound(work: Work, learned: Learned, first: int, seconds: float) -> Iterator[
 
 def evaluate(work: Work, kept: Kept, num_tasks: int) -> Measured:
     """Evaluates the first `num_tasks` tasks, by the experiment's protocol."""
-    what = work.parts.benchmark, work.parts.protocol, work.seed, work.test, work.tasks
     if work.parts.method.recovers:
-        measured, paths = evaluation.evaluate_recovery(kept.model, *what, truth=kept.masks)
+        measured, paths = evaluation.evaluate_recovery(kept.model, work.held_out, work.parts.protocol, truth=kept.masks)
         return Measured(measured, {"recovery": paths})
-    return Measured(evaluation.evaluate(kept.model, *what), {})
+    return Measured(evaluation.evaluate(kept.model, work.held_out, work.parts.protocol), {})
 
 
 def _next_tasks(work: Work, first: int) -> np.ndarray:

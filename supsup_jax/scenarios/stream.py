@@ -63,9 +63,8 @@ def learn(work: Work, rule: Rule, check_epochs: bool) -> Iterator[StreamResults]
 def evaluate(work: Work, kept: Kept, num_tasks: int) -> Measured:
     """Evaluates the first `num_tasks` tasks, with the masks that were discovered."""
     runs = [*kept.runs]
-    tasks = jax.tree.map(lambda leaf: leaf[:num_tasks], work.tasks)
-    what = work.parts.benchmark, work.parts.protocol, work.seed, work.test, tasks
-    measured = evaluation.evaluate(kept.model, *what, entries=usual_masks(runs))
+    entries = usual_masks(runs)[:num_tasks]
+    measured = evaluation.evaluate(kept.model, work.held_out, work.parts.protocol, entries=entries)
     return Measured(measured, {"discovery": discovery_metrics(runs)._asdict()})
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import PyTree
 
 from supsup_jax import evaluation
-from supsup_jax.data import Benchmark, Dataset
+from supsup_jax.data import Benchmark, Dataset, HeldOut
 from supsup_jax.errors import UserError
 from supsup_jax.methods import Adapter, Carry, Method
 from supsup_jax.metrics import Runs
@@ -240,6 +241,11 @@ class Work:
     def num_tasks(self) -> int:
         """Tasks to learn, those that are learned already included."""
         return self.evaluations[-1]
+
+    @property
+    def held_out(self) -> HeldOut:
+        """The tasks with their test images."""
+        return HeldOut(self.parts.benchmark, self.test, self.tasks, np.arange(self.num_tasks), self.seed)
 
     def chunk_end(self, first: int, until_evaluation: bool) -> int:
         """The place before which a chunk ends at the latest.

@@ -5,11 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import supsup_jax as ss
 from helpers.toys import model_of
 from helpers.training import BENCHMARK, CONV, DATASET, DENSE, learn
 from supsup_jax import data, evaluation, inference, methods, networks, optimizers, training
-from supsup_jax.data import PermutedPixels
+from supsup_jax.data import HeldOut, PermutedPixels
 from supsup_jax.system import backend
+
+
+def held_out(benchmark, dataset, tasks):
+    return HeldOut(benchmark, dataset.test, tasks, np.arange(len(jax.tree.leaves(tasks)[0])), seed=1)
 
 
 def evaluate(net, learned, num_tasks, images_per_pick=1, **protocol):
@@ -20,7 +25,7 @@ def evaluate(net, learned, num_tasks, images_per_pick=1, **protocol):
     how = evaluation.Protocol(inference.OneShot(), 40, images_per_pick, **protocol)
     tasks = BENCHMARK.tasks(DATASET, 1, range(total))
     model = model_of(net, weights, bank, num_tasks, stats)
-    return evaluation.evaluate(model, BENCHMARK, how, 1, DATASET.test, tasks)
+    return evaluation.evaluate(model, held_out(BENCHMARK, DATASET, tasks), how)
 
 
 @pytest.mark.parametrize("net", [DENSE, CONV], ids=["dense", "convolutions with batch norm"])
@@ -88,7 +93,7 @@ def test_picks_use_the_first_images_of_each_batch_in_the_fixed_order(search, obj
     tasks = BENCHMARK.tasks(DATASET, 1, range(5))
     how = evaluation.Protocol(search(objective), 40, images_per_pick, images_per_task=30)
     model = model_of(DENSE, weights, bank, 5)
-    measured = evaluation.evaluate(model, BENCHMARK, how, 1, DATASET.test, tasks)
+    measured = evaluation.evaluate(model, held_out(BENCHMARK, DATASET, tasks), how)
     confusion = np.zeros((5, 5), int)
     per_image = np.zeros(5)
     for task in range(5):
@@ -150,7 +155,7 @@ def test_several_tasks_may_have_one_entry_in_the_store():
     how = evaluation.Protocol(inference.OneShot(), 40, images_per_task=8)
     bank = jax.device_get(method.pack(learned.adapter))
     model = model_of(DENSE, weights, bank, 3)
-    measured = evaluation.evaluate(model, BENCHMARK, how, 1, DATASET.test, tasks, entries=np.array([2, 0, 2]))
+    measured = evaluation.evaluate(model, held_out(BENCHMARK, DATASET, tasks), how, entries=np.array([2, 0, 2]))
     expected = np.asarray(learned.accuracy[:, -1])
     np.testing.assert_allclose(measured.given, expected[[2, 0, 2]], atol=1e-6)
     assert measured.confusion.shape == (3, 3)
@@ -163,7 +168,7 @@ def test_where_tasks_are_given_nothing_is_inferred():
     bank = methods.SupSup().pack(learned.adapter)
     tasks = BENCHMARK.tasks(DATASET, 1, range(2))
     how = evaluation.Protocol(None, 40)
-    measured = evaluation.evaluate(model_of(DENSE, weights, bank, 2), BENCHMARK, how, 1, DATASET.test, tasks)
+    measured = evaluation.evaluate(model_of(DENSE, weights, bank, 2), held_out(BENCHMARK, DATASET, tasks), how)
     np.testing.assert_allclose(measured.given, learned.accuracy[:, -1], atol=1e-6)
     assert measured[1:] == (None,) * 5
 
@@ -191,7 +196,7 @@ def test_tasks_of_different_sizes_are_evaluated_on_their_own_samples(split):
     digits, benchmark, net, weights, tasks, learned = split
     method, how = methods.SupSup(), evaluation.Protocol(inference.OneShot(), 30, 7)
     bank = jax.device_get(method.pack(learned.adapter))
-    measured = evaluation.evaluate(model_of(net, weights, bank, 2), benchmark, how, 1, digits.test, tasks)
+    measured = evaluation.evaluate(model_of(net, weights, bank, 2), held_out(benchmark, digits, tasks), how)
     for number in range(2):
         task = jax.tree.map(lambda leaf, number=number: leaf[number], tasks)
         size = int(benchmark.size(task, train=False))
@@ -209,3 +214,14 @@ def test_batches_of_a_smaller_task_hold_each_of_its_samples_once_an_epoch():
     rows = training.draw_batches(jax.random.key(0), 12, jnp.int32(8), 4, 4).reshape(-1)
     assert sorted(rows[:8].tolist()) == sorted(rows[8:].tolist()) == list(range(8))
     assert rows[:8].tolist() != rows[8:].tolist()
+
+
+def test_a_model_is_evaluated_on_the_test_images_of_a_benchmark():
+    learned = learn([0, 1])
+    weights, _ = DENSE.init(training.weights_key(1))
+    model = model_of(DENSE, weights, methods.SupSup().pack(learned.adapter), 2)
+    how = evaluation.Protocol(inference.OneShot(), 40)
+    measured = ss.evaluate(model, BENCHMARK.test(DATASET, [0, 1], seed=1), how)
+    expected = evaluate(DENSE, learned, 2)
+    np.testing.assert_array_equal(measured.given, expected.given)
+    np.testing.assert_array_equal(measured.inferred, expected.inferred)
