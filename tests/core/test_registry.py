@@ -1,0 +1,53 @@
+"""Parts by name."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+
+import supsup_jax as ss
+from helpers import adapter
+from supsup_jax import methods, registry
+
+
+@dataclass(frozen=True)
+class Inverted(methods.SupSup):
+    """Keeps what a mask removes."""
+
+    strength: float = 1.0
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """The registered parts, as they are now and will be again after the test."""
+    adapter.experiment("x")  # registers the built-in ones
+    monkeypatch.setattr(registry, "_parts", {kind: dict(known) for kind, known in registry._parts.items()})
+    yield registry._parts
+    registry._load_entry_points.cache_clear()
+
+
+def test_a_registered_part_is_a_choice_by_its_name(parts):
+    assert ss.register(Inverted) is Inverted
+    experiment = adapter.experiment("x", method="Inverted", strength=0.5)
+    assert experiment.method == Inverted(strength=0.5)
+    assert adapter.plain(experiment)["method"] == "Inverted"
+    ss.register(Inverted, name="upside down")
+    assert adapter.experiment("x", method="upside down").method == Inverted()
+
+
+def test_parts_of_other_packages_come_by_entry_points(parts, monkeypatch):
+    point = SimpleNamespace(name="Inverted", module="elsewhere.methods", load=lambda: Inverted)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "supsup_jax" else [])
+    registry._load_entry_points.cache_clear()
+    assert "Inverted" in registry.names("method")
+    assert adapter.experiment("x", method="Inverted").method == Inverted()
+
+
+def test_what_cannot_be_registered_is_named(parts):
+    with pytest.raises(ss.UserError, match="has no kind"):
+        ss.register(dataclass(frozen=True)(type("Plain", (), {})))
+    with pytest.raises(ss.UserError, match="there is a method SupSup already; give another name"):
+        ss.register(Inverted, name="SupSup")
+    with pytest.raises(ss.UserError, match="there is no method Invertd; did you mean Inverted"):
+        ss.register(Inverted)
+        registry.find("method", "Invertd")
