@@ -63,7 +63,7 @@ def test_no_setting_is_called_like_an_option_of_scripts():
     assert set(formats.OPTIONS) == of_scripts | {"help", "sparsity"}
 
 
-def test_an_offered_part_is_found_by_its_name_and_keeps_what_is_no_setting(monkeypatch):
+def test_an_offered_part_is_found_by_its_name_and_keeps_its_functions(monkeypatch):
     monkeypatch.setattr(registry, "_offered", {})
     own = experiment(method=WithFunction(above_zero, round))
     with pytest.raises(registry.UnknownPartError, match="there is no method WithFunction"):
