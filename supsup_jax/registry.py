@@ -60,7 +60,7 @@ def register(component: Any = None, *, kind: str | None = None, name: str | None
     name = name or _own_name(component)
     known = _parts.setdefault(kind, {}).get(name)
     # A notebook's cell, or a script that is imported as well as run, registers a part again.
-    if known is not None and known.__name__ != component.__name__:
+    if known is not None and (known.__name__ != component.__name__ or _is_own(known) != _is_own(component)):
         raise UserError(f"there is a {kind} {name} already; give another name")
     _parts[kind][name] = component
     return component
@@ -107,6 +107,11 @@ def is_installed(part: Any) -> bool:
     """Whether every process has a part: it belongs to this package, or to one with an entry point."""
     component = type(part) if is_dataclass(part) and not isinstance(part, type) else part
     return getattr(component, "__module__", "").partition(".")[0] in _packages()
+
+
+def _is_own(component: Any) -> bool:
+    """Whether a part is one of this package's."""
+    return component.__module__.partition(".")[0] in ("supsup_jax", "jax")
 
 
 def name_of(kind: str, part: Any) -> str:

@@ -48,6 +48,8 @@ def test_what_cannot_be_registered_is_named(parts):
         ss.register(dataclass(frozen=True)(type("Plain", (), {})))
     with pytest.raises(ss.UserError, match="there is a method SupSup already; give another name"):
         ss.register(Inverted, name="SupSup")
+    with pytest.raises(ss.UserError, match="there is a method SupSup already; give another name"):
+        ss.register(dataclass(frozen=True)(type("SupSup", (methods.SupSup,), {"__module__": "mine"})))
     with pytest.raises(ss.UserError, match="there is no method Invertd; did you mean Inverted"):
         ss.register(Inverted)
         registry.find("method", "Invertd")
