@@ -48,7 +48,12 @@ class HopSupSup(Method):
         Raises:
             UserError: if it has none.
         """
-        jax.eval_shape(lambda key: self.init(key, net.init(key)[0]), jax.random.key(0))
+
+        def params() -> Params:  # its shapes alone: no device is touched, whose number is set later
+            key = jax.random.key(0)
+            return self.init(key, net.init(key)[0])
+
+        jax.eval_shape(params)
 
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Scores of 0 for the gains.

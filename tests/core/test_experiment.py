@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -8,6 +9,8 @@ from helpers import adapter
 from helpers.toys import small_dataset
 from supsup_jax import UserError
 from supsup_jax.runs import formats
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_evaluations_end_with_the_last_task():
@@ -101,3 +104,13 @@ def test_importing_the_package_loads_nothing_that_is_needed_only_later():
     code = f"import sys, supsup_jax; print([name for name in {later} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"
+
+
+def test_declaring_an_experiment_touches_no_device():
+    """The number of CPU devices is set later, which JAX refuses once there are any."""
+    code = (
+        "import jax, pathlib, runpy\n"
+        "for script in pathlib.Path('experiments').rglob('*.py'): runpy.run_path(str(script))\n"
+        "jax.config.update('jax_num_cpu_devices', 3)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
