@@ -20,7 +20,7 @@ from supsup_jax.system import backend
 
 Bank = PyTree[UInt8[Array | np.ndarray, "..."]]
 
-# Up to so many gradients a CPU sums faster than it multiplies matrices.
+# Up to this number of gradients a CPU sums faster than it multiplies matrices.
 _FEW = 8
 
 # So many sums of floats stay in a core's cache.
@@ -144,7 +144,7 @@ def first(bank: Bank, num_tasks: int) -> Bank:
     """The bank of the first `num_tasks` tasks: fewer bytes, and zeros beyond the last task.
 
     Raises:
-        ValueError: if the bank cannot hold so many, or none are asked for.
+        ValueError: if the bank cannot hold `num_tasks` tasks, or `num_tasks` is 0.
     """
     keep = np.full(-(-num_tasks // 8), 0xFF, np.uint8)
     keep[-1:] >>= -num_tasks % 8
@@ -246,7 +246,7 @@ def project(
         num_tasks: how many tasks the bank holds.
 
     Raises:
-        ValueError: if it cannot hold so many.
+        ValueError: if the bank cannot hold `num_tasks` tasks.
     """
     _check_count(bank, num_tasks)
     batch = len(jax.tree.leaves(gradients)[0])
@@ -309,7 +309,7 @@ def _summed(rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"
 def _over_slices(
     add: Callable[[Array, Array, Array], Array], total: Array, rows: Array, columns: Array, size: int
 ) -> tuple[Array, Array, Array]:
-    """Adds slices of so many rows to a total; gives it with the rows and columns that remain."""
+    """Adds slices of `size` rows to a total; gives it with the rows and columns that remain."""
     slices = len(rows) // size
     if slices:
         total = jax.lax.fori_loop(

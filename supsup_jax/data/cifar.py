@@ -175,7 +175,7 @@ class _Bounded:
         self._file, self._left = file, most
 
     def read(self, size: int = -1) -> bytes:
-        """Reads so many bytes, or to the end.
+        """Reads at most `size` bytes, or to the end.
 
         Raises:
             ValueError: if that is beyond the limit.

@@ -36,7 +36,7 @@ from supsup_jax.training import weights_key
 
 
 class Run(Predictor):
-    """Tasks learned in one network. `restore` gives a run from disk, and `SupSup` one that has learned nothing yet.
+    """Tasks learned in one network. `restore` gives a run from disk, and `new` one that has learned nothing yet.
 
     Tasks are numbered from 0 in the order in which they were learned, or discovered.
 

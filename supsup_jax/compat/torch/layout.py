@@ -18,7 +18,7 @@ BENCHMARKS = {
 DATASETS = {"SplitCIFAR100": "cifar100", "SplitImageNet": "imagenet", "own": "own"}  # all others: mnist
 
 
-PARTS = {"Rotated": 36, "SplitImageNet": 100}  # into so many tasks the data set is divided here
+PARTS = {"Rotated": 36, "SplitImageNet": 100}  # number of tasks that the data set is divided into
 
 
 # Units at width 1: of the hidden layers of an MLP, and of a ResNet's stem.
