@@ -134,12 +134,10 @@ def flag_of(setting: str) -> str:
 
 def _chosen_parts() -> dict[str, Any]:
     """The parts that the command line names, which decide what other flags there are."""
-    keys = {formats.key_of(kind): kind for kind in formats.KINDS}
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for key in keys:
+    for key in map(formats.key_of, formats.KINDS):
         finder.add_argument(flag_of(key), *filter(None, [_ALIASES.get(key)]), dest=key, nargs="?")
-    named = {key: name for key, name in vars(finder.parse_known_args()[0]).items() if name is not None}
-    return named
+    return {key: name for key, name in vars(finder.parse_known_args()[0]).items() if name is not None}
 
 
 def _section(name: str, group: Group, sweep: Sweep, hidden: set[str]) -> type[Any]:
