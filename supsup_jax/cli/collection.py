@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -62,7 +61,7 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
     first, options, command = runs[order[0]]
     following = max(experiment.first_task + experiment.num_tasks for experiment, _, _ in runs.values())
     whole = composition.changed(first, num_tasks=following - first.first_task)
-    dataset = first.tasks.load(Path(os.path.expanduser(data_folder or options["data"])))
+    dataset = first.tasks.load(data_folder or options["data"])
     learned = [restore(folder) for folder in order]
     for folder, run in zip(order, learned, strict=True):
         if run.num_tasks != run.experiment.num_tasks:

@@ -90,7 +90,7 @@ def main(
     (experiment,) = experiments
     _prepare_devices(experiment)
     _join_hosts(experiment, options)
-    dataset = hosts.together(lambda: _load(experiment, options.data))
+    dataset = hosts.together(lambda: experiment.tasks.load(options.data))
     _check(experiment, dataset)
 
     with contextlib.ExitStack() as stack:
@@ -132,11 +132,6 @@ def _join_hosts(experiment: Experiment, options: Options) -> None:
     hosts.together(agree)
 
 
-def _load(experiment: Experiment, folder: str | Path) -> data.Dataset:
-    """The experiment's data set."""
-    return experiment.tasks.load(Path(os.path.expanduser(folder)))
-
-
 def _check(experiment: Experiment, dataset: data.Dataset) -> None:
     """Checks that an experiment fits its data set, before anything is written.
 
@@ -159,7 +154,7 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
     """
     experiment, options, command = read_run(folder)
     _prepare_devices(experiment)
-    dataset = _load(experiment, data_folder or options["data"])
+    dataset = experiment.tasks.load(data_folder or options["data"])
     _check(experiment, dataset)
     with atomic.alone(folder):
         # What this process runs on may be another machine than that which made the folder.
@@ -209,7 +204,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
         cluster.check()
     program = next((needed for one in experiments if (needed := program_of(one)) != PACKAGE), PACKAGE)
     jax.config.update("jax_platforms", "cpu")  # the memory of the GPUs is for the runs
-    dataset = _load(experiments[0], options.data)
+    dataset = experiments[0].tasks.load(options.data)
     for experiment in experiments:
         _check(experiment, dataset)
     earlier = [places.earlier(experiment) for experiment in experiments]

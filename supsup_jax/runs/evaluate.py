@@ -1,7 +1,6 @@
 """How good a restored run is: the accuracy of its tasks, in batches over all of them."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,7 +184,7 @@ def load_dataset(run: Run, folder: str | Path | None = None) -> Dataset:
         folder = (options or {}).get("data")
         if folder is None:
             raise UserError(f"say where {source.name} is: data=FOLDER, or --data FOLDER")
-    return run.experiment.tasks.load(Path(os.path.expanduser(folder or ".")))
+    return run.experiment.tasks.load(folder or ".")
 
 
 def _num_tasks(run: Run) -> int:
