@@ -7,7 +7,7 @@ an answer is right if its label is.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -18,77 +18,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from supsup_jax import inference
-from supsup_jax.data import Benchmark, HeldOut, Samples, Tasks
+from supsup_jax.classification import correct, is_right
+from supsup_jax.data import Benchmark, HeldOut
 from supsup_jax.inference import Search
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.methods import Adapter, Method
 from supsup_jax.model import Model
-from supsup_jax.networks import Network, Stats, Weights, has_convolutions
-from supsup_jax.system import devices
+from supsup_jax.networks import Stats, Weights, has_convolutions
+from supsup_jax.system import backend, devices
+from supsup_jax.system.progress import Progress
 from supsup_jax.training import shuffle
-
-IMAGES_AT_ONCE = 1000
-"""Test images of a task that go through the network together."""
-
-
-def is_right(
-    net: Network,
-    effective: Weights,
-    stats: Stats,
-    images: Float[Array, "batch height width channels"],
-    labels: Int[Array, " batch"],
-) -> Bool[Array, " batch"]:
-    """Which normalised images a network with some weights and statistics classifies right: the only place to say so."""
-    logits, _ = net.apply(effective, stats, images, train=False)
-    return logits.argmax(-1) == labels
-
-
-def correct(
-    net: Network,
-    benchmark: Benchmark,
-    split: Samples,
-    effective: Weights,
-    stats: Stats,
-    task: Tasks,
-    *,
-    images_at_once: int | None = None,
-) -> Bool[Array, " samples"]:
-    """Which samples of a task the network classifies right, with the task given; none beyond the task's size.
-
-    Args:
-        net: the network.
-        benchmark: shows samples as the task shows them.
-        split: the test samples of the data set.
-        effective: the task's effective weights.
-        stats: the task's batch-norm statistics.
-        task: describes the task.
-        images_at_once: images that go through the network together; about 1,000 by default.
-    """
-
-    def one_batch(rows: Int[Array, " batch"]) -> Bool[Array, " batch"]:
-        return is_right(net, effective, stats, *benchmark.samples(split, task, rows, train=False))
-
-    places = benchmark.test_size
-    batches = -(-places // (images_at_once or IMAGES_AT_ONCE))
-    batch = -(-places // batches)
-    rows = jnp.minimum(jnp.arange(batches * batch), places - 1).reshape(batches, batch)
-    right = jax.lax.map(one_batch, rows).reshape(-1)[:places]
-    return right & (jnp.arange(places) < benchmark.size(task, train=False))
-
-
-def accuracy(
-    net: Network,
-    benchmark: Benchmark,
-    split: Samples,
-    effective: Weights,
-    stats: Stats,
-    task: Tasks,
-    *,
-    images_at_once: int | None = None,
-) -> Float[Array, ""]:
-    """The fraction of a task's samples that the network classifies right. Arguments are those of `correct`."""
-    right = correct(net, benchmark, split, effective, stats, task, images_at_once=images_at_once)
-    return right.sum() / benchmark.size(task, train=False)
 
 
 @dataclass(frozen=True)
@@ -183,6 +122,25 @@ def evaluate(
         entries: for each task its number in the model, -1 for a task that has none and of which nothing is right; by
             default the first task has the first entry, and so on.
     """
+    progress = Progress("evaluating", model.num_tasks if entries is None else len(entries), "tasks")
+    return joined(progress.of(evaluate_in_parts(model, test, protocol, entries=entries), lambda part: len(part.given)))
+
+
+def evaluate_in_parts(
+    model: Model, test: HeldOut, protocol: Protocol, *, entries: Int[np.ndarray, " tasks"] | None = None, first: int = 0
+) -> Iterator[Evaluation]:
+    """Evaluates tasks as `evaluate` does, in parts of some seconds.
+
+    Args:
+        model: see `evaluate`.
+        test: see `evaluate`.
+        protocol: see `evaluate`.
+        entries: see `evaluate`.
+        first: the first task to evaluate; those before it are left out.
+
+    Yields:
+        Some tasks each, in order.
+    """
     num_tasks, benchmark = model.num_tasks, test.benchmark
     if entries is None:
         entries = np.arange(num_tasks)
@@ -192,45 +150,64 @@ def evaluate(
     )
     orders = jax.vmap(lambda task: order_key(test.seed, task))(test.numbers[:count])
     picks_per_task = -(-benchmark.test_size // protocol.batch_size) + protocol.images_per_task
-    apart = _apart(protocol, model.method)
-    own = jax.tree.map(lambda leaf: np.asarray(leaf)[entries], model.bank) if apart else {}
-    model = dataclasses.replace(model, stats=stats, bank={} if apart else model.bank)
+    apart, bank = _apart(protocol, model.method), model.bank
+    model = dataclasses.replace(model, stats=stats, bank={} if apart else bank)
     memory, convolutions = inference.memory(model.weights, picks_per_task), has_convolutions(model.weights)
     run = _over_tasks(model.method, benchmark, protocol, bytes_per_task=memory, convolutions=convolutions)
     shared = devices.replicate((model, test.samples))
-    return _summary(jax.device_get(run(shared, (entries, own, tasks, orders))), entries, num_tasks, protocol)
+    capacity = devices.tasks_at_once(memory, convolutions)
+    for part in devices.parts(first, count, capacity):
+        own = jax.tree.map(lambda leaf, part=part: np.asarray(leaf)[entries[part]], bank) if apart else {}
+        one = jax.tree.map(lambda leaf, part=part: leaf[part], (tasks, orders))
+        measured = jax.device_get(run(shared, (entries[part], own, *one), min(capacity, count)))
+        yield _summary(measured, entries[part], num_tasks, protocol)
+
+
+def joined(parts: Iterable[Evaluation]) -> Evaluation:
+    """The evaluation of all tasks of some parts, of which there has to be one."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def evaluate_recovery(
-    model: Model, test: HeldOut, protocol: Protocol, *, truth: Adapter
-) -> tuple[Evaluation, list[RecoveryPath]]:
+    model: Model, test: HeldOut, protocol: Protocol, *, truth: Adapter, first: int = 0
+) -> Iterator[tuple[Evaluation, list[RecoveryPath]]]:
     """Recovers every task's mask from its own test images, and tests it on the same batches, as the original does.
 
     The inferred task is the one whose mask is nearest to the recovered mask. The last batch is filled up with the
-    task's first images. Arguments are those of `evaluate`; the model's bank is the memory, and the batch norms of its
-    network use the statistics of each batch. `truth` is the masks themselves, stacked along a leading task axis.
+    task's first images.
+
+    Args:
+        model: its bank is the memory, and the batch norms of its network use the statistics of each batch.
+        test: see `evaluate`.
+        protocol: see `evaluate`.
+        truth: the masks themselves, stacked along a leading task axis.
+        first: see `evaluate_in_parts`.
+
+    Yields:
+        Some tasks each, in order, and how their masks were recovered.
     """
     num_tasks = len(jax.tree.leaves(truth)[0])
     tasks = jax.tree.map(lambda leaf: leaf[:num_tasks], test.tasks)
     orders = jax.vmap(lambda task: order_key(test.seed, task))(np.arange(num_tasks))
     run = _recover_tasks(test.benchmark, protocol)
-    shared = devices.replicate((model, test.samples))
-    measured = jax.device_get(run(shared, (truth, tasks, orders)))
-
-    patterns = _joined(truth)[:, None]
-    distances = (_joined(measured.mask)[:, None] != patterns[:, 0]).sum(-1)
-    hamming = np.concatenate(
-        [(_joined(measured.path.states) != patterns).sum(-1), np.diagonal(distances)[:, None]], axis=1
-    )
-    picks = distances.argmin(1)
-    path = hamming, measured.path.energy, measured.path.entropy, measured.steps
-    paths = [
-        RecoveryPath([*way[:steps].tolist(), int(way[-1])], energy[:steps].tolist(), entropy[:steps].tolist())
-        for way, energy, entropy, steps in zip(*path, strict=True)
-    ]
-    hit, confusion = (picks == np.arange(num_tasks)).astype(float), np.zeros((num_tasks, num_tasks), np.int64)
-    confusion[np.arange(num_tasks), picks] = 1
-    return Evaluation(measured.given, measured.recovered, picked=hit, confusion=confusion), paths
+    shared, patterns = devices.replicate((model, test.samples)), _joined(truth)
+    capacity = devices.tasks_at_once(backend.num_bytes(model.bank))
+    for part in devices.parts(first, num_tasks, capacity):
+        some = jax.tree.map(lambda leaf, part=part: leaf[part], (truth, tasks, orders))
+        measured = jax.device_get(run(shared, some, min(capacity, num_tasks)))
+        distances = (_joined(measured.mask)[:, None] != patterns).sum(-1)
+        numbers = np.arange(num_tasks)[part]
+        last = np.take_along_axis(distances, numbers[:, None], 1)
+        hamming = np.concatenate([(_joined(measured.path.states) != patterns[part, None]).sum(-1), last], axis=1)
+        picks = distances.argmin(1)
+        path = hamming, measured.path.energy, measured.path.entropy, measured.steps
+        paths = [
+            RecoveryPath([*way[:steps].tolist(), int(way[-1])], energy[:steps].tolist(), entropy[:steps].tolist())
+            for way, energy, entropy, steps in zip(*path, strict=True)
+        ]
+        confusion = (picks[:, None] == np.arange(num_tasks)).astype(np.int64)
+        hit = (picks == numbers).astype(float)
+        yield Evaluation(measured.given, measured.recovered, picked=hit, confusion=confusion), paths
 
 
 def order_key(seed: int, task: int | Int[Array, ""]) -> Key[Array, ""]:

@@ -15,6 +15,7 @@ from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.opening import restore
 from supsup_jax.runs.records import Record
 from supsup_jax.runs.settings import read_run, write_run
+from supsup_jax.system.progress import Progress
 
 _COLLECTED = "~collected"
 
@@ -62,7 +63,7 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
     following = max(experiment.first_task + experiment.num_tasks for experiment, _, _ in runs.values())
     whole = composition.changed(first, num_tasks=following - first.first_task)
     dataset = first.tasks.load(data_folder or options["data"])
-    learned = [restore(folder) for folder in order]
+    learned = [restore(folder) for folder in Progress("collecting", len(order), "runs").of(order)]
     for folder, run in zip(order, learned, strict=True):
         if run.num_tasks != run.experiment.num_tasks:
             raise UserError(f"{folder} holds {run.num_tasks} tasks, and not {run.experiment.num_tasks}; leave it out")

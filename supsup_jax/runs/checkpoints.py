@@ -3,10 +3,10 @@
 A step holds what has come since the one before it: what is kept of new tasks, their statistics, and what was measured;
 so a run's checkpoints grow with its tasks and no faster. With it goes the experiment, whose seed gives the weights that
 are never trained. What is replaced as tasks come, such as weights that are, is the run's *state*: it lies beside the
-steps, and only the last two of it are kept. A task that takes long to learn is saved *unfinished* too, and the
-last of that is kept until it is learned. Saving is synchronous, and a step appears whole or not at all. What it says
-and its arrays have checksums, since Orbax reads a flipped bit without a word; and it names the checksum of the step
-that it follows, so that no other can stand in its place.
+steps, and only the last two of it are kept. A task that takes long to learn is saved *unfinished* too, as is an
+*evaluation* that takes long, and the last of that is kept until it is finished. Saving is synchronous, and a step
+appears whole or not at all. What it says and its arrays have checksums, since Orbax reads a flipped bit without a word;
+and it names the checksum of the step that it follows, so that no other can stand in its place.
 
 Of several hosts the first one reads and writes.
 """
@@ -39,6 +39,7 @@ from supsup_jax.runs.steps import (
 )
 from supsup_jax.scenarios.work import Unfinished
 from supsup_jax.system import hosts
+from supsup_jax.system.progress import Progress
 
 FORMAT = 3
 """Version of what a step holds. Steps of format 2, the first that was published, have neither checksums nor what images
@@ -56,7 +57,7 @@ _OF_RUN = ("experiment", "inputs", "weights")
 _SHOWN = 8
 
 # The folders, and how many of what lies in each are kept.
-_KEPT = {"checkpoints": None, "state": 2, "unfinished": 1}
+_KEPT = {"checkpoints": None, "state": 2, "unfinished": 1, "evaluation": 1}
 
 
 class Chunk(NamedTuple):
@@ -100,7 +101,9 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `checkpoints`, `state` and `unfinished` of its folder; a context manager.
+    """The checkpoints of one run, in folders `checkpoints`, `state`, `unfinished` and `evaluation` of its own.
+
+    It is a context manager.
 
     Args:
         folder: the run's folder.
@@ -151,10 +154,6 @@ class Checkpoints:
     def _states(self) -> ocp.CheckpointManager:
         return self._manager("state")
 
-    @property
-    def _unfinished(self) -> ocp.CheckpointManager:
-        return self._manager("unfinished")
-
     def save(self, chunk: Chunk | None, record: dict[str, Any], state: PyTree[Any] | None = None) -> None:
         """Saves what has come since the last step, which `restore` or `go_on` has read if there is one.
 
@@ -203,8 +202,9 @@ class Checkpoints:
         Raises:
             UserError: if a step is missing, cannot be read, or was written by another version.
         """
-        saved = []
-        for number, plain in enumerate(hosts.told_by_first(lambda: self.records(last))):
+        saved, records = [], hosts.told_by_first(lambda: self.records(last))
+        progress = Progress(f"reading {self._folder}", len(records), "checkpoints")
+        for number, plain in progress.of(enumerate(records)):
             chunk = None
             if tasks := plain["new_tasks"]:
                 named = named_arrays(*template(tasks))
@@ -274,11 +274,16 @@ class Checkpoints:
         Raises:
             UserError: if it cannot be written.
         """
-        if hosts.is_first():
-            latest = self._unfinished.latest_step()
-            said = {"task": unfinished.task, "done": unfinished.done, "measured": unfinished.measured}
-            plain = said | {"run": self._run}
-            save_with_record(self._unfinished, 0 if latest is None else latest + 1, plain, numbered(unfinished.arrays))
+        plain = {"task": unfinished.task, "done": unfinished.done, "measured": unfinished.measured}
+        self._replace("unfinished", plain, numbered(unfinished.arrays))
+
+    def save_evaluation(self, result: dict[str, Any]) -> None:
+        """Saves how far an evaluation is, as plain data, in place of what was saved of it before.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        self._replace("evaluation", {"evaluation": result}, {})
 
     def restore_unfinished(self, task: int, template: PyTree[Any]) -> Unfinished | None:
         """How far a task was, if anything was saved of it.
@@ -290,28 +295,55 @@ class Checkpoints:
         Raises:
             UserError: if it cannot be read.
         """
-
-        def record() -> dict[str, Any] | None:
-            if not (self._folder / "unfinished").is_dir() or (latest := self._unfinished.latest_step()) is None:
-                return None
-            return read_record(self._unfinished, latest)[0] | {"step": latest}
-
-        plain = hosts.told_by_first(record)
+        plain = self._latest("unfinished")
         if plain is None or plain["task"] != task:
             return None
         named = numbered(template)
         arrays = self._arrays("unfinished", plain["step"], named, plain.get("arrays_sha256"))
         tree = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in named])
-        run = plain.get("run")
-        if run:
-            run |= {"experiment": formats.upgraded(run["experiment"])}
-        return Unfinished(task, plain["done"], tree, plain["measured"], run)
+        return Unfinished(task, plain["done"], tree, plain["measured"], plain.get("run"))
+
+    def restore_evaluation(self) -> dict[str, Any] | None:
+        """How far an evaluation was, if anything was saved of it: as `evaluation`, and its `run`.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        return self._latest("evaluation")
 
     def forget_unfinished(self) -> None:
         """Removes what was saved of a task before it was learned."""
-        if hosts.is_first() and (self._folder / "unfinished").is_dir():
-            for step in self._unfinished.all_steps():
-                self._unfinished.delete(step)
+        self._forget("unfinished")
+
+    def forget_evaluation(self) -> None:
+        """Removes what was saved of an evaluation before it was finished."""
+        self._forget("evaluation")
+
+    def _replace(self, name: str, plain: dict[str, Any], arrays: PyTree[Any]) -> None:
+        """Saves unfinished work in one of the folders, in place of what is there."""
+        if hosts.is_first():
+            manager = self._manager(name)
+            latest = manager.latest_step()
+            save_with_record(manager, 0 if latest is None else latest + 1, plain | {"run": self._run}, arrays)
+
+    def _latest(self, name: str) -> dict[str, Any] | None:
+        """What unfinished work in one of the folders says, and the number of its `step`; `None` if there is none."""
+
+        def record() -> dict[str, Any] | None:
+            if not (self._folder / name).is_dir() or (latest := self._manager(name).latest_step()) is None:
+                return None
+            plain, _ = read_record(self._manager(name), latest)
+            if run := plain.get("run"):
+                run |= {"experiment": formats.upgraded(run["experiment"])}
+            return plain | {"step": latest}
+
+        return hosts.told_by_first(record)
+
+    def _forget(self, name: str) -> None:
+        """Removes unfinished work from one of the folders."""
+        if hosts.is_first() and (self._folder / name).is_dir():
+            for step in self._manager(name).all_steps():
+                self._manager(name).delete(step)
 
 
 def describe(experiment: Experiment, inputs: Inputs, weights: Weights) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from supsup_jax.runs.run import Run
 from supsup_jax.scenarios import shared
 from supsup_jax.scenarios.feeding import own_rows
 from supsup_jax.system import atomic
+from supsup_jax.system.progress import Progress
 
 Own = Sequence[tuple[Any, Any]]
 """Images and labels of each of some tasks that `Run.learn` learned."""
@@ -67,7 +68,7 @@ def evaluate(
     run: Run, tasks: Sequence[int] | None = None, task: str = "given", data: str | Path | Dataset | Own | None = None
 ) -> RunEvaluation: ...
 def evaluate(run: Any, tasks: Any = None, task: Any = "given", data: Any = None) -> RunEvaluation | Evaluation:
-    """Evaluates a run, or a model, over its tasks, all of them in one jitted call.
+    """Evaluates a run, or a model, over its tasks, side by side in parts of some seconds.
 
     `evaluate(model, benchmark.test(dataset, numbers), protocol)` evaluates a model: see `evaluation.evaluate`.
 
@@ -136,15 +137,18 @@ def _recovered(run: Run, chosen: np.ndarray, task: str, test: HeldOut, protocol:
         raise UserError(f"{type(run.method).__name__} is evaluated over all tasks, in order; leave tasks out")
     like = run.method.init(jax.random.key(0), run.weights)
     truth = masks_from_hex([result.mask or "" for result in run.record.tasks], like)
-    measured, _ = evaluation.evaluate_recovery(run.model, test, protocol, truth=truth)
+    progress = Progress("evaluating", run.num_tasks, "tasks")
+    parts = evaluation.evaluate_recovery(run.model, test, protocol, truth=truth)
+    measured = evaluation.joined(part for part, _ in progress.of(parts, lambda part: len(part[1])))
     return _result(run, chosen, task, measured)
 
 
 def _from_disk(run: Run, chosen: np.ndarray, benchmark: Benchmark, dataset: Dataset, described: Any) -> np.ndarray:
     """The accuracies of tasks whose images are decoded task by task; those that cannot be read count for nothing."""
     measure, accuracies = shared.measure(run.net, benchmark), []
+    progress = Progress("evaluating", len(chosen), "tasks")
     source: Any = run.experiment.tasks.source
-    for row, place in enumerate(chosen.tolist()):
+    for row, place in progress.of(enumerate(chosen.tolist())):
         one = jax.tree.map(lambda leaf, row=row: leaf[row], described)
         test, share, _ = shared.test_of(
             benchmark, dataset, one, run.experiment.scenario.test_batch_size, source.shorter_side

@@ -15,6 +15,7 @@ from supsup_jax.data import Inputs
 from supsup_jax.inference import Search
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.model import Model
+from supsup_jax.system.progress import Progress
 
 _BATCH = 256
 """Images that go through the network together."""
@@ -129,12 +130,13 @@ def predicted(
     return Prediction(np.array(called, None if alike else object), tasks, logits, probabilities)
 
 
-def in_batches(function: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
+def in_batches(function: Callable[[np.ndarray], Any], images: np.ndarray, progress: Progress) -> Any:
     """A function of batches over any number of images, of few sizes, so that few are compiled; on the host.
 
     Args:
         function: from images to arrays with a leading image axis.
         images: all of them.
+        progress: counts the images that are done.
     """
     results = []
     for start in range(0, len(images), _BATCH):
@@ -143,4 +145,5 @@ def in_batches(function: Callable[[np.ndarray], Any], images: np.ndarray) -> Any
         size = 2 ** math.ceil(math.log2(count))
         padded = np.concatenate([batch, np.repeat(batch[-1:], size - count, axis=0)])
         results.append(jax.tree.map(lambda leaf: leaf[:count], jax.device_get(function(padded))))  # noqa: B023
+        progress.add(count)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)

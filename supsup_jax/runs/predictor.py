@@ -32,6 +32,7 @@ from supsup_jax.runs.prediction import (
 )
 from supsup_jax.runs.records import Record
 from supsup_jax.system import atomic
+from supsup_jax.system.progress import Progress
 
 PLATFORMS = ("cpu", "cuda")
 """What an exported program runs on."""
@@ -120,9 +121,12 @@ class Predictor(ABC):
         else:
             tasks = self._tasks_of(task, len(images))
         logits = np.zeros((len(images), self.net.num_outputs), np.float32)
+        progress = Progress("classifying", len(images), "images")
         for number in np.unique(tasks).tolist():
             rows = np.flatnonzero(tasks == number)
-            logits[rows] = self._in_batches(lambda batch, task=number: self._logits(task, batch), images[rows])
+            logits[rows] = self._in_batches(
+                lambda batch, task=number: self._logits(task, batch), images[rows], progress
+            )
         return predicted(logits, tasks, self._names(), self.inputs.num_classes)
 
     def infer_task(
@@ -213,16 +217,18 @@ class Predictor(ABC):
         return search_for(self.experiment, self.method, self.net, self.inputs.num_classes, (search, objective))
 
     def _infer(self, images: np.ndarray, search: Search) -> InferredTasks:
-        model = self.model
-        tasks, scores = self._in_batches(lambda batch: prediction.inferred(model, self.inputs, search, batch), images)
+        model, progress = self.model, Progress("inferring tasks", len(images), "images")
+        tasks, scores = self._in_batches(
+            lambda batch: prediction.inferred(model, self.inputs, search, batch), images, progress
+        )
         share = np.asarray(jax.nn.softmax(-scores, axis=-1))
         return InferredTasks(tasks, scores, np.take_along_axis(share, tasks[:, None], 1)[:, 0])
 
     def _logits(self, task: int | Array, images: np.ndarray | Array) -> Array:
         return prediction.logits(self.model, self.inputs, jnp.int32(task), images)
 
-    def _in_batches(self, function: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
-        return jax.device_get(function(images)) if self.net.uses_batch else in_batches(function, images)
+    def _in_batches(self, function: Callable[[np.ndarray], Any], images: np.ndarray, progress: Progress) -> Any:
+        return jax.device_get(function(images)) if self.net.uses_batch else in_batches(function, images, progress)
 
     def _recovered(self, images: np.ndarray, task: Any) -> Prediction:
         """The prediction for images of one task, whose mask is recovered from a memory."""

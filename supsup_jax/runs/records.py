@@ -51,8 +51,10 @@ class TaskResult:
 class EvaluationResult:
     """All tasks learned so far, evaluated. Accuracies are fractions, one for each task.
 
+    An evaluation that is not finished has accuracies of the first tasks only.
+
     Attributes:
-        num_tasks: how many.
+        num_tasks: how many tasks.
         finished: when, local time.
         seconds: how long it took.
         training_seconds: training time of these tasks.
@@ -82,28 +84,32 @@ class EvaluationResult:
     discovery: dict[str, float | int] | None = None
 
     @classmethod
-    def of(
-        cls,
-        evaluation: Evaluation,
-        seconds: float,
-        training_seconds: float,
-        storage: Account,
-        recovery: Sequence[RecoveryPath] | None = None,
-        discovery: dict[str, float | int] | None = None,
+    def begin(cls, num_tasks: int) -> "EvaluationResult":
+        """The result of an evaluation of which nothing is done yet."""
+        return cls(num_tasks, "", 0.0, 0.0, {}, [])
+
+    def extend(
+        self, seconds: float, measured: Evaluation, recovery: Sequence[RecoveryPath] | None = None
     ) -> "EvaluationResult":
-        """The result of an evaluation that has just ended."""
-        plain: dict[str, Any] = {
+        """The result with further tasks, which follow those that it has.
+
+        Args:
+            seconds: how long the evaluation has taken by now.
+            measured: accuracies of the tasks.
+            recovery: how their masks were recovered, if they were.
+        """
+        more: dict[str, list[Any]] = {
             name: [float(value) for value in values]
-            for name, values in evaluation._asdict().items()
+            for name, values in measured._asdict().items()
             if values is not None and name != "confusion"
         }
-        if (confusion := evaluation.confusion) is not None:
-            plain["confusion"] = [[int(i), int(j), int(confusion[i, j])] for i, j in np.argwhere(confusion)]
+        if (confusion := measured.confusion) is not None:
+            done = len(self.given)
+            more["confusion"] = [[done + int(i), int(j), int(confusion[i, j])] for i, j in np.argwhere(confusion)]
         if recovery is not None:
-            plain["recovery"] = [path._asdict() for path in recovery]
-        if discovery is not None:
-            plain["discovery"] = discovery
-        return cls(len(evaluation.given), now(), seconds, training_seconds, storage, **plain)
+            more["recovery"] = [path._asdict() for path in recovery]
+        whole: dict[str, Any] = {name: [*(getattr(self, name) or []), *values] for name, values in more.items()}
+        return dataclasses.replace(self, finished=now(), seconds=seconds, **whole)
 
 
 @dataclass(frozen=True)

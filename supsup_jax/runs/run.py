@@ -6,7 +6,7 @@ run.predict(images).labels
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,11 +26,12 @@ from supsup_jax.runs import composition
 from supsup_jax.runs import results as results_files
 from supsup_jax.runs.checkpoints import Checkpoints, Chunk, check_weights, describe
 from supsup_jax.runs.learned import DiscoveredTasks, LearnedTasks, TaskStore
+from supsup_jax.runs.pending import Pending
 from supsup_jax.runs.predictor import Predictor
 from supsup_jax.runs.records import EvaluationResult, Record
 from supsup_jax.scenarios import GG, NNs
 from supsup_jax.scenarios.discovery import State
-from supsup_jax.scenarios.work import Results, StreamResults, Unfinished, Work
+from supsup_jax.scenarios.work import Results, StreamResults, Work
 from supsup_jax.system import atomic, hosts
 from supsup_jax.training import weights_key
 
@@ -137,9 +138,8 @@ class Run(Predictor):
                 "this run discovers its tasks in a stream; supsup_jax.scenarios.discovery.Learner goes on with that"
             )
         dataset, labels = own_dataset(self.inputs, data, test)
-        work = self._work(dataset, steps)
         with self.locked():  # before, so that nothing is learned in vain
-            for results in self.experiment.scenario.learn(work):
+            for results in self.experiment.scenario.learn(self._work(dataset, steps)):
                 self.add(results, labels)
         return self.num_tasks - 1
 
@@ -184,7 +184,7 @@ class Run(Predictor):
         self._save(chunk, news, state)
         tasks.learned(results, chunk)
         self._replace(state)
-        self.forget_unfinished()
+        self.pending.forget_unfinished()
         self._write(news)
 
     def add_evaluation(self, result: EvaluationResult) -> None:
@@ -195,6 +195,7 @@ class Run(Predictor):
         """
         news = Record(evaluations=[result])
         self._save(None, news, {})
+        self.pending.forget_evaluation()
         self._write(news)
 
     def _save(self, chunk: Chunk | None, news: Record, state: dict[str, Any]) -> None:
@@ -224,31 +225,10 @@ class Run(Predictor):
         assert isinstance(self.tasks, DiscoveredTasks)
         return self.tasks.state_of_learner()
 
-    def save_unfinished(self, unfinished: Unfinished) -> None:
-        """Saves a task that is being learned, in place of what was saved of it before."""
-        if self._checkpoints is not None:
-            self._checkpoints.save_unfinished(unfinished)
-
-    def restore_unfinished(self, task: int, template: Any) -> Unfinished | None:
-        """A task as it was saved unfinished, if it was.
-
-        Raises:
-            UserError: if it cannot be read, or is another run's.
-        """
-        saved = self._checkpoints.restore_unfinished(task, template) if self._checkpoints is not None else None
-        if saved is not None and saved.run is not None:  # older ones do not say it
-            self._check(saved.run)
-        return saved
-
-    def forget_unfinished(self) -> None:
-        """Removes what was saved of a task before it was learned."""
-        if self._checkpoints is not None:
-            self._checkpoints.forget_unfinished()
-
-    def note_unreadable(self, names: Sequence[str]) -> Path:
-        """Adds images that cannot be read to `unreadable.txt`, and gives its path."""
-        assert self.folder is not None
-        return results_files.add_unreadable(self.folder, names)
+    @property
+    def pending(self) -> Pending:
+        """Unfinished work of the run, which is saved while the run is locked."""
+        return Pending(self.folder, self._checkpoints, self._check)
 
     def save(self, folder: str | Path) -> None:
         """Saves the run in a new folder; what `learn` learns from now on is saved there.
@@ -370,7 +350,7 @@ class Run(Predictor):
             tasks_at_once=1,
             carry=self.carry,
             state=self.state_of_learner,
-            keeper=self,
+            keeper=self.pending,
             side_by_side=False,
         )
 

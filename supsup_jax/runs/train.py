@@ -1,5 +1,6 @@
 """The main loop: learns the tasks of an experiment in a folder, and evaluates them where the experiment says."""
 
+import dataclasses
 import math
 import time
 from pathlib import Path
@@ -8,16 +9,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from supsup_jax import evaluation
+from supsup_jax.classification import IMAGES_AT_ONCE
 from supsup_jax.data import Dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
+from supsup_jax.metrics import discovery_metrics
 from supsup_jax.networks import has_convolutions
 from supsup_jax.runs import records
 from supsup_jax.runs.records import EvaluationResult
 from supsup_jax.runs.run import Run
 from supsup_jax.scenarios.work import Kept, Listener, Parts, Report, Results, StreamResults, Work, silent
 from supsup_jax.system import atomic, backend, devices, hosts, interruption
+from supsup_jax.system.progress import Progress
+
+# An evaluation is saved unfinished after so many seconds at the latest.
+_SAVE_AFTER = 20.0
 
 
 def run_experiment(
@@ -62,7 +68,7 @@ def train(run: Run, dataset: Dataset, tasks_at_once: int | None = None, report: 
 
     Raises:
         UserError: if a task diverges, or another process is using the folder.
-        KeyboardInterrupt: between two chunks of tasks, or evaluations, if an end was requested.
+        KeyboardInterrupt: between two chunks of tasks, or parts of an evaluation, if an end was requested.
     """
     with run.locked(writes_tables=True):
         work = work_of(run, dataset, tasks_at_once, report)
@@ -102,21 +108,38 @@ def evaluate_if_due(run: Run, work: Work) -> None:
 
 
 def evaluate(run: Run, work: Work, num_tasks: int) -> EvaluationResult:
-    """Evaluates the first tasks of a run as its scenario says."""
-    started = time.perf_counter()
-    model = run.model_of(num_tasks, work.weights)
+    """Evaluates the first tasks of a run as its scenario says; resumes what was saved of the evaluation before.
+
+    Raises:
+        KeyboardInterrupt: if an end was requested; what is done is saved by then.
+    """
     tasks, masks = run.record.tasks[:num_tasks], None
     if run.method.recovers:
         like = run.method.init(jax.random.key(0), run.weights)
         masks = records.masks_from_hex([task.mask or "" for task in tasks], like)
-    kept = Kept(model, [result.slots for result in run.record.stream], masks)
-    measured, more = run.experiment.scenario.evaluate(work, kept, num_tasks)
-    return EvaluationResult.of(
-        measured,
-        seconds=time.perf_counter() - started,
+    stream = [result.slots for result in run.record.stream]
+    kept = Kept(run.model_of(num_tasks, work.weights), stream, masks)
+    result = run.pending.restore_evaluation(num_tasks)
+    before, started = result.seconds, time.perf_counter()
+    saved, done = started, len(result.given)
+    progress = Progress("evaluating", num_tasks, "tasks", done, work.report)
+    for part in run.experiment.scenario.evaluate(work, kept, num_tasks, done):
+        now = time.perf_counter()
+        result = result.extend(before + now - started, *part)
+        progress.add(len(part.accuracies.given))
+        if len(result.given) == num_tasks:
+            break
+        is_asked = hosts.any_of(interruption.asked())
+        if is_asked or now - saved > _SAVE_AFTER:
+            run.pending.save_evaluation(result)
+            saved = now
+        if is_asked:
+            raise interruption.kind()
+    return dataclasses.replace(
+        result,
         training_seconds=sum(task.seconds for task in tasks),
-        storage=records.account(model),
-        **more,
+        storage=records.account(kept.model),
+        discovery=discovery_metrics(stream)._asdict() if stream else None,
     )
 
 
@@ -173,7 +196,7 @@ def work_of(run: Run, dataset: Dataset, tasks_at_once: int | None, listener: Lis
         tasks_at_once=min(tasks_at_once or fitting, experiment.num_tasks),
         carry=run.carry,
         state=run.state_of_learner,
-        keeper=run,
+        keeper=run.pending,
         report=report,
         stop_if_requested=stop_if_requested,
         shares_batches=shares,
@@ -215,4 +238,4 @@ def _tasks_that_fit(run: Run, parts: Parts, dataset: Dataset) -> int:
     rows = parts.steps * run.experiment.training.batch_size
     pixels = math.prod(dataset.image_shape)
     convolutions = has_convolutions(run.weights)
-    return devices.tasks_at_once(6 * weights + 8 * rows + 16 * evaluation.IMAGES_AT_ONCE * pixels, convolutions)
+    return devices.tasks_at_once(6 * weights + 8 * rows + 16 * IMAGES_AT_ONCE * pixels, convolutions)

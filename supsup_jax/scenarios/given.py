@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from supsup_jax import evaluation
+from supsup_jax import classification, evaluation
 from supsup_jax.networks import has_convolutions
 from supsup_jax.optimizers import Optimizer
 from supsup_jax.scenarios.work import Kept, Measured, Parts, Results, Work, divergence
@@ -73,12 +73,15 @@ def sound(work: Work, learned: Learned, first: int, seconds: float) -> Iterator[
         raise divergence(work.parts, first + count, step, not_finite(learned.loss[count]))
 
 
-def evaluate(work: Work, kept: Kept, num_tasks: int) -> Measured:
-    """Evaluates the first `num_tasks` tasks, by the experiment's protocol."""
+def evaluate(work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+    """Evaluates the first `num_tasks` tasks but those before `first`, by the experiment's protocol."""
+    model, test, protocol = kept.model, work.held_out, work.parts.protocol
     if work.parts.method.recovers:
-        measured, paths = evaluation.evaluate_recovery(kept.model, work.held_out, work.parts.protocol, truth=kept.masks)
-        return Measured(measured, {"recovery": paths})
-    return Measured(evaluation.evaluate(kept.model, work.held_out, work.parts.protocol), {})
+        parts = evaluation.evaluate_recovery(model, test, protocol, truth=kept.masks, first=first)
+        yield from (Measured(accuracies, paths) for accuracies, paths in parts)
+    else:
+        entries = np.arange(num_tasks)
+        yield from map(Measured, evaluation.evaluate_in_parts(model, test, protocol, entries=entries, first=first))
 
 
 def _next_tasks(work: Work, first: int) -> np.ndarray:
@@ -162,7 +165,9 @@ def _learner(
         task, key = one
         # A network of gains answers by the statistics of the batch, so batches are as large as in its evaluation.
         images_at_once = parts.protocol.batch_size if parts.method.recovers else None
-        validate: Any = partial(evaluation.accuracy, parts.net, parts.benchmark, test, images_at_once=images_at_once)
+        validate: Any = partial(
+            classification.accuracy, parts.net, parts.benchmark, test, images_at_once=images_at_once
+        )
         if not parts.benchmark.test_size:
             validate = _nothing_to_validate_on
         return train_task(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from supsup_jax import evaluation
+from supsup_jax import classification, evaluation
 from supsup_jax.data import Benchmark, Dataset, Images, Samples
 from supsup_jax.data.tasks import Rows
 from supsup_jax.methods import Carry, Method
@@ -111,17 +111,16 @@ def learn(work: Work) -> Iterator[Results]:
         yield from sound(work, one, number, time.perf_counter() - started)
 
 
-def evaluate(work: Work, kept: Kept, num_tasks: int) -> Measured:
-    """Evaluates the first `num_tasks` tasks, each with its images on all devices."""
-    model, accuracies = kept.model, []
-    for place in range(num_tasks):
-        work.stop_if_requested()
+def evaluate(work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+    """Evaluates the first `num_tasks` tasks but those before `first`, each with its images on all devices."""
+    model = kept.model
+    for place in range(first, num_tasks):
         task = jax.tree.map(lambda leaf, place=place: leaf[place], work.tasks)
         test, share = _test_of(work, work.first_task + place, task)
         effective = _effective_weights(model.method)(model.weights, model.bank, place)
         own_stats = jax.tree.map(lambda leaf, place=place: leaf[place], model.stats)
-        accuracies.append(_measure(work)(share, effective, own_stats, test, own_rows(task)))
-    return Measured(evaluation.Evaluation(np.array(accuracies)), {})
+        accuracy = _measure(work)(share, effective, own_stats, test, own_rows(task))
+        yield Measured(evaluation.Evaluation(np.array([accuracy])))
 
 
 def _resume(work: Work, number: int, progress: Progress) -> _Task:
@@ -331,9 +330,9 @@ def measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, Sta
         def batch(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
             rows, counts = numbered
             images, labels = benchmark.samples(split, task, rows, train=False)
-            is_right = evaluation.is_right(net, effective, stats, images, labels)
+            right = classification.is_right(net, effective, stats, images, labels)
             counts = counts * split.images.readable[rows]
-            return jnp.stack([(is_right * counts).sum(), counts.sum()])
+            return jnp.stack([(right * counts).sum(), counts.sum()])
 
         return devices.average(jax.lax.map(batch, (share.rows, share.counts)).sum(0))
 

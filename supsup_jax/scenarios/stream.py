@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from supsup_jax import evaluation
+from supsup_jax import classification, evaluation
 from supsup_jax.data import Benchmark
 from supsup_jax.errors import UserError
-from supsup_jax.metrics import discovery_metrics, usual_masks
+from supsup_jax.metrics import usual_masks
 from supsup_jax.scenarios.discovery import DivergedError, Learner, Rule, State
 from supsup_jax.scenarios.work import Fed, Kept, Measured, Parts, StreamResults, Work, divergence
 from supsup_jax.training import augmentation_keys, drawn_batches, epoch_ends, keys_of, task_key
@@ -60,12 +60,11 @@ def learn(work: Work, rule: Rule, check_epochs: bool) -> Iterator[StreamResults]
         place += len(fed)
 
 
-def evaluate(work: Work, kept: Kept, num_tasks: int) -> Measured:
-    """Evaluates the first `num_tasks` tasks, with the masks that were discovered."""
-    runs = [*kept.runs]
-    entries = usual_masks(runs)[:num_tasks]
-    measured = evaluation.evaluate(kept.model, work.held_out, work.parts.protocol, entries=entries)
-    return Measured(measured, {"discovery": discovery_metrics(runs)._asdict()})
+def evaluate(work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+    """Evaluates the first `num_tasks` tasks but those before `first`, with the masks that were discovered."""
+    entries = usual_masks([*kept.runs])[:num_tasks]
+    test, protocol = work.held_out, work.parts.protocol
+    yield from map(Measured, evaluation.evaluate_in_parts(kept.model, test, protocol, entries=entries, first=first))
 
 
 def _feed(work: Work, learner: Learner, state: State, number: int, check_epochs: bool) -> tuple[State, list[int]]:
@@ -125,6 +124,6 @@ def _measured(parts: Parts) -> Callable[..., Any]:
 
     def accuracy(weights: Any, params: Any, stats: Any, test: Any, task: Any) -> jax.Array:
         effective = parts.method.training_weights(weights, params)
-        return evaluation.accuracy(parts.net, parts.benchmark, test, effective, stats, task)
+        return classification.accuracy(parts.net, parts.benchmark, test, effective, stats, task)
 
     return jax.jit(accuracy)

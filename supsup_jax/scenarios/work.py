@@ -172,15 +172,15 @@ class Kept(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """An evaluation.
+    """Some tasks, evaluated.
 
     Attributes:
-        accuracies: of every task.
-        more: further fields of the run's record of the evaluation.
+        accuracies: of each of them.
+        recovery: how the mask of each was recovered from a memory, if it was.
     """
 
     accuracies: evaluation.Evaluation
-    more: dict[str, Any]
+    recovery: list[evaluation.RecoveryPath] | None = None
 
 
 def _never() -> None:

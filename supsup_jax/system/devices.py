@@ -4,7 +4,8 @@ Devices are those of this process. Only the batches that `data_parallel` shares 
 """
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,6 +26,9 @@ _MOST_TASKS_AT_ONCE = 128
 
 # Every device has a copy of the data set, so cores without end would fill the memory.
 _MOST_CPU_DEVICES = 32
+
+# A part of an evaluation takes about as many seconds: less than there are between SIGTERM and SIGKILL.
+_PART = 5.0
 
 # The share of a device's memory that a chunk of tasks may take.
 _MEMORY_SHARE = 0.5
@@ -55,6 +59,29 @@ def tasks_at_once(bytes_per_task: int, convolutions: bool = False) -> int:
     if not backend.is_accelerator():
         return len(devices) * -(-8 // len(devices))
     return len(devices) * max(1, min(_MOST_TASKS_AT_ONCE, _fitting(bytes_per_task)))
+
+
+def parts(first: int, stop: int, capacity: int) -> Iterator[slice]:
+    """Divides tasks into parts of some seconds, so that what computes them can be stopped, and shows how far it is.
+
+    How many tasks a part has is told by the time that the last one took. An accelerator computes all that side by side
+    fit, however many are wanted: there a part has as many as it may.
+
+    Args:
+        first: the first task.
+        stop: the task before which they end.
+        capacity: the most tasks of a part.
+
+    Yields:
+        A part, which is to be computed before the next one is asked for.
+    """
+    fewest = capacity if backend.is_accelerator() else min(jax.local_device_count(), capacity)
+    count = fewest
+    while first < stop:
+        started, count = time.perf_counter(), min(count, stop - first)
+        yield slice(first, first + count)
+        first += count
+        count = min(capacity, max(fewest, int(_PART * count / (time.perf_counter() - started))))
 
 
 def _fitting(bytes_per_task: int) -> int:

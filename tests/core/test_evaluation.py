@@ -8,9 +8,9 @@ import pytest
 import supsup_jax as ss
 from helpers.toys import model_of
 from helpers.training import BENCHMARK, CONV, DATASET, DENSE, learn
-from supsup_jax import data, evaluation, inference, methods, networks, optimizers, training
+from supsup_jax import classification, data, evaluation, inference, methods, networks, optimizers, training
 from supsup_jax.data import HeldOut, PermutedPixels
-from supsup_jax.system import backend
+from supsup_jax.system import backend, devices
 
 
 def held_out(benchmark, dataset, tasks):
@@ -55,6 +55,25 @@ def test_a_pick_from_more_images_than_the_last_batch_has_is_possible():
     assert measured.confusion.sum() == 3 * 3
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_parts_of_an_evaluation_are_the_rows_of_the_whole(at_once, monkeypatch):
+    learned = learn(range(5))
+    whole = evaluate(DENSE, learned, 5, images_per_task=9)
+    monkeypatch.setattr(devices, "tasks_at_once", lambda *_: at_once)
+    jax.tree.map(np.testing.assert_array_equal, evaluate(DENSE, learned, 5, images_per_task=9), whole)
+
+
+def test_an_evaluation_begins_with_any_task():
+    weights, _ = DENSE.init(training.weights_key(1))
+    bank = methods.SupSup().pack(learn(range(3)).adapter)
+    test = held_out(BENCHMARK, DATASET, BENCHMARK.tasks(DATASET, 1, range(3)))
+    arguments = model_of(DENSE, weights, bank, 3), test, evaluation.Protocol(inference.OneShot(), 40)
+    rest = evaluation.joined(evaluation.evaluate_in_parts(*arguments, first=1))
+    jax.tree.map(
+        lambda part, whole: np.testing.assert_array_equal(part, whole[1:]), rest, evaluation.evaluate(*arguments)
+    )
+
+
 def test_a_wrong_pick_counts_the_whole_batch_as_wrong():
     is_right = np.array([[1, 1, 0, 1, 1], [1, 0, 1, 1, 1]], bool)
     picks = np.array([[0, 1, 0], [1, 1, 0]])  # batches of 2, 2 and 1 images
@@ -71,14 +90,14 @@ def test_a_wrong_pick_counts_the_whole_batch_as_wrong():
 
 
 def test_correct_covers_every_sample_once(monkeypatch):
-    monkeypatch.setattr(evaluation, "IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr(classification, "IMAGES_AT_ONCE", 7)
     benchmark = PermutedPixels(1, 96, 4, (4, 4, 1), (0.0,), (1.0,))
     net = networks.LeNet(features=8, width=0.1, input_shape=(4, 4, 1))
     weights, stats = net.init(jax.random.key(0))
     (task,) = benchmark.tasks(DATASET, 0, [0])
     images, labels = benchmark.samples(DATASET.test, task, jnp.arange(96), train=False)
     expected = net.apply(weights, stats, images, train=False)[0].argmax(-1) == labels
-    actual = evaluation.correct(net, benchmark, DATASET.test, weights, stats, task)
+    actual = classification.correct(net, benchmark, DATASET.test, weights, stats, task)
     np.testing.assert_array_equal(actual, expected)
 
 
@@ -183,7 +202,7 @@ def split():
     weights, _ = net.init(jax.random.key(0))
 
     def one(task, key):
-        validate = partial(evaluation.accuracy, net, benchmark, digits.test)
+        validate = partial(classification.accuracy, net, benchmark, digits.test)
         learner = training.Learner(net, methods.SupSup(), optimizers.RMSprop(1e-2))
         shared = training.Shared(weights, {}, digits.train)
         how = {"benchmark": benchmark, "steps": 60, "batch_size": 32, "validate": validate}

@@ -1,5 +1,7 @@
 """Small experiments of every method and scenario, and what was measured in their runs."""
 
+import dataclasses
+
 import numpy as np
 
 from helpers import adapter
@@ -55,4 +57,5 @@ def evaluation(tasks):
     confusion[0, 1] = 1
     values = np.linspace(0.5, 1, tasks)
     measured = Evaluation(values, values / 2, values, values, values, confusion)
-    return records.EvaluationResult.of(measured, 1.5, 5.0, {"masks as bits": 8, SPARSE: 4})
+    result = records.EvaluationResult.begin(tasks).extend(1.5, measured)
+    return dataclasses.replace(result, training_seconds=5.0, storage={"masks as bits": 8, SPARSE: 4})

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from helpers.toys import ConvNet, small_dataset
-from supsup_jax import evaluation, methods, networks, optimizers, training
+from supsup_jax import classification, methods, networks, optimizers, training
 from supsup_jax.data import PermutedMNIST
 from supsup_jax.system import devices
 
@@ -21,7 +21,7 @@ def learn(numbers, net=DENSE, steps=60, seed=1, method=None, capacity=None):
 
     def one(shared, one):
         weights, stats, train, test = shared
-        validate = partial(evaluation.accuracy, net, BENCHMARK, test)
+        validate = partial(classification.accuracy, net, BENCHMARK, test)
         learner = training.Learner(net, method, optimizers.RMSprop(1e-2))
         shared = training.Shared(weights, stats, train)
         how = {"benchmark": BENCHMARK, "steps": steps, "batch_size": 16, "validate": validate}

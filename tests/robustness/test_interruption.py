@@ -12,8 +12,10 @@ import pytest
 
 from helpers import adapter
 from supsup_jax import UserError, data
+from supsup_jax.runs import train
+from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.scenarios import given
-from supsup_jax.system import interruption
+from supsup_jax.system import devices, interruption
 
 QUICKSTART = Path(__file__).parents[2] / "experiments/quickstart.py"
 
@@ -192,3 +194,21 @@ def test_an_interrupted_run_saves_its_chunk_and_is_resumed(tmp_path):
     assert kinds == ["task"] * 4
     outcome = adapter.run_experiment(experiment, digits, tmp_path, 2)
     assert [task.task for task in outcome.record.tasks] == list(range(5))
+
+
+def test_an_interrupted_evaluation_saves_the_tasks_that_are_done(tmp_path, monkeypatch):
+    experiment = adapter.experiment("q", "digits", num_tasks=5, steps=5, batch_size=32, width=0.1)
+    digits = data.load_digits()
+    monkeypatch.setattr(devices, "tasks_at_once", lambda *_: 2)
+
+    def report(step):
+        if step.message == "evaluating 5 tasks":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+
+    monkeypatch.setattr(train, "stop_if_requested", lambda: None)  # as if it came a moment later
+    with pytest.raises(interruption.Terminated), interruption.graceful(lambda _: None):
+        adapter.run_experiment(experiment, digits, tmp_path, 5, report)
+    assert len(Checkpoints(tmp_path).restore_evaluation()["evaluation"]["given"]) == 2
+    outcome = adapter.run_experiment(experiment, digits, tmp_path, 5)
+    assert len(outcome.record.evaluations[-1].given) == 5

@@ -10,6 +10,9 @@ import supsup_jax
 from helpers import adapter
 from helpers.runs import DATASET, EXPERIMENT, OTHERS, SHORT, dicts_without_saved, measured
 from supsup_jax import UserError, masks, training
+from supsup_jax.runs import train
+from supsup_jax.runs.records import EvaluationResult
+from supsup_jax.system import devices
 
 
 def run(folder, experiment=EXPERIMENT, **options):
@@ -296,3 +299,38 @@ def test_an_evaluation_asked_for_too_late_is_left_out(tmp_path):
     run(folder, adapter.changed(OTHERS["LowerBound"], num_tasks=3, eval_at=()))
     later = run(folder, adapter.changed(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,)))
     assert [result.num_tasks for result in later.record.evaluations] == [3, 4]
+
+
+@pytest.mark.parametrize("name", ["SupSup", "NNs", "HopSupSup", "SupSup, every task tried"])
+def test_an_evaluation_that_was_killed_is_resumed(name, uninterrupted, others, tmp_path, monkeypatch):
+    experiment, whole = (EXPERIMENT, uninterrupted) if name == "SupSup" else (OTHERS[name], others(name))
+    monkeypatch.setattr(devices, "tasks_at_once", lambda *_: 1)
+    monkeypatch.setattr(train, "_SAVE_AFTER", 0.0)
+    extend, done = EvaluationResult.extend, []
+
+    def extend_or_die(result, *part):
+        done.append(len(result.given))
+        if result.num_tasks == experiment.num_tasks and done.count(2) == 1 and done[-1] == 2:
+            raise InterruptedForTestError
+        return extend(result, *part)
+
+    monkeypatch.setattr(EvaluationResult, "extend", extend_or_die)
+    with pytest.raises(InterruptedForTestError):
+        run(tmp_path / "seed=1", adapter.changed(experiment, eval_at=()), tasks_at_once=4)
+    del done[:-1]
+    resumed = run(tmp_path / "seed=1", adapter.changed(experiment, eval_at=()), tasks_at_once=4)
+    assert done[:2] == [2, 2]
+    assert measured(resumed.record)["evaluations"] == measured(whole.record)["evaluations"][-1:]
+    assert not [*(tmp_path / "seed=1/evaluation").glob("[0-9]*")]
+
+
+def test_what_was_saved_of_an_evaluation_must_be_this_runs(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted.folder, tmp_path / "seed=1")
+    longer = adapter.changed(EXPERIMENT, eval_at=(2,))
+    other = supsup_jax.restore(uninterrupted.folder)
+    other.about["experiment"] |= {"learning_rate": 0.5}
+    other.folder = tmp_path / "seed=1"
+    with other.locked():
+        other.pending.save_evaluation(EvaluationResult.begin(2))
+    with pytest.raises(UserError, match="other settings .learning_rate"):
+        run(tmp_path / "seed=1", longer)

@@ -28,6 +28,7 @@ from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.records import TaskResult, from_plain, masks_as_hex, now
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import checked
+from supsup_jax.system.progress import Progress
 
 _AT_ONCE = 64
 """Tasks that are read at once: of their scores, only masks stay in memory."""
@@ -98,6 +99,7 @@ def _learn(run: Run, file: File, leaves: list[Leaf], fresh: Any, numbers: list[i
     total = [np.zeros(leaf.here, np.float32) for leaf in leaves]  # of scores, which Transfer goes on from
     hexes: list[str] = []
     adapter: Any = {}
+    progress = Progress("importing", len(numbers), "tasks")
     for start in range(0, len(numbers), _AT_ONCE):
         chosen, rows, stats = numbers[start : start + _AT_ONCE], [], []
         for task in chosen:
@@ -114,6 +116,7 @@ def _learn(run: Run, file: File, leaves: list[Leaf], fresh: Any, numbers: list[i
         run.tasks.add(chunk)
         run.tasks.replace(replaced)
         hexes += masks_as_hex(stacked) if method == "HopSupSup" else []
+        progress.add(len(chosen))
     if "legacy" in run.tasks.state_shapes():
         carry: Any = run.method.first_carry(run.weights) if method == "SeparateHeads" else adapter
         if method == "Transfer":
