@@ -31,7 +31,7 @@ from supsup_jax.runs.records import EvaluationResult, Record
 from supsup_jax.scenarios import GG, NNs
 from supsup_jax.scenarios.discovery import State
 from supsup_jax.scenarios.work import Results, StreamResults, Unfinished, Work
-from supsup_jax.system import atomic, hosts
+from supsup_jax.system import atomic, hosts, numerics
 from supsup_jax.training import weights_key
 
 
@@ -62,13 +62,14 @@ class Run(Predictor):
 
     folder: Path | None
 
+    @numerics.with_fixed_flags
     def __init__(self, experiment: Experiment, inputs: Inputs):
         self.experiment, self.inputs = experiment, inputs
         self.net: Network = experiment.network.for_images(inputs.image_shape)
         self.method: Method = experiment.method.for_network(self.net)
         net, self._is_stored = self.net, self._weights_are_stored
         if self._is_stored:  # they are still to be read
-            weights, _ = jax.eval_shape(net.init, jax.random.key(0))
+            weights, _ = jax.eval_shape(net.init, numerics.key(0))
             self.weights = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
             self.fresh_stats = net.init_stats()
         else:
@@ -118,6 +119,7 @@ class Run(Predictor):
         """How many tasks have come; where tasks are discovered, it may have learned fewer."""
         return len(self.record.tasks)
 
+    @numerics.with_fixed_flags
     def learn(self, data: tuple[Any, Any], steps: int | None = None, test: tuple[Any, Any] | None = None) -> int:
         """Learns one more task, as the experiment says, and saves it where the run lies, if it lies anywhere.
 
@@ -250,6 +252,7 @@ class Run(Predictor):
         assert self.folder is not None
         return results_files.add_unreadable(self.folder, names)
 
+    @numerics.with_fixed_flags
     def save(self, folder: str | Path) -> None:
         """Saves the run in a new folder; what `learn` learns from now on is saved there.
 
@@ -267,6 +270,7 @@ class Run(Predictor):
             checkpoints.save(self.tasks.whole(), self.record.to_json(), state or None)
         self.folder, self._steps = folder, 1
 
+    @numerics.with_fixed_flags
     def read(self, folder: Path, last: int | None = None, resumes: bool = False) -> None:
         """Takes in what a folder holds of this run, which has learned nothing yet.
 

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from supsup_jax import evaluation
@@ -17,9 +16,10 @@ from supsup_jax.runs import records
 from supsup_jax.runs.records import EvaluationResult
 from supsup_jax.runs.run import Run
 from supsup_jax.scenarios.work import Kept, Listener, Parts, Report, Results, StreamResults, Work, silent
-from supsup_jax.system import atomic, backend, devices, hosts, interruption
+from supsup_jax.system import atomic, backend, devices, hosts, interruption, numerics
 
 
+@numerics.with_fixed_flags
 def run_experiment(
     experiment: Experiment,
     dataset: Dataset,
@@ -51,6 +51,7 @@ def run_experiment(
     return run
 
 
+@numerics.with_fixed_flags
 def train(run: Run, dataset: Dataset, tasks_at_once: int | None = None, report: Listener = silent) -> None:
     """Learns the tasks of a run that are missing, and evaluates them where its experiment says.
 
@@ -107,7 +108,7 @@ def evaluate(run: Run, work: Work, num_tasks: int) -> EvaluationResult:
     model = run.model_of(num_tasks, work.weights)
     tasks, masks = run.record.tasks[:num_tasks], None
     if run.method.recovers:
-        like = run.method.init(jax.random.key(0), run.weights)
+        like = run.method.init(numerics.key(0), run.weights)
         masks = records.masks_from_hex([task.mask or "" for task in tasks], like)
     kept = Kept(model, [result.slots for result in run.record.stream], masks)
     measured, more = run.experiment.scenario.evaluate(work, kept, num_tasks)
