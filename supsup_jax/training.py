@@ -198,6 +198,7 @@ def not_finite(losses: Any) -> float:
     return next(float(loss) for loss in losses if not np.isfinite(loss))
 
 
+@numerics.with_fixed_flags
 def keys_of(task_key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""]]:
     """Of a task's key, one for what it trains, and one for its batches."""
     init_key, order_key = jax.random.split(task_key)
@@ -287,6 +288,7 @@ def shuffle(key: Key[Array, ""], places: int, size: int | Int[Array, ""]) -> Int
     return jnp.where(jnp.arange(places) < size, jax.random.uniform(key, (places,)), jnp.inf).argsort()
 
 
+@numerics.with_fixed_flags
 def draw_batches(
     key: Key[Array, ""], places: int, size: int | Int[Array, ""], steps: int, batch_size: int
 ) -> Int[Array, "steps batch"]:

@@ -4,8 +4,8 @@ Another library, or the environment, may have set any flag of JAX. Each of them 
 
 - Flags that decide types and random numbers have fixed values while this library computes: see `fixed` and `key`.
 - Flags that only change how results are rounded are the user's choice, and a run records them: see `rounding`.
-- Flags that check programs, such as `jax_numpy_rank_promotion`, `jax_debug_nans` or `jax_transfer_guard`, stay as they
-  are set: this library passes their checks.
+- Flags that check programs, such as `jax_numpy_rank_promotion` or `jax_debug_nans`, stay as they are set: this library
+  passes their checks. Transfer guards hold for its compiled programs alone: see `guarded`.
 
 All other flags change no numbers.
 """
@@ -14,6 +14,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
 import jax
@@ -40,19 +41,46 @@ _ROUNDING = {
 # Options of XLA that change no numbers.
 _OF_NO_NUMBERS = ("--xla_dump", "--xla_force_host_platform_device_count", "--xla_gpu_cuda_data_dir")
 
+_GUARDS = (
+    "jax_transfer_guard_host_to_device",
+    "jax_transfer_guard_device_to_device",
+    "jax_transfer_guard_device_to_host",
+)
+
+_guards: ContextVar[tuple[str | None, ...]] = ContextVar("guards", default=())
+"""The levels of the guards where `fixed` was entered first."""
+
 
 @contextlib.contextmanager
 def fixed() -> Iterator[None]:
     """Computes with 32-bit types and one generator of random numbers, whatever the global flags of JAX are.
 
-    The values are JAX's defaults: with the default flags nothing is compiled twice.
+    The values are JAX's defaults: with the default flags nothing is compiled twice. Transfers between the host and
+    devices are allowed, since this library's are meant; see `guarded`.
     """
+    token = _guards.set(_guards.get() or tuple(jax.config.values[name] for name in _GUARDS))
     with (
         jax.enable_x64(False),
         jax.default_prng_impl("threefry2x32"),
         jax.threefry_partitionable(True),
         jax.softmax_custom_jvp(False),
+        jax.debug_key_reuse(False),  # it takes a key that a loop folds numbers into for one that is used again
         jax.transfer_guard("allow"),
+    ):
+        try:
+            yield
+        finally:
+            _guards.reset(token)
+
+
+@contextlib.contextmanager
+def guarded() -> Iterator[None]:
+    """Within `fixed`, has the transfer guards of the user: for programs whose arguments lie on the devices."""
+    to_device, between_devices, to_host = _guards.get() or tuple(jax.config.values[name] for name in _GUARDS)
+    with (
+        jax.transfer_guard_host_to_device(to_device),
+        jax.transfer_guard_device_to_device(between_devices),
+        jax.transfer_guard_device_to_host(to_host),
     ):
         yield
 
