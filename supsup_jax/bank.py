@@ -62,7 +62,9 @@ def unpack(
         IndexError: if the task lies outside the bank.
     """
     _check_task(bank, task)
-    return jax.tree.map(lambda leaf: ((leaf[..., task // 8] >> (task % 8)) & 1).astype(jnp.float32), bank)
+    byte, bit = task // 8, task % 8
+    bit = bit.astype(jnp.uint8) if isinstance(bit, jax.Array) else np.uint8(bit)  # on the host what lies there
+    return jax.tree.map(lambda leaf: ((leaf[..., byte] >> bit) & 1).astype(jnp.float32), bank)
 
 
 def _check_task(bank: Bank, task: Any) -> None:
@@ -195,7 +197,7 @@ def _count_common(rows: UInt8[Array, "*rows bytes"], one: UInt8[Array, " bytes"]
     """
 
     def piece(first: int, stop: int) -> Array:
-        common = rows[..., first:stop] & one[first:stop]
+        common = rows[..., first:stop] & one[(None,) * (rows.ndim - 1) + (slice(first, stop),)]
         pairs = common - ((common >> 1) & 0x55)
         quads = (pairs & 0x33) + ((pairs >> 2) & 0x33)
         return (quads + (quads >> 4)) & 0x0F
@@ -290,7 +292,7 @@ def _summed(rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"
     XLA's CPU backend sums along an axis one by one. So as many sums as stay in the cache go on side by side, 16 rows
     of each at a time, and are summed up at the end.
     """
-    bits = jnp.asarray(1 << np.arange(8), jnp.uint8)[:, None]
+    bits = jnp.asarray(1 << np.arange(8), jnp.uint8)[None, :, None]
     abreast = max(1, _SUMS // (8 * rows.shape[1]))
 
     def kept(rows: Array, columns: Array) -> Array:
@@ -332,7 +334,8 @@ def _slice_size(rows: UInt8[Array, "rows bytes"]) -> int:
 
 def _bit_planes(rows: UInt8[Array, "*rows bytes"]) -> Float[Array, "*rows tasks"]:
     """Bytes to floats, all first bits before all second bits: the order in which unpacking is vectorised."""
-    planes = (rows[..., None, :] >> jnp.arange(8, dtype=jnp.uint8)[:, None]) & 1
+    bits = jnp.arange(8, dtype=jnp.uint8).reshape(*(1,) * (rows.ndim - 1), 8, 1)
+    planes = (rows[..., None, :] >> bits) & 1
     return planes.astype(jnp.float32).reshape(*rows.shape[:-1], 8 * rows.shape[-1])
 
 

@@ -25,7 +25,7 @@ from supsup_jax.inference.recovery import Recovery
 from supsup_jax.methods import Adapter, Method
 from supsup_jax.model import Model
 from supsup_jax.networks import Stats, Weights, has_convolutions
-from supsup_jax.system import backend, devices
+from supsup_jax.system import backend, devices, numerics
 from supsup_jax.system.progress import Progress
 from supsup_jax.training import shuffle
 
@@ -110,6 +110,7 @@ class _Measured(NamedTuple):
     image_is_right: Any = None
 
 
+@numerics.with_fixed_flags
 def evaluate(
     model: Model, test: HeldOut, protocol: Protocol, *, entries: Int[np.ndarray, " tasks"] | None = None
 ) -> Evaluation:
@@ -212,7 +213,7 @@ def evaluate_recovery(
 
 def order_key(seed: int, task: int | Int[Array, ""]) -> Key[Array, ""]:
     """The key of the order in which a task's test images come: it depends on (seed, task) alone."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 2), task)
+    return jax.random.fold_in(jax.random.fold_in(numerics.key(seed), 2), task)
 
 
 def _apart(protocol: Protocol, method: Method) -> bool:
@@ -251,7 +252,7 @@ def _over_tasks(
 
         # The last batch may be shorter than a pick needs: its first images then come again.
         lengths = jnp.clip(size - starts, 1, batch)[:, None]
-        batch_rows = order[jnp.minimum(starts[:, None] + jnp.arange(batch) % lengths, places - 1)]
+        batch_rows = order[jnp.minimum(starts[:, None] + np.arange(batch)[None] % lengths, places - 1)]
         pick_rows = batch_rows[:, : protocol.images_per_pick].reshape(-1)
         image_rows = order[: protocol.images_per_task]
         if protocol.images_per_pick == 1:  # one call for both: it compiles and runs faster than two

@@ -17,6 +17,7 @@ from supsup_jax.optimizers import Cosine, Optimizer, RMSprop, Schedule, Warmup
 from supsup_jax.registry import name_of
 from supsup_jax.scenarios.scenario import GNu, Scenario
 from supsup_jax.scenarios.work import Parts
+from supsup_jax.system import numerics
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,6 @@ class Experiment:
 
     def densities(self, dataset: Dataset) -> dict[str, float]:
         """The fraction of its weights that each layer's masks keep; empty where it is not fixed."""
-        weights, _ = jax.eval_shape(self.network.for_images(dataset.image_shape).init, jax.random.key(0))
+        weights, _ = jax.eval_shape(self.network.for_images(dataset.image_shape).init, numerics.key(0))
         leaves = jax.tree_util.tree_leaves_with_path(self.method.densities(weights))
         return {jax.tree_util.keystr(path[:-1], simple=True, separator="/"): density for path, density in leaves}

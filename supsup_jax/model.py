@@ -11,6 +11,7 @@ from jaxtyping import Array, Int, Key
 
 from supsup_jax.methods import Adapter, Bank, Method
 from supsup_jax.networks import Network, Stats, Weights
+from supsup_jax.system import numerics
 
 
 @partial(
@@ -53,6 +54,7 @@ class Model:
         none = jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape), leaf.dtype), stats)
         return cls(net=net, method=method, num_tasks=0, weights=weights, bank=None, stats=none)
 
+    @numerics.with_fixed_flags
     def extend(self, learned: Any) -> "Model":
         """The model with further tasks.
 
@@ -73,10 +75,12 @@ class Model:
         weights = self.weights if learned.weights is None else learned.weights
         return dataclasses.replace(self, num_tasks=self.num_tasks + count, weights=weights, bank=bank, stats=stats)
 
+    @numerics.with_fixed_flags
     def adapter(self, task: int | Int[Array, ""]) -> Adapter:
         """The adapter of one task, such as its mask."""
         return self.method.unpack(self.bank, task)
 
+    @numerics.with_fixed_flags
     def effective_weights(self, task: int | Int[Array, ""]) -> Weights:
         """The weights that the network runs with for one task."""
         return self.method.effective_weights(self.weights, self.adapter(task))

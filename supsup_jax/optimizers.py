@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
@@ -50,7 +51,7 @@ class Cosine:
 
     def __call__(self, step: Any) -> Float[Array, ""]:
         """The share of an update, given its number, counted from 0."""
-        epoch = jnp.asarray(step) // self.steps_per_epoch
+        epoch = (jnp.asarray(step) // self.steps_per_epoch).astype(jnp.float32)
         cosine = (1 + jnp.cos(jnp.pi * (epoch - self.warmup) / (self.epochs - self.warmup))) / 2
         return jnp.where(epoch < self.warmup, Warmup(self.warmup, self.steps_per_epoch)(step), cosine)
 
@@ -60,6 +61,19 @@ Schedule = Warmup | Cosine
 
 def _scheduled(learning_rate: float, schedule: Schedule | None) -> optax.ScalarOrSchedule:
     return learning_rate if schedule is None else lambda step: learning_rate * schedule(step)
+
+
+def _promoting(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The transformation for `jax_numpy_dtype_promotion="strict"`, under which optax's bias correction fails.
+
+    It raises a float to the power of an integer.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return transformation.update(updates, state, params)
+
+    return optax.GradientTransformation(transformation.init, update)
 
 
 class Optimizer(ABC):
@@ -128,7 +142,7 @@ class Adam(Optimizer):
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser as optax has it."""
         learning_rate = _scheduled(self.learning_rate, self.schedule)
-        return optax.chain(optax.add_decayed_weights(self.weight_decay), optax.adam(learning_rate))
+        return _promoting(optax.chain(optax.add_decayed_weights(self.weight_decay), optax.adam(learning_rate)))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from supsup_jax.data import Benchmark, Samples, Tasks
 from supsup_jax.methods import Adapter, Carry, Method, Params
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.optimizers import Optimizer
+from supsup_jax.system import numerics
 
 Validate = Callable[[Weights, Stats, Tasks], Float[Array, ""]]
 """From effective weights, statistics and the task's description to an accuracy on held-out data."""
@@ -49,12 +50,12 @@ class Learned(NamedTuple):
 
 def task_key(seed: int, task: int | Int[Array, ""]) -> Key[Array, ""]:
     """The key of a task: independent of every other task's, and of the weights'."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), task)
+    return jax.random.fold_in(jax.random.fold_in(numerics.key(seed), 1), task)
 
 
 def weights_key(seed: int) -> Key[Array, ""]:
     """The key of the network's weights."""
-    return jax.random.fold_in(jax.random.key(seed), 0)
+    return jax.random.fold_in(numerics.key(seed), 0)
 
 
 class Shared(NamedTuple):
@@ -197,12 +198,14 @@ def not_finite(losses: Any) -> float:
     return next(float(loss) for loss in losses if not np.isfinite(loss))
 
 
+@numerics.with_fixed_flags
 def keys_of(task_key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""]]:
     """Of a task's key, one for what it trains, and one for its batches."""
     init_key, order_key = jax.random.split(task_key)
     return init_key, order_key
 
 
+@numerics.with_fixed_flags
 def train_task(
     learner: Learner,
     task: Tasks,
@@ -246,7 +249,7 @@ def train_task(
         first, stop = bounds
         progress, total, diverged = jax.lax.fori_loop(first, stop, step, (progress, jnp.float32(0), jnp.int32(steps)))
         finite = all_finite((progress.learned, progress.stats)) & jnp.isfinite(total)
-        loss = jnp.where(finite, total / (stop - first), jnp.nan)
+        loss = jnp.where(finite, total / (stop - first).astype(jnp.float32), jnp.nan)
         diverged = jnp.where(finite, diverged, jnp.minimum(diverged, stop - 1))
         accuracy = validate(learner.effective(start, progress), progress.stats, task)
         return progress, (loss, accuracy, diverged)
@@ -285,6 +288,7 @@ def shuffle(key: Key[Array, ""], places: int, size: int | Int[Array, ""]) -> Int
     return jnp.where(jnp.arange(places) < size, jax.random.uniform(key, (places,)), jnp.inf).argsort()
 
 
+@numerics.with_fixed_flags
 def draw_batches(
     key: Key[Array, ""], places: int, size: int | Int[Array, ""], steps: int, batch_size: int
 ) -> Int[Array, "steps batch"]:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, UInt8
 
+from supsup_jax.system import numerics
+
 # torchvision's RandomResizedCrop: the share of the image that a cutout has, its width to its height, and how often one
 # that does not fit is drawn anew.
 _SHARES = (0.08, 1.0)
@@ -35,6 +37,7 @@ class Frames(NamedTuple):
     readable: Bool[Array | np.ndarray, " images"]
 
 
+@numerics.with_fixed_flags
 def crop_and_flip(
     images: UInt8[Array, "batch height width channels"], keys: Key[Array, " batch"], padding: int
 ) -> UInt8[Array, "batch height width channels"]:
@@ -61,6 +64,7 @@ def crop_and_flip(
     return jax.vmap(one)(padded, offsets, draws[:, 2] < 0.5)
 
 
+@numerics.with_fixed_flags
 def random_resized_crop(
     frames: Frames, keys: Key[Array, " batch"], size: int
 ) -> Float32[Array, "batch {size} {size} 3"]:
@@ -92,6 +96,7 @@ def random_resized_crop(
     )
 
 
+@numerics.with_fixed_flags
 def centre_crop(frames: Frames, size: int) -> Float32[Array, "batch {size} {size} 3"]:
     """The centre of every image, its shorter side resized to 256 pixels where `size` is 224; 0 to 255.
 

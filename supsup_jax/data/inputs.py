@@ -79,7 +79,8 @@ class Inputs(NamedTuple):
         """Images of 0 to 255 with the mean subtracted, divided by the standard deviation."""
         scale = 1 / (255 * np.asarray(self.std, np.float32))
         shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
-        return jnp.asarray(images, jnp.float32) * scale - shift
+        channels = (1,) * (len(images.shape) - 1) + (-1,)
+        return jnp.asarray(images, jnp.float32) * scale.reshape(channels) - shift.reshape(channels)
 
     def images(self, given: Any) -> np.ndarray:
         """What a user gives as images, checked.

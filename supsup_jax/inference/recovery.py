@@ -19,6 +19,7 @@ from supsup_jax.inference.objectives import entropy
 from supsup_jax.methods import Adapter, HopSupSup, Memory, Method, hopsupsup
 from supsup_jax.networks import Network, Weights
 from supsup_jax.optimizers import SGD
+from supsup_jax.system import numerics
 
 
 class Path(NamedTuple):
@@ -74,6 +75,7 @@ class Recovery:
         """The same: its objective, the entropy, is of all outputs."""
         return self
 
+    @numerics.with_fixed_flags
     def __call__(
         self,
         net: Network,
@@ -146,7 +148,7 @@ class Recovery:
             latest = jax.tree.map(lambda new, old: jnp.where(number <= count, new, old), after, carry)
             return latest, Path(jax.tree.map(lambda leaf: leaf >= 0, scores), value, level)
 
-        start = jax.tree.map(lambda total: total / memory.num_tasks, memory.total)
+        start = jax.tree.map(lambda total: total / jnp.asarray(memory.num_tasks, total.dtype), memory.total)
         numbers = jnp.arange(1, len(batches) + 1)
         (scores, _), path = jax.lax.scan(step, (start, transformation.init(start)), (numbers, batches))
         return masks.threshold(scores), path

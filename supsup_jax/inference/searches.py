@@ -28,9 +28,10 @@ from supsup_jax.inference.objectives import Objective, entropy, for_classes, max
 from supsup_jax.methods import Method
 from supsup_jax.model import Model
 from supsup_jax.networks import Weights
-from supsup_jax.system import backend
+from supsup_jax.system import backend, numerics
 
 
+@numerics.with_fixed_flags
 @partial(jax.jit, static_argnames=("objective", "images_per_pick"))
 def alpha_gradient(
     model: Model,
@@ -61,6 +62,7 @@ def alpha_gradient(
     return _in_chunks(derivatives, model.weights, groups, rows)
 
 
+@numerics.with_fixed_flags
 @partial(jax.jit, static_argnames=("objective", "images_per_pick"))
 def gradient_among(
     model: Model,
@@ -84,7 +86,8 @@ def gradient_among(
         ValueError: if the images do not divide into picks.
     """
     model = _narrow(model)
-    equal = jax.tree.map(lambda kept: kept / chosen.sum(), banks.count(model.bank, jnp.asarray(chosen)[None]))
+    num_chosen = chosen.sum().astype(jnp.float32)
+    equal = jax.tree.map(lambda kept: kept / num_chosen, banks.count(model.bank, jnp.asarray(chosen)[None]))
 
     def derivatives(groups: Array) -> Array:
         return _derivatives(model, groups, equal, objective)
@@ -92,6 +95,7 @@ def gradient_among(
     return _in_chunks(derivatives, model.weights, _grouped(images, images_per_pick))
 
 
+@numerics.with_fixed_flags
 @partial(jax.jit, static_argnames=("objective", "images_per_pick", "base"))
 def binary_path(
     model: Model,
@@ -121,7 +125,7 @@ def binary_path(
     def search(groups: Array) -> Array:
         def keep_best(alive: Bool[Array, "picks tasks"], size: Array) -> tuple[Array, Array]:
             superposed = jax.tree.map(
-                lambda kept: kept / alive.sum(-1).reshape(-1, *[1] * (kept.ndim - 1)),
+                lambda kept: kept / alive.sum(-1).astype(kept.dtype).reshape(-1, *[1] * (kept.ndim - 1)),
                 banks.count(model.bank, alive),
             )
             gradient = _derivatives(model, groups, superposed, objective)
@@ -132,12 +136,13 @@ def binary_path(
 
         everything = jnp.ones((len(groups), model.num_tasks), bool)
         _, rounds = jax.lax.scan(keep_best, everything, jnp.asarray(sizes[1:], jnp.int32))
-        rounds = jnp.concatenate([everything[None], rounds])
+        rounds = jnp.concatenate([everything[None], rounds]).astype(jnp.float32)
         return (rounds / rounds.sum(-1, keepdims=True)).swapaxes(0, 1)
 
     return _in_chunks(search, model.weights, _grouped(images, images_per_pick)).swapaxes(0, 1)
 
 
+@numerics.with_fixed_flags
 @partial(jax.jit, static_argnames=("objective", "images_per_pick"))
 def objective_of_each(
     model: Model,
@@ -274,6 +279,7 @@ class Exhaustive(Search):
         return objective_of_each(model, images, self.objective, images_per_pick)
 
 
+@numerics.with_fixed_flags
 @partial(jax.jit, static_argnames=("search", "images_per_pick"))
 def infer(
     model: Model, images: Float[Array, "batch height width channels"], search: Search, images_per_pick: int = 1

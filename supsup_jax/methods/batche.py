@@ -49,4 +49,11 @@ class BatchE(Method):
 
     def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
         """The scaled weights."""
-        return jax.tree.map(lambda leaf, own: leaf * own["t"][:, None] * own["s"] if own else leaf, weights, adapter)
+
+        def scaled(leaf: Array, own: dict[str, Array]) -> Array:
+            if not own:
+                return leaf
+            window = (1,) * (leaf.ndim - 2)
+            return leaf * own["t"].reshape(*window, -1, 1) * own["s"].reshape(*window, 1, -1)
+
+        return jax.tree.map(scaled, weights, adapter)

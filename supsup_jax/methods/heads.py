@@ -11,6 +11,7 @@ from jaxtyping import Array, Key
 from supsup_jax.errors import UserError
 from supsup_jax.methods.base import Adapter, Carry, Method, Params
 from supsup_jax.networks import Network, Weights, draw, pytorch_default
+from supsup_jax.system import numerics
 
 
 @dataclass(frozen=True)
@@ -98,4 +99,4 @@ class FineTuning(_Heads):
         bits = jax.lax.bitcast_convert_type(jnp.asarray(kernel, jnp.float32), jnp.uint32).reshape(-1)
         # Of every weight: those of one magnitude differ in the first bit alone.
         seed = ((bits >> 15) * jnp.arange(1, bits.size + 1, dtype=jnp.uint32)).sum(dtype=jnp.uint32)
-        return draw(jax.random.key(seed), weights[self.head], pytorch_default)
+        return draw(numerics.key(seed), weights[self.head], pytorch_default)

@@ -12,6 +12,7 @@ from supsup_jax import masks
 from supsup_jax.errors import UserError
 from supsup_jax.methods.base import Adapter, Carry, Method, Params
 from supsup_jax.networks import Network, Weights
+from supsup_jax.system import numerics
 
 
 class Memory(NamedTuple):
@@ -50,7 +51,7 @@ class HopSupSup(Method):
         """
 
         def params() -> Params:  # its shapes alone: no device is touched, whose number is set later
-            key = jax.random.key(0)
+            key = numerics.key(0)
             return self.init(key, net.init(key)[0])
 
         jax.eval_shape(params)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Key, UInt32
 
 from supsup_jax.methods.base import Adapter, Carry, Method, Params
 from supsup_jax.networks import Rotated, Weights
+from supsup_jax.system import numerics
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class PSP(Method):
 
     def effective_weights(self, weights: Weights, adapter: UInt32[Array, " words"]) -> Weights:
         """The rotated weights."""
-        return jax.tree.map(_rotate, weights, _rotations(jax.random.wrap_key_data(adapter), weights))
+        key = jax.random.wrap_key_data(adapter, impl="threefry2x32")
+        return jax.tree.map(_rotate, weights, _rotations(key, weights))
 
     def training_weights(self, weights: Weights, params: Params) -> Weights:
         """The rotated weights; of dense layers as products, since turning a batch costs less than turning weights."""
@@ -48,6 +50,7 @@ class PSP(Method):
         return jax.tree.map(product, weights, params["rotations"])
 
 
+@numerics.with_fixed_flags
 def _rotations(key: Key[Array, ""], weights: Weights) -> dict:
     """For every kernel a random orthogonal matrix over its inputs, uniform by Haar's measure; else a 1."""
     kernels, structure = jax.tree.flatten(weights)

@@ -99,4 +99,5 @@ class Transfer(SupSup):
         if carry is None:
             return random
         total, tasks = carry["total"], carry["tasks"]
-        return jax.tree.map(lambda own, sum_: jnp.where(tasks == 0, own, sum_ / jnp.maximum(tasks, 1)), random, total)
+        count = jnp.asarray(jnp.maximum(tasks, 1), jnp.float32)
+        return jax.tree.map(lambda own, sum_: jnp.where(tasks == 0, own, sum_ / count), random, total)

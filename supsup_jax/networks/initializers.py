@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from supsup_jax.errors import ArgumentError
+from supsup_jax.system import numerics
 
 Initializer = Callable[..., Array]
 
@@ -104,6 +105,7 @@ def _constant(variance: float, shape: tuple[int, ...], dtype: Any) -> Float[Arra
     return jnp.asarray(math.sqrt(variance / math.prod(shape[:-1])), dtype)
 
 
+@numerics.with_fixed_flags
 def draw(key: Key[Array, ""], shapes: PyTree[Any], initializer: Initializer) -> PyTree[Float[Array, "..."]]:
     """Draws every leaf from the key and the leaf's own path, so that no leaf depends on another.
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.networks.initializers import Initializer, InitializerName, draw, initializer_of, signed_constant
+from supsup_jax.system import numerics
 
 _MOST_UNITS = 2048  # the widest layer of the built-in networks at width 1: of BNNet, and of ResNet-50's last stage
 
@@ -104,9 +105,10 @@ class Network:
         """How many outputs it has, the superfluous ones among them."""
         module: Any = self.module
         one = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
-        out = jax.eval_shape(lambda one: module.init_with_output(jax.random.key(0), one, train=False)[0], one)
+        out = jax.eval_shape(lambda one: module.init_with_output(numerics.key(0), one, train=False)[0], one)
         return out.shape[-1]
 
+    @numerics.with_fixed_flags
     def init(self, key: Key[Array, ""]) -> tuple[Weights, Stats]:
         """Draws the weights, and gives the statistics their initial values.
 
@@ -138,11 +140,12 @@ class Network:
         )
         return weights, rest.get("batch_stats", {})
 
+    @numerics.with_fixed_flags
     def init_stats(self) -> Stats:
         """The initial values of the statistics alone, without drawing weights."""
 
         def own() -> dict[str, Any]:
-            return dict(self.module.init(jax.random.key(0), jnp.zeros((1, *self.input_shape)), train=False))
+            return dict(self.module.init(numerics.key(0), jnp.zeros((1, *self.input_shape)), train=False))
 
         return jax.jit(lambda: own().get("batch_stats", {}))()
 

@@ -12,7 +12,7 @@ import optax
 from supsup_jax.experiment import Experiment
 from supsup_jax.networks import Network
 from supsup_jax.paper.planning import Rates
-from supsup_jax.system import backend
+from supsup_jax.system import backend, numerics
 
 _STEPS = 3
 
@@ -57,7 +57,7 @@ def calibrated_rates(experiment: Experiment) -> Rates:
     batches = -(-test_size // test_batch_size)
     pair = 0.0
     if experiment.scenario.infers:
-        weights, _ = jax.eval_shape(net.init, jax.random.key(0))
+        weights, _ = jax.eval_shape(net.init, numerics.key(0))
         size = sum(leaf.size for leaf in jax.tree.leaves(weights))
         per_weight = _PER_WEIGHT_ON_GPU if backend.is_accelerator() else _PER_WEIGHT_ON_CPU
         pair = (batches + getattr(experiment.scenario, "images_per_task", 0)) * size * per_weight
@@ -65,11 +65,12 @@ def calibrated_rates(experiment: Experiment) -> Rates:
 
 
 @cache
+@numerics.with_fixed_flags
 def _seconds_of_a_step(net: Network, images: int, copies: int) -> float:
     """Seconds of a training step of one task, where this many are trained side by side."""
     print(f"timing a few training steps of {type(net).__name__}", file=sys.stderr, flush=True)
-    weights, stats = net.init(jax.random.key(0))
-    inputs = jax.random.normal(jax.random.key(1), (images, *net.input_shape))
+    weights, stats = net.init(numerics.key(0))
+    inputs = jax.random.normal(numerics.key(1), (images, *net.input_shape))
     labels = jnp.zeros(images, jnp.int32)
 
     def step(weights: Any) -> Any:

@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from supsup_jax.data import Inputs
+from supsup_jax.data.families import warn
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.networks import Weights
@@ -38,7 +39,7 @@ from supsup_jax.runs.steps import (
     unusable,
 )
 from supsup_jax.scenarios.work import Unfinished
-from supsup_jax.system import hosts
+from supsup_jax.system import hosts, numerics
 from supsup_jax.system.progress import Progress
 
 FORMAT = 3
@@ -51,7 +52,7 @@ _READ = (2, FORMAT)
 _NO_STATE = {"state_step": None, "state_sha256": None}
 
 # What a step says of the run.
-_OF_RUN = ("experiment", "inputs", "weights")
+_OF_RUN = ("experiment", "inputs", "weights", "flags")
 
 # The first values of each layer's weights that a step says.
 _SHOWN = 8
@@ -354,11 +355,18 @@ def describe(experiment: Experiment, inputs: Inputs, weights: Weights) -> dict[s
         inputs: what images are to its network.
         weights: the shared weights as they were drawn.
     """
-    return {"experiment": composition.plain(experiment), "inputs": inputs._asdict(), "weights": _first_values(weights)}
+    return {
+        "experiment": composition.plain(experiment),
+        "inputs": inputs._asdict(),
+        "weights": _first_values(weights),
+        "flags": numerics.rounding(),
+    }
 
 
 def check_weights(here: dict[str, Any], described: dict[str, Any], folder: Path) -> None:
     """Checks that a run was described with the weights that its seed gives here, if it was described with any.
+
+    Prints a warning if the weights are the same, and flags of JAX that change how results are rounded differ.
 
     Args:
         here: the run as `describe` describes it here.
@@ -370,6 +378,7 @@ def check_weights(here: dict[str, Any], described: dict[str, Any], folder: Path)
     """
     if "weights" not in described:  # format 2
         return
+    flags = numerics.rounding_differs(described["flags"]) if "flags" in described else ""
     drawn = here["weights"]
     fits = drawn.keys() == described["weights"].keys() and all(
         np.allclose(values, described["weights"][name], rtol=1e-4, atol=1e-6) for name, values in drawn.items()
@@ -377,8 +386,17 @@ def check_weights(here: dict[str, Any], described: dict[str, Any], folder: Path)
     if not fits:
         raise UserError(
             f"{folder} was learned with other weights than its seed gives here; use the network and the version of JAX "
-            "that it was made with"
+            f"that it was made with{_of_flags(described, flags)}"
         )
+    if flags:
+        warn(f"{folder} was learned with other flags of JAX: {flags}; results may be rounded differently")
+
+
+def _of_flags(described: dict[str, Any], flags: str) -> str:
+    """What the error of other weights adds about flags, given those that differ, in words."""
+    if "flags" not in described:
+        return ", or supsup_jax 0.1 if a flag such as JAX_ENABLE_X64 was set then"
+    return f", and its flags: {flags}" if flags else ""
 
 
 def _first_values(weights: Weights) -> dict[str, list[float]]:

@@ -23,7 +23,7 @@ from supsup_jax.runs.records import masks_from_hex, matrices
 from supsup_jax.runs.run import Run
 from supsup_jax.scenarios import shared
 from supsup_jax.scenarios.feeding import own_rows
-from supsup_jax.system import atomic
+from supsup_jax.system import atomic, numerics
 from supsup_jax.system.progress import Progress
 
 Own = Sequence[tuple[Any, Any]]
@@ -67,6 +67,7 @@ def evaluate(run: Model, tasks: HeldOut, task: Protocol) -> Evaluation: ...
 def evaluate(
     run: Run, tasks: Sequence[int] | None = None, task: str = "given", data: str | Path | Dataset | Own | None = None
 ) -> RunEvaluation: ...
+@numerics.with_fixed_flags
 def evaluate(run: Any, tasks: Any = None, task: Any = "given", data: Any = None) -> RunEvaluation | Evaluation:
     """Evaluates a run, or a model, over its tasks, side by side in parts of some seconds.
 
@@ -135,7 +136,7 @@ def _recovered(run: Run, chosen: np.ndarray, task: str, test: HeldOut, protocol:
     """Evaluates tasks whose masks are recovered from a memory; with the task given, with the masks noted to measure."""
     if chosen.tolist() != [*range(run.num_tasks)]:
         raise UserError(f"{type(run.method).__name__} is evaluated over all tasks, in order; leave tasks out")
-    like = run.method.init(jax.random.key(0), run.weights)
+    like = run.method.init(numerics.key(0), run.weights)
     truth = masks_from_hex([result.mask or "" for result in run.record.tasks], like)
     progress = Progress("evaluating", run.num_tasks, "tasks")
     parts = evaluation.evaluate_recovery(run.model, test, protocol, truth=truth)

@@ -14,6 +14,7 @@ from supsup_jax.runs.checkpoints import Chunk
 from supsup_jax.runs.records import Record, StreamResult, TaskResult, masks_as_hex, now
 from supsup_jax.scenarios.discovery import Learner, Slot, State
 from supsup_jax.scenarios.work import Results, StreamResults
+from supsup_jax.system import numerics
 
 
 class News(NamedTuple):
@@ -184,7 +185,7 @@ class LearnedTasks(TaskStore):
         method = self._method
 
         def stacked(weights: Weights, stats: Stats) -> tuple[Bank, Stats]:
-            adapter = method.finalize(method.init(jax.random.key(0), weights), weights)
+            adapter = method.finalize(method.init(numerics.key(0), weights), weights)
             adapters, stats = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_tasks), (adapter, stats))
             return method.pack(adapters) if method.bank_grows else {}, stats
 
@@ -195,7 +196,7 @@ class LearnedTasks(TaskStore):
         method = self._method
 
         def state(weights: Weights) -> dict[str, Any]:
-            adapter = method.finalize(method.init(jax.random.key(0), weights), weights)
+            adapter = method.finalize(method.init(numerics.key(0), weights), weights)
             left = {"weights": weights} if self._stores_weights else {}
             if method.in_turn(0):
                 left |= _if_any(method.first_carry(weights))

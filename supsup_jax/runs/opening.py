@@ -12,8 +12,10 @@ from supsup_jax.runs import composition, formats
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import elsewhere, experiment_of
+from supsup_jax.system import numerics
 
 
+@numerics.with_fixed_flags
 def restore(run_dir: str | Path, step: int | None = None, **parts: Any) -> Run:
     """Opens a run, on whatever machine, without its data set.
 

@@ -31,7 +31,7 @@ from supsup_jax.runs.prediction import (
     predicted,
 )
 from supsup_jax.runs.records import Record
-from supsup_jax.system import atomic
+from supsup_jax.system import atomic, numerics
 from supsup_jax.system.progress import Progress
 
 PLATFORMS = ("cpu", "cuda")
@@ -66,6 +66,7 @@ class Predictor(ABC):
         """The batch-norm statistics of all tasks, stacked along a leading axis; `{}` if there are none."""
         return self.model.stats
 
+    @numerics.with_fixed_flags
     def mask(self, task: int) -> Adapter:
         """The mask of a task: a pytree of 0 and 1 with the structure of the weights.
 
@@ -76,6 +77,7 @@ class Predictor(ABC):
             raise UserError(f"{name_of('method', self.experiment.method)} keeps no masks; see weights_for")
         return self.model.adapter(self._existing(task))
 
+    @numerics.with_fixed_flags
     def weights_for(self, task: int) -> Weights:
         """The effective weights of a task: what the network runs with.
 
@@ -86,6 +88,7 @@ class Predictor(ABC):
             raise UserError("HopSupSup keeps no task apart: predict recovers a mask from images of one task")
         return self.model.effective_weights(self._existing(task))
 
+    @numerics.with_fixed_flags
     def stats_for(self, task: int) -> Stats:
         """The batch-norm statistics of a task.
 
@@ -94,6 +97,7 @@ class Predictor(ABC):
         """
         return self.model.task_stats(self._existing(task))
 
+    @numerics.with_fixed_flags
     def predict(
         self,
         images: Any,
@@ -129,6 +133,7 @@ class Predictor(ABC):
             )
         return predicted(logits, tasks, self._names(), self.inputs.num_classes)
 
+    @numerics.with_fixed_flags
     def infer_task(
         self, images: Any, return_scores: bool = False, search: str | None = None, objective: str | None = None
     ) -> Int[np.ndarray, " images"] | InferredTasks:
@@ -148,6 +153,7 @@ class Predictor(ABC):
         inferred = self._infer(images, self.inference(search, objective))
         return inferred if return_scores else inferred.tasks
 
+    @numerics.with_fixed_flags
     def export(self, path: str | Path, task: int | None = None) -> None:
         """Writes `predict` as a program that JAX alone can run, on CPU and GPU (StableHLO, by `jax.export`).
 

@@ -27,7 +27,7 @@ from filelock import FileLock
 from supsup_jax.errors import UserError
 from supsup_jax.runs import formats
 from supsup_jax.runs.records import EvaluationResult, Record, TaskResult, matrices, metrics_of, total
-from supsup_jax.system import atomic, backend
+from supsup_jax.system import atomic, backend, numerics
 from supsup_jax.system.yaml import read_yaml
 
 RESULTS_HEADER = ["Date Finished", "Name", "Current Val", "Best Val", "Save Directory"]
@@ -74,6 +74,7 @@ def write_settings(folder: Path, settings: dict[str, Any], command: Sequence[str
             name: importlib.metadata.version(name)
             for name in ("supsup_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
         },
+        "jax_flags": numerics.rounding(),
         "cores": backend.cores(),
         "devices": [str(device.device_kind) for device in jax.devices()],
         "platform": platform.platform(),

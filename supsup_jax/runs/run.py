@@ -32,7 +32,7 @@ from supsup_jax.runs.records import EvaluationResult, Record
 from supsup_jax.scenarios import GG, NNs
 from supsup_jax.scenarios.discovery import State
 from supsup_jax.scenarios.work import Results, StreamResults, Work
-from supsup_jax.system import atomic, hosts
+from supsup_jax.system import atomic, hosts, numerics
 from supsup_jax.training import weights_key
 
 
@@ -63,13 +63,14 @@ class Run(Predictor):
 
     folder: Path | None
 
+    @numerics.with_fixed_flags
     def __init__(self, experiment: Experiment, inputs: Inputs):
         self.experiment, self.inputs = experiment, inputs
         self.net: Network = experiment.network.for_images(inputs.image_shape)
         self.method: Method = experiment.method.for_network(self.net)
         net, self._is_stored = self.net, self._weights_are_stored
         if self._is_stored:  # they are still to be read
-            weights, _ = jax.eval_shape(net.init, jax.random.key(0))
+            weights, _ = jax.eval_shape(net.init, numerics.key(0))
             self.weights = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
             self.fresh_stats = net.init_stats()
         else:
@@ -119,6 +120,7 @@ class Run(Predictor):
         """How many tasks have come; where tasks are discovered, it may have learned fewer."""
         return len(self.record.tasks)
 
+    @numerics.with_fixed_flags
     def learn(self, data: tuple[Any, Any], steps: int | None = None, test: tuple[Any, Any] | None = None) -> int:
         """Learns one more task, as the experiment says, and saves it where the run lies, if it lies anywhere.
 
@@ -230,6 +232,7 @@ class Run(Predictor):
         """Unfinished work of the run, which is saved while the run is locked."""
         return Pending(self.folder, self._checkpoints, self._check)
 
+    @numerics.with_fixed_flags
     def save(self, folder: str | Path) -> None:
         """Saves the run in a new folder; what `learn` learns from now on is saved there.
 
@@ -247,6 +250,7 @@ class Run(Predictor):
             checkpoints.save(self.tasks.whole(), self.record.to_json(), state or None)
         self.folder, self._steps = folder, 1
 
+    @numerics.with_fixed_flags
     def read(self, folder: Path, last: int | None = None, resumes: bool = False) -> None:
         """Takes in what a folder holds of this run, which has learned nothing yet.
 

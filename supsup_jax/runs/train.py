@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from supsup_jax.classification import IMAGES_AT_ONCE
@@ -19,13 +18,14 @@ from supsup_jax.runs import records
 from supsup_jax.runs.records import EvaluationResult
 from supsup_jax.runs.run import Run
 from supsup_jax.scenarios.work import Kept, Listener, Parts, Report, Results, StreamResults, Work, silent
-from supsup_jax.system import atomic, backend, devices, hosts, interruption
+from supsup_jax.system import atomic, backend, devices, hosts, interruption, numerics
 from supsup_jax.system.progress import Progress
 
 # An evaluation is saved unfinished after so many seconds at the latest.
 _SAVE_AFTER = 20.0
 
 
+@numerics.with_fixed_flags
 def run_experiment(
     experiment: Experiment,
     dataset: Dataset,
@@ -57,6 +57,7 @@ def run_experiment(
     return run
 
 
+@numerics.with_fixed_flags
 def train(run: Run, dataset: Dataset, tasks_at_once: int | None = None, report: Listener = silent) -> None:
     """Learns the tasks of a run that are missing, and evaluates them where its experiment says.
 
@@ -115,7 +116,7 @@ def evaluate(run: Run, work: Work, num_tasks: int) -> EvaluationResult:
     """
     tasks, masks = run.record.tasks[:num_tasks], None
     if run.method.recovers:
-        like = run.method.init(jax.random.key(0), run.weights)
+        like = run.method.init(numerics.key(0), run.weights)
         masks = records.masks_from_hex([task.mask or "" for task in tasks], like)
     stream = [result.slots for result in run.record.stream]
     kept = Kept(run.model_of(num_tasks, work.weights), stream, masks)

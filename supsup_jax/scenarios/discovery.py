@@ -23,6 +23,7 @@ from supsup_jax.methods import Method, Params, SupSup
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.optimizers import Optimizer, RMSprop
+from supsup_jax.system import numerics
 from supsup_jax.training import Progress, Start, all_finite, task_key
 
 
@@ -136,6 +137,7 @@ class Learner:
         """
         return self.resume(weights, ())
 
+    @numerics.with_fixed_flags
     def resume(
         self, weights: Weights, slots: Sequence[Slot], active: int | None = None, since_check: int | None = None
     ) -> State:
@@ -166,6 +168,7 @@ class Learner:
         bank = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, spare)]), bank)
         return State(tuple(slots), active, since_check, bank)
 
+    @numerics.with_fixed_flags
     def learn(
         self,
         state: State,
@@ -205,12 +208,13 @@ class Learner:
                 end = batch + count
                 trained, at, loss = _train(self, weights, state.slots[active], images, labels, start=batch, stop=end)
                 if at < end:
-                    raise DivergedError(int(at), float(loss))
+                    raise DivergedError(int(at), float(loss) or np.nan)
                 state = state._replace(slots=(*state.slots[:active], trained, *state.slots[active + 1 :]))
                 slots_of_batches[batch : batch + count] = active
             batch, since = batch + count, since + count
         return state._replace(since_check=since), slots_of_batches
 
+    @numerics.with_fixed_flags
     def new_slot(self, weights: Weights, stats: Stats, number: int) -> Slot:
         """A slot as it is when its task is discovered.
 
@@ -227,6 +231,7 @@ class Learner:
         """How a slot is trained."""
         return training.Learner(self.net, self.method, self.optimizer)
 
+    @numerics.with_fixed_flags
     def masks(self, state: State, weights: Weights) -> Bank:
         """The masks of the discovered tasks.
 
@@ -326,7 +331,7 @@ def _train(
     """Trains a slot with the batches from `start` to `stop`.
 
     Returns:
-        The slot, the batch at which training diverged, or `stop` if it did not, and the loss there.
+        The slot, the batch at which training diverged, or `stop` if it did not, and the loss there; 0 if it is finite.
     """
     task_learner, before = learner.task_learner, Start(weights, slot.params)
 
@@ -337,7 +342,7 @@ def _train(
         return progress, jnp.where(diverged, index, at), jnp.where(diverged, loss, bad)
 
     progress = Progress({"weights": None, "params": slot.params}, slot.optimizer, slot.stats)
-    never = jnp.int32(stop), jnp.float32(jnp.nan)
+    never = jnp.int32(stop), jnp.float32(0)  # no NaN, which `jax_debug_nans` would find
     progress, at, bad = jax.lax.fori_loop(start, stop, step, (progress, *never))
     slot = Slot(progress.learned["params"], progress.optimizer, progress.stats)
     return slot, jnp.where(all_finite((slot.params, slot.stats)), at, jnp.minimum(at, stop - 1)), bad

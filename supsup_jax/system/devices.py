@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, PyTree
 
-from supsup_jax.system import backend
+from supsup_jax.system import backend, numerics
 
 AXIS = "devices"
 """The mapped axis of the devices that share a batch."""
@@ -135,11 +135,13 @@ def over_tasks(
         task_of = np.arange(devices)[:, None] * share + np.arange(places)
         used = (np.arange(places) < share) & (task_of < count)
         counts = used.sum(1, dtype=np.int32)
-        if used.all():
-            return mapped(shared, tasks, counts)
-        filled = np.where(used, task_of, 0).reshape(-1)
-        results = mapped(shared, jax.tree.map(lambda leaf: leaf[filled], tasks), counts)
-        return jax.tree.map(lambda leaf: leaf[np.flatnonzero(used)], results)
+        if not used.all():
+            filled = np.where(used, task_of, 0).reshape(-1)
+            tasks = jax.tree.map(lambda leaf: leaf[filled], tasks)
+        arguments = replicate(shared), *jax.device_put((tasks, counts), NamedSharding(_mesh(), P("tasks")))
+        with numerics.guarded():
+            results = mapped(*arguments)
+        return results if used.all() else jax.tree.map(lambda leaf: leaf[np.flatnonzero(used)], results)
 
     return call
 

@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM: asked once, what goes on is finished and saved first; asked again, it ends at once.
 
-What goes on is a chunk of tasks that are learned together, or some tasks of an evaluation. Who sends SIGTERM does not wait for long:
-where that is not finished `SUPSUP_GRACE` seconds later (10 by default), the process ends without it. So it loses that
-chunk, and nothing that was saved before; as if it were killed.
+What goes on is a chunk of tasks that are learned together, or some tasks of an evaluation. Who sends SIGTERM does not
+wait for long: where that is not finished `SUPSUP_GRACE` seconds later (10 by default), the process ends without it. So
+it loses that chunk, and nothing that was saved before; as if it were killed.
 """
 
 import contextlib

@@ -14,9 +14,10 @@ from supsup_jax.errors import UserError
 from supsup_jax.runs import composition
 from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.run import Run
-from supsup_jax.system import atomic
+from supsup_jax.system import atomic, numerics
 
 
+@numerics.with_fixed_flags
 def export_torch(run: Run, path: Path) -> None:
     """Writes a run as the original would have saved it, whole or not at all; `import_torch` makes the same run of it.
 
@@ -131,7 +132,7 @@ def _kept_of(run: Run, form: str, task: int) -> list[tuple[str, str, np.ndarray]
     elif form == "SeparateHeads":
         adapter = {run.net.head: adapter}
     elif form == "PSP":
-        adapter = run.method.init(jax.random.wrap_key_data(adapter), run.weights)["rotations"]
+        adapter = run.method.init(jax.random.wrap_key_data(adapter, impl="threefry2x32"), run.weights)["rotations"]
         rows = by_their_names(jax.device_get(adapter), network)
         outputs = [leaf.shape[-1] for _, _, leaf in by_their_names(run.weights, network)]
         # Its layer has scores besides, which it does not use.

@@ -28,12 +28,14 @@ from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.records import TaskResult, from_plain, masks_as_hex, now
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import checked
+from supsup_jax.system import numerics
 from supsup_jax.system.progress import Progress
 
 _AT_ONCE = 64
 """Tasks that are read at once: of their scores, only masks stay in memory."""
 
 
+@numerics.with_fixed_flags
 def import_torch(path: Path, output: Path, **settings: Any) -> Path:
     """Makes a run of a file of the original, or of `export_torch`: `supsup_jax.restore` opens it.
 
@@ -63,7 +65,7 @@ def import_torch(path: Path, output: Path, **settings: Any) -> Path:
         alone = composition.experiment_of({"name": "imported", "initializer": "stored"} | shapes_alone | architecture)
         net = alone.network.for_images(inputs.image_shape)
         numbers = numbers_of(file, settings)
-        shapes, stats = jax.eval_shape(net.init, jax.random.key(0))
+        shapes, stats = jax.eval_shape(net.init, numerics.key(0))
         rule, leaves = leaves_of(file, shapes, net.head, architecture["network"], settings)
         method = method_of(file, leaves, net.head, settings)
         fields: dict[str, Any] = settings_of(file, method, numbers, settings) | architecture
