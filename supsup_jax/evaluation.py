@@ -146,21 +146,19 @@ def evaluate_in_parts(
     if entries is None:
         entries = np.arange(num_tasks)
     count = len(entries)
-    stats, tasks = (
-        jax.tree.map(lambda leaf, n=n: leaf[:n], tree) for tree, n in ((model.stats, num_tasks), (test.tasks, count))
-    )
-    orders = jax.vmap(lambda task: order_key(test.seed, task))(test.numbers[:count])
+    stats = jax.tree.map(lambda leaf: leaf[:num_tasks], model.stats)
+    tasks = test.numbers[:count], _on_host(test.tasks, count)
     picks_per_task = -(-benchmark.test_size // protocol.batch_size) + protocol.images_per_task
     apart, bank = _apart(protocol, model.method), model.bank
     model = dataclasses.replace(model, stats=stats, bank={} if apart else bank)
     memory, convolutions = inference.memory(model.weights, picks_per_task), has_convolutions(model.weights)
     run = _over_tasks(model.method, benchmark, protocol, bytes_per_task=memory, convolutions=convolutions)
-    shared = devices.replicate((model, test.samples))
+    shared = devices.replicate((model, test.samples, orders_key(test.seed)))
     capacity = devices.tasks_at_once(memory, convolutions)
     for part in devices.parts(first, count, capacity):
         own = jax.tree.map(lambda leaf, part=part: np.asarray(leaf)[entries[part]], bank) if apart else {}
-        one = jax.tree.map(lambda leaf, part=part: leaf[part], (tasks, orders))
-        measured = jax.device_get(run(shared, (entries[part], own, *one), min(capacity, count)))
+        one = jax.tree.map(lambda leaf, part=part: leaf[part], tasks)
+        measured = run(shared, (entries[part], own, *one), min(capacity, count))
         yield _summary(measured, entries[part], num_tasks, protocol)
 
 
@@ -188,14 +186,12 @@ def evaluate_recovery(
         Some tasks each, in order, and how their masks were recovered.
     """
     num_tasks = len(jax.tree.leaves(truth)[0])
-    tasks = jax.tree.map(lambda leaf: leaf[:num_tasks], test.tasks)
-    orders = jax.vmap(lambda task: order_key(test.seed, task))(np.arange(num_tasks))
+    tasks = jax.device_get(truth), np.arange(num_tasks), _on_host(test.tasks, num_tasks)
     run = _recover_tasks(test.benchmark, protocol)
-    shared, patterns = devices.replicate((model, test.samples)), _joined(truth)
+    shared, patterns = devices.replicate((model, test.samples, orders_key(test.seed))), _joined(truth)
     capacity = devices.tasks_at_once(backend.num_bytes(model.bank))
     for part in devices.parts(first, num_tasks, capacity):
-        some = jax.tree.map(lambda leaf, part=part: leaf[part], (truth, tasks, orders))
-        measured = jax.device_get(run(shared, some, min(capacity, num_tasks)))
+        measured = run(shared, jax.tree.map(lambda leaf, part=part: leaf[part], tasks), min(capacity, num_tasks))
         distances = (_joined(measured.mask)[:, None] != patterns).sum(-1)
         numbers = np.arange(num_tasks)[part]
         last = np.take_along_axis(distances, numbers[:, None], 1)
@@ -211,9 +207,14 @@ def evaluate_recovery(
         yield Evaluation(measured.given, measured.recovered, picked=hit, confusion=confusion), paths
 
 
-def order_key(seed: int, task: int | Int[Array, ""]) -> Key[Array, ""]:
-    """The key of the order in which a task's test images come: it depends on (seed, task) alone."""
-    return jax.random.fold_in(jax.random.fold_in(numerics.key(seed), 2), task)
+def orders_key(seed: int) -> Key[Array, ""]:
+    """The key that gives, with a task's number folded in, the order in which the task's test images come."""
+    return jax.random.fold_in(numerics.key(seed), 2)
+
+
+def _on_host(tasks: Any, count: int) -> Any:
+    """The descriptions of the first tasks, where parts are taken of them without a program for each size."""
+    return jax.tree.map(lambda leaf: leaf[:count], jax.device_get(tasks))
 
 
 def _apart(protocol: Protocol, method: Method) -> bool:
@@ -231,15 +232,15 @@ def _over_tasks(
     apart = _apart(protocol, method)
 
     def one_task(shared: Any, one: Any) -> _Measured:
-        model, test = shared
-        entry, own, task, key = one
+        model, test, orders = shared
+        entry, own, number, task = one
 
         def as_entry(entry: Array) -> tuple[Weights, Stats]:
             effective = method.effective_weights(model.weights, own) if apart else model.effective_weights(entry)
             return effective, model.task_stats(entry)
 
         size = benchmark.size(task, train=False)
-        order = shuffle(key, places, size)
+        order = shuffle(jax.random.fold_in(orders, number), places, size)
         right = correct(model.net, benchmark, test, *as_entry(jnp.maximum(entry, 0)), task)[order]
         measured = _Measured(right & (entry >= 0), jnp.asarray(size))
         search = protocol.infer
@@ -273,7 +274,7 @@ def _over_tasks(
             image_is_right=jax.lax.map(right_as, (image_picks, image_rows[:, None])).reshape(-1),
         )
 
-    return devices.over_tasks(one_task, bytes_per_task, convolutions)
+    return devices.over_tasks(one_task, bytes_per_task, convolutions, to_host=True)
 
 
 def _summary(
@@ -338,10 +339,10 @@ def _recover_tasks(benchmark: Benchmark, protocol: Protocol) -> Callable[..., _R
         raise ValueError("the protocol does not say how masks are recovered")
 
     def one_task(shared: Any, one: Any) -> _Recovered:
-        model, test = shared
-        own, task, key = one
+        model, test, orders = shared
+        own, number, task = one
         size = benchmark.size(task, train=False)
-        order = shuffle(key, places, size)
+        order = shuffle(jax.random.fold_in(orders, number), places, size)
         rows = order[(starts + np.arange(batch)) % size]
         images, labels = jax.vmap(lambda rows: benchmark.samples(test, task, rows, train=False))(rows)
         counts = (starts + np.arange(batch)) < size
@@ -355,7 +356,7 @@ def _recover_tasks(benchmark: Benchmark, protocol: Protocol) -> Callable[..., _R
         mask, path = recover(model.net, model.weights, model.bank, images, steps)
         return _Recovered(accuracy_with(own), accuracy_with(mask), mask, jnp.asarray(steps), path)
 
-    return devices.over_tasks(one_task)
+    return devices.over_tasks(one_task, to_host=True)
 
 
 def _joined(masks: Any) -> Bool[np.ndarray, "..."]:

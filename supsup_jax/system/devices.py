@@ -95,7 +95,11 @@ def replicate(tree: PyTree[Any]) -> PyTree[Any]:
 
 
 def over_tasks(
-    function: Callable[[Any, Any], Any], bytes_per_task: int | None = None, convolutions: bool = False
+    function: Callable[[Any, Any], Any],
+    bytes_per_task: int | None = None,
+    convolutions: bool = False,
+    *,
+    to_host: bool = False,
 ) -> Callable[..., PyTree[Any]]:
     """Maps a function of one task over many, spread over all devices, in one jitted call.
 
@@ -106,6 +110,7 @@ def over_tasks(
         function: called as `function(shared, task)`.
         bytes_per_task: if given, no more tasks run side by side on an accelerator than fit in its memory.
         convolutions: whether the network has any.
+        to_host: whether the results come to the host, where taking those that count compiles nothing.
 
     Returns:
         A function of `(shared, tasks, capacity)`, where every leaf of `tasks` and of what it returns has a leading
@@ -141,6 +146,8 @@ def over_tasks(
         arguments = replicate(shared), *jax.device_put((tasks, counts), NamedSharding(_mesh(), P("tasks")))
         with numerics.guarded():
             results = mapped(*arguments)
+        if to_host:
+            results = jax.device_get(results)
         return results if used.all() else jax.tree.map(lambda leaf: leaf[np.flatnonzero(used)], results)
 
     return call

@@ -116,7 +116,7 @@ def test_picks_use_the_first_images_of_each_batch_in_the_fixed_order(search, obj
     confusion = np.zeros((5, 5), int)
     per_image = np.zeros(5)
     for task in range(5):
-        order = jax.random.permutation(evaluation.order_key(1, jnp.int32(task)), 96)
+        order = jax.random.permutation(jax.random.fold_in(evaluation.orders_key(1), task), 96)
         images, _ = BENCHMARK.samples(DATASET.test, tasks[task], order, train=False)
         for start in (0, 40, 80):
             first = images[start : start + images_per_pick]
@@ -150,7 +150,7 @@ def test_with_shared_labels_an_answer_is_right_if_its_label_is():
     tasks = BENCHMARK.tasks(DATASET, 1, range(3))
     bank = methods.SupSup().pack(learned.adapter)
     for task in range(3):
-        order = jax.random.permutation(evaluation.order_key(1, jnp.int32(task)), 96)
+        order = jax.random.permutation(jax.random.fold_in(evaluation.orders_key(1), task), 96)
         images, labels = BENCHMARK.samples(DATASET.test, tasks[task], order, train=False)
         picks = inference.OneShot()(model_of(DENSE, weights, bank, 3), images)
         effective = [
