@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from supsup_jax.arguments import Part
 from supsup_jax.checks import check_number
 
 
@@ -62,7 +63,7 @@ def _scheduled(learning_rate: float, schedule: Schedule | None) -> optax.ScalarO
     return learning_rate if schedule is None else lambda step: learning_rate * schedule(step)
 
 
-class Optimizer(ABC):
+class Optimizer(Part, ABC):
     """Base class of optimisers, frozen dataclasses with at least these fields.
 
     Attributes:

@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Key, PyTree
 
+from supsup_jax.arguments import Part, wrong_type
 from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.networks.initializers import Initializer, InitializerName, draw, initializer_of, signed_constant
 
@@ -35,7 +36,7 @@ Weights = PyTree[Float[Array | np.ndarray, "..."]]
 Stats = PyTree[Float[Array | np.ndarray, "..."]]
 
 
-class Network:
+class Network(Part):
     """A Linen module, the shape of its images, and how its weights are drawn.
 
     `Network(module, input_shape=...)` makes a `CustomNetwork` from any Linen module. The built-in networks, and
@@ -193,6 +194,11 @@ class CustomNetwork(Network):
     initializer: Initializer | InitializerName = signed_constant
     head: str = ""
     uses_batch: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(getattr(self.module, "apply", None)):
+            raise wrong_type("module", self.module, "a Linen module")
 
     def for_images(self, shape: tuple[int, ...]) -> Network:
         """This network, if it is made for images of this shape. Arguments and errors are those of `Network`."""
