@@ -49,6 +49,25 @@ def test_a_folder_of_images_that_cannot_be_used_is_named(flowers):
     refused(lambda: data.ImageFolder("flowers").load(flowers), "val has no folder tulip")
 
 
+def test_a_folder_that_a_system_has_been_in_is_read(flowers):
+    root = flowers / "flowers"
+    for place in (root / "train", root / "val"):
+        for name in ("__MACOSX", "@eaDir"):
+            (place / name).mkdir()
+        for name in (".DS_Store", "._0.png", "Thumbs.db"):
+            (place / "rose" / name).write_bytes(b"left by a system")
+    dataset = data.ImageFolder("flowers", image_size=8).load(flowers)
+    np.testing.assert_array_equal(dataset.train.labels, [0, 0, 0, 1, 1, 1])
+
+
+def test_a_test_folder_without_classes_is_not_the_test_set(flowers):
+    (flowers / "flowers/test").mkdir()
+    Image.new("RGB", (8, 8)).save(flowers / "flowers/test/1.png")
+    np.testing.assert_array_equal(data.ImageFolder("flowers", 8).load(flowers).test.labels, [0, 1])
+    (flowers / "flowers/val").rename(flowers / "flowers/elsewhere")
+    refused(lambda: data.ImageFolder("flowers").load(flowers), "test has its images in one folder", "sort them into")
+
+
 def some_arrays(dtype=np.uint8):
     train, test = images(4, 5, 6, 1), images(2, 5, 6, 1)
     scale = 1 if dtype == np.uint8 else 255
