@@ -8,12 +8,14 @@ can do.
 import collections.abc
 import dataclasses
 import functools
+import inspect
 import operator
 import os
 import types
+from abc import ABCMeta
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -35,41 +37,47 @@ _EXAMPLES = {
 _LONGEST = 60
 
 
-class Part:
-    """Base class of the parts of experiments: converts the fields of dataclasses before they are checked.
+class _PartType(ABCMeta):
+    """Converts the arguments of a class, where they are fields of a dataclass, before an instance is made."""
+
+    if not TYPE_CHECKING:  # calls have the signature of the class
+
+        def __call__(cls, *values: Any, **named: Any) -> Any:
+            made = cls.__dict__.get("default_class", cls)
+            names = _names(made)
+            values = [*map(functools.partial(_field, made), names, values), *values[len(names) :]]
+            named = {name: _field(made, name, value) for name, value in named.items()}
+            return super(_PartType, made).__call__(*values, **named)
+
+        @property
+        def __signature__(cls) -> inspect.Signature:
+            signature = inspect.signature(cls.__dict__.get("default_class", cls).__init__)
+            return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+class Part(metaclass=_PartType):
+    """Base class of the parts of experiments: dataclasses whose fields are converted before they are checked.
+
+    A class attribute `default_class` names the class that is made when the class itself is called.
 
     Raises:
         ArgumentError: if a value has another type than the field's annotation says, and cannot be converted.
     """
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        check = cls.__dict__.get("__post_init__")
-        if check is None:
-            return
 
-        @functools.wraps(check)
-        def convert_and_check(self: Any) -> None:
-            convert_fields(self)
-            check(self)
-
-        setattr(cls, "__post_init__", convert_and_check)  # noqa: B010 - pyright knows no such attribute
-
-    def __post_init__(self) -> None:
-        convert_fields(self)
+@functools.cache
+def _names(component: Any) -> list[str]:
+    """The names of the arguments of a class, in order."""
+    return list(inspect.signature(component).parameters)
 
 
-def convert_fields(part: Any) -> None:
-    """Converts the fields of a dataclass, frozen or not, to their annotations' types; defaults stay as they are."""
-    if not dataclasses.is_dataclass(part):
-        return
-    hints = _hints(type(part))
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name, field.default)
-        if field.name in hints and value is not field.default:
-            converted = convert(field.name, value, hints[field.name])
-            if converted is not value:
-                object.__setattr__(part, field.name, converted)
+def _field(component: Any, name: str, value: Any) -> Any:
+    """The value of a field of a dataclass as its annotation says; defaults stay as they are."""
+    field = getattr(component, "__dataclass_fields__", {}).get(name)
+    hints = _hints(component) if field is not None else {}
+    if name not in hints or value is field.default:
+        return value
+    return convert(name, value, hints[name])
 
 
 @functools.cache

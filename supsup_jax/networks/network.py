@@ -57,6 +57,7 @@ class Network(Part):
 
     kind: ClassVar[str] = "network"
     derived: ClassVar[tuple[str, ...]] = ("input_shape",)
+    default_class: ClassVar[Any]
 
     module: nn.Module
     input_shape: tuple[int, ...]
@@ -76,11 +77,6 @@ class Network(Part):
             head: str = "",
             uses_batch: bool = False,
         ) -> None: ...
-
-    def __new__(cls, *arguments: Any, **named: Any) -> "Network":
-        """An instance of the class, or of `CustomNetwork` for `Network` itself."""
-        made: Any = CustomNetwork if cls is Network else cls
-        return object.__new__(made)
 
     def __post_init__(self) -> None:
         shape = self.input_shape
@@ -208,6 +204,9 @@ class CustomNetwork(Network):
                 f"input_shape={shape}"
             )
         return self
+
+
+Network.default_class = CustomNetwork
 
 
 @dataclass(frozen=True)

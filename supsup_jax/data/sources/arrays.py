@@ -37,8 +37,8 @@ class Arrays(Source):
     name: ClassVar[str] = "arrays"
     needs_folder: ClassVar[bool] = False
 
-    train: tuple[Any, Any]
-    test: tuple[Any, Any]
+    train: tuple[Any, Any] | Any
+    test: tuple[Any, Any] | Any
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
 
