@@ -82,11 +82,13 @@ def _field(component: Any, name: str, value: Any) -> Any:
 
 @functools.cache
 def _hints(component: Any) -> dict[str, Any]:
-    """The annotations of a class; none where they name what only a type checker knows."""
+    """The annotations of a class, without those that name what only a type checker knows."""
     try:
         return get_type_hints(component)
     except Exception:  # of any kind: annotations are evaluated
-        return {}
+        hints = {name: hint for base in component.__bases__[::-1] for name, hint in _hints(base).items()}
+        own = inspect.get_annotations(component).items()
+        return hints | {name: hint for name, hint in own if not isinstance(hint, str)}
 
 
 def convert(argument: str, value: Any, expected: Any) -> Any:
@@ -264,6 +266,7 @@ _SCALARS: dict[type, Callable[[str, Any], Any]] = {
     float: number,
     int: integer,
     str: text,
+    np.ndarray: array,
     Path: lambda argument, value: value if isinstance(value, Path) else Path(text(argument, value)),
 }
 
@@ -311,7 +314,10 @@ def _function(argument: str, value: Any) -> Any:
 
 
 def _instance(argument: str, value: Any, expected: type) -> Any:
-    """A value that has to be an instance of a class; one of another class passes where it is no part, or of a kind."""
+    """A value that has to be an instance of a class.
+
+    Of a part's class, others of the same kind pass; of other classes, all but those that Python has built in.
+    """
     if expected is type or getattr(expected, "_is_protocol", False) or isinstance(value, expected):
         return value
     kind = expected.__dict__.get("kind") or getattr(expected, "kind", None)
@@ -320,4 +326,6 @@ def _instance(argument: str, value: Any, expected: type) -> Any:
         raise ArgumentError(argument, value.__name__, f"is a class; give an instance of it, such as {instance}")
     if isinstance(kind, str) and getattr(value, "kind", None) != kind:
         raise wrong_type(argument, value, f"an instance of {expected.__name__}, such as {_EXAMPLES.get(kind, kind)}")
+    if type(value).__module__ == "builtins" and expected.__module__ != "builtins":
+        raise wrong_type(argument, value, f"an instance of {expected.__name__}")
     return value

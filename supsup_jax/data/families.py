@@ -13,7 +13,7 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 from typing_extensions import override
 
-from supsup_jax.arguments import Part
+from supsup_jax.arguments import Part, wrong_type
 from supsup_jax.checks import check_counts
 from supsup_jax.data import conventions
 from supsup_jax.data.arrays import Dataset
@@ -111,6 +111,8 @@ class TaskFamily(Part, ABC):
             UserError: if floats are not of 0 to 255, labels are not integers from 0, one a sample, or a class that
                 needs training images has none.
         """
+        if not isinstance(dataset, Dataset):
+            raise wrong_type("dataset", dataset, "a data.Dataset, such as data.Arrays(train=..., test=...).load()")
         conventions.check(dataset, self._name)
         for split, samples in (("train", dataset.train), ("test", dataset.test)):
             check_labels(np.asarray(samples.labels), len(samples.images), f"{self._name}: {split}")

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from supsup_jax.arguments import path
+from supsup_jax.arguments import path, text
 from supsup_jax.data.arrays import Dataset
 from supsup_jax.data.conventions import converted
 from supsup_jax.data.sources import CIFAR100, MNIST, SOURCES, Digits, ImageNet, Source
@@ -21,6 +21,7 @@ def load(name: str, folder: str | os.PathLike[str], image_size: int | None = Non
     Raises:
         UserError: if there is no such data set, or its files are missing or damaged.
     """
+    name = text("name", name)
     if name not in SOURCES:
         raise UserError(f"there is no data set '{name}'; there are {', '.join(SOURCES)}")
     source = ImageNet(image_size) if name == ImageNet.name and image_size else SOURCES[name]()

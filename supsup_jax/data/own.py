@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from supsup_jax.arguments import integer
 from supsup_jax.data.arrays import Dataset, Samples
 from supsup_jax.data.families import TaskFamily
 from supsup_jax.data.inputs import Inputs
@@ -47,20 +48,17 @@ class UserTasks(TaskFamily):
         return OwnTasks.of(dataset)
 
 
-def handed(data: Any, labels: Any, steps: Any, test: Any) -> tuple[Any, Any, Any]:
+def handed(data: Any, labels: Any, steps: Any, test: Any) -> tuple[Any, int | None, Any]:
     """What `Run.learn` was called with: images and labels together, `steps` and `test`.
 
     Version 0.1 took the pair, then `steps` and `test`, by position.
     """
-    if labels is None:
-        return data, steps, test
-    if np.ndim(labels) == 0 and not hasattr(labels, "__len__"):
-        if steps is None:
-            return data, labels, test
-        if test is None and hasattr(steps, "__len__"):
-            return data, labels, steps
-        raise UserError("steps is given twice; call learn(images, labels, steps=..., test=...)")
-    return (data, labels), steps, test
+    if labels is not None and np.ndim(labels) == 0 and not hasattr(labels, "__len__"):
+        if steps is not None and (test is not None or not hasattr(steps, "__len__")):
+            raise UserError("steps is given twice; call learn(images, labels, steps=..., test=...)")
+        labels, steps, test = None, labels, test if steps is None else steps
+    number = None if steps is None else integer("steps", steps)
+    return (data if labels is None else (data, labels)), number, test
 
 
 def own_dataset(inputs: Inputs, data: Any, test: Any = None) -> tuple[Dataset, list[Any]]:

@@ -194,7 +194,7 @@ class CustomNetwork(Network):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not callable(getattr(self.module, "apply", None)):
-            raise wrong_type("module", self.module, "a Linen module")
+            raise wrong_type("module", self.module, "an instance of a Linen module")
 
     def for_images(self, shape: tuple[int, ...]) -> Network:
         """This network, if it is made for images of this shape. Arguments and errors are those of `Network`."""

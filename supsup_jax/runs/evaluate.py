@@ -29,8 +29,8 @@ from supsup_jax.scenarios import shared
 from supsup_jax.scenarios.feeding import own_rows
 from supsup_jax.system import atomic
 
-Own = Sequence[tuple[Any, Any]]
-"""Images and labels of each of some tasks that `Run.learn` learned."""
+Own = Sequence[Any]
+"""Images and labels of each of some tasks that `Run.learn` learned, as it takes them."""
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,6 @@ def test_searches_take_images_of_any_library(run):
         (lambda run: run.learn(X.astype(np.float32), Y), ("from 0 to", "divide them by 255")),
         (lambda run: run.learn((X / 255 - 0.3) / 0.3, Y), ("from -1 to", "mean and std normalise them later")),
         (lambda run: run.learn(X.astype(np.int64), Y), ("images are int64", "images.astype('uint8')")),
-        (lambda run: run.save(3), ("folder 3", "has type int")),
     ],
 )
 def test_data_that_cannot_be_used_are_one_line(run, wrong, words):
