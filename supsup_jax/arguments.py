@@ -267,6 +267,7 @@ _SCALARS: dict[type, Callable[[str, Any], Any]] = {
     int: integer,
     str: text,
     np.ndarray: array,
+    tuple: lambda argument, value: tuple(_items(argument, value)),
     Path: lambda argument, value: value if isinstance(value, Path) else Path(text(argument, value)),
 }
 
@@ -316,7 +317,7 @@ def _function(argument: str, value: Any) -> Any:
 def _instance(argument: str, value: Any, expected: type) -> Any:
     """A value that has to be an instance of a class.
 
-    Of a part's class, others of the same kind pass; of other classes, all but those that Python has built in.
+    Of a part's class, others of the same kind pass; of other classes, all but numbers, texts and containers.
     """
     if expected is type or getattr(expected, "_is_protocol", False) or isinstance(value, expected):
         return value
@@ -326,6 +327,7 @@ def _instance(argument: str, value: Any, expected: type) -> Any:
         raise ArgumentError(argument, value.__name__, f"is a class; give an instance of it, such as {instance}")
     if isinstance(kind, str) and getattr(value, "kind", None) != kind:
         raise wrong_type(argument, value, f"an instance of {expected.__name__}, such as {_EXAMPLES.get(kind, kind)}")
-    if type(value).__module__ == "builtins" and expected.__module__ != "builtins":
+    is_plain = isinstance(value, bool | int | float | complex | str | bytes | list | tuple | dict | set)
+    if is_plain and expected.__module__ != "builtins":
         raise wrong_type(argument, value, f"an instance of {expected.__name__}")
     return value

@@ -71,6 +71,7 @@ def test_parts_of_users_are_converted_as_well():
         step: int = 1
         by: float | None = None
         unknown: "NotImported" = None
+        offsets: tuple = ()
 
         def __post_init__(self):
             assert type(self.num_tasks) is int
@@ -78,7 +79,8 @@ def test_parts_of_users_are_converted_as_well():
         def bind(self, dataset):
             raise NotImplementedError
 
-    assert Shifted(DIGITS, np.int64(2), num_tasks=np.int64(3)).num_tasks == 3
+    shifted = Shifted(DIGITS, np.int64(2), num_tasks=np.int64(3), offsets=[1, 2])
+    assert (shifted.num_tasks, shifted.step, shifted.offsets) == (3, 2, (1, 2))
 
     @dataclass(frozen=True)
     class Scaled(optimizers.SGD):
@@ -117,8 +119,8 @@ PERMUTED = data.Permuted(DIGITS)
         (lambda: data.Permuted("mnist"), ("source 'mnist'", "such as data.MNIST()")),
         (lambda: networks.Network(networks.LeNet, (8, 8, 1)), ("module LeNet: is a class", "LeNet(...)")),
         (
-            lambda: networks.Network(print, (8, 8, 1)),
-            ("module <built-in", "give an instance of Module"),
+            lambda: networks.Network("LeNet", (8, 8, 1)),
+            ("module 'LeNet'", "give an instance of Module"),
         ),
         (lambda: networks.LeNet(10, input_shape="8x8"), ("input_shape '8x8'", "give a sequence")),
         (lambda: ss.OneShot("entropy"), ("objective 'entropy'", "give a function")),

@@ -10,6 +10,7 @@ from PIL import Image
 
 from helpers.sources import assert_holds, images, refused, with_field
 from supsup_jax import data
+from supsup_jax.data import pictures
 from supsup_jax.data.files import find_prepared
 
 
@@ -58,6 +59,16 @@ def test_a_folder_that_a_system_has_been_in_is_read(flowers):
             (place / "rose" / name).write_bytes(b"left by a system")
     dataset = data.ImageFolder("flowers", image_size=8).load(flowers)
     np.testing.assert_array_equal(dataset.train.labels, [0, 0, 0, 1, 1, 1])
+
+
+def test_pictures_that_a_system_left_are_not_predicted(tmp_path):
+    inputs = data.Inputs.new((4, 4, 1), 2)
+    Image.new("L", (4, 4), 9).save(tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"left by macOS")
+    names, pixels = pictures.read(tmp_path, inputs)
+    assert names == ["a.png"] and pixels.max() == 9
+    (tmp_path / "b.png").write_bytes(b"damaged")
+    refused(lambda: pictures.read(tmp_path, inputs), "b.png cannot be read", "replace it")
 
 
 def test_a_test_folder_without_classes_is_not_the_test_set(flowers):
