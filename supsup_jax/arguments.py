@@ -74,8 +74,7 @@ def _names(component: Any) -> list[str]:
 def _field(component: Any, name: str, value: Any) -> Any:
     """The value of a field of a dataclass as its annotation says; defaults stay as they are."""
     field = getattr(component, "__dataclass_fields__", {}).get(name)
-    hints = _hints(component) if field is not None else {}
-    if name not in hints or value is field.default:
+    if field is None or name not in (hints := _hints(component)) or value is field.default:
         return value
     return convert(name, value, hints[name])
 
