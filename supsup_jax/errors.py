@@ -1,5 +1,7 @@
-"""Errors that the user has to act on."""
+"""Errors that the user has to act on, and warnings."""
 
+import sys
+from functools import cache
 from typing import Any
 
 
@@ -32,6 +34,12 @@ class ArgumentError(UserError):
 
 def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@cache
+def warn(message: str) -> None:
+    """Prints a warning to stderr, once."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def reason(error: Exception) -> str:

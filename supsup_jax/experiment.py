@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import jax
 
+from supsup_jax.arguments import Part
 from supsup_jax.checks import LARGEST_COUNT, check_count, check_counts, check_number
 from supsup_jax.data import Dataset, TaskFamily
 from supsup_jax.errors import ArgumentError, UserError
@@ -21,7 +22,7 @@ from supsup_jax.system import numerics
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Part):
     """How a task is trained.
 
     Attributes:
@@ -82,7 +83,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Part):
     """Everything that decides what a run computes: the same experiment gives the same numbers.
 
     Attributes:
@@ -182,6 +183,7 @@ class Experiment:
         Raises:
             UserError: if the network does not fit the data set.
         """
+        self.tasks.check(dataset)
         benchmark = self.tasks.bind(dataset)
         if benchmark.max_tasks is not None and self.first_task + self.num_tasks > benchmark.max_tasks:
             first = f" from task {self.first_task}" if self.first_task else ""

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from supsup_jax.arguments import Part
+
 
 @jax.custom_jvp
 def _non_negative(scores: Array | np.ndarray) -> Array:
@@ -116,7 +118,7 @@ def erdos_renyi(weights: PyTree[Any], scale: int | float) -> PyTree[float]:
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(Part):
     """`top_k` with one density for all layers; hashable.
 
     Attributes:
@@ -135,14 +137,14 @@ class TopK:
 
 
 @dataclass(frozen=True)
-class ErdosRenyi:
+class ErdosRenyi(Part):
     """`top_k` with the densities of an Erdős–Rényi graph; hashable.
 
     Attributes:
         scale: see `erdos_renyi`.
     """
 
-    scale: int | float
+    scale: float | int
 
     def __call__(self, scores: PyTree[Float[Array | np.ndarray, "..."]]) -> PyTree[Float[Array, "..."]]:
         """The mask of scores."""

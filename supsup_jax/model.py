@@ -3,12 +3,14 @@
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key
 
+from supsup_jax.arguments import convert, integer, wrong_type
 from supsup_jax.methods import Adapter, Bank, Method
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.system import numerics
@@ -42,7 +44,7 @@ class Model:
     stats: Stats
 
     @classmethod
-    def init(cls, net: Network, method: Method, key: Key[Array, ""]) -> "Model":
+    def init(cls, net: Network | Any, method: Method | Any, key: Key[Array, ""] | Any) -> "Model":
         """A model that has learned no task: random base weights.
 
         Args:
@@ -50,6 +52,9 @@ class Model:
             method: how tasks are learned.
             key: a random key; the same key gives the same weights.
         """
+        net, method = convert("net", net, Network), convert("method", method, Method)
+        if not isinstance(key, jax.Array):
+            raise wrong_type("key", key, "a random key, such as jax.random.key(1)")
         weights, stats = net.init(key)
         none = jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape), leaf.dtype), stats)
         return cls(net=net, method=method, num_tasks=0, weights=weights, bank=None, stats=none)
@@ -76,19 +81,25 @@ class Model:
         return dataclasses.replace(self, num_tasks=self.num_tasks + count, weights=weights, bank=bank, stats=stats)
 
     @numerics.with_fixed_flags
-    def adapter(self, task: int | Int[Array, ""]) -> Adapter:
+    def adapter(self, task: SupportsIndex | Int[Array, ""]) -> Adapter:
         """The adapter of one task, such as its mask."""
-        return self.method.unpack(self.bank, task)
+        return self.method.unpack(self.bank, _number(task))
 
     @numerics.with_fixed_flags
-    def effective_weights(self, task: int | Int[Array, ""]) -> Weights:
+    def effective_weights(self, task: SupportsIndex | Int[Array, ""]) -> Weights:
         """The weights that the network runs with for one task."""
         return self.method.effective_weights(self.weights, self.adapter(task))
 
-    def task_stats(self, task: int | Int[Array, ""]) -> Stats:
+    def task_stats(self, task: SupportsIndex | Int[Array, ""]) -> Stats:
         """The batch-norm statistics of one task."""
-        return jax.tree.map(lambda leaf: leaf[task], self.stats)
+        number = _number(task)
+        return jax.tree.map(lambda leaf: leaf[number], self.stats)
 
     def mean_stats(self) -> Stats:
         """The mean of all tasks' batch-norm statistics, with which superposed masks run."""
         return jax.tree.map(lambda leaf: leaf[: self.num_tasks].mean(0), self.stats)
+
+
+def _number(task: Any) -> Any:
+    """The number of a task, which may be traced."""
+    return task if isinstance(task, jax.Array | np.ndarray) else integer("task", task)

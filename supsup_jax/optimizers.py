@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from supsup_jax.arguments import Part
 from supsup_jax.checks import check_number
 
 
@@ -76,7 +77,7 @@ def _promoting(transformation: optax.GradientTransformation) -> optax.GradientTr
     return optax.GradientTransformation(transformation.init, update)
 
 
-class Optimizer(ABC):
+class Optimizer(Part, ABC):
     """Base class of optimisers, frozen dataclasses with at least these fields.
 
     Attributes:

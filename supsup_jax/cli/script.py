@@ -8,6 +8,7 @@ from typing import Any
 import tyro
 
 from supsup_jax import registry
+from supsup_jax.arguments import convert
 from supsup_jax.cli import launch
 from supsup_jax.cli.commands import COMMANDS
 from supsup_jax.cli.options import complaints_as_errors
@@ -42,6 +43,8 @@ def main(
         SystemExit: with status 1 if a run of several failed, 2 after an error of the user's, 130 after Ctrl-C, 143
             after SIGTERM.
     """
+    experiment = convert("experiment", experiment, Experiment)
+    sweep = {name: convert(name, values, tuple[Any, ...]) for name, values in sweep.items()}
     if sys.argv[1:] and sys.argv[1] in COMMANDS:
         for kind, part in composition.objects_of(experiment).items():
             registry.offer(kind, part)

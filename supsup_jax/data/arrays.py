@@ -14,7 +14,7 @@ class Samples(NamedTuple):
 
     Attributes:
         images: uint8, or floats of 0 to 255, `(samples, height, width, channels)`; those of ImageNet are on disk, and
-            some of them decoded are frames.
+            some of them decoded are frames. Sources may return floats of 0 to 1, which are then multiplied by 255.
         labels: int32, `(samples,)`.
     """
 

@@ -4,31 +4,31 @@ A family names its source and says how tasks follow from it; `bind` makes the `B
 which jitted functions take.
 """
 
-import sys
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 import numpy as np
 from typing_extensions import override
 
+from supsup_jax.arguments import Part, wrong_type
 from supsup_jax.checks import check_counts
+from supsup_jax.data import conventions
 from supsup_jax.data.arrays import Dataset
 from supsup_jax.data.bound import Augmentation, Order, PermutedPixels, RotatedPixels, SplitClasses
 from supsup_jax.data.loading import load_source
 from supsup_jax.data.sources import Source
 from supsup_jax.data.sources.arrays import check_labels
 from supsup_jax.data.tasks import Benchmark
-from supsup_jax.errors import ArgumentError, UserError
+from supsup_jax.errors import ArgumentError, UserError, warn
 
 _SHOWN = 10
 
 
 @dataclass(frozen=True)
-class TaskFamily(ABC):
+class TaskFamily(Part, ABC):
     """Tasks that follow from a data set and a number.
 
     A subclass implements `bind`; it can stand in the user's own file:
@@ -61,7 +61,7 @@ class TaskFamily(ABC):
     def __post_init__(self) -> None:
         check_counts(self, "num_tasks")
 
-    def load(self, folder: str | Path) -> Dataset:
+    def load(self, folder: str | os.PathLike[str]) -> Dataset:
         """The source's data set.
 
         Args:
@@ -100,10 +100,24 @@ class TaskFamily(ABC):
                 "augment 'resized_crop'"
             )
 
-    def _check_classes(self, dataset: Dataset, without_gaps: bool = False) -> None:
-        """Checks the labels. A class without images is named: in an error if it may not be, else in a warning."""
+    def check(self, dataset: Dataset, without_gaps: bool = False) -> None:
+        """Checks a data set: the range of its images, and its labels. A class without images is named in a warning.
+
+        Args:
+            dataset: the loaded data set.
+            without_gaps: whether every class needs training images.
+
+        Raises:
+            UserError: if floats are not of 0 to 255, labels are not integers from 0, one a sample, or a class that
+                needs training images has none.
+        """
+        if not isinstance(dataset, Dataset):
+            raise wrong_type("dataset", dataset, "a data.Dataset, such as data.Arrays(train=..., test=...).load()")
+        conventions.check(dataset, self._name)
         for split, samples in (("train", dataset.train), ("test", dataset.test)):
             check_labels(np.asarray(samples.labels), len(samples.images), f"{self._name}: {split}")
+            if not len(samples.labels):
+                raise UserError(f"{self._name}: there are no {split} images; give at least one")
         if missing := _missing(dataset, dataset.train.labels):
             problem = f"{self._name}: {_classes(missing)} without training images"
             if without_gaps:
@@ -111,12 +125,6 @@ class TaskFamily(ABC):
             warn(problem)
         if missing := _missing(dataset, dataset.test.labels):
             warn(f"{self._name}: {_classes(missing)} without test images")
-
-
-@cache
-def warn(message: str) -> None:
-    """Prints a warning to stderr, once."""
-    print(f"warning: {message}", file=sys.stderr)
 
 
 def _missing(dataset: Dataset, labels: Any) -> list[int]:
@@ -150,7 +158,7 @@ class Permuted(TaskFamily):
 
     @override
     def bind(self, dataset: Dataset) -> Benchmark:
-        self._check_classes(dataset)
+        self.check(dataset)
         return PermutedPixels.of(dataset)
 
 
@@ -184,7 +192,7 @@ class Rotated(TaskFamily):
     @override
     def bind(self, dataset: Dataset) -> Benchmark:
         assert self.degrees is not None
-        self._check_classes(dataset)
+        self.check(dataset)
         benchmark = RotatedPixels.of(dataset, degrees=self.degrees)
         self._check_count(benchmark)
         return benchmark
@@ -232,7 +240,7 @@ class Split(TaskFamily):
 
     @override
     def bind(self, dataset: Dataset) -> Benchmark:
-        self._check_classes(dataset, without_gaps=True)
+        self.check(dataset, without_gaps=True)
         settings = {"class_order": self.order, "relabel": self.relabel, "augment": self.augment}
         benchmark: Any = SplitClasses.of(dataset, self.classes_per_task, **settings)
         if not benchmark.max_tasks:

@@ -1,6 +1,8 @@
 """Folders that hold a folder of images for each class."""
 
 import os
+import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -9,55 +11,132 @@ import numpy as np
 from jaxtyping import Int32
 
 from supsup_jax.data.images import Files
-from supsup_jax.errors import UserError
+from supsup_jax.errors import UserError, warn
 
-_ENDINGS = (".jpeg", ".jpg", ".png")
+ENDINGS = (".jpeg", ".jpg", ".png")
+
+_OF_SYSTEMS = (
+    "@eadir",
+    "#recycle",
+    "__macosx",
+    "__pycache__",
+    "$recycle.bin",
+    "lost+found",
+    "system volume information",
+)
+"""Folders that operating systems and archives leave, in lower case; other ones, and files, begin with a dot."""
+
+_SHOWN = 3
+
+Split = tuple[Files, Int32[np.ndarray, " images"]]
+"""Image files, and the position of each one's class in sorted order."""
 
 
-def read(folder: Path, splits: tuple[str, str]) -> list[tuple[Files, Int32[np.ndarray, " images"]]]:
+def read(
+    folder: Path,
+    splits: tuple[str, str],
+    classes_of: Callable[[Path, list[str]], dict[str, str]] | None = None,
+    names: str | None = None,
+) -> list[Split]:
     """Lists the images of a training and a test folder in torchvision's layout, without opening them.
+
+    What operating systems leave is left out.
 
     Args:
         folder: holds the splits.
         splits: the names of their folders.
+        classes_of: gives the classes of test images that lie in one folder, by their names; by default that is an
+            error.
+        names: what names of classes match as a whole, a regular expression; if any folder's does, others are left out.
 
     Returns:
-        For each split the image files, and the position of each one's class in sorted order.
+        The training and the test images.
 
     Raises:
         UserError: if the splits have different classes, or a class has no images.
         OSError: if a folder cannot be read.
     """
-    train, val = (folder / split for split in splits)
-    classes = {split: _classes(split) for split in (train, val)}
-    if differs := sorted(set(classes[train]) ^ set(classes[val])):
-        lacking, other = (train, val) if differs[0] in classes[val] else (val, train)
+    train, test = (folder / split for split in splits)
+    classes = {split: _named(split, class_folders(split), names) for split in (train, test)}
+    if classes_of is not None and not classes[test] and (images := _images(test)):
+        return [_listed(train, classes[train]), _in_one_folder(test, images, classes[train], classes_of)]
+    for split in (train, test):
+        if not classes[split] and _images(split):
+            raise UserError(
+                f"{split} has its images in one folder, which does not say their classes; expected a folder of images "
+                "for each class: sort them into such folders, or name another folder"
+            )
+    if differs := sorted(set(classes[train]) ^ set(classes[test])):
+        lacking, other = (train, test) if differs[0] in classes[test] else (test, train)
         raise UserError(
             f"{lacking} has no folder {differs[0]}, but {other} has; expected the same classes in both, each a folder "
-            f"of images: add it, or remove {other / differs[0]}"
+            "of images: add it, or name another folder, with links to those classes that both of them have"
         )
     if not classes[train]:
-        raise UserError(f"{train} and {val} are empty; expected a folder with images for each class: add them")
-
-    def images(split: Path) -> tuple[Files, Int32[np.ndarray, " images"]]:
-        with ThreadPoolExecutor() as threads:  # a network's disk takes its time for each of a thousand folders
-            of_class = list(threads.map(partial(_paths, split, splits), classes[split]))
-        paths = np.array([os.fsencode(path) for paths in of_class for path in paths])
-        return Files(split, paths), np.repeat(np.arange(len(of_class), dtype=np.int32), list(map(len, of_class)))
-
-    return [images(train), images(val)]
+        raise UserError(f"{train} and {test} are empty; expected a folder with images for each class: add them")
+    return [_listed(split, classes[split]) for split in (train, test)]
 
 
-def _classes(split: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(split) if entry.is_dir() and not entry.name.startswith("."))
+def class_folders(split: Path) -> list[str]:
+    """The names of the folders in a folder, sorted, without those that operating systems leave."""
+    names = [entry.name for entry in os.scandir(split) if not _is_of_system(entry.name) and entry.is_dir()]
+    return sorted(names)
 
 
-def _paths(split: Path, splits: tuple[str, str], wnid: str) -> list[str]:
+def _named(split: Path, folders: list[str], pattern: str | None) -> list[str]:
+    """The folders that are called as classes are, if any are."""
+    classes = [name for name in folders if pattern and re.fullmatch(pattern, name)]
+    if classes and (others := [name for name in folders if name not in classes]):
+        warn(f"{split}: {_few(others)} not called as classes are; left out")
+    return classes or folders
+
+
+def is_picture(name: str, endings: tuple[str, ...] = ENDINGS) -> bool:
+    """Whether a file is a picture by its name; macOS leaves files called ._a.png beside a.png, which are none."""
+    return name.lower().endswith(endings) and not name.startswith(".")
+
+
+def _is_of_system(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+
+
+def _images(folder: Path) -> list[str]:
+    return sorted(filter(is_picture, os.listdir(folder)))
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _listed(split: Path, classes: list[str]) -> Split:
+    """The images of classes that have folders."""
+    with ThreadPoolExecutor() as threads:  # a network's disk takes its time for each of a thousand folders
+        of_class = list(threads.map(partial(_paths, split), classes))
+    paths = np.array([os.fsencode(path) for paths in of_class for path in paths])
+    return Files(split, paths), np.repeat(np.arange(len(of_class), dtype=np.int32), list(map(len, of_class)))
+
+
+def _in_one_folder(
+    split: Path, names: list[str], classes: list[str], classes_of: Callable[[Path, list[str]], dict[str, str]]
+) -> Split:
+    """Images that lie in one folder, in the order that they would have in folders of their classes."""
+    found = classes_of(split, names)
+    labels = {name: label for label, name in enumerate(classes)}
+    if others := sorted(set(found.values()) - set(labels)):
+        warn(f"{split} has images of {_few(others)}, which have no training images; left out")
+    rows = sorted((labels[found[name]], name) for name in names if found[name] in labels)
+    if lacking := sorted(set(classes) - set(found.values())):
+        raise UserError(f"{split} has no image of {_few(lacking)}; expected images of all training classes: add them")
+    paths = np.array([os.fsencode(name) for _, name in rows])
+    return Files(split, paths), np.array([label for label, _ in rows], np.int32)
+
+
+def _paths(split: Path, name: str) -> list[str]:
     """The images of a class, sorted."""
-    paths = sorted(f"{wnid}/{name}" for name in os.listdir(split / wnid) if name.lower().endswith(_ENDINGS))
+    paths = [f"{name}/{image}" for image in _images(split / name)]
     if not paths:
         raise UserError(
-            f"{split / wnid} has no images; expected files that end in {', '.join(_ENDINGS)}: add the class's images, "
-            f"or remove its folders from {' and '.join(splits)}"
+            f"{split / name} has no images; expected files that end in {', '.join(ENDINGS)}: add the class's images, "
+            "or name another folder, with links to the other classes"
         )
     return paths

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class IdxDataset:
         title: its name in messages.
         url: where its files are published.
         places: folders that may hold the files, below the user's data folder; downloads go to the first.
-        members: training images and labels, test images and labels, by file name without `.gz`.
+        members: training images and labels, test images and labels, by file name without `.gz`; see `find`.
         prepared: TFDS's name of it.
         zipped: the files come in an archive that has to be unpacked by hand.
     """
@@ -127,5 +128,12 @@ class IdxDataset:
 
 
 def find(folder: Path, name: str) -> Path | None:
-    """An idx file in a folder, unpacked or gzipped."""
-    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+    """An idx file in a folder, unpacked or gzipped, by the name that it was published with or Kaggle's.
+
+    Kaggle has a dot for the second hyphen, `train-images.idx3-ubyte`, as gzip files of MNIST name their contents. Its
+    archives, and some programs that unpack, put each file into a folder of its own name.
+    """
+    names = name, re.sub(r"-(idx\d-ubyte)$", r".\1", name)
+    files_ = [f"{each}{suffix}" for suffix in ("", ".gz") for each in names]
+    paths = [folder / file for file in files_] + [folder / within / file for within in files_ for file in files_]
+    return next((path for path in paths if path.is_file()), None)

@@ -1,7 +1,9 @@
 """ImageNet from the folders that people have.
 
-In this order: torchvision's layout (`imagenet/train|val/<wnid>/*.JPEG`, also without `imagenet`), and a folder that
-TFDS prepared as array_record (`imagenet2012/5.1.0`). It cannot be downloaded freely.
+In this order: torchvision's layout (`imagenet/train|val/<wnid>/*.JPEG`, also without `imagenet`), Kaggle's
+(`ILSVRC/Data/CLS-LOC/train|val`), and a folder that TFDS prepared as array_record (`imagenet2012/5.1.0`). The images of
+val may lie in one folder, if Kaggle's `LOC_val_solution.csv` or the annotations say their classes. It cannot be
+downloaded freely.
 """
 
 import hashlib
@@ -14,11 +16,16 @@ import numpy as np
 from jaxtyping import Int32
 from rich.progress import track
 
-from supsup_jax.data import files, folders
+from supsup_jax.data import files, folders, validation
 from supsup_jax.data.images import Encoded, Images, Records
 from supsup_jax.errors import UserError, reason
 
-_PLACES = ("imagenet", ".")
+_FOLDERS_OF_PEOPLE = ("imagenet", ".", "ImageNet", "ILSVRC2012", "imagenet-object-localization-challenge")
+_PLACES = [
+    str(Path(folder, within))
+    for within in (".", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
+    for folder in _FOLDERS_OF_PEOPLE
+]
 _FOLDERS = ("train", "val")
 
 _PREPARED = "imagenet2012"
@@ -50,7 +57,7 @@ def read(folder: Path, image_size: int) -> tuple[_Split, _Split]:
     for place in _PLACES:
         if all((folder / place / split).is_dir() for split in _FOLDERS):
             try:
-                train, test = folders.read(folder / place, _FOLDERS)
+                train, test = folders.read(folder / place, _FOLDERS, validation.classes, r"n\d{8}")
             except OSError as error:
                 raise UserError(f"{error.filename} cannot be read ({error.strerror}); make it readable") from error
             break

@@ -1,5 +1,7 @@
 """What images are to a network: their shape, how they are normalised, and how many classes a task may have."""
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, get_type_hints
 
 import jax.numpy as jnp
@@ -7,6 +9,8 @@ import numpy as np
 import typeguard
 from jaxtyping import Array, Float, UInt8
 
+from supsup_jax.arguments import convert, integer
+from supsup_jax.data.pairs import check_statistics, held, images_array
 from supsup_jax.errors import UserError
 
 
@@ -27,9 +31,13 @@ class Inputs(NamedTuple):
 
     @classmethod
     def new(
-        cls, image_shape: Any, num_classes: int, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)
+        cls,
+        image_shape: Sequence[int] | Any,
+        num_classes: int | Any,
+        mean: float | Sequence[float] | Any = (0.0,),
+        std: float | Sequence[float] | Any = (1.0,),
     ) -> "Inputs":
-        """Checked inputs, whose mean and standard deviation may be one number for all channels.
+        """Checked inputs, in any types; the mean and the standard deviation may be one number for all channels.
 
         Args:
             image_shape: `(height, width, channels)`.
@@ -40,11 +48,13 @@ class Inputs(NamedTuple):
         Raises:
             UserError: if one of them cannot be used.
         """
-        shape = image_shape
-        if np.shape(shape) != (3,) or not all(isinstance(size, int) and size > 0 for size in shape):
+        shape = convert("image_shape", image_shape, tuple[int, ...])
+        if len(shape) != 3 or min(shape) < 1:
             raise UserError(f"images have shape {shape}; give (height, width, channels), such as (28, 28, 1)")
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise UserError(f"there are {num_classes} classes; give how many a task has at most, from 1")
+        classes = integer("num_classes", num_classes)
+        if classes < 1:
+            raise UserError(f"there are {classes} classes; give how many a task has at most, from 1")
+        mean, std = (convert(name, given, tuple[float, ...]) for name, given in (("mean", mean), ("std", std)))
         for name, values in (("mean", mean), ("std", std)):
             if np.shape(values) not in ((1,), (shape[-1],)):
                 raise UserError(
@@ -52,8 +62,17 @@ class Inputs(NamedTuple):
                 )
             if not np.isfinite(values).all() or (name == "std" and not (np.array(values) >= 1e-6).all()):
                 raise UserError(f"{name} is {values}; give finite numbers, and for std above 0")
+        check_statistics("data.Inputs", mean, std)
         each = [tuple(np.broadcast_to(values, shape[-1]).astype(float).tolist()) for values in (mean, std)]
-        return cls(tuple(shape), each[0], each[1], num_classes)
+        return cls(shape, each[0], each[1], classes)
+
+    def checked(self) -> "Inputs":
+        """The same, checked as by `new`.
+
+        Raises:
+            UserError: if one of the fields cannot be used.
+        """
+        return Inputs.new(self.image_shape, self.num_classes, self.mean, self.std)
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "Inputs":
@@ -86,8 +105,9 @@ class Inputs(NamedTuple):
         """What a user gives as images, checked.
 
         Args:
-            given: uint8 of 0 to 255, or floats of 0 to 1; `(images, height, width, channels)`, or without the last axis
-                where there is one channel.
+            given: uint8 of 0 to 255, or floats of 0 to 1, of any library; `(images, height, width, channels)`, or with
+                the channels first, as PyTorch has them. Where there is one channel, its axis may be missing, and
+                images may be rows of all pixels, as scikit-learn has them.
 
         Returns:
             Images of 0 to 255, uint8 or float32, `(images, height, width, channels)`.
@@ -95,24 +115,16 @@ class Inputs(NamedTuple):
         Raises:
             UserError: if they have another shape, type or range.
         """
-        try:
-            images = np.asarray(given)
-        except ValueError:
-            raise UserError("the images are of several shapes; give one array") from None
+        images, shape = images_array("images", given), self.image_shape
+        if images.ndim == 4 and images.shape[1:] != shape == (*images.shape[2:], images.shape[1]):
+            images = np.moveaxis(images, 1, -1)
+        if shape[-1:] == (1,) and images.shape[1:] == (math.prod(shape),):
+            images = images.reshape(-1, *shape)
         if self.image_shape[-1:] == (1,) and images.shape[1:] == self.image_shape[:-1]:
             images = images[..., None]
         if images.ndim != 1 + len(self.image_shape) or images.shape[1:] != self.image_shape:
             expected = ", ".join(map(str, ("images", *self.image_shape)))
-            raise UserError(f"the images have shape {np.shape(given)}; give an array of shape ({expected})")
+            raise UserError(f"the images have shape {images.shape}; give an array of shape ({expected})")
         if not len(images):
             raise UserError("there are no images; give at least one")
-        if images.dtype == np.uint8:
-            return images
-        if not np.issubdtype(images.dtype, np.floating):
-            raise UserError(f"the images are {images.dtype}; give uint8 of 0 to 255, or floats of 0 to 1")
-        if not np.isfinite(images).all():
-            raise UserError("the images have values that are no finite numbers; give floats of 0 to 1, or uint8")
-        low, high = float(images.min()), float(images.max())
-        if low < 0 or high > 1:
-            raise UserError(f"the images have values from {low:g} to {high:g}; give floats of 0 to 1, or uint8")
-        return np.asarray(images, np.float32) * np.float32(255)
+        return held(images, lambda problem: UserError(f"the {problem}"), "data")

@@ -3,12 +3,14 @@
 import os
 from pathlib import Path
 
+from supsup_jax.arguments import path, text
 from supsup_jax.data.arrays import Dataset
+from supsup_jax.data.conventions import converted
 from supsup_jax.data.sources import CIFAR100, MNIST, SOURCES, Digits, ImageNet, Source
 from supsup_jax.errors import UserError
 
 
-def load(name: str, folder: str | Path, image_size: int | None = None) -> Dataset:
+def load(name: str, folder: str | os.PathLike[str], image_size: int | None = None) -> Dataset:
     """A data set by its name.
 
     Args:
@@ -19,13 +21,14 @@ def load(name: str, folder: str | Path, image_size: int | None = None) -> Datase
     Raises:
         UserError: if there is no such data set, or its files are missing or damaged.
     """
+    name = text("name", name)
     if name not in SOURCES:
         raise UserError(f"there is no data set '{name}'; there are {', '.join(SOURCES)}")
     source = ImageNet(image_size) if name == ImageNet.name and image_size else SOURCES[name]()
     return load_source(source, folder)
 
 
-def load_source(source: Source, folder: str | Path) -> Dataset:
+def load_source(source: Source, folder: str | os.PathLike[str]) -> Dataset:
     """The data set of a source.
 
     Args:
@@ -33,9 +36,9 @@ def load_source(source: Source, folder: str | Path) -> Dataset:
         folder: where the user keeps data; `~` is expanded.
 
     Raises:
-        UserError: if its files are missing or damaged.
+        UserError: if its files are missing or damaged, or its images are neither of 0 to 255 nor of 0 to 1.
     """
-    return source.load(Path(os.path.expanduser(folder)))
+    return converted(source.load(path("folder", folder)), type(source).__name__)
 
 
 def load_mnist(folder: Path) -> Dataset:

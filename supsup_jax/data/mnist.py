@@ -1,7 +1,7 @@
 """MNIST from the folders that people have, else downloaded.
 
-In this order: torchvision's layout (`MNIST/raw`, also below `mnist`), the files themselves, gzipped or not, and a
-folder that TFDS prepared (`mnist/3.0.1`). What is downloaded goes to `mnist/MNIST/raw`.
+In this order: torchvision's layout (`MNIST/raw`, also below `mnist`), the files themselves, gzipped or not, also as
+Kaggle has them, and a folder that TFDS prepared (`mnist/3.0.1`). What is downloaded goes to `mnist/MNIST/raw`.
 """
 
 from pathlib import Path

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from supsup_jax.data.folders import is_picture
 from supsup_jax.data.images import FORMATS, MOST_PIXELS
 from supsup_jax.data.inputs import Inputs
 from supsup_jax.errors import UserError, reason
@@ -37,7 +38,7 @@ def read(path: Path, inputs: Inputs, shorter_side: int | None = None) -> tuple[l
             ) from None
         return [str(number) for number in range(len(images) if images.ndim else 0)], inputs.images(images)
     if path.is_dir():
-        pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        pictures = sorted(file for file in path.iterdir() if is_picture(file.name, SUFFIXES))
         if not pictures:
             raise UserError(f"{path} holds no pictures; give a folder with {', '.join(SUFFIXES)} files")
     elif path.suffix.lower() in SUFFIXES:
@@ -60,7 +61,7 @@ def read_picture(path: Path, inputs: Inputs, shorter_side: int | None) -> UInt8[
                 raise ValueError("it has too many pixels")
             image = opened.convert("L" if channels == 1 else "RGB")
     except Exception as error:  # of many kinds, for what is damaged
-        raise UserError(f"{path} cannot be read ({reason(error)}); mend it, or take it away") from None
+        raise UserError(f"{path} cannot be read ({reason(error)}); expected a PNG or JPEG file: replace it") from None
     if shorter_side is not None:
         scale = max(shorter_side / min(image.size), height / image.height, width / image.width)
         image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BILINEAR)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Int32, Key, PyTree, UInt8
 
 from supsup_jax.data.arrays import Dataset, Samples
 from supsup_jax.data.inputs import Inputs
+from supsup_jax.errors import UserError, warn
 
 Tasks = PyTree[Array | np.ndarray]
 """What describes tasks: leaves with a leading task axis; without it, one task."""
@@ -241,6 +242,7 @@ class ClassSplit(Benchmark):
 
         Raises:
             IndexError: if there are not so many tasks.
+            UserError: if a task has no training images.
         """
         if max(numbers) >= self.max_tasks:
             raise IndexError(f"there are {self.max_tasks} tasks, and no task {max(numbers)}")
@@ -254,6 +256,12 @@ class ClassSplit(Benchmark):
 
         train, train_size = rows(dataset.train, self.train_size)
         test, test_size = rows(dataset.test, self.test_size)
+        for number, few, trained, tested in zip(numbers, classes.tolist(), train_size, test_size, strict=True):
+            which = f"task {number} (classes {', '.join(map(str, few))}) has no"
+            if not trained:
+                raise UserError(f"{which} training images; renumber the classes from 0 without gaps")
+            if not tested and len(dataset.test.labels):
+                warn(f"{which} test images; its accuracy is NaN")
         parts = train, test, train_size, test_size, self.labels(classes)
         return Rows(*(np.asarray(part, np.int32) for part in parts))
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from supsup_jax.arguments import Part
 from supsup_jax.checks import check_count
 from supsup_jax.errors import ArgumentError
 
@@ -33,7 +34,7 @@ def maximum(logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
 
 
 @dataclass(frozen=True)
-class superfluous:  # noqa: N801 - used as a function: objective=superfluous(real=10)
+class superfluous(Part):  # noqa: N801 - used as a function: objective=superfluous(real=10)
     """The objective G: logsumexp of all logits, to which only superfluous neurons carry gradient (Section 3.6).
 
     Attributes:

@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from supsup_jax import masks
+from supsup_jax.arguments import Part
 from supsup_jax.checks import check_count, check_number
 from supsup_jax.inference.objectives import entropy
 from supsup_jax.methods import Adapter, HopSupSup, Memory, Method, hopsupsup
@@ -37,7 +38,7 @@ class Path(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recovery:
+class Recovery(Part):
     """How a mask is recovered: by default as the original does.
 
     For about one task in 20 that ends between masks, or with another task's: where the mean of all patterns is cut to

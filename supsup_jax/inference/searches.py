@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from supsup_jax import bank as banks
+from supsup_jax.arguments import Part, array, convert, integer, wrong_type
 from supsup_jax.checks import check_count
 from supsup_jax.errors import ArgumentError
 from supsup_jax.inference.objectives import Objective, entropy, for_classes, maximum
@@ -32,13 +33,12 @@ from supsup_jax.system import backend, numerics
 
 
 @numerics.with_fixed_flags
-@partial(jax.jit, static_argnames=("objective", "images_per_pick"))
 def alpha_gradient(
     model: Model,
-    images: Float[Array, "batch height width channels"],
-    alphas: Float[Array, " tasks"] | Float[Array, "picks tasks"],
+    images: Float[Array, "batch height width channels"] | Any,
+    alphas: Float[Array, " tasks"] | Float[Array, "picks tasks"] | Any,
     objective: Objective = entropy,
-    images_per_pick: int = 1,
+    images_per_pick: SupportsIndex = 1,
 ) -> Float[Array, "picks tasks"]:
     """The derivatives of the objective with respect to every task's α, for each pick.
 
@@ -50,8 +50,19 @@ def alpha_gradient(
         images_per_pick: how many consecutive images share their task.
 
     Raises:
+        UserError: if an argument has a type that cannot be used, or the images are not normalised floats.
         ValueError: if the images do not divide into picks.
     """
+    given = _model(model), _floats("images", images), _floats("alphas", alphas)
+    return _alpha_gradient(
+        *given, convert("objective", objective, Objective), integer("images_per_pick", images_per_pick)
+    )
+
+
+@partial(jax.jit, static_argnames=("objective", "images_per_pick"))
+def _alpha_gradient(
+    model: Model, images: Array, alphas: Array, objective: Objective, images_per_pick: int
+) -> Float[Array, "picks tasks"]:
     model = _narrow(model)
     groups = _grouped(images, images_per_pick)
     rows = jnp.broadcast_to(alphas, (len(groups), model.num_tasks))
@@ -175,7 +186,7 @@ def objective_of_each(
 
 
 @dataclass(frozen=True)
-class Search(ABC):
+class Search(Part, ABC):
     """How the task of images is inferred; hashable.
 
     Attributes:
@@ -280,9 +291,11 @@ class Exhaustive(Search):
 
 
 @numerics.with_fixed_flags
-@partial(jax.jit, static_argnames=("search", "images_per_pick"))
 def infer(
-    model: Model, images: Float[Array, "batch height width channels"], search: Search, images_per_pick: int = 1
+    model: Model,
+    images: Float[Array, "batch height width channels"] | Any,
+    search: Search | Any,
+    images_per_pick: SupportsIndex = 1,
 ) -> Int[Array, " picks"]:
     """The task of each image, or of every `images_per_pick` consecutive ones; int32.
 
@@ -293,9 +306,32 @@ def infer(
         images_per_pick: how many consecutive images share their task.
 
     Raises:
+        UserError: if an argument has a type that cannot be used, or the images are not normalised floats.
         ValueError: if the images do not divide into picks.
     """
+    images = _floats("images", images)
+    return _infer(_model(model), images, convert("search", search, Search), integer("images_per_pick", images_per_pick))
+
+
+@partial(jax.jit, static_argnames=("search", "images_per_pick"))
+def _infer(model: Model, images: Array, search: Search, images_per_pick: int) -> Int[Array, " picks"]:
     return search(model, images, images_per_pick)
+
+
+def _model(given: Any) -> Model:
+    if not isinstance(given, Model):
+        raise wrong_type("model", given, "a Model, such as that of a run: run.model")
+    return given
+
+
+def _floats(argument: str, given: Any) -> Any:
+    """An array of floats for a jitted function, which may be traced."""
+    values = given if isinstance(given, jax.Array | np.ndarray) else array(argument, given)
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        how = ", as run.inputs.normalise makes them; run.infer_task takes images as they are"
+        problem = f"must be floats{how if argument == 'images' else ''}"
+        raise ArgumentError(argument, f"of type {values.dtype}", problem)
+    return values
 
 
 def _narrow(model: Model) -> Model:

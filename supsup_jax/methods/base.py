@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Int, Key, PyTree
 
+from supsup_jax.arguments import Part
 from supsup_jax.networks import Network, Weights
 from supsup_jax.system import backend
 
@@ -24,7 +25,7 @@ Carry = PyTree[Array | np.ndarray]
 """What a task leaves for the next one to start from, besides the base weights."""
 
 
-class Method(ABC):
+class Method(Part, ABC):
     """A way of learning many tasks in one network. Instances are frozen dataclasses of their settings.
 
     A new method says what a task trains (`init`), what is kept of it (`finalize`), and how that and the base weights
@@ -57,7 +58,7 @@ class Method(ABC):
     recovers: ClassVar[bool] = False
     searches: ClassVar[tuple[str, ...]] = ("Exhaustive",)
 
-    def check(self, net: Network) -> None:  # noqa: B027
+    def check(self, net: Network) -> None:
         """Checks that the method can work with a network; by default any.
 
         Raises:

@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Key, PyTree
 
+from supsup_jax.arguments import Part, wrong_type
 from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.networks.initializers import Initializer, InitializerName, draw, initializer_of, signed_constant
 from supsup_jax.system import numerics
@@ -36,7 +37,7 @@ Weights = PyTree[Float[Array | np.ndarray, "..."]]
 Stats = PyTree[Float[Array | np.ndarray, "..."]]
 
 
-class Network:
+class Network(Part):
     """A Linen module, the shape of its images, and how its weights are drawn.
 
     `Network(module, input_shape=...)` makes a `CustomNetwork` from any Linen module. The built-in networks, and
@@ -57,6 +58,7 @@ class Network:
 
     kind: ClassVar[str] = "network"
     derived: ClassVar[tuple[str, ...]] = ("input_shape",)
+    default_class: ClassVar[Any]
 
     module: nn.Module
     input_shape: tuple[int, ...]
@@ -76,11 +78,6 @@ class Network:
             head: str = "",
             uses_batch: bool = False,
         ) -> None: ...
-
-    def __new__(cls, *arguments: Any, **named: Any) -> "Network":
-        """An instance of the class, or of `CustomNetwork` for `Network` itself."""
-        made: Any = CustomNetwork if cls is Network else cls
-        return object.__new__(made)
 
     def __post_init__(self) -> None:
         shape = self.input_shape
@@ -197,6 +194,11 @@ class CustomNetwork(Network):
     head: str = ""
     uses_batch: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(getattr(self.module, "apply", None)):
+            raise wrong_type("module", self.module, "an instance of a Linen module")
+
     def for_images(self, shape: tuple[int, ...]) -> Network:
         """This network, if it is made for images of this shape. Arguments and errors are those of `Network`."""
         if shape != self.input_shape:
@@ -205,6 +207,9 @@ class CustomNetwork(Network):
                 f"input_shape={shape}"
             )
         return self
+
+
+Network.default_class = CustomNetwork
 
 
 @dataclass(frozen=True)

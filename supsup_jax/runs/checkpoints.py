@@ -21,8 +21,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from supsup_jax.data import Inputs
-from supsup_jax.data.families import warn
-from supsup_jax.errors import UserError
+from supsup_jax.errors import UserError, warn
 from supsup_jax.experiment import Experiment
 from supsup_jax.networks import Weights
 from supsup_jax.runs import composition, formats

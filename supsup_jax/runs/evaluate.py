@@ -1,6 +1,7 @@
 """How good a restored run is: the accuracy of its tasks, in batches over all of them."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from supsup_jax import evaluation
+from supsup_jax.arguments import convert, wrong_type
 from supsup_jax.data import Benchmark, Dataset, HeldOut, OwnTasks, Samples
+from supsup_jax.data.conventions import converted
 from supsup_jax.data.own import labelled
 from supsup_jax.data.tasks import Part
 from supsup_jax.errors import UserError
@@ -19,6 +22,7 @@ from supsup_jax.evaluation import Evaluation, Protocol
 from supsup_jax.metrics import usual_masks
 from supsup_jax.model import Model
 from supsup_jax.runs import results
+from supsup_jax.runs.opening import restore
 from supsup_jax.runs.records import masks_from_hex, matrices
 from supsup_jax.runs.run import Run
 from supsup_jax.scenarios import shared
@@ -26,8 +30,8 @@ from supsup_jax.scenarios.feeding import own_rows
 from supsup_jax.system import atomic, numerics
 from supsup_jax.system.progress import Progress
 
-Own = Sequence[tuple[Any, Any]]
-"""Images and labels of each of some tasks that `Run.learn` learned."""
+Own = Sequence[Any]
+"""Images and labels of each of some tasks that `Run.learn` learned, as it takes them."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class RunEvaluation:
 def evaluate(run: Model, tasks: HeldOut, task: Protocol) -> Evaluation: ...
 @overload
 def evaluate(
-    run: Run, tasks: Sequence[int] | None = None, task: str = "given", data: str | Path | Dataset | Own | None = None
+    run: Run | str | os.PathLike[str], tasks: Any = None, task: str = "given", data: Any = None
 ) -> RunEvaluation: ...
 @numerics.with_fixed_flags
 def evaluate(run: Any, tasks: Any = None, task: Any = "given", data: Any = None) -> RunEvaluation | Evaluation:
@@ -74,24 +78,34 @@ def evaluate(run: Any, tasks: Any = None, task: Any = "given", data: Any = None)
     `evaluate(model, benchmark.test(dataset, numbers), protocol)` evaluates a model: see `evaluation.evaluate`.
 
     Args:
-        run: a restored run.
-        tasks: which, by their numbers; by default all of those for which there is data.
+        run: a restored run, or its folder.
+        tasks: which, by their numbers, or the number of one; by default all of those for which there is data.
         task: whether the network is "given" the task, or it is "inferred" by the experiment's search and objective.
         data: the folder with the run's data set, by default the one that it was learned from; or the data set; or, for
-            tasks that `Run.learn` learned, test images and labels of each.
+            tasks that `Run.learn` learned, test images and labels of each, as a pair or a data set of PyTorch.
 
     Raises:
         UserError: if the data do not fit, or the run's tasks cannot be given or inferred.
     """
     if isinstance(run, Model):
+        if not isinstance(tasks, HeldOut):
+            raise wrong_type("tasks", tasks, "benchmark.test(dataset, numbers), since run is a Model")
+        if not isinstance(task, Protocol):
+            raise wrong_type("task", task, "a Protocol, since run is a Model")
         return evaluation.evaluate(run, tasks, task)
+    if isinstance(run, str | os.PathLike):
+        run = restore(run)
+    if not isinstance(run, Run):
+        raise wrong_type("run", run, "a run, its folder, or a Model")
+    tasks = None if tasks is None else convert("tasks", tasks, tuple[int, ...])
     if task not in ("given", "inferred"):
         raise UserError(f"task {task!r}; give 'given' or 'inferred'")
-    if isinstance(data, Sequence) and not isinstance(data, str | Dataset):
-        return _own(run, tasks, task, data)
+    if data is not None and not isinstance(data, str | os.PathLike | Dataset):
+        is_pair = isinstance(data, tuple) and len(data) == 2 and hasattr(data[0], "shape")
+        return _own(run, tasks, task, data if isinstance(data, Sequence) and not is_pair else [data])
     from_script = [place for place in range(_num_tasks(run)) if _names(run, place) is None]
     chosen = _chosen(run, tasks, from_script, "its data set")
-    dataset = data if isinstance(data, Dataset) else load_dataset(run, data)
+    dataset = converted(data, "data") if isinstance(data, Dataset) else load_dataset(run, data)
     parts = run.experiment.build(dataset)
     numbers = run.experiment.first_task + chosen
     described = parts.benchmark.tasks(dataset, run.experiment.seed, numbers.tolist())
@@ -173,7 +187,7 @@ def _result(run: Run, chosen: np.ndarray, task: str, measured: Evaluation) -> Ru
     return RunEvaluation(chosen, accuracy, *more, matrix)
 
 
-def load_dataset(run: Run, folder: str | Path | None = None) -> Dataset:
+def load_dataset(run: Run, folder: str | os.PathLike[str] | None = None) -> Dataset:
     """Loads the data set of a run's experiment.
 
     Args:

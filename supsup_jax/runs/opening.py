@@ -1,9 +1,10 @@
 """Opens runs from disk."""
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
-from supsup_jax import registry
+from supsup_jax import arguments, registry
 from supsup_jax.data import Inputs, load_digits
 from supsup_jax.data.arrays import NORMALISATION
 from supsup_jax.errors import UserError
@@ -16,7 +17,7 @@ from supsup_jax.system import numerics
 
 
 @numerics.with_fixed_flags
-def restore(run_dir: str | Path, step: int | None = None, **parts: Any) -> Run:
+def restore(run_dir: str | os.PathLike[str], step: SupportsIndex | None = None, **parts: Any) -> Run:
     """Opens a run, on whatever machine, without its data set.
 
     Base weights are drawn anew from the run's seed, or read where they were trained.
@@ -29,7 +30,8 @@ def restore(run_dir: str | Path, step: int | None = None, **parts: Any) -> Run:
     Raises:
         UserError: if the folder holds no run, or one that is damaged or needs other parts.
     """
-    folder = Path(run_dir).expanduser()
+    folder = arguments.path("run_dir", run_dir)
+    last = None if step is None else arguments.integer("step", step)
     if not (folder / "checkpoints").is_dir():
         raise UserError(f"{folder} holds no run; give a folder with checkpoints in it, such as runs/quickstart/seed=1")
     with Checkpoints(folder) as checkpoints:
@@ -47,7 +49,7 @@ def restore(run_dir: str | Path, step: int | None = None, **parts: Any) -> Run:
         raise elsewhere(folder, error) from None
     inputs = Inputs.from_json(said[0]["inputs"]) if "inputs" in said[0] else _inputs_of_format_2(experiment)
     run = Run(experiment, inputs)
-    run.read(folder, step)
+    run.read(folder, last)
     return run
 
 
@@ -60,6 +62,8 @@ def _check(folder: Path, recorded: dict[str, Any], parts: dict[str, Any]) -> Non
     for kind, part in parts.items():
         if kind not in (*formats.KINDS, "mask"):
             raise UserError(f"there are no parts of the kind {kind}; give one of {', '.join(formats.KINDS)}")
+        if isinstance(part, type | str) or not (callable(part) or hasattr(part, "kind")):
+            raise arguments.wrong_type(kind, part, "an instance, as the run was learned with")
         name = recorded.get(formats.key_of(kind))
         if name != registry.name_of(kind, part):
             given = registry.name_of(kind, part)

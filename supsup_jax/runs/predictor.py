@@ -1,10 +1,11 @@
 """Predictions of learned tasks: which task is this, which class, what is the mask."""
 
 import dataclasses
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from jax import export as jax_export
 from jaxtyping import Array, Int
 
-from supsup_jax import registry
+from supsup_jax import arguments, registry
 from supsup_jax.data import Inputs
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
@@ -67,7 +68,7 @@ class Predictor(ABC):
         return self.model.stats
 
     @numerics.with_fixed_flags
-    def mask(self, task: int) -> Adapter:
+    def mask(self, task: SupportsIndex) -> Adapter:
         """The mask of a task: a pytree of 0 and 1 with the structure of the weights.
 
         Raises:
@@ -78,7 +79,7 @@ class Predictor(ABC):
         return self.model.adapter(self._existing(task))
 
     @numerics.with_fixed_flags
-    def weights_for(self, task: int) -> Weights:
+    def weights_for(self, task: SupportsIndex) -> Weights:
         """The effective weights of a task: what the network runs with.
 
         Raises:
@@ -89,7 +90,7 @@ class Predictor(ABC):
         return self.model.effective_weights(self._existing(task))
 
     @numerics.with_fixed_flags
-    def stats_for(self, task: int) -> Stats:
+    def stats_for(self, task: SupportsIndex) -> Stats:
         """The batch-norm statistics of a task.
 
         Raises:
@@ -101,16 +102,16 @@ class Predictor(ABC):
     def predict(
         self,
         images: Any,
-        task: int | Sequence[int] | np.ndarray | None = None,
-        search: str | None = None,
-        objective: str | None = None,
+        task: Any = None,
+        search: Search | str | None = None,
+        objective: Objective | str | None = None,
     ) -> Prediction:
         """Classifies images.
 
         Args:
             images: see `Run`.
-            task: the task of all images, or of each; by default it is inferred for every single image. HopSupSup, which
-                keeps no masks, recovers one from all images, which have to be of one task.
+            task: the task of all images, or of each: integers; by default it is inferred for every single image.
+                HopSupSup, which keeps no masks, recovers one from all images, which have to be of one task.
             search: see `infer_task`.
             objective: see `infer_task`.
 
@@ -135,7 +136,11 @@ class Predictor(ABC):
 
     @numerics.with_fixed_flags
     def infer_task(
-        self, images: Any, return_scores: bool = False, search: str | None = None, objective: str | None = None
+        self,
+        images: Any,
+        return_scores: bool = False,
+        search: Search | str | None = None,
+        objective: Objective | str | None = None,
     ) -> Int[np.ndarray, " images"] | InferredTasks:
         """Which task each image belongs to.
 
@@ -154,7 +159,7 @@ class Predictor(ABC):
         return inferred if return_scores else inferred.tasks
 
     @numerics.with_fixed_flags
-    def export(self, path: str | Path, task: int | None = None) -> None:
+    def export(self, path: str | os.PathLike[str], task: SupportsIndex | None = None) -> None:
         """Writes `predict` as a program that JAX alone can run, on CPU and GPU (StableHLO, by `jax.export`).
 
         `jax.export.deserialize(bytearray(path.read_bytes())).call(images)` takes any number of images, uint8, and gives
@@ -190,22 +195,23 @@ class Predictor(ABC):
             of_task = jnp.where(jnp.arange(len(logits)) < counts[task], logits, -jnp.inf)
             return of_task.argmax().astype(jnp.int32), task, logits
 
-        _export(predict, self.inputs.image_shape, Path(path).expanduser())
+        _export(predict, self.inputs.image_shape, arguments.path("path", path))
 
     def account(self) -> records.Account:
         """The bytes that have to be kept, by what they hold."""
         return records.account(self.model)
 
-    def _existing(self, task: int) -> int:
+    def _existing(self, task: SupportsIndex) -> int:
         """The number of a task, if there is such a task."""
         num_tasks = self.model.num_tasks  # of which there has to be one
-        if not isinstance(task, int | np.integer) or not 0 <= task < num_tasks:
-            raise UserError(f"there is no task {task}; there are tasks 0 to {num_tasks - 1}")
-        return int(task)
+        number = arguments.integer("task", task)
+        if not 0 <= number < num_tasks:
+            raise UserError(f"there is no task {number}; there are tasks 0 to {num_tasks - 1}")
+        return number
 
     def _tasks_of(self, task: Any, images: int) -> Int[np.ndarray, " images"]:
         """The task of each image."""
-        tasks = np.asarray(task)
+        tasks = arguments.array("task", task)
         if not np.issubdtype(tasks.dtype, np.integer) or tasks.shape not in ((), (images,)):
             raise UserError(
                 f"task has shape {tasks.shape} and type {tasks.dtype}; give a number, or one for each image"

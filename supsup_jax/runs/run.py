@@ -6,6 +6,7 @@ run.predict(images).labels
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -13,10 +14,10 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from supsup_jax import methods
+from supsup_jax import arguments
 from supsup_jax.components import stored
 from supsup_jax.data import Dataset, Inputs
-from supsup_jax.data.own import UserTasks, own_dataset
+from supsup_jax.data.own import UserTasks, handed, own_dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.methods import Carry, Method
@@ -24,12 +25,13 @@ from supsup_jax.model import Model
 from supsup_jax.networks import Network, Weights
 from supsup_jax.runs import composition
 from supsup_jax.runs import results as results_files
+from supsup_jax.runs.beginning import experiment_for
 from supsup_jax.runs.checkpoints import Checkpoints, Chunk, check_weights, describe
 from supsup_jax.runs.learned import DiscoveredTasks, LearnedTasks, TaskStore
 from supsup_jax.runs.pending import Pending
 from supsup_jax.runs.predictor import Predictor
 from supsup_jax.runs.records import EvaluationResult, Record
-from supsup_jax.scenarios import GG, NNs
+from supsup_jax.scenarios import NNs
 from supsup_jax.scenarios.discovery import State
 from supsup_jax.scenarios.work import Results, StreamResults, Work
 from supsup_jax.system import atomic, hosts, numerics
@@ -84,7 +86,7 @@ class Run(Predictor):
         self._on_device: Model | None = None
 
     @classmethod
-    def new(cls, network: Network, method: Method | None = None, *, inputs: Inputs, **parts: Any) -> "Run":
+    def new(cls, network: Network | Any, method: Method | Any = None, *, inputs: Inputs | Any, **parts: Any) -> "Run":
         """A run that has learned nothing yet, for data that Python code hands in.
 
         Args:
@@ -96,13 +98,10 @@ class Run(Predictor):
         Raises:
             UserError: if they do not fit together, or the network has too few outputs.
         """
-        method = method or methods.SupSup()
-        if "OneShot" not in method.searches:  # what they infer tasks with follows from the method
-            parts = {"scenario": GG()} | parts
-        whole: dict[str, Any] = {"name": "own", "tasks": UserTasks()} | parts
-        experiment = Experiment(network=network, method=method, **whole)
-        if experiment.scenario.discovers:
-            raise UserError("scenario NNs learns from a stream; see supsup_jax.scenarios.discovery.Learner")
+        experiment = experiment_for(network, method, parts)
+        if not isinstance(inputs, Inputs):
+            raise arguments.wrong_type("inputs", inputs, "data.Inputs.new(image_shape, num_classes)")
+        inputs = inputs.checked()
         run = cls(experiment, inputs)
         if (outputs := run.net.num_outputs) < inputs.num_classes:
             raise UserError(f"the network has {outputs} outputs for {inputs.num_classes} classes; give it more")
@@ -121,13 +120,16 @@ class Run(Predictor):
         return len(self.record.tasks)
 
     @numerics.with_fixed_flags
-    def learn(self, data: tuple[Any, Any], steps: int | None = None, test: tuple[Any, Any] | None = None) -> int:
+    def learn(self, data: Any, labels: Any = None, steps: Any = None, test: Any = None) -> int:
         """Learns one more task, as the experiment says, and saves it where the run lies, if it lies anywhere.
 
+        `learn(images, labels)`, `learn((images, labels))` and `learn(data_set)`, one of PyTorch, are the same.
+
         Args:
-            data: images, see `Run`, and a label for each: numbers or text.
+            data: images, see `Run`; or what holds them and their labels.
+            labels: a label for each image: numbers or text. After a pair, a number is `steps`, and the next one `test`.
             steps: updates; by default the experiment's.
-            test: further images and labels to measure the accuracy on.
+            test: further images and labels to measure the accuracy on, as a pair or a data set of PyTorch.
 
         Returns:
             The number of the task.
@@ -139,10 +141,11 @@ class Run(Predictor):
             raise UserError(
                 "this run discovers its tasks in a stream; supsup_jax.scenarios.discovery.Learner goes on with that"
             )
-        dataset, labels = own_dataset(self.inputs, data, test)
+        data, steps, test = handed(data, labels, steps, test)
+        dataset, names = own_dataset(self.inputs, data, test)
         with self.locked():  # before, so that nothing is learned in vain
             for results in self.experiment.scenario.learn(self._work(dataset, steps)):
-                self.add(results, labels)
+                self.add(results, names)
         return self.num_tasks - 1
 
     @contextlib.contextmanager
@@ -233,13 +236,13 @@ class Run(Predictor):
         return Pending(self.folder, self._checkpoints, self._check)
 
     @numerics.with_fixed_flags
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """Saves the run in a new folder; what `learn` learns from now on is saved there.
 
         Raises:
             UserError: if the folder holds a run already, or nothing has been learned.
         """
-        folder = Path(folder).expanduser()
+        folder = arguments.path("folder", folder)
         if isinstance(self.tasks, DiscoveredTasks):
             raise UserError("a run that discovers its tasks is saved as it learns; copy its folder")
         if not self.num_tasks:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from supsup_jax.arguments import Part
 from supsup_jax.checks import check_counts, check_number
 from supsup_jax.errors import ArgumentError
 from supsup_jax.evaluation import Protocol
@@ -18,7 +19,7 @@ from supsup_jax.scenarios.discovery import Learner, Rule
 from supsup_jax.scenarios.work import Kept, Measured, Results, StreamResults, Work
 
 
-class Scenario(ABC):
+class Scenario(Part, ABC):
     """Base class of scenarios, frozen dataclasses with at least this field.
 
     Attributes:

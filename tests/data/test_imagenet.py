@@ -138,15 +138,86 @@ def test_a_class_that_only_one_split_has_is_named(few, lacking, other):
         few.parent,
         f"{few / lacking} has no folder {CLASSES[1]}, but {few / other} has",
         "expected the same classes in both",
-        f"or remove {few / other / CLASSES[1]}",
+        "add it, or name another folder, with links to those classes that both of them have",
     )
 
 
-def test_validation_images_that_are_not_sorted_into_folders_are_an_error(few):
+def in_one_folder(folder):
+    """Moves the validation images into one folder, as they are published; with the class of each by its name."""
+    classes = {}
+    for number, path in enumerate(sorted((folder / "val").glob("*/*"), key=lambda path: path.name)):
+        name = f"ILSVRC2012_val_{number + 1:08d}"
+        classes[name] = path.parent.name
+        path.rename(folder / "val" / f"{name}.JPEG")
     for wnid in CLASSES:
-        shutil.rmtree(few / "val" / wnid)
-    save(photograph(96, 96), few / "val/ILSVRC2012_val_00000001.JPEG")
-    fails(few.parent, f"{few / 'val'} has no folder {CLASSES[0]}", "each a folder of images")
+        (folder / "val" / wnid).rmdir()
+    return classes
+
+
+def solution(classes):
+    """The table of classes as Kaggle has it; some images show several objects of their class."""
+    rows = [f"{name},{wnid} 85 1 499 272 {wnid} 3 4 5 6 " for name, wnid in classes.items()]
+    return "\n".join(["ImageId,PredictionString", *rows[::-1]]) + "\n"
+
+
+def test_validation_images_in_one_folder_need_their_classes(few):
+    in_one_folder(few)
+    fails(few.parent, f"{few / 'val'} has its images in one folder", "put Kaggle's LOC_val_solution.csv beside it")
+    (few / "LOC_val_solution.csv").write_text("ImageId\nx\n")
+    fails(few.parent, "LOC_val_solution.csv cannot be read", "expected columns ImageId and PredictionString")
+    (few / "LOC_val_solution.csv").write_text(solution({"ILSVRC2012_val_00000002": CLASSES[0]}))
+    fails(few.parent, "LOC_val_solution.csv has no class for ILSVRC2012_val_00000001.JPEG", "nor for 4 others")
+
+
+@pytest.mark.parametrize(
+    ("above", "says"),
+    [(".", "table"), ("imagenet-object-localization-challenge", "table"), ("imagenet", "annotations")],
+)
+def test_kaggles_layout_is_read(tmp_path, above, says):
+    root = tmp_path / above
+    few = write(root / "ILSVRC/Data/CLS-LOC")
+    in_folders = data.load("imagenet", tmp_path).test
+    files = {Path(in_folders.images.name(row)).read_bytes(): label for row, label in enumerate(in_folders.labels)}
+    classes = in_one_folder(few)
+    save(photograph(96, 96), few / "test/ILSVRC2012_test_00000001.JPEG")
+    (few / "val/._ILSVRC2012_val_00000001.JPEG").write_bytes(b"left by macOS")
+    if says == "table":
+        (root / "LOC_val_solution.csv").write_text(solution(classes))
+    else:
+        annotations = root / "ILSVRC/Annotations/CLS-LOC/val"
+        annotations.mkdir(parents=True)
+        for name, wnid in classes.items():
+            xml = f"<annotation><folder>val</folder><object>\n<name>{wnid}</name></object></annotation>"
+            (annotations / f"{name}.xml").write_text(xml)
+    assert data.ImageNet().is_present(tmp_path)
+    train, test, *_ = data.load("imagenet", tmp_path)
+    np.testing.assert_array_equal(train.labels, np.repeat([0, 1, 2], 2))
+    np.testing.assert_array_equal(test.labels, np.repeat([0, 1, 2], 2))
+    assert {Path(test.images.name(row)).read_bytes(): label for row, label in enumerate(test.labels)} == files
+
+
+def test_classes_of_validation_images_without_training_images_are_named(few, capsys):
+    (few / "LOC_val_solution.csv").write_text(solution(in_one_folder(few)))
+    shutil.move(few / "train" / CLASSES[1], few.parent / "elsewhere")
+    np.testing.assert_array_equal(data.load("imagenet", few.parent).test.labels, [0, 0, 1, 1])
+    assert f"val has images of {CLASSES[1]}, which have no training images; left out" in capsys.readouterr().err
+    (few / "train/n99999999").mkdir()
+    shutil.copy(few / "train" / CLASSES[0] / "a.JPEG", few / "train/n99999999")
+    fails(few.parent, f"{few / 'val'} has no image of n99999999")
+
+
+def test_what_systems_leave_and_other_folders_are_no_classes(few, capsys):
+    for name in ("@eaDir", "__MACOSX", "lost+found", ".Trashes", "$RECYCLE.BIN"):
+        save(photograph(96, 96), few / "train" / name / "a.JPEG")
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._a.JPEG"):
+        (few / "train" / CLASSES[0] / name).write_bytes(b"left by a system")
+        (few / "val" / name).write_bytes(b"left by a system")
+    assert len(data.load("imagenet", few.parent).train.labels) == 6
+    assert capsys.readouterr().err == ""
+    save(photograph(96, 96), few / "train/unlabelled/a.JPEG")
+    dataset = data.load("imagenet", few.parent)
+    assert (len(dataset.train.labels), dataset.num_classes) == (6, 3)
+    assert f"{few / 'train'}: unlabelled not called as classes are; left out" in capsys.readouterr().err
 
 
 def test_a_class_without_images_is_named(few):

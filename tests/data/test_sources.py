@@ -13,6 +13,7 @@ import scipy.io
 from helpers.sources import assert_holds, images, refused, with_field
 from supsup_jax import data
 from supsup_jax.data import cifar, idx
+from supsup_jax.data import mnist as mnist_files
 from supsup_jax.data.sources import cifar as cifar_source
 from supsup_jax.data.sources import mnist as mnist_source
 from supsup_jax.data.sources import svhn as svhn_source
@@ -66,6 +67,45 @@ def test_unpacked_files_are_read_as_well(like_mnist, tmp_path):
     assert_holds(source.load(tmp_path).test, arrays[idx.TEST_IMAGES][..., None], arrays[idx.TEST_LABELS])
 
 
+def dotted(name):
+    return name.replace("-idx", ".idx")
+
+
+KAGGLES = {
+    "dotted": dotted,
+    "dotted and gzipped": lambda name: f"{dotted(name)}.gz",
+    "in folders": lambda name: f"{name}/{name}",
+    "dotted in folders": lambda name: f"{name}/{dotted(name)}",
+    "in dotted folders": lambda name: f"{dotted(name)}/{dotted(name)}",
+    "gzipped in folders": lambda name: f"{name}/{name}.gz",
+}
+
+
+@pytest.mark.parametrize("names", KAGGLES)
+def test_files_by_kaggles_names_are_read(like_mnist, tmp_path, names):
+    source, folder, arrays = like_mnist
+    for path in list(folder.glob("*.gz")):
+        content, target = path.read_bytes(), folder / KAGGLES[names](path.stem)
+        path.unlink()
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(content if target.suffix == ".gz" else gzip.decompress(content))
+    assert source.is_present(tmp_path)
+    assert_holds(source.load(tmp_path).train, arrays[idx.TRAIN_IMAGES][..., None], arrays[idx.TRAIN_LABELS])
+
+
+def test_mnist_by_kaggles_names_is_known_by_its_contents(tmp_path, monkeypatch):
+    known, arrays = {}, {idx.TRAIN_IMAGES: images(6, 28, 28), idx.TRAIN_LABELS: np.arange(6, dtype=np.uint8)}
+    arrays |= {idx.TEST_IMAGES: images(2, 28, 28), idx.TEST_LABELS: np.arange(2, dtype=np.uint8)}
+    for name, array in arrays.items():
+        (tmp_path / dotted(name)).write_bytes(idx_bytes(array))
+        known[name] = array.shape, "", hashlib.sha256(idx_bytes(array)).hexdigest()
+    monkeypatch.setattr(mnist_files, "_FILES", known)
+    assert data.MNIST().is_present(tmp_path)
+    assert_holds(data.MNIST().load(tmp_path).test, arrays[idx.TEST_IMAGES][..., None], [0, 1])
+    (tmp_path / dotted(idx.TEST_LABELS)).write_bytes(idx_bytes(np.ones(2, np.uint8)))
+    refused(lambda: data.MNIST().load(tmp_path), dotted(idx.TEST_LABELS), "another checksum")
+
+
 def test_a_gzipped_file_with_another_checksum_is_refused(like_mnist, tmp_path):
     source, folder, arrays = like_mnist
     path = folder / f"{idx.TRAIN_IMAGES}.gz"
@@ -99,6 +139,15 @@ def test_emnist_is_upright_and_letters_count_from_0(tmp_path, emnist):
     assert_holds(dataset.test, emnist["test"][..., None], range(2))
     assert dataset.mean == pytest.approx((emnist["train"].mean() / 255,))
     assert dataset.std == pytest.approx((emnist["train"].std() / 255,))
+
+
+@pytest.mark.parametrize("place", ["emnist_source_files", "emnist/gzip", "."])
+def test_emnist_is_read_where_kaggle_has_it(tmp_path, emnist, place):
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    for path in (tmp_path / "EMNIST/raw").iterdir():
+        path.rename(tmp_path / place / dotted(path.name))
+    assert data.EMNIST("letters").is_present(tmp_path)
+    assert_holds(data.EMNIST("letters").load(tmp_path).test, emnist["test"][..., None], range(2))
 
 
 def test_emnist_says_what_is_missing(tmp_path):

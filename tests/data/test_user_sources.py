@@ -10,6 +10,7 @@ from PIL import Image
 
 from helpers.sources import assert_holds, images, refused, with_field
 from supsup_jax import data
+from supsup_jax.data import pictures
 from supsup_jax.data.files import find_prepared
 
 
@@ -47,6 +48,35 @@ def test_a_folder_of_images_that_cannot_be_used_is_named(flowers):
     refused(lambda: data.ImageFolder("flowers").load(flowers), "rose/0.png cannot be read")
     (flowers / "flowers/train/tulip").mkdir()
     refused(lambda: data.ImageFolder("flowers").load(flowers), "val has no folder tulip")
+
+
+def test_a_folder_that_a_system_has_been_in_is_read(flowers):
+    root = flowers / "flowers"
+    for place in (root / "train", root / "val"):
+        for name in ("__MACOSX", "@eaDir"):
+            (place / name).mkdir()
+        for name in (".DS_Store", "._0.png", "Thumbs.db"):
+            (place / "rose" / name).write_bytes(b"left by a system")
+    dataset = data.ImageFolder("flowers", image_size=8).load(flowers)
+    np.testing.assert_array_equal(dataset.train.labels, [0, 0, 0, 1, 1, 1])
+
+
+def test_pictures_that_a_system_left_are_not_predicted(tmp_path):
+    inputs = data.Inputs.new((4, 4, 1), 2)
+    Image.new("L", (4, 4), 9).save(tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"left by macOS")
+    names, pixels = pictures.read(tmp_path, inputs)
+    assert names == ["a.png"] and pixels.max() == 9
+    (tmp_path / "b.png").write_bytes(b"damaged")
+    refused(lambda: pictures.read(tmp_path, inputs), "b.png cannot be read", "replace it")
+
+
+def test_a_test_folder_without_classes_is_not_the_test_set(flowers):
+    (flowers / "flowers/test").mkdir()
+    Image.new("RGB", (8, 8)).save(flowers / "flowers/test/1.png")
+    np.testing.assert_array_equal(data.ImageFolder("flowers", 8).load(flowers).test.labels, [0, 1])
+    (flowers / "flowers/val").rename(flowers / "flowers/elsewhere")
+    refused(lambda: data.ImageFolder("flowers").load(flowers), "test has its images in one folder", "sort them into")
 
 
 def some_arrays(dtype=np.uint8):

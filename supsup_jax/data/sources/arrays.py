@@ -1,7 +1,7 @@
 """Images and labels that a user has in memory, or in a NumPy file."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 from typing_extensions import override
 
 from supsup_jax.data.arrays import Dataset
+from supsup_jax.data.pairs import check_statistics, column, held, images_array, labels_array, opened
 from supsup_jax.data.sources.base import Source, dataset_of
 from supsup_jax.errors import UserError, reason
 
@@ -20,11 +21,12 @@ class Arrays(Source):
     """Images and labels in memory; equal to others of the same content.
 
     Images are uint8 of 0 to 255, or floats of 0 to 1, `(samples, height, width, channels)`, or `(samples, height,
-    width)` where they are grey. Labels are integers from 0, `(samples,)`. Do not change the arrays afterwards.
+    width)` where they are grey; tensors of PyTorch may have the channels first. Labels are integers from 0,
+    `(samples,)`. Do not change the arrays afterwards.
 
     Attributes:
-        train: the training images and labels.
-        test: the test images and labels.
+        train: the training images and labels: a pair, or a data set of PyTorch.
+        test: the test images and labels, as for `train`.
         mean: subtracted from images scaled to [0, 1], for each channel; by default the training images' mean.
         std: what images are then divided by, for each channel; by default the training images' deviation.
 
@@ -35,24 +37,31 @@ class Arrays(Source):
     name: ClassVar[str] = "arrays"
     needs_folder: ClassVar[bool] = False
 
-    train: tuple[Any, Any]
-    test: tuple[Any, Any]
+    train: tuple[Any, Any] | Any
+    test: tuple[Any, Any] | Any
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
+        for split in ("train", "test"):
+            if not isinstance(pair := getattr(self, split), tuple):
+                object.__setattr__(self, split, _opened(split, pair, "Arrays"))
         channels = self._samples[0][0].shape[-1]
         if (self.mean is None) != (self.std is None):
             raise UserError("Arrays: mean requires std and vice versa")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is None:
                 continue
-            object.__setattr__(self, name, tuple(map(float, values)))
+            if len(values) == 1 < channels:
+                values = tuple(values) * channels
+                object.__setattr__(self, name, values)
             if len(values) != channels:
                 raise UserError(f"Arrays: {name} has {len(values)} values; give one for each of {channels} channels")
             if not np.isfinite(values).all() or (name == "std" and min(values) <= 0):
                 above = "above 0" if name == "std" else "that are finite"
                 raise UserError(f"Arrays: {name} {tuple(values)} is out of range; give numbers {above}")
+        if self.mean is not None:
+            check_statistics("Arrays", self.mean, self.std)
 
     @override
     def load(self, folder: Path | None = None) -> Dataset:
@@ -162,30 +171,27 @@ def checked(pair: Any, split: str, where: str) -> tuple[np.ndarray, np.ndarray]:
     def refuse(problem: str) -> UserError:
         return UserError(f"{where}: {split} {problem}")
 
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise refuse("must be a pair (images, labels)")
-    images, labels = (_array(part, refuse) for part in pair)
+    given_images, given_labels = _opened(split, pair, where)
+    try:
+        images, labels = images_array("images", given_images), labels_array("labels", given_labels)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or 0 in images.shape[1:] or (split == "train" and not len(images)):
         raise refuse(f"images have shape {images.shape}; give (samples, height, width, channels)")
-    if images.dtype != np.uint8:
-        if images.dtype.kind != "f":
-            raise refuse(f"images are {images.dtype}; give uint8 of 0 to 255, or floats of 0 to 1")
-        if len(images) and not (images.min() >= 0 and images.max() <= 1):  # False for NaN too
-            raise refuse(
-                f"images have values from {images.min():g} to {images.max():g}; give uint8, or floats of 0 to 1"
-            )
-        images = np.asarray(images, np.float32) * np.float32(255)
+    images = held(images, refuse, f"{where}: {split}")
+    if labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == np.rint(labels)).all():
+        labels = labels.astype(np.int64)
     check_labels(labels, len(images), f"{where}: {split}")
     return images, labels.astype(np.int32)
 
 
-def _array(part: Any, refuse: Callable[[str], UserError]) -> np.ndarray:
+def _opened(split: str, pair: Any, where: str) -> tuple[Any, Any]:
     try:
-        return np.asarray(part)
-    except ValueError as error:  # lists of several lengths
-        raise refuse(f"images or labels cannot be made an array ({reason(error)})") from None
+        return opened(split, pair)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def check_labels(labels: np.ndarray, samples: int, where: str) -> None:
@@ -200,8 +206,8 @@ def check_labels(labels: np.ndarray, samples: int, where: str) -> None:
         UserError: if they have another shape, type or range.
     """
     if labels.shape != (samples,):
-        column = "; a column becomes that with labels[:, 0]" if labels.shape == (samples, 1) else ""
-        raise UserError(f"{where} labels have shape {labels.shape}; give ({samples},), one a sample{column}")
+        how = column(labels, samples)
+        raise UserError(f"{where} labels have shape {labels.shape}; give ({samples},), one a sample{how}")
     if labels.dtype.kind not in "iu":
         raise UserError(f"{where} labels are {labels.dtype}; give integers from 0")
     if samples and labels.min() < 0:

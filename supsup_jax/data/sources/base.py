@@ -7,12 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from supsup_jax.arguments import Part
 from supsup_jax.data.arrays import Dataset, Samples
 from supsup_jax.data.statistics import mean_and_std
 
 
 @dataclass(frozen=True)
-class Source(ABC):
+class Source(Part, ABC):
     """A data set and the options with which it is loaded.
 
     A subclass implements `load`, and names itself. It can stand in the user's own file:
@@ -48,7 +49,8 @@ class Source(ABC):
             folder: the user's data folder, in which `~` is expanded. What is missing may be downloaded into it.
 
         Returns:
-            Images, labels that count from 0, and the mean and standard deviation of the training images' channels.
+            Images, uint8 of 0 to 255 or floats of 0 to 1, labels that count from 0, and the mean and standard deviation
+            of the training images' channels, of images scaled to [0, 1].
 
         Raises:
             UserError: if the data set is missing or damaged.

@@ -1,6 +1,7 @@
 """Folders of images, one for each class."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -15,15 +16,16 @@ from supsup_jax.data.sources.base import Source, dataset_of
 from supsup_jax.errors import UserError
 from supsup_jax.system import backend
 
-_TEST_FOLDERS = ("test", "val")
+_TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 
 @dataclass(frozen=True)
 class ImageFolder(Source):
     """Images in a folder for each class, in memory: `train/<class>/*.png` and `test/<class>/*.png`, or val for test.
 
-    A class's label is its position in sorted order. PNG and JPEG files are read. Images of other sizes are resized to
-    `image_size` along their shorter side, and cut at their centre.
+    In place of a test folder without classes, as competitions have it, val is used. A class's label is its position in
+    sorted order. PNG and JPEG files are read. Images of other sizes are resized to `image_size` along their shorter
+    side, and cut at their centre.
 
     Attributes:
         path: the folder, from the user's data folder, or an absolute path; by default the data folder itself.
@@ -51,7 +53,7 @@ class ImageFolder(Source):
     @override
     def load(self, folder: Path) -> Dataset:
         root = self._root(folder)
-        test = next((split for split in _TEST_FOLDERS if (root / split).is_dir()), _TEST_FOLDERS[0])
+        test = _test_folder(root)
         for split in ("train", test):
             if not (root / split).is_dir():
                 raise UserError(f"{root} lacks {split}; expected train/<class> and test/<class> (or val/<class>) there")
@@ -83,3 +85,11 @@ class ImageFolder(Source):
             for _ in threads.map(decode, range(len(paths))):
                 pass
         return images, labels
+
+
+def _test_folder(root: Path) -> str:
+    """The name of the folder for testing: the first that has classes, or else that exists."""
+    there = [split for split in _TEST_FOLDERS if (root / split).is_dir()]
+    with suppress(OSError):  # which is said later
+        there.sort(key=lambda split: not folders.class_folders(root / split))
+    return there[0] if there else _TEST_FOLDERS[0]

@@ -16,8 +16,9 @@ from supsup_jax.errors import UserError
 class ImageNet(Source):
     """Photographs: 1.28 million training and 50,000 validation images of any size in colour, 1,000 classes.
 
-    Read from torchvision's layout (`imagenet/train|val/<wnid>`), or a folder that TFDS prepared as array_record. The
-    images stay on disk and are decoded task by task. It cannot be downloaded freely.
+    Read from torchvision's layout (`imagenet/train|val/<wnid>`), Kaggle's (`ILSVRC/Data/CLS-LOC`, its
+    `LOC_val_solution.csv` beside `ILSVRC`), or a folder that TFDS prepared as array_record. The images stay on disk and
+    are decoded task by task. It cannot be downloaded freely.
 
     Attributes:
         image_size: height and width of the images that the network sees, in pixels.

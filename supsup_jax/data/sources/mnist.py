@@ -39,8 +39,8 @@ class _Idx(Source):
 class MNIST(_Idx):
     """Handwritten digits: 60,000 training and 10,000 test images of 28 × 28, 10 classes.
 
-    Read from torchvision's layout (`MNIST/raw`), the four files themselves, or a folder that TFDS prepared; else
-    downloaded. The contents are checked.
+    Read from torchvision's layout (`MNIST/raw`), the four files themselves, also by Kaggle's names, or a folder that
+    TFDS prepared; else downloaded. The contents are checked.
     """
 
     name: ClassVar[str] = "mnist"
@@ -64,7 +64,7 @@ def _like_mnist(archives: tuple[str, str, str, str]) -> Mapping[str, idx.IdxFile
 FASHION_MNIST = idx.IdxDataset(
     "Fashion-MNIST",
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-    ("FashionMNIST/raw", "fashion_mnist/FashionMNIST/raw", "fashion_mnist", "FashionMNIST"),
+    ("FashionMNIST/raw", "fashion_mnist/FashionMNIST/raw", "fashion_mnist", "FashionMNIST", "fashionmnist"),
     _like_mnist(
         (
             "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
@@ -96,8 +96,9 @@ KUZUSHIJI_MNIST = idx.IdxDataset(
 class FashionMNIST(_Idx):
     """Clothes: 60,000 training and 10,000 test images of 28 × 28, 10 classes.
 
-    Read from torchvision's layout (`FashionMNIST/raw`), or a folder that TFDS prepared; else downloaded. Gzipped files
-    are checked against torchvision's MD5; of unpacked ones, whose checksums are not published, the header is.
+    Read from torchvision's layout (`FashionMNIST/raw`), or a folder that TFDS prepared; else downloaded. Files may have
+    Kaggle's names. Gzipped files are checked against torchvision's MD5; of unpacked ones, whose checksums are not
+    published, the header is.
     """
 
     name: ClassVar[str] = "fashion_mnist"
@@ -126,6 +127,13 @@ class KMNIST(_Idx):
         return (0.1918,), (0.3483,)
 
 
+_EMNIST_PLACES = (
+    "EMNIST/raw",
+    "EMNIST/raw/gzip",
+    "emnist/EMNIST/raw",
+    *(f"{folder}{within}" for within in ("", "/gzip", "/emnist_source_files") for folder in ("emnist", "EMNIST", ".")),
+)
+
 EMNISTSplit = Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"]
 
 # Training and test samples, as published.
@@ -143,8 +151,9 @@ EMNIST_SIZES: dict[str, tuple[int, int]] = {
 class EMNIST(_Idx):
     """Handwritten digits and letters, images of 28 × 28, upright (in the files they are transposed).
 
-    Read from torchvision's layout (`EMNIST/raw`), the files of the published archive gzip.zip there, or a folder that
-    TFDS prepared (`emnist/balanced`). The archive has 560 MB and is not downloaded.
+    Read from torchvision's layout (`EMNIST/raw`), the files of the published archive gzip.zip there or as Kaggle has
+    them (`emnist_source_files`), or a folder that TFDS prepared (`emnist/balanced`). The archive has 560 MB and is not
+    downloaded.
 
     Attributes:
         split: `"balanced"` (47 classes), `"byclass"` (62), `"bymerge"` (47), `"letters"` (26, which count from 0 here
@@ -181,7 +190,7 @@ class EMNIST(_Idx):
         return idx.IdxDataset(
             "EMNIST",
             "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
-            ("EMNIST/raw", "EMNIST/raw/gzip", "emnist/EMNIST/raw", "emnist", "EMNIST"),
+            _EMNIST_PLACES,
             files,
             f"emnist/{self.split}",
             zipped=True,

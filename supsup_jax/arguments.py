@@ -1,0 +1,332 @@
+"""Arguments in the types that people have, converted where they come in: NumPy's, JAX's and PyTorch's, lists, paths.
+
+`Part` converts the fields of parts as their annotations say; functions call `convert` for theirs. What cannot be
+converted is an error that names the argument and its type. PyTorch is not imported: its tensors are known by what they
+can do.
+"""
+
+import collections.abc
+import dataclasses
+import functools
+import inspect
+import operator
+import os
+import types
+from abc import ABCMeta
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from supsup_jax.errors import ArgumentError, UserError, reason
+
+_EXAMPLES = {
+    "experiment": "Experiment(name=..., tasks=..., network=...)",
+    "method": "methods.SupSup()",
+    "network": "networks.LeNet(features=10), or networks.Network(module, input_shape=...)",
+    "optimizer": "optimizers.RMSprop()",
+    "scenario": "scenarios.GG()",
+    "search": "OneShot()",
+    "source": "data.MNIST()",
+    "tasks": "data.Permuted(data.MNIST())",
+    "training": "Training(steps=1000)",
+}
+"""A part of each kind, as Python code makes it."""
+
+_LONGEST = 60
+
+
+class _PartType(ABCMeta):
+    """Converts the arguments of a class, where they are fields of a dataclass, before an instance is made."""
+
+    if not TYPE_CHECKING:  # calls have the signature of the class
+
+        def __call__(cls, *values: Any, **named: Any) -> Any:
+            made = cls.__dict__.get("default_class", cls)
+            names = _names(made)
+            values = [*map(functools.partial(_field, made), names, values), *values[len(names) :]]
+            named = {name: _field(made, name, value) for name, value in named.items()}
+            return super(_PartType, made).__call__(*values, **named)
+
+        @property
+        def __signature__(cls) -> inspect.Signature:
+            signature = inspect.signature(cls.__dict__.get("default_class", cls).__init__)
+            return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+class Part(metaclass=_PartType):
+    """Base class of the parts of experiments: dataclasses whose fields are converted before they are checked.
+
+    A class attribute `default_class` names the class that is made when the class itself is called.
+
+    Raises:
+        ArgumentError: if a value has another type than the field's annotation says, and cannot be converted.
+    """
+
+
+@functools.cache
+def _names(component: Any) -> list[str]:
+    """The names of the arguments of a class, in order."""
+    return list(inspect.signature(component).parameters)
+
+
+def _field(component: Any, name: str, value: Any) -> Any:
+    """The value of a field of a dataclass as its annotation says; defaults stay as they are."""
+    field = getattr(component, "__dataclass_fields__", {}).get(name)
+    if field is None or name not in (hints := _hints(component)) or value is field.default:
+        return value
+    return convert(name, value, hints[name])
+
+
+@functools.cache
+def _hints(component: Any) -> dict[str, Any]:
+    """The annotations of a class, without those that name what only a type checker knows."""
+    try:
+        return get_type_hints(component)
+    except Exception:  # of any kind: annotations are evaluated
+        hints = {name: hint for base in component.__bases__[::-1] for name, hint in _hints(base).items()}
+        own = inspect.get_annotations(component).items()
+        return hints | {name: hint for name, hint in own if not isinstance(hint, str)}
+
+
+def convert(argument: str, value: Any, expected: Any) -> Any:
+    """A value as an annotation says.
+
+    Args:
+        argument: its name, for messages.
+        value: the value.
+        expected: the annotation. Those that are not known, such as `Any`, allow everything.
+
+    Raises:
+        ArgumentError: if it cannot be converted.
+    """
+    origin, members = get_origin(expected), get_args(expected)
+    if origin in (Union, types.UnionType):
+        return _convert_to_any_of(argument, value, members)
+    if origin is Literal:
+        return _choice(argument, value, members)
+    if origin in (tuple, collections.abc.Sequence) and (origin is not tuple or Ellipsis in members):
+        return tuple(convert(argument, item, members[0]) for item in _items(argument, value))
+    if origin is collections.abc.Callable:
+        return _function(argument, value)
+    convert_scalar: Any = _SCALARS.get(expected) if isinstance(expected, type) else None
+    if convert_scalar is not None:
+        return convert_scalar(argument, value)
+    return _instance(argument, value, expected) if isinstance(expected, type) and origin is None else value
+
+
+def integer(argument: str, value: Any) -> int:
+    """An integer of any library, or a whole float.
+
+    Raises:
+        ArgumentError: if it is not a whole number.
+    """
+    if type(value) is int:
+        return value
+    plain = _plain(value)
+    if not isinstance(plain, bool | np.bool_ | str | bytes):
+        try:
+            return operator.index(plain)
+        except TypeError:
+            if isinstance(plain, float | np.floating) and float(plain).is_integer():
+                return int(plain)
+    raise wrong_type(argument, value, "an integer")
+
+
+def number(argument: str, value: Any) -> float:
+    """A real number of any library.
+
+    Raises:
+        ArgumentError: if it is not one.
+    """
+    if type(value) is float:
+        return value
+    plain = _plain(value)
+    if not isinstance(plain, bool | np.bool_ | str | bytes | complex | np.complexfloating) and np.ndim(plain) == 0:
+        try:
+            return float(plain)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    raise wrong_type(argument, value, "a number")
+
+
+def text(argument: str, value: Any) -> str:
+    """A text, or a path as text.
+
+    Raises:
+        ArgumentError: if it is neither.
+    """
+    if type(value) is str:
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, os.PathLike) and isinstance(path := os.fspath(value), str):
+        return path
+    raise wrong_type(argument, value, "a text")
+
+
+def path(argument: str, value: Any) -> Path:
+    """A path, in which `~` is expanded.
+
+    Raises:
+        ArgumentError: if it is not one.
+    """
+    return Path(os.path.expanduser(text(argument, value)))
+
+
+def array(argument: str, value: Any) -> np.ndarray:
+    """The array that a value of any library holds: NumPy's, JAX's, PyTorch's on any device, or lists of them.
+
+    Floats that NumPy does not have, such as bfloat16, become float32.
+
+    Raises:
+        UserError: if it holds none.
+    """
+    if isinstance(value, str | bytes | type | dict | set) or value is None:
+        raise wrong_type(argument, value, "an array")
+    try:
+        made = np.asarray(_in_numpy(value))
+    except Exception as error:  # of many kinds, from many libraries
+        if isinstance(value, list | tuple) and isinstance(error, ValueError):
+            raise UserError(f"the {argument} are of several shapes; give one array") from None
+        raise wrong_type(argument, value, f"an array ({reason(error)})") from None
+    if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
+        raise UserError(f"the {argument} have masked values; fill them first")
+    if made.dtype.kind == "V" and made.dtype.names is None:
+        made = made.astype(np.float32)
+    return made
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a tensor of PyTorch."""
+    return all(hasattr(value, name) for name in ("detach", "cpu", "numpy", "is_floating_point"))
+
+
+def wrong_type(argument: str, value: Any, expected: str) -> ArgumentError:
+    """The error for a value of a type that cannot be converted.
+
+    Args:
+        argument: its name.
+        value: the value.
+        expected: what to give.
+    """
+    return ArgumentError(argument, shown(value), f"has type {_type_name(value)}; give {expected}")
+
+
+def shown(value: Any) -> str:
+    """A value in a message, shortened: an array by its shape, a class by its name."""
+    if isinstance(value, type):
+        return value.__name__
+    if shape := getattr(value, "shape", None):
+        return f"of shape {tuple(shape)}"
+    words = " ".join(repr(value).split())
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
+
+
+def _type_name(value: Any) -> str:
+    module, name = type(value).__module__, type(value).__qualname__
+    return name if module == "builtins" else f"{module.partition('.')[0]}.{name}"
+
+
+def _plain(value: Any) -> Any:
+    """The Python number in a scalar array or tensor; anything else as it is."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        try:
+            return value.item()
+        except Exception:  # a traced array, for instance
+            return value
+    return value
+
+
+def _in_numpy(value: Any) -> Any:
+    """A tensor as a NumPy array, also within lists; anything else as it is."""
+    if is_tensor(value):
+        tensor = value.detach().cpu()
+        if getattr(tensor, "is_sparse", False):
+            tensor = tensor.to_dense()
+        if tensor.is_floating_point() and str(tensor.dtype) not in ("torch.float16", "torch.float64"):
+            tensor = tensor.float()
+        return tensor.resolve_conj().resolve_neg().numpy() if hasattr(tensor, "resolve_neg") else tensor.numpy()
+    if isinstance(value, list | tuple) and any(is_tensor(item) or isinstance(item, list | tuple) for item in value):
+        return [_in_numpy(item) for item in value]
+    return value
+
+
+def _truth(argument: str, value: Any) -> bool:
+    plain = _plain(value)
+    if isinstance(plain, bool | np.bool_) or (isinstance(plain, int | np.integer) and plain in (0, 1)):
+        return bool(plain)
+    raise wrong_type(argument, value, "True or False")
+
+
+_SCALARS: dict[type, Callable[[str, Any], Any]] = {
+    bool: _truth,
+    float: number,
+    int: integer,
+    str: text,
+    np.ndarray: array,
+    tuple: lambda argument, value: tuple(_items(argument, value)),
+    Path: lambda argument, value: value if isinstance(value, Path) else Path(text(argument, value)),
+}
+
+
+def _convert_to_any_of(argument: str, value: Any, members: Sequence[Any]) -> Any:
+    """A value as one of several annotations says: the first that it fits as it is, else the first that converts it."""
+    if (value is None and type(None) in members) or type(value) in members:
+        return value
+    errors = []
+    for member in members:
+        if member is not type(None):
+            try:
+                return convert(argument, value, member)
+            except ArgumentError as error:
+                errors.append(error)
+    raise errors[0]
+
+
+def _choice(argument: str, value: Any, choices: Sequence[Any]) -> Any:
+    """The choice that a value equals. Other values are left to the part, whose message names the choices."""
+    plain = str(value) if isinstance(value, str) else _plain(value)
+    if not isinstance(plain, collections.abc.Hashable) or isinstance(plain, type) or getattr(plain, "shape", None):
+        raise wrong_type(argument, value, " or ".join(map(str, choices)))
+    return next((choice for choice in choices if choice is not None and plain == choice), value)
+
+
+def _items(argument: str, value: Any) -> Iterable[Any]:
+    """The items of a sequence or an array; a number is a sequence of one."""
+    if isinstance(value, list | tuple | range):
+        return value
+    if isinstance(value, str | bytes | dict | set | type) or value is None:
+        raise wrong_type(argument, value, "a sequence, such as a tuple")
+    if is_tensor(value) or hasattr(value, "__array__"):
+        return np.atleast_1d(array(argument, value)).tolist()
+    if isinstance(value, Iterable):
+        return list(value)
+    return (value,)
+
+
+def _function(argument: str, value: Any) -> Any:
+    if not callable(value) or (isinstance(value, type) and dataclasses.is_dataclass(value)):
+        made = f", such as {value.__name__}(...)" if isinstance(value, type) else ""
+        raise wrong_type(argument, value, f"a function{made}")
+    return value
+
+
+def _instance(argument: str, value: Any, expected: type) -> Any:
+    """A value that has to be an instance of a class.
+
+    Of a part's class, others of the same kind pass; of other classes, all but numbers, texts and containers.
+    """
+    if expected is type or getattr(expected, "_is_protocol", False) or isinstance(value, expected):
+        return value
+    kind = expected.__dict__.get("kind") or getattr(expected, "kind", None)
+    if isinstance(value, type):
+        instance = f"{value.__name__}(...)"
+        raise ArgumentError(argument, value.__name__, f"is a class; give an instance of it, such as {instance}")
+    if isinstance(kind, str) and getattr(value, "kind", None) != kind:
+        raise wrong_type(argument, value, f"an instance of {expected.__name__}, such as {_EXAMPLES.get(kind, kind)}")
+    is_plain = isinstance(value, bool | int | float | complex | str | bytes | list | tuple | dict | set)
+    if is_plain and expected.__module__ != "builtins":
+        raise wrong_type(argument, value, f"an instance of {expected.__name__}")
+    return value

@@ -1,0 +1,164 @@
+"""Images and labels in the forms that people have: pairs of arrays, and data sets of PyTorch.
+
+Images of integers are 0 to 255, uint8, and of floats 0 to 1. In memory the library has all of them from 0 to 255.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from supsup_jax import arguments
+from supsup_jax.errors import UserError, warn
+
+_PAIR = "a pair (images, labels), or a data set of pairs (image, label)"
+
+ROUNDING = 1e-3
+"""By how much floats may leave 0 to 1, as they do after resizing or in bfloat16; it is cut off."""
+
+
+def opened(argument: str, data: Any) -> tuple[Any, Any]:
+    """The images and the labels of what holds both.
+
+    Args:
+        argument: its name, for messages.
+        data: a pair (images, labels), or a data set of PyTorch: a `Dataset` of pairs (image, label), a `TensorDataset`
+            of two tensors, or a `DataLoader`.
+
+    Raises:
+        UserError: if it is none of these.
+    """
+    if isinstance(data, tuple | list):
+        if len(data) != 2:
+            raise UserError(f"{argument} must be {_PAIR}, not a {type(data).__name__} of {len(data)}")
+        return data[0], data[1]
+    if isinstance(tensors := getattr(data, "tensors", None), tuple):
+        return opened(argument, tensors)
+    is_loader = hasattr(data, "batch_size") and hasattr(data, "dataset")
+    is_dataset = hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    is_array = isinstance(data, str | bytes | type | Mapping) or hasattr(data, "shape") or hasattr(data, "__array__")
+    if is_array or not (is_loader or is_dataset):
+        raise UserError(f"{argument} must be {_PAIR}, not a {type(data).__name__}")
+    source: Any = data
+    items: list[Any] = list(source) if is_loader else [source[row] for row in range(len(source))]
+    for item in items:
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise UserError(f"{argument} must be {_PAIR}; its items are a {type(item).__name__}")
+    if not items:
+        raise UserError(f"{argument} is empty; give at least one image")
+    images = [images_array("images", image, alone=not is_loader) for image, _ in items]
+    if len({image.shape[is_loader:] for image in images}) > 1:
+        raise UserError(f"the images of {argument} are of several shapes; give images of one shape")
+    if not is_loader:
+        return np.stack(images), [_plain(label) for _, label in items]
+    labels = [labels_array("labels", label) for _, label in items]
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def images_array(argument: str, given: Any, alone: bool = False) -> np.ndarray:
+    """Images as an array whose last axis is the channels; tensors of PyTorch have them before height and width.
+
+    Lists of integers from 0 to 255 become uint8.
+
+    Args:
+        argument: its name, for messages.
+        given: the images.
+        alone: whether it is a single image.
+
+    Raises:
+        UserError: if they cannot be made an array.
+    """
+    images = arguments.array(argument, given)
+    first = given
+    while isinstance(first, list | tuple) and first:
+        first = first[0]
+    has_channels = arguments.is_tensor(first) and images.ndim == (3 if alone else 4)
+    if has_channels and images.shape[-3] in (1, 3) and images.shape[-1] not in (1, 3):
+        images = np.moveaxis(images, -3, -1)
+    if type(first) is int and images.size and images.min() >= 0 and images.max() <= 255:
+        images = images.astype(np.uint8)
+    return images
+
+
+def labels_array(argument: str, given: Any) -> np.ndarray:
+    """Labels as an array.
+
+    Raises:
+        UserError: if they cannot be made one, or are numbers and texts.
+    """
+    if not isinstance(given, list | tuple | range):
+        labels = arguments.array(argument, given)
+        if labels.dtype != object or labels.ndim == 0:
+            return labels
+        given = labels.tolist()
+    given = [_plain(label) for label in given]
+    if len({isinstance(label, str) for label in given}) > 1:
+        raise UserError("the labels are numbers and texts; give one or the other")
+    return arguments.array(argument, given)
+
+
+def _plain(label: Any) -> Any:
+    """The number in a scalar array or tensor; other labels as they are."""
+    if getattr(label, "shape", None) == () and not isinstance(label, np.generic):
+        return arguments.array("labels", label)[()]
+    return label
+
+
+def column(labels: np.ndarray, samples: int) -> str:
+    """How labels of a wrong shape become one a sample, for messages; empty where that is not known."""
+    if labels.shape == (samples, 1):
+        return "; a column becomes that with labels[:, 0]"
+    is_table = labels.ndim == 2 and labels.shape[0] == samples and labels.dtype.kind in "biuf"
+    if is_table and np.isin(labels, (0, 1)).all() and (labels.sum(-1) == 1).all():
+        return "; one-hot labels become that with labels.argmax(1)"
+    return ""
+
+
+def held(images: np.ndarray, refuse: Callable[[str], UserError], where: str) -> np.ndarray:
+    """Images from 0 to 255, as the library has them in memory, of those that users have.
+
+    Args:
+        images: uint8 of 0 to 255, or floats of 0 to 1.
+        refuse: makes an error of what is wrong with them.
+        where: where they come from, for warnings.
+
+    Returns:
+        Images of the same shape, uint8 or float32.
+
+    Raises:
+        UserError: if they have another type or range.
+    """
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind != "f":
+        how = "; integers from 0 to 255 become that with images.astype('uint8')" if images.dtype.kind in "iu" else ""
+        raise refuse(f"images are {images.dtype}; give uint8 of 0 to 255, or floats of 0 to 1{how}")
+    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
+    if not np.isfinite(low) or not np.isfinite(high):
+        problem = "NaN or infinite values, which are no finite numbers"
+        raise refuse(f"images have values from {low:g} to {high:g}: {problem}; give floats of 0 to 1, or uint8")
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        how = "divide them by 255, or by their largest value" if low >= 0 else "mean and std normalise them later"
+        raise refuse(f"images have values from {low:g} to {high:g}; give floats of 0 to 1, or uint8: {how}")
+    if 0 < high <= 1 / 255 + 1e-6:
+        warn(f"{where}: images have values up to {high:g}, where white is 1; were they divided by 255 twice?")
+    images = np.asarray(images, np.float32)
+    if low < 0 or high > 1:
+        images = images.clip(0, 1)
+    return images * np.float32(255)
+
+
+def check_statistics(where: str, mean: Any, std: Any) -> None:
+    """Warns of a mean and standard deviation that images of 0 to 1 cannot have; 0 and 1 leave images as they are.
+
+    Args:
+        where: the argument or data set that they belong to.
+        mean: for each channel.
+        std: for each channel.
+    """
+    for name, given in (("mean", mean), ("std", std)):
+        values = np.ravel(given).tolist()
+        if strange := [value for value in values if not 0 <= value <= 1]:
+            scaled = ", ".join(f"{value / 255:.4g}" for value in values)
+            instead = "" if min(values) < 0 else f"; what was measured from 0 to 255 is to be divided by 255: {scaled}"
+            warn(f"{where}: {name} {strange[0]:g} cannot belong to images that are scaled to 0 to 1{instead}")
