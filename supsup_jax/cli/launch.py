@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from supsup_jax import data
 from supsup_jax.cli import sweep
 from supsup_jax.cli.cluster import Cluster, Jobs
@@ -25,13 +23,10 @@ from supsup_jax.runs import composition, results
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import read_run, write_run
 from supsup_jax.runs.train import run_experiment
-from supsup_jax.system import atomic, backend, devices, hosts, interruption
+from supsup_jax.system import atomic, backend, devices, hosts, interruption, platforms
 
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
 """What XLA says where an array does not fit."""
-
-_NO_PLATFORM = re.compile("Unable to initialize backend|Unknown backend")
-"""What JAX says where it cannot use what JAX_PLATFORMS names."""
 
 _SUBMITIT = ".cluster"
 """Folder of submitit's files, beside the runs."""
@@ -51,12 +46,12 @@ def ends_in_one_line() -> Iterator[None]:
         yield
     except UserError as error:
         raise _in_one_line(str(error)) from None
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, AssertionError, ValueError) as error:
         what = " ".join(str(error).split())[-100:]
         if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
             raise _in_one_line(f"there is not enough memory ({what}); make the run or its network smaller") from None
-        if _NO_PLATFORM.search(str(error)):
-            raise _in_one_line(f"JAX cannot use what JAX_PLATFORMS names ({what}); change or unset it") from None
+        if problem := platforms.problem():
+            raise _in_one_line(problem) from None
         raise
     except OSError as error:
         raise _in_one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
@@ -90,6 +85,7 @@ def main(
     (experiment,) = experiments
     _prepare_devices(experiment)
     _join_hosts(experiment, options)
+    platforms.check()
     dataset = hosts.together(lambda: experiment.tasks.load(options.data))
     _check(experiment, dataset)
 
@@ -154,6 +150,7 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
     """
     experiment, options, command = read_run(folder)
     _prepare_devices(experiment)
+    platforms.check()
     dataset = experiment.tasks.load(data_folder or options["data"])
     _check(experiment, dataset)
     with atomic.alone(folder):
@@ -203,7 +200,9 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     if cluster.cluster:
         cluster.check()
     program = next((needed for one in experiments if (needed := program_of(one)) != PACKAGE), PACKAGE)
-    jax.config.update("jax_platforms", "cpu")  # the memory of the GPUs is for the runs
+    if cluster.cluster != "slurm":
+        platforms.check_in_a_process()
+    platforms.use_cpu()  # the memory of the GPUs is for the runs
     dataset = experiments[0].tasks.load(options.data)
     for experiment in experiments:
         _check(experiment, dataset)
