@@ -196,7 +196,7 @@ def _hidden(group: Group) -> set[str]:
         hidden |= {"first_task", "tasks"}
     if not experiment.method.trains_weights(0):
         hidden.add("weights_learning_rate")
-    hidden |= {"tasks_at_once"} if experiment.shares_batches else {"coordinator", "hosts", "host"}
+    hidden |= {"tasks_at_once"} if experiment.shares_batches else {"coordinator", "hosts", "host", "host_timeout"}
     given = {word.partition("=")[0] for word in sys.argv[1:]}
     return {name for name in hidden if flag_of(name) not in given}  # who gives it is told why it does not fit
 

@@ -10,12 +10,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax
+import jax
+import jaxlib
+import numpy as np
+
+import supsup_jax
 from supsup_jax import data
 from supsup_jax.cli import sweep
 from supsup_jax.cli.cluster import Cluster, Jobs
-from supsup_jax.cli.flags import Request, naming_flags, parse
+from supsup_jax.cli.flags import Request, flag_of, naming_flags, parse
 from supsup_jax.cli.options import Options
 from supsup_jax.cli.program import PACKAGE, how_to_resume, program_of
+from supsup_jax.data.arrays import summary
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.paper import figures
@@ -47,11 +54,13 @@ def ends_in_one_line() -> Iterator[None]:
     except UserError as error:
         raise _in_one_line(str(error)) from None
     except (MemoryError, RuntimeError, AssertionError, ValueError) as error:
+        hosts.let_watch_end()  # where another host has died, that is why
         what = " ".join(str(error).split())[-100:]
         if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
             raise _in_one_line(f"there is not enough memory ({what}); make the run or its network smaller") from None
         if problem := platforms.problem():
             raise _in_one_line(problem) from None
+        hosts.fail_with_traceback()
         raise
     except OSError as error:
         raise _in_one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
@@ -63,6 +72,7 @@ def ends_in_one_line() -> Iterator[None]:
 def _in_one_line(message: str) -> SystemExit:
     """Prints an error of the user's, whose names of files may have any character, and gives how to end with it."""
     print("error: " + message.replace("\n", "\\n"), file=sys.stderr)
+    hosts.fail()
     return SystemExit(2)
 
 
@@ -87,6 +97,7 @@ def main(
     _join_hosts(experiment, options)
     platforms.check()
     dataset = hosts.together(lambda: experiment.tasks.load(options.data))
+    hosts.agree(summary(dataset) if hosts.is_joined() else {})
     _check(experiment, dataset)
 
     with contextlib.ExitStack() as stack:
@@ -112,20 +123,23 @@ def _join_hosts(experiment: Experiment, options: Options) -> None:
     Raises:
         UserError: if they cannot be reached, or cannot share this experiment's work.
     """
-    if hosts.join(options.coordinator, options.hosts, options.host) and not experiment.shares_batches:
+    place = None
+    if options.coordinator is not None and options.hosts is not None and options.host is not None:
+        place = hosts.Place(options.coordinator, options.hosts, options.host)
+    facts = {flag_of(name): value for name, value in composition.plain(experiment).items()} | _versions()
+    if hosts.join(place, facts, options.host_timeout) and not experiment.shares_batches:
         raise UserError(
             "several hosts are for --dataset imagenet, where they share batches; let others farm out runs, with "
             "--seeds and --cluster slurm"
         )
-    own = composition.plain(experiment)
-    first = hosts.told_by_first(lambda: own)
-    other = [name for name in own | first if own.get(name) != first.get(name)]
 
-    def agree() -> None:
-        if other:
-            raise UserError(f"this host and the first one have other {', '.join(other)}; give all the same command")
 
-    hosts.together(agree)
+def _versions() -> dict[str, str]:
+    """What the numbers of a run depend on beside its settings."""
+    versions = {module.__name__: module.__version__ for module in (supsup_jax, jax, jaxlib, flax, np)}
+    return {f"the version of {name}": version for name, version in versions.items()} | {
+        "JAX_ENABLE_X64": str(bool(jax.config.values["jax_enable_x64"]))
+    }
 
 
 def _check(experiment: Experiment, dataset: data.Dataset) -> None:

@@ -13,6 +13,11 @@ from supsup_jax.errors import UserError
 MOST_RUNS = 100_000
 """A run is a folder and a process of its own."""
 
+_LARGEST_PORT = 2**16 - 1
+
+# A week.
+_LONGEST_TIMEOUT = 7 * 24 * 3600
+
 
 @dataclass(frozen=True)
 class Options:
@@ -52,6 +57,9 @@ class Options:
     host: int | None = None
     """With --coordinator: which of them this is, from 0."""
 
+    host_timeout: int = 300
+    """With several hosts: seconds to wait for the others at the start."""
+
     resume: bool = False
     """Go on with the latest runs of these settings, if there are any; those that are finished are left as they are."""
 
@@ -68,6 +76,10 @@ class Options:
             parse_tasks(self.tasks)
         if self.coordinator is not None and not re.fullmatch(r"\S+:\d{1,5}", self.coordinator):
             raise UserError(f"--coordinator {self.coordinator} is no address; give HOST:PORT, such as node1:1234")
+        if self.coordinator is not None and not 1 <= int(self.coordinator.rpartition(":")[2]) <= _LARGEST_PORT:
+            raise UserError(f"--coordinator {self.coordinator}: the port must be from 1 to {_LARGEST_PORT}")
+        if not 1 <= self.host_timeout <= _LONGEST_TIMEOUT:
+            raise UserError(f"--host-timeout {self.host_timeout}: must be from 1 to {_LONGEST_TIMEOUT} seconds")
         together = self.coordinator is not None, self.hosts is not None, self.host is not None
         if any(together) and not all(together):
             raise UserError("--coordinator, --hosts and --host need each other; give all of them, or none")

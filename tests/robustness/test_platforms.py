@@ -15,9 +15,10 @@ from supsup_jax.system import devices, platforms
 
 ROOT = Path(__file__).parents[2]
 CHOICES = [
-    *(("JAX_PLATFORMS", value) for value in ("cuda", "gpu", "tpu", "rocm", "nonsense", ",", " cpu", "cuda,cpu")),
+    *(("JAX_PLATFORMS", value) for value in ("cuda", "gpu", "tpu", "rocm", "nonsense", ",", " cpu")),
     *(("JAX_PLATFORM_NAME", value) for value in ("cuda", "tpu", "nonsense")),
     *(("JAX_DEFAULT_DEVICE", value) for value in ("gpu", "tpu")),
+    ("JAX_PLATFORMS", "cuda,cpu"),  # last: JAX opens the CPU, once for all
 ]
 PROBE = """
 import json, os, sys, jax
