@@ -25,8 +25,10 @@ from supsup_jax.cli.program import PACKAGE, how_to_resume, program_of
 from supsup_jax.data.arrays import summary
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.paper import figures
+from supsup_jax.paper import drawing, figures
 from supsup_jax.runs import composition, results
+from supsup_jax.runs.checkpoints import Checkpoints
+from supsup_jax.runs.records import Record
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import read_run, write_run
 from supsup_jax.runs.train import run_experiment
@@ -34,6 +36,8 @@ from supsup_jax.system import atomic, backend, devices, hosts, interruption, pla
 
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
 """What XLA says where an array does not fit."""
+
+_ACCURACY = "accuracy.png"
 
 _SUBMITIT = ".cluster"
 """Folder of submitit's files, beside the runs."""
@@ -192,13 +196,35 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     try:
         with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):
             run = run_experiment(experiment, dataset, folder, tasks_at_once, reporter)
-        figures.draw_accuracy(folder / "accuracy.png", experiment.name, experiment.seed, run.record)
-        if (folder / "recovery.csv").exists():
-            figures.save(figures.draw_recovery([folder]), folder / "recovery.png")
+        _draw(experiment, folder, run.record)
         show_results(run, experiment.build(dataset).protocol.images_per_task)
     except KeyboardInterrupt as interrupt:
         raise type(interrupt)(farewell) from None
     return run
+
+
+def _draw(experiment: Experiment, folder: Path, record: Record) -> None:
+    """Draws a finished run; where that fails, a warning says how to draw it later."""
+    later = f"draw it with {how_to_resume(experiment, folder)}"
+    with drawing.optional(folder / _ACCURACY, later):
+        figures.draw_accuracy(folder / _ACCURACY, experiment.name, experiment.seed, record)
+    if (folder / "recovery.csv").exists():
+        with drawing.optional(folder / "recovery.png", later):
+            figures.save(figures.draw_recovery([folder]), folder / "recovery.png")
+
+
+def _draw_missing(experiments: Sequence[Experiment], members: Sequence[sweep.Member]) -> None:
+    """Draws those of finished runs that have no pictures."""
+    for experiment, member in zip(experiments, members, strict=True):
+        if member.state == "finished" and not (member.folder / _ACCURACY).exists():
+            with drawing.optional(
+                member.folder / _ACCURACY, f"draw it with {how_to_resume(experiment, member.folder)}"
+            ):
+                record = Record()
+                with Checkpoints(member.folder) as checkpoints:
+                    for step in checkpoints.records():
+                        record.add(Record.from_json(step["record"]))
+                _draw(experiment, member.folder, record)
 
 
 def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster, places: "_Places") -> None:
@@ -254,6 +280,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
         raise type(interrupt)(farewell) from None
     finally:
         show_failures(members)
+    _draw_missing(experiments, members)
     if any(member.state == "failed" for member in members):
         raise SystemExit(1)
 
