@@ -14,6 +14,9 @@ from supsup_jax.system.meeting import Address, Meeting, say
 # Seconds in which hosts that fail together each say why, before one says it of another.
 _PATIENCE = 10.0
 
+# Seconds in which this process may end as the other has: SLURM sends signals to all.
+_ENDING = 1.0
+
 # Seconds that JAX's service may take to listen, on the first host.
 _STARTING = 60.0
 
@@ -54,6 +57,7 @@ class Watch:
             elif message.get("left") and not self._failed.wait(_PATIENCE):
                 self._report(f"{self._meeting.named(host)} of the run has failed, and says why")
         if not has_left:
+            time.sleep(_ENDING)
             self._report(f"{self._meeting.named(host)} of the run has died, or cannot be reached")
 
     def _report(self, message: str) -> None:
