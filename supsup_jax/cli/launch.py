@@ -20,7 +20,7 @@ from supsup_jax import data
 from supsup_jax.cli import sweep
 from supsup_jax.cli.cluster import Cluster, Jobs
 from supsup_jax.cli.flags import Request, flag_of, naming_flags, parse
-from supsup_jax.cli.options import Options
+from supsup_jax.cli.options import Options, arguments_of_user
 from supsup_jax.cli.program import PACKAGE, how_to_resume, program_of
 from supsup_jax.data.arrays import summary
 from supsup_jax.errors import UserError
@@ -81,6 +81,7 @@ def _in_one_line(message: str) -> SystemExit:
 
 
 @ends_in_one_line()
+@arguments_of_user()
 def main(
     experiment: Experiment, description: str | None, *, shares_run: bool = False, **sweep: Sequence[Any]
 ) -> list[Run]:

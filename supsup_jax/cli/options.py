@@ -3,12 +3,16 @@
 import contextlib
 import io
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from supsup_jax.cli import sweep
 from supsup_jax.errors import UserError
+
+# What starts the kernel of a notebook, with its connection file as `-f FILE` or `--f=FILE`.
+_KERNEL = re.compile(r"kernel_launcher(\.py)?$|ipykernel")
 
 MOST_RUNS = 100_000
 """A run is a folder and a process of its own."""
@@ -98,6 +102,29 @@ def parse_tasks(text: str) -> range:
     if not tasks:
         raise UserError(f"--tasks {text} names no tasks; give the first and the one after the last, such as 0:100")
     return tasks
+
+
+@contextlib.contextmanager
+def arguments_of_user() -> Iterator[None]:
+    """While it lasts, `sys.argv` has no arguments of a notebook's kernel or of IPython, which stand there too."""
+    before = list(sys.argv)
+    sys.argv[1:] = _without_those_of_ipython(before)
+    try:
+        yield
+    finally:
+        sys.argv[:] = before
+
+
+def _without_those_of_ipython(argv: list[str]) -> list[str]:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    started = sys.orig_argv[len(sys.orig_argv) - len(argv) + 1 :]
+    if shell is not None and not hasattr(sys.modules["__main__"], "__file__") and argv[1:] == started:
+        return []  # nobody has set them since
+    if argv and _KERNEL.search(argv[0]):
+        if argv[1:2] == ["-f"]:
+            return argv[3:]
+        return [word for word in argv[1:] if not word.startswith(("--f=", "-f="))]
+    return argv[1:]
 
 
 @contextlib.contextmanager
