@@ -14,7 +14,7 @@ import numpy as np
 
 import supsup_jax as ss
 from supsup_jax import data, methods, networks, optimizers, scenarios
-from supsup_jax.paper import figures
+from supsup_jax.paper import drawing, figures
 from supsup_jax.runs.evaluate import load_dataset
 
 EXPERIMENT = ss.Experiment(
@@ -46,8 +46,9 @@ def draw(run: ss.Run) -> None:
     alphas = jnp.full(num_tasks, 1 / num_tasks)
     gradients = ss.alpha_gradient(model, jnp.concatenate(images), alphas, objective)
     path = run.folder / "quickstart.png"
-    figures.draw_run(path, f"{num_tasks} tasks, one random network", run.record, np.asarray(gradients), shown)
-    print(path)
+    with drawing.optional(path, "draw it with --resume"):
+        figures.draw_run(path, f"{num_tasks} tasks, one random network", run.record, np.asarray(gradients), shown)
+        print(path)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,12 @@ def metrics(rows: Rows, num_tasks: int, when_learned: Sequence[float] | None = N
     return Metrics(float(now.mean()), float((best - now_of_them).mean()), float((now_of_them - first).mean()))
 
 
+def num_compared(rows: Rows, num_tasks: int, when_learned: Sequence[float] | None = None) -> int:
+    """Over how many tasks, the first ones, forgetting and backward transfer are means; arguments as for `metrics`."""
+    before = [len(rows[count]) for count in rows if count < num_tasks]
+    return max([0, *before, *([min(len(when_learned), num_tasks - 1)] if when_learned is not None else [])])
+
+
 Runs = Sequence[Sequence[int]]
 """The masks that one task's batches trained: `(mask, batches)` in order, mask -1 where they were skipped."""
 

@@ -6,6 +6,7 @@ What a run's job is lies in its folder, so that another process can watch it, or
 import contextlib
 import importlib.util
 import io
+import os
 import re
 import shutil
 import signal
@@ -37,6 +38,29 @@ _FINISHING_SHARE = 0.75
 
 # Minutes of a local job without a limit of its own: a month.
 _NO_LIMIT = 31 * 24 * 60
+
+# Variables by which a process knows that SLURM, or submitit, started it.
+_INSIDE = ("SLURM_JOB", "SLURM_ARRAY_", "SLURM_STEP", "SLURM_TASK_", "SUBMITIT_")
+
+# What a job has in its environment, by the beginnings of names: of no use to other jobs, and misleading.
+_OF_JOB = (
+    "SLURM_",
+    "SLURMD_",
+    "SRUN_",
+    "SBATCH_",
+    "SUBMITIT_",
+    "PMI_",
+    "PMI2_",
+    "PMIX_",
+    "OMPI_COMM_",
+    "OMPI_UNIVERSE_",
+)
+
+# Of these, which SLURM is meant, and who pays.
+_NOT_OF_JOB = {"SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS", "SBATCH_CLUSTERS", "SBATCH_ACCOUNT"}
+
+# The GPUs that a job has; jobs on other machines get theirs from SLURM.
+_GPUS = {"CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"}
 
 # Seconds from one question to SLURM to the next.
 _POLL = 5.0
@@ -223,7 +247,7 @@ class Jobs:
             slurm_signal_delay_s=options.notice,
         )
         finishing = _FINISHING_SHARE * options.notice
-        with _submitted_only():
+        with _submitted_only(), _outside_a_job(options.cluster):
             jobs = executor.submit_array([Job(member.folder.absolute(), finishing, self._program) for member in new])
             for member, job in zip(new, jobs, strict=True):
                 self._ids[member] = job.job_id
@@ -292,8 +316,11 @@ class Jobs:
 def _queue() -> dict[str, str] | None:
     """The user's jobs in SLURM and their states, with the reason where one waits; nothing if SLURM does not answer."""
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i|%T|%r"]
+    # The user's variables may have it leave jobs out.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
-        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
+        lines = listed.stdout.splitlines()
     except subprocess.SubprocessError:
         return None
     jobs = (line.split("|") for line in lines)
@@ -307,6 +334,28 @@ def _read_job(folder: Path, cluster: str | None) -> str | None:
         return job["job"] if job["cluster"] == cluster else None
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+@contextlib.contextmanager
+def _outside_a_job(cluster: str | None) -> Iterator[None]:
+    """For submitting from within a job: while it lasts, its variables are not in the environment.
+
+    Submitted jobs would inherit them, and take themselves for a part of that job. Outside any job everything stays:
+    what is set there, such as SBATCH_PARTITION, is the user's own.
+    """
+    removed = {}
+    if any(name.startswith(_INSIDE) for name in os.environ):
+        removed = {
+            name: value
+            for name, value in os.environ.items()
+            if (name.startswith(_OF_JOB) and name not in _NOT_OF_JOB) or (cluster == "slurm" and name in _GPUS)
+        }
+    for name in removed:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(removed)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from supsup_jax.cli.sweep import LOG, Member
 from supsup_jax.methods.supsup import SPARSE
 from supsup_jax.paper.imagenet import ImageNetRow
 from supsup_jax.runs.evaluate import RunEvaluation
-from supsup_jax.runs.records import EvaluationResult, metrics_of, total, total_of_paper
+from supsup_jax.runs.records import EvaluationResult, compared_of, metrics_of, total, total_of_paper
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.tables import Run as MeasuredRun
 from supsup_jax.scenarios.work import Report
@@ -238,7 +238,12 @@ def show_results(run: Run, images_per_task: int) -> None:
         _print_table("discovered masks, in %", of_discovery, discovered)
     if results[-1].picked_per_image:
         print(f"per image: one task inferred for each of {images_per_task} test images a task")
-    print(f"forgetting and backward transfer: with the task {kind}, in points; files: accuracy_matrix.csv, metrics.csv")
+    compared = compared_of(run.record, results[-1].num_tasks)[kind]
+    over = f", in the last row over the {compared} tasks measured before" if compared else ""
+    print(
+        f"forgetting and backward transfer: with the task {kind}, in points{over}; files: accuracy_matrix.csv, "
+        "metrics.csv"
+    )
     for path in (
         folder.parent / "results.csv",
         *sorted(folder.glob("*.csv")),

@@ -112,8 +112,24 @@ def parse(experiment: Experiment, description: str | None, sweep: Sweep | None =
             given[of_recovery] = given[name]
     swept = {name: given.pop(name) for name in sweep}
     with naming_flags():
-        return _request(
+        request = _request(
             (group.values | given, objects), swept, _part_of(said.run, Options), _part_of(said.run, Cluster)
+        )
+    _warn_of_evaluations(request.experiments)
+    return request
+
+
+def _warn_of_evaluations(experiments: Sequence[Experiment]) -> None:
+    """Says which evaluations, of those that the command line gives, come after the last task."""
+    if flag_of("eval_at") not in {word.partition("=")[0].replace("_", "-") for word in sys.argv[1:]}:
+        return  # those of a script are for as many tasks as it has
+    longest = max(experiment.num_tasks for experiment in experiments)
+    beyond = sorted({count for one in experiments for count in one.evaluate_at if count > longest})
+    if beyond:
+        print(
+            f"warning: --eval-at {' '.join(map(str, beyond))} is beyond --num-tasks {longest} and is left out; after "
+            "the last task all are evaluated",
+            file=sys.stderr,
         )
 
 
@@ -196,7 +212,7 @@ def _hidden(group: Group) -> set[str]:
         hidden |= {"first_task", "tasks"}
     if not experiment.method.trains_weights(0):
         hidden.add("weights_learning_rate")
-    hidden |= {"tasks_at_once"} if experiment.shares_batches else {"coordinator", "hosts", "host"}
+    hidden |= {"tasks_at_once"} if experiment.shares_batches else {"coordinator", "hosts", "host", "host_timeout"}
     given = {word.partition("=")[0] for word in sys.argv[1:]}
     return {name for name in hidden if flag_of(name) not in given}  # who gives it is told why it does not fit
 

@@ -10,28 +10,34 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax
 import jax
+import jaxlib
+import numpy as np
 
+import supsup_jax
 from supsup_jax import data
 from supsup_jax.cli import sweep
 from supsup_jax.cli.cluster import Cluster, Jobs
-from supsup_jax.cli.flags import Request, naming_flags, parse
-from supsup_jax.cli.options import Options
+from supsup_jax.cli.flags import Request, flag_of, naming_flags, parse
+from supsup_jax.cli.options import Options, arguments_of_user
 from supsup_jax.cli.program import PACKAGE, how_to_resume, program_of
+from supsup_jax.data.arrays import summary
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.paper import figures
+from supsup_jax.paper import drawing, figures
 from supsup_jax.runs import composition, results
+from supsup_jax.runs.checkpoints import Checkpoints
+from supsup_jax.runs.records import Record
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import read_run, write_run
 from supsup_jax.runs.train import run_experiment
-from supsup_jax.system import atomic, backend, devices, hosts, interruption
+from supsup_jax.system import atomic, backend, devices, hosts, interruption, platforms
 
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
 """What XLA says where an array does not fit."""
 
-_NO_PLATFORM = re.compile("Unable to initialize backend|Unknown backend")
-"""What JAX says where it cannot use what JAX_PLATFORMS names."""
+_ACCURACY = "accuracy.png"
 
 _SUBMITIT = ".cluster"
 """Folder of submitit's files, beside the runs."""
@@ -51,12 +57,14 @@ def ends_in_one_line() -> Iterator[None]:
         yield
     except UserError as error:
         raise _in_one_line(str(error)) from None
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, AssertionError, ValueError) as error:
+        hosts.let_watch_end()  # where another host has died, that is why
         what = " ".join(str(error).split())[-100:]
         if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
             raise _in_one_line(f"there is not enough memory ({what}); make the run or its network smaller") from None
-        if _NO_PLATFORM.search(str(error)):
-            raise _in_one_line(f"JAX cannot use what JAX_PLATFORMS names ({what}); change or unset it") from None
+        if problem := platforms.problem():
+            raise _in_one_line(problem) from None
+        hosts.fail_with_traceback()
         raise
     except OSError as error:
         raise _in_one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
@@ -68,10 +76,12 @@ def ends_in_one_line() -> Iterator[None]:
 def _in_one_line(message: str) -> SystemExit:
     """Prints an error of the user's, whose names of files may have any character, and gives how to end with it."""
     print("error: " + message.replace("\n", "\\n"), file=sys.stderr)
+    hosts.fail()
     return SystemExit(2)
 
 
 @ends_in_one_line()
+@arguments_of_user()
 def main(
     experiment: Experiment, description: str | None, *, shares_run: bool = False, **sweep: Sequence[Any]
 ) -> list[Run]:
@@ -90,7 +100,9 @@ def main(
     (experiment,) = experiments
     _prepare_devices(experiment)
     _join_hosts(experiment, options)
+    platforms.check()
     dataset = hosts.together(lambda: experiment.tasks.load(options.data))
+    hosts.agree(summary(dataset) if hosts.is_joined() else {})
     _check(experiment, dataset)
 
     with contextlib.ExitStack() as stack:
@@ -116,20 +128,23 @@ def _join_hosts(experiment: Experiment, options: Options) -> None:
     Raises:
         UserError: if they cannot be reached, or cannot share this experiment's work.
     """
-    if hosts.join(options.coordinator, options.hosts, options.host) and not experiment.shares_batches:
+    place = None
+    if options.coordinator is not None and options.hosts is not None and options.host is not None:
+        place = hosts.Place(options.coordinator, options.hosts, options.host)
+    facts = {flag_of(name): value for name, value in composition.plain(experiment).items()} | _versions()
+    if hosts.join(place, facts, options.host_timeout) and not experiment.shares_batches:
         raise UserError(
             "several hosts are for --dataset imagenet, where they share batches; let others farm out runs, with "
             "--seeds and --cluster slurm"
         )
-    own = composition.plain(experiment)
-    first = hosts.told_by_first(lambda: own)
-    other = [name for name in own | first if own.get(name) != first.get(name)]
 
-    def agree() -> None:
-        if other:
-            raise UserError(f"this host and the first one have other {', '.join(other)}; give all the same command")
 
-    hosts.together(agree)
+def _versions() -> dict[str, str]:
+    """What the numbers of a run depend on beside its settings."""
+    versions = {module.__name__: module.__version__ for module in (supsup_jax, jax, jaxlib, flax, np)}
+    return {f"the version of {name}": version for name, version in versions.items()} | {
+        "JAX_ENABLE_X64": str(bool(jax.config.values["jax_enable_x64"]))
+    }
 
 
 def _check(experiment: Experiment, dataset: data.Dataset) -> None:
@@ -154,6 +169,7 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
     """
     experiment, options, command = read_run(folder)
     _prepare_devices(experiment)
+    platforms.check()
     dataset = experiment.tasks.load(data_folder or options["data"])
     _check(experiment, dataset)
     with atomic.alone(folder):
@@ -181,13 +197,35 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     try:
         with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):
             run = run_experiment(experiment, dataset, folder, tasks_at_once, reporter)
-        figures.draw_accuracy(folder / "accuracy.png", experiment.name, experiment.seed, run.record)
-        if (folder / "recovery.csv").exists():
-            figures.save(figures.draw_recovery([folder]), folder / "recovery.png")
+        _draw(experiment, folder, run.record)
         show_results(run, experiment.build(dataset).protocol.images_per_task)
     except KeyboardInterrupt as interrupt:
         raise type(interrupt)(farewell) from None
     return run
+
+
+def _draw(experiment: Experiment, folder: Path, record: Record) -> None:
+    """Draws a finished run; where that fails, a warning says how to draw it later."""
+    later = f"draw it with {how_to_resume(experiment, folder)}"
+    with drawing.optional(folder / _ACCURACY, later):
+        figures.draw_accuracy(folder / _ACCURACY, experiment.name, experiment.seed, record)
+    if (folder / "recovery.csv").exists():
+        with drawing.optional(folder / "recovery.png", later):
+            figures.save(figures.draw_recovery([folder]), folder / "recovery.png")
+
+
+def _draw_missing(experiments: Sequence[Experiment], members: Sequence[sweep.Member]) -> None:
+    """Draws those of finished runs that have no pictures."""
+    for experiment, member in zip(experiments, members, strict=True):
+        if member.state == "finished" and not (member.folder / _ACCURACY).exists():
+            with drawing.optional(
+                member.folder / _ACCURACY, f"draw it with {how_to_resume(experiment, member.folder)}"
+            ):
+                record = Record()
+                with Checkpoints(member.folder) as checkpoints:
+                    for step in checkpoints.records():
+                        record.add(Record.from_json(step["record"]))
+                _draw(experiment, member.folder, record)
 
 
 def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster, places: "_Places") -> None:
@@ -203,7 +241,9 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     if cluster.cluster:
         cluster.check()
     program = next((needed for one in experiments if (needed := program_of(one)) != PACKAGE), PACKAGE)
-    jax.config.update("jax_platforms", "cpu")  # the memory of the GPUs is for the runs
+    if cluster.cluster != "slurm":
+        platforms.check_in_a_process()
+    platforms.use_cpu()  # the memory of the GPUs is for the runs
     dataset = experiments[0].tasks.load(options.data)
     for experiment in experiments:
         _check(experiment, dataset)
@@ -241,6 +281,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
         raise type(interrupt)(farewell) from None
     finally:
         show_failures(members)
+    _draw_missing(experiments, members)
     if any(member.state == "failed" for member in members):
         raise SystemExit(1)
 

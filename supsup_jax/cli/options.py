@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,16 @@ from pathlib import Path
 from supsup_jax.cli import sweep
 from supsup_jax.errors import UserError
 
+# What starts the kernel of a notebook, with its connection file as `-f FILE` or `--f=FILE`.
+_KERNEL = re.compile(r"kernel_launcher(\.py)?$|ipykernel")
+
 MOST_RUNS = 100_000
 """A run is a folder and a process of its own."""
+
+_LARGEST_PORT = 2**16 - 1
+
+# A week.
+_LONGEST_TIMEOUT = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,9 @@ class Options:
     host: int | None = None
     """With --coordinator: which of them this is, from 0."""
 
+    host_timeout: int = 300
+    """With several hosts: seconds to wait for the others at the start."""
+
     resume: bool = False
     """Go on with the latest runs of these settings, if there are any; those that are finished are left as they are."""
 
@@ -68,6 +80,10 @@ class Options:
             parse_tasks(self.tasks)
         if self.coordinator is not None and not re.fullmatch(r"\S+:\d{1,5}", self.coordinator):
             raise UserError(f"--coordinator {self.coordinator} is no address; give HOST:PORT, such as node1:1234")
+        if self.coordinator is not None and not 1 <= int(self.coordinator.rpartition(":")[2]) <= _LARGEST_PORT:
+            raise UserError(f"--coordinator {self.coordinator}: the port must be from 1 to {_LARGEST_PORT}")
+        if not 1 <= self.host_timeout <= _LONGEST_TIMEOUT:
+            raise UserError(f"--host-timeout {self.host_timeout}: must be from 1 to {_LONGEST_TIMEOUT} seconds")
         together = self.coordinator is not None, self.hosts is not None, self.host is not None
         if any(together) and not all(together):
             raise UserError("--coordinator, --hosts and --host need each other; give all of them, or none")
@@ -86,6 +102,29 @@ def parse_tasks(text: str) -> range:
     if not tasks:
         raise UserError(f"--tasks {text} names no tasks; give the first and the one after the last, such as 0:100")
     return tasks
+
+
+@contextlib.contextmanager
+def arguments_of_user() -> Iterator[None]:
+    """While it lasts, `sys.argv` has no arguments of a notebook's kernel or of IPython, which stand there too."""
+    before = list(sys.argv)
+    sys.argv[1:] = _without_those_of_ipython(before)
+    try:
+        yield
+    finally:
+        sys.argv[:] = before
+
+
+def _without_those_of_ipython(argv: list[str]) -> list[str]:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    started = sys.orig_argv[len(sys.orig_argv) - len(argv) + 1 :]
+    if shell is not None and not hasattr(sys.modules["__main__"], "__file__") and argv[1:] == started:
+        return []  # nobody has set them since
+    if argv and _KERNEL.search(argv[0]):
+        if argv[1:2] == ["-f"]:
+            return argv[3:]
+        return [word for word in argv[1:] if not word.startswith(("--f=", "-f="))]
+    return argv[1:]
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from supsup_jax import registry
 from supsup_jax.arguments import convert
 from supsup_jax.cli import launch
 from supsup_jax.cli.commands import COMMANDS
-from supsup_jax.cli.options import complaints_as_errors
+from supsup_jax.cli.options import arguments_of_user, complaints_as_errors
 from supsup_jax.experiment import Experiment
 from supsup_jax.runs import composition
 from supsup_jax.runs.run import Run
@@ -19,6 +19,7 @@ from supsup_jax.system import backend
 
 
 @launch.ends_in_one_line()
+@arguments_of_user()
 def main(
     experiment: Experiment, description: str | None, *, shares_run: bool = False, **sweep: Sequence[Any]
 ) -> list[Run]:

@@ -1,5 +1,6 @@
 """Data sets, most of them as arrays in memory."""
 
+import hashlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,3 +61,15 @@ NORMALISATION = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 """Mean and standard deviation of each channel, as the original has them."""
+
+
+def summary(dataset: Dataset) -> dict[str, str]:
+    """The number of images of each split, and a digest of their labels and of the names of their files, if any."""
+    facts = {}
+    for split in ("train", "test"):
+        samples: Any = getattr(dataset, split)
+        names = getattr(getattr(samples.images, "source", None), "paths", np.empty(0))
+        content = np.asarray(samples.labels, "<i4").tobytes() + names.tobytes()
+        digest = hashlib.sha256(content).hexdigest()[:12]
+        facts[f"--data ({split})"] = f"{len(samples.labels)} images (digest {digest})"
+    return facts

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from supsup_jax.errors import UserError
 from supsup_jax.paper.ablation import draw_ablation
+from supsup_jax.paper.drawing import default_style
 from supsup_jax.paper.looks import BLUE, GREEN, GREY, LOOKS, ORANGE, PAPER, PURPLE, look_of, plot_curve
 from supsup_jax.paper.published import (
     FC_250,
@@ -101,6 +102,7 @@ def accuracy_curve(curve: str, runs: Sequence[Run]) -> Curve:
     return over_seeds([run.accuracies[identity] for run in runs])
 
 
+@default_style()
 def draw_paper(runs: Iterable[Run]) -> dict[str, "matplotlib.figure.Figure"]:
     """Draws the figures of the paper for which there are runs, by the name of the file for each.
 
@@ -234,6 +236,7 @@ def _plot_paper(axes: Any, points: Mapping[int, Point], marker: str) -> None:
             axes.annotate("", (at, point.accuracy - 6), (at, point.accuracy), arrowprops={"arrowstyle": "->"})
 
 
+@default_style()
 def draw_recovery(folders: Sequence[Path]) -> "matplotlib.figure.Figure":
     """Draws how the masks of HopSupSup's tasks were recovered in the last evaluation.
 
@@ -265,6 +268,7 @@ def draw_recovery(folders: Sequence[Path]) -> "matplotlib.figure.Figure":
     return figure
 
 
+@default_style()
 def save(figure: "matplotlib.figure.Figure", path: Path) -> None:
     """Writes a picture whole or not at all; the path's ending says the format."""
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -275,6 +279,7 @@ def save(figure: "matplotlib.figure.Figure", path: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+@default_style()
 def draw_accuracy(path: Path, name: str, seed: int, record: Record) -> None:
     """Draws a run's accuracy against tasks learned, over the paper's points if there are any.
 
@@ -303,6 +308,7 @@ def draw_accuracy(path: Path, name: str, seed: int, record: Record) -> None:
     save(figure, path)
 
 
+@default_style()
 def draw_run(
     path: Path,
     title: str,

@@ -14,7 +14,7 @@ from supsup_jax.errors import UserError, reason
 from supsup_jax.evaluation import Evaluation, RecoveryPath
 from supsup_jax.methods import Adapter
 from supsup_jax.methods.supsup import BITS, SPARSE
-from supsup_jax.metrics import Metrics, metrics
+from supsup_jax.metrics import Metrics, metrics, num_compared
 from supsup_jax.model import Model
 from supsup_jax.system import backend
 
@@ -190,13 +190,24 @@ def now() -> str:
 
 def metrics_of(record: Record, num_tasks: int) -> dict[str, Metrics]:
     """The metrics after so many tasks, for the task `given` and, if it was, `inferred`."""
-    # What a memory gives back is tested on other batches than right after learning, and that alone makes a difference.
-    when_learned = None if any(task.mask for task in record.tasks) else [task.accuracy for task in record.tasks]
     return {
-        kind: metrics(rows, num_tasks, when_learned if kind == "given" else None)
+        kind: metrics(rows, num_tasks, _when_learned(record, kind))
         for kind, rows in matrices(record).items()
         if num_tasks in rows
     }
+
+
+def compared_of(record: Record, num_tasks: int) -> dict[str, int]:
+    """Over how many tasks, the first ones, these metrics compare accuracies with earlier ones."""
+    return {kind: num_compared(rows, num_tasks, _when_learned(record, kind)) for kind, rows in matrices(record).items()}
+
+
+def _when_learned(record: Record, kind: str) -> list[float] | None:
+    """The accuracy of each task right after it was learned, where that can be compared."""
+    # What a memory gives back is tested on other batches than right after learning, and that alone makes a difference.
+    if kind != "given" or any(task.mask for task in record.tasks):
+        return None
+    return [task.accuracy for task in record.tasks]
 
 
 def matrices(record: Record) -> dict[str, dict[int, list[float]]]:

@@ -26,7 +26,7 @@ from filelock import FileLock
 
 from supsup_jax.errors import UserError
 from supsup_jax.runs import formats
-from supsup_jax.runs.records import EvaluationResult, Record, TaskResult, matrices, metrics_of, total
+from supsup_jax.runs.records import EvaluationResult, Record, TaskResult, compared_of, matrices, metrics_of, total
 from supsup_jax.system import atomic, backend, numerics
 from supsup_jax.system.yaml import read_yaml
 
@@ -221,11 +221,16 @@ def write_files(folder: Path, name: str, record: Record) -> None:
     header = ["Num Tasks Learned", "Task Identity", *(f"Task {task}" for task in range(most))]
     atomic.write(folder / "accuracy_matrix.csv", csv_text([header, *matrix]))
     summary = [
-        [count, kind, *("" if value is None else _signed(value) for value in metrics_of(record, count)[kind])]
+        [
+            *(count, kind),
+            *("" if value is None else _signed(value) for value in metrics_of(record, count)[kind]),
+            compared_of(record, count)[kind],
+        ]
         for kind, rows in by_identity.items()
         for count in rows
     ]
     header = ["Num Tasks Learned", "Task Identity", "Average Accuracy", "Forgetting", "Backward Transfer"]
+    header.append("Tasks Compared")
     atomic.write(folder / "metrics.csv", csv_text([header, *summary]))
 
     header = ["Num Tasks Learned", "What", "Bytes"]

@@ -3,6 +3,7 @@
 Devices are those of this process. Only the batches that `data_parallel` shares go over those of all hosts.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -37,9 +38,11 @@ _MEMORY_SHARE = 0.5
 def use_all_cores() -> None:
     """Makes one CPU device of each core; call it before JAX computes anything.
 
-    Each task then trains on a core of its own, which is faster than all cores sharing the products of one task.
+    Each task then trains on a core of its own, which is faster than all cores sharing the products of one task. Where
+    JAX has computed before, as in a notebook, its devices stay as they are.
     """
-    jax.config.update("jax_num_cpu_devices", min(backend.cores(), _MOST_CPU_DEVICES))
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", min(backend.cores(), _MOST_CPU_DEVICES))
 
 
 def tasks_at_once(bytes_per_task: int, convolutions: bool = False) -> int:

@@ -213,6 +213,67 @@ def test_while_slurm_does_not_answer_no_job_is_submitted_or_given_up(on_slurm):
     assert shown[8] == ["waiting", "waiting"] and shown[-1] == ["running", "running"]
 
 
+OF_JOB = {
+    "SLURM_JOB_ID": "5",
+    "SLURM_ARRAY_JOB_ID": "5",
+    "SLURM_ARRAY_TASK_ID": "3",
+    "SLURM_STEP_NUM_TASKS": "1",
+    "SLURM_MEM_PER_CPU": "100",
+    "SRUN_CPUS_PER_TASK": "7",
+    "SBATCH_PARTITION": "nowhere",
+    "SUBMITIT_EXECUTOR": "slurm",
+    "PMI_RANK": "0",
+    "CUDA_VISIBLE_DEVICES": "6",
+}
+CLUSTER = {"SLURM_CONF": "/own/slurm.conf", "SBATCH_ACCOUNT": "mine", "SQUEUE_STATES": "RUNNING"}
+
+
+@pytest.fixture
+def submission(tmp_path, monkeypatch):
+    """Submits a run of a folder with a stand-in for `sbatch`, and gives its environment and that of `squeue`."""
+    for program, said in (("sbatch", "echo Submitted batch job 9"), ("squeue", ""), ("srun", "")):
+        path = tmp_path / f"bin/{program}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\nenv > {tmp_path}/{program}.env\n{said}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(path.parent), prepend=os.pathsep)
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "SUBMITIT_"))]:
+        monkeypatch.delenv(name)
+
+    def submitted(variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        folder = tmp_path / "seed=0"
+        folder.mkdir()
+        Jobs([sweep.Member(folder, [2])], Cluster("slurm", time="10"), tmp_path / "cluster").submit()
+        assert variables.items() <= os.environ.items()
+        lines = [(tmp_path / f"{program}.env").read_text().splitlines() for program in ("sbatch", "squeue")]
+        return [dict(line.split("=", 1) for line in of_program if "=" in line) for of_program in lines]
+
+    return submitted
+
+
+def test_from_within_a_job_others_are_submitted_from_a_clean_environment(submission):
+    sbatch, squeue = submission(OF_JOB | CLUSTER)
+    assert not sbatch.keys() & OF_JOB.keys()
+    assert (sbatch["SLURM_CONF"], sbatch["SBATCH_ACCOUNT"]) == ("/own/slurm.conf", "mine")
+    assert "SQUEUE_STATES" not in squeue and squeue["SLURM_CONF"] == "/own/slurm.conf"
+
+
+def test_outside_a_job_the_users_own_variables_count(submission):
+    own = {"SBATCH_PARTITION": "gpu", "SLURM_MPI_TYPE": "pmix", "CUDA_VISIBLE_DEVICES": "1"}
+    sbatch, _ = submission(own | CLUSTER)
+    assert own.items() <= sbatch.items()
+
+
+def test_jobs_on_this_machine_know_nothing_of_the_job_around_them(monkeypatch):
+    for name, value in OF_JOB.items():
+        monkeypatch.setenv(name, value)
+    with cluster._outside_a_job("local"):
+        assert {name for name in OF_JOB if name in os.environ} == {"CUDA_VISIBLE_DEVICES"}
+    assert OF_JOB.items() <= os.environ.items()
+
+
 def test_jobs_on_this_machine_outlive_the_watching_and_are_collected(tmp_path):
     # A shell's background jobs ignore Ctrl-C, and so do the processes that they start.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -254,6 +315,15 @@ def test_a_job_array_finishes_and_a_wrong_partition_leaves_no_files(slurm, tmp_p
     assert jobs == [f"{array}_0", f"{array}_1"]
     assert f"job array {array}, 2 runs" in result.stdout
     assert all(results.is_finished(seed, [2]) for seed in seeds_of(tmp_path))
+
+
+def test_a_job_submits_others(slurm, tmp_path):
+    """From within a job array, whose variables name its own jobs."""
+    said = tmp_path / "said"
+    script = " ".join(command(*TINY, "--seeds", 1, *slurm))
+    options = ["--array=3", "--wait", f"--chdir={tmp_path}", f"--output={said}", "--oversubscribe"]
+    subprocess.run(["sbatch", *options, f"--wrap={script}"], check=True, timeout=600)
+    assert results.is_finished(seeds_of(tmp_path)[0], [2]), said.read_text()
 
 
 def test_a_member_that_is_killed_is_submitted_again_alone_and_goes_on(slurm, tmp_path, monkeypatch):

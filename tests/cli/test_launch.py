@@ -1,11 +1,12 @@
 import re
 import sys
+import types
 
 import pytest
 
 from helpers import adapter
 from supsup_jax import UserError, data
-from supsup_jax.cli import flags, launch
+from supsup_jax.cli import flags, launch, options
 from supsup_jax.runs import results
 from supsup_jax.runs.settings import load_experiment, write_run
 
@@ -214,3 +215,40 @@ def test_settings_start_the_run_from_anywhere(tmp_path, parse, monkeypatch):
     settings = results.read_settings(tmp_path)
     assert settings["options"]["data"] == str(tmp_path / "data")
     assert settings["experiment"]["er_scale"] == 16
+
+
+def test_evaluations_beyond_the_last_task_are_said_where_the_command_line_gives_them(parse, capsys):
+    parse("--eval-at", 3, 10, 12)
+    assert capsys.readouterr().err.startswith("warning: --eval-at 10 12 is beyond --num-tasks 9 and is left out")
+    parse("--eval-at", 3, 9)
+    parse("--num-tasks", 2, experiment=adapter.changed(DENSE, eval_at=(3, 6)))  # as scripts of the paper, made shorter
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        (["/lib/ipykernel_launcher.py", "-f", "/run/kernel-1.json"], []),
+        (["/lib/ipykernel_launcher.py", "--f=/run/kernel-1.json"], []),
+        (["/lib/colab_kernel_launcher.py", "-f", "/run/kernel-1.json", "--steps", "5"], ["--steps", "5"]),
+        (["script.py", "--steps", "5"], ["--steps", "5"]),
+        (["/lib/ipykernel_launcher.py", "--steps", "5"], ["--steps", "5"]),
+    ],
+)
+def test_the_arguments_of_a_notebooks_kernel_are_not_the_scripts(monkeypatch, given, left):
+    monkeypatch.setattr(sys, "argv", list(given))
+    with options.arguments_of_user():
+        assert sys.argv == [given[0], *left]
+    assert sys.argv == given
+
+
+def test_in_ipython_arguments_count_where_the_user_has_set_them(monkeypatch):
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=object))
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
+    monkeypatch.setattr(sys, "orig_argv", ["python", "/bin/ipython", "--no-banner"])
+    monkeypatch.setattr(sys, "argv", ["/bin/ipython", "--no-banner"])
+    with options.arguments_of_user():
+        assert sys.argv == ["/bin/ipython"]
+    monkeypatch.setattr(sys, "argv", ["/bin/ipython", "--steps", "5"])
+    with options.arguments_of_user():
+        assert sys.argv == ["/bin/ipython", "--steps", "5"]

@@ -332,7 +332,8 @@ def test_every_script_ends_with_its_files(script, run_here, real_or_embedded, tm
     )
     with (folder / "metrics.csv").open() as file:
         header, *rows = csv.reader(file)
-    assert header == ["Num Tasks Learned", "Task Identity", "Average Accuracy", "Forgetting", "Backward Transfer"]
+    metrics = ["Average Accuracy", "Forgetting", "Backward Transfer", "Tasks Compared"]
+    assert header == ["Num Tasks Learned", "Task Identity", *metrics]
     assert [row[0] for row in rows if row[1] == "given"] == ["2", "3"]
     assert all(0 <= float(row[2]) <= 1 for row in rows)
 

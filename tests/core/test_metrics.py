@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from supsup_jax.metrics import discovery_metrics, metrics, usual_masks
+from supsup_jax.metrics import discovery_metrics, metrics, num_compared, usual_masks
 
 ROWS = {1: [0.9], 2: [0.8, 0.6], 4: [0.85, 0.5, 0.7, 0.9]}
 
@@ -23,6 +23,14 @@ def test_without_accuracies_from_learning_only_evaluated_tasks_count():
     result = metrics(ROWS, 4)
     assert result.forgetting == pytest.approx(np.mean([0.9 - 0.85, 0.6 - 0.5]))
     assert result.backward_transfer == pytest.approx(np.mean([0.85 - 0.9, 0.5 - 0.6]))
+
+
+def test_it_is_known_over_which_tasks_forgetting_is_a_mean():
+    """With sparse evaluations not over the same ones for tasks given, which are measured when learned, and inferred."""
+    assert num_compared(ROWS, 4, [0.8, 0.7, 0.8, 0.9]) == 3
+    assert [num_compared(ROWS, count) for count in ROWS] == [0, 1, 2]
+    assert num_compared({10: [0.9] * 10}, 10) == 0
+    assert num_compared({10: [0.9] * 10}, 10, [0.9] * 10) == 9
 
 
 def test_a_gain_is_negative_forgetting():

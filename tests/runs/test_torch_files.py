@@ -118,6 +118,28 @@ def test_files_of_data_parallel_and_inference_buffers_import_the_same(supsup, tm
     jax.tree.map(np.testing.assert_array_equal, restore(import_torch(path, tmp_path / "other")).bank, run.bank)
 
 
+@pytest.mark.parametrize("wrapped", ["_orig_mod.{}", "module._orig_mod.{}", "_orig_mod.module.{}", "in layers"])
+def test_files_of_compiled_networks_import_the_same(supsup, tmp_path, wrapped):
+    run, arrays = supsup
+
+    def named(name):
+        return re.sub(r"(linear\.\d)", r"\1._orig_mod", name) if wrapped == "in layers" else wrapped.format(name)
+
+    state = {named(name): array for name, array in lenet(arrays).items()}
+    path = final_pt(tmp_path / "compiled.pt", state, **SUPSUP)
+    jax.tree.map(np.testing.assert_array_equal, restore(import_torch(path, tmp_path / "other")).bank, run.bank)
+
+
+def test_a_file_of_two_networks_is_refused(supsup, tmp_path):
+    _, arrays = supsup
+    state = lenet(arrays)
+    path = final_pt(
+        tmp_path / "both.pt", state | {f"_orig_mod.{name}": array for name, array in state.items()}, **SUPSUP
+    )
+    with pytest.raises(UserError, match="a network both wrapped and not"):
+        import_torch(path, tmp_path / "other")
+
+
 def test_files_of_old_versions_of_pytorch_import_the_same(supsup, tmp_path):
     run, arrays = supsup
     path = tmp_path / "old.pt"

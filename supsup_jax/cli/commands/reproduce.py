@@ -10,7 +10,7 @@ import tyro
 
 from supsup_jax.cli.commands.command import Command
 from supsup_jax.errors import UserError
-from supsup_jax.paper import figures, reproducing, reproduction, scripts
+from supsup_jax.paper import drawing, figures, reproducing, reproduction, scripts
 from supsup_jax.paper.planning import parse_budget, select
 from supsup_jax.runs import tables
 from supsup_jax.runs.tables import Run
@@ -142,11 +142,9 @@ class Reproduce(Command):
         shown = [run for run in scripts.of_scripts(runs) if run.name in figures.SHOWN]
         if not shown:
             return
-        try:
+        with drawing.optional(f"a figure in {folder}", "the next run, or the command plot, draws it"):
+            # An error of the user's too: seeds may not yet be of one length.
             pictures = figures.draw_paper(shown)
-        except UserError as error:  # as where seeds are not yet of one length
-            print(f"no figures were drawn: {error}", flush=True)
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, picture in pictures.items():
-            figures.save(picture, folder / f"{name}.png")
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, picture in pictures.items():
+                figures.save(picture, folder / f"{name}.png")

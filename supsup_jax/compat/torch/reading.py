@@ -13,6 +13,9 @@ import numpy as np
 
 from supsup_jax.errors import UserError
 
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+"""What PyTorch's wrappers call the module that they hold."""
+
 
 @dataclass(frozen=True)
 class File:
@@ -90,11 +93,14 @@ def read(path: Path) -> File:
         raise UserError(f"{path} is damaged, or no file of PyTorch; copy it again, or give a final.pt") from error
     plain = plain if isinstance(plain, dict) else {}
     state = plain.get("state_dict", plain)
-    tensors = {
-        str(name).removeprefix("module."): tensor
+    given = {
+        str(name): tensor
         for name, tensor in (state if isinstance(state, dict) else {}).items()
         if isinstance(tensor, torch.Tensor)
     }
+    tensors = {_unwrapped(name): tensor for name, tensor in given.items()}
+    if len(tensors) < len(given):
+        raise UserError(f"{path} holds a network both wrapped and not; give a file of one state_dict")
     for name, tensor in tensors.items():  # a view may repeat what a file of a few bytes holds, for ever
         if (
             tensor.layout is not torch.strided
@@ -109,6 +115,11 @@ def read(path: Path) -> File:
     ours = plain.get("supsup_jax")
     accuracies = plain.get("curr_acc1"), plain.get("best_acc1")
     return File(path, tensors, args, accuracies, ours if isinstance(ours, dict) else {})
+
+
+def _unwrapped(name: str) -> str:
+    """A tensor's name without `DataParallel`, `torch.compile` and their like, around the network or its layers."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _check_archive(path: Path) -> None:
