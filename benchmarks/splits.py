@@ -1,7 +1,7 @@
 """Task inference on pairs of MNIST's digits: for how many picks each search finds the task, from 1 to 128 images each.
 
 Command: python benchmarks/splits.py --data data
-         python benchmarks/splits.py --data data --method BatchE --features 10
+         python benchmarks/splits.py --data data --method BatchE --learning-rate 1e-2 --features 10
          python benchmarks/splits.py --data data --permuted   (orders of the pixels in place of pairs of digits)
 """
 
@@ -34,7 +34,7 @@ def found(arguments: argparse.Namespace, seed: int) -> dict[tuple[str, str], lis
         network=networks.LeNet(features=arguments.features),
         method=getattr(methods, arguments.method)(),
         scenario=scenarios.GG(),
-        training=ss.Training(steps=arguments.steps, optimizer=optimizers.RMSprop(1e-4)),
+        training=ss.Training(steps=arguments.steps, optimizer=optimizers.RMSprop(arguments.learning_rate)),
         seed=seed,
     )
     dataset = family.load(arguments.data)
@@ -71,9 +71,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="the folder with MNIST")
     parser.add_argument("--method", default="SupSup", help="SupSup, BatchE, or another whose tasks can be inferred")
     parser.add_argument("--features", type=int, default=100, help="outputs; all but the classes are superfluous")
+    parser.add_argument("--learning-rate", type=float, default=1e-4, help="of RMSprop; 1e-2 is right for BatchE")
     parser.add_argument("--steps", type=int, default=300, help="updates a task, of 128 images")
     parser.add_argument(
-        "--images", type=int, default=640, help="test images of a task: 128, or 256, and so on to 1,792"
+        "--images", type=int, default=384, help="test images of a task: 128, or 256, and so on to 1,792"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--permuted", action="store_true", help="orders of the pixels in place of pairs of digits")
