@@ -1,9 +1,9 @@
 """What to say where tasks are inferred badly: how badly, and which flags help."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from supsup_jax.data import Split
 from supsup_jax.inference import Exhaustive, superfluous
@@ -11,6 +11,8 @@ from supsup_jax.runs.run import Run
 
 DOCS = "docs/idea.md#task-inference-on-splits-of-one-data-set"
 """Where the documentation says what to expect of task inference."""
+
+Values = Sequence[float] | np.ndarray
 
 # Inference is near chance if it has less than this share of the way from chance to all tasks right.
 _NEAR_CHANCE = 0.25
@@ -22,7 +24,7 @@ _FAR_BELOW = 0.8
 _IMAGES = 8
 
 
-def on_inference(run: Run, picked: ArrayLike, inferred: ArrayLike, given: ArrayLike | None = None) -> str | None:
+def on_inference(run: Run, picked: Values, inferred: Values, given: Values | None = None) -> str | None:
     """One line that says that tasks are inferred badly, and what helps; `None` if they are not.
 
     Args:
