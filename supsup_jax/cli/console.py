@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from supsup_jax.cli import advice
 from supsup_jax.cli.sweep import LOG, Member
 from supsup_jax.methods.supsup import SPARSE
 from supsup_jax.paper.imagenet import ImageNetRow
@@ -236,7 +237,10 @@ def show_results(run: Run, images_per_task: int) -> None:
             "\ncompleteness": lambda result: _percent((result.discovery or {})["completeness"]),
         }
         _print_table("discovered masks, in %", of_discovery, discovered)
-    if results[-1].picked_per_image:
+    last = results[-1]
+    if last.picked and last.inferred and (line := advice.on_inference(run, last.picked, last.inferred, last.given)):
+        print(line)
+    if last.picked_per_image:
         print(f"per image: one task inferred for each of {images_per_task} test images a task")
     compared = compared_of(run.record, results[-1].num_tasks)[kind]
     over = f", in the last row over the {compared} tasks measured before" if compared else ""

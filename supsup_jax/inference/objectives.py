@@ -35,7 +35,11 @@ def maximum(logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
 
 @dataclass(frozen=True)
 class superfluous(Part):  # noqa: N801 - used as a function: objective=superfluous(real=10)
-    """The objective G: logsumexp of all logits, to which only superfluous neurons carry gradient (Section 3.6).
+    """The objective G of superfluous neurons (Section 3.6).
+
+    Its gradient is the paper's: that of the logsumexp of all logits, of which those of the classes are held. The value
+    of that logsumexp is largest for the task that fits, so the value here is another one, by which tasks can be
+    compared: the log of the probability that the softmax gives to all superfluous neurons together.
 
     Attributes:
         real: the number of outputs that stand for classes; they come first. In an experiment the tasks know it.
@@ -65,5 +69,7 @@ class superfluous(Part):  # noqa: N801 - used as a function: objective=superfluo
         """
         if self.real is None:
             raise ArgumentError("real", None, "give the number of outputs that stand for classes: superfluous(real=10)")
-        is_real = jnp.arange(logits.shape[-1]) < self.real
-        return jax.nn.logsumexp(jnp.where(is_real, jax.lax.stop_gradient(logits), logits), axis=-1)
+        is_real, held = jnp.arange(logits.shape[-1]) < self.real, jax.lax.stop_gradient(logits)
+        total = jax.nn.logsumexp(jnp.where(is_real, held, logits), axis=-1)
+        share = jax.nn.logsumexp(jnp.where(is_real, -jnp.inf, held), axis=-1) - jax.nn.logsumexp(held, axis=-1)
+        return share + (total - jax.lax.stop_gradient(total))  # 0, with a gradient

@@ -169,9 +169,15 @@ def test_entropy_of_even_and_of_certain_outputs():
 def test_superfluous_carries_gradient_to_superfluous_neurons_alone():
     logits = jnp.array([[1.0, 2.0, 3.0, 4.0]])
     objective = inference.superfluous(real=2)
-    np.testing.assert_allclose(objective(logits), jax.nn.logsumexp(logits))
     gradient = jax.grad(lambda logits: objective(logits).sum())(logits)
     np.testing.assert_allclose(gradient[0], [0, 0, *jax.nn.softmax(logits[0])[2:]], rtol=1e-6)
+
+
+def test_superfluous_is_the_log_of_the_probability_of_superfluous_neurons():
+    fits, does_not = [9.0, 1.0, -30.0, -30.0], [3.0, 2.0, 1.0, 1.0]
+    logits = jnp.array([fits, does_not])
+    expected = [math.log(2) - 39 - math.log1p(math.exp(-8)), math.log(jax.nn.softmax(logits[1])[2:].sum())]
+    np.testing.assert_allclose(inference.superfluous(real=2)(logits), expected, rtol=1e-5)
 
 
 # Parity with the original implementation. Logits reach 10 in size, so single precision sums of 784 terms differ in the
@@ -301,6 +307,18 @@ def test_exhaustive_search_is_brute_force_for_any_method(method, images_per_pick
         expected.append(int(np.argmin(entropies)))
     picks = inference.Exhaustive()(model_of(net, weights, bank, 5, stats, method), images, images_per_pick)
     assert picks.tolist() == expected
+
+
+@pytest.mark.parametrize("images_per_pick", [1, 4])
+def test_exhaustive_search_by_superfluous_neurons_finds_the_task(images_per_pick):
+    net = networks.Network(networks.mlp.MLP((4,)), input_shape=(1, 3, 1))
+    # Pixel t is bright in task t, whose weights raise its class there and lower the superfluous neurons.
+    bank = {"dense0": {"kernel": 5 * jnp.eye(3)[:, :, None] * jnp.array([1.0, 0.0, -1.0, -1.0])}}
+    method = methods.UpperBound()
+    model = model_of(net, {"dense0": {"kernel": jnp.zeros((3, 4))}}, bank, 3, method=method)
+    images = jnp.repeat(jnp.eye(3), 4, axis=0).reshape(12, 1, 3, 1)
+    picks = inference.Exhaustive(inference.superfluous(real=2))(model, images, images_per_pick)
+    assert picks.tolist() == np.repeat([0, 1, 2], 4 // images_per_pick).tolist()
 
 
 @pytest.mark.parametrize("search", [inference.OneShot, inference.Exhaustive])

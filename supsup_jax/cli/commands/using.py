@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from supsup_jax.bank import first
+from supsup_jax.cli import advice
 from supsup_jax.cli.commands.command import Command, OneRun
 from supsup_jax.cli.console import show_evaluation, show_run
 from supsup_jax.cli.options import parse_tasks
@@ -55,6 +56,9 @@ class Evaluate(Command):
         if self.output:
             measured.to_csv(self.output)
         self.say(dataclasses.asdict(measured), lambda: show_evaluation(self.folder, self.task, measured))
+        line = advice.on_inference(run, measured.picked, measured.accuracy) if measured.picked is not None else None
+        if line and not self.json:
+            print(line)
 
 
 @dataclass(frozen=True, kw_only=True)
