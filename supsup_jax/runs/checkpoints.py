@@ -11,6 +11,7 @@ that it follows, so that no other can stand in its place.
 Of several hosts the first one reads and writes.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,9 +27,9 @@ from supsup_jax.experiment import Experiment
 from supsup_jax.networks import Weights
 from supsup_jax.runs import composition, formats
 from supsup_jax.runs.steps import (
+    check_files,
     digest_of,
     named_arrays,
-    no_files,
     numbered,
     read_arrays,
     read_record,
@@ -105,12 +106,17 @@ class Checkpoints:
     Args:
         folder: the run's folder.
         run: what the run is, as plain data, which goes with every step: its `experiment`, of what kind its `inputs`
-            are, and the first of its `weights`. To read, it may be left out.
+            are, and the first of its `weights`. To read, it is left out: readers take no lock and write nothing.
+
+    Attributes:
+        folder: the run's folder, as it was given.
     """
 
     def __init__(self, folder: Path, run: dict[str, Any] | None = None):
-        self._run = run or {}
+        self.folder, self._run = folder, run or {}
         self._folder = folder.absolute()  # Orbax refuses a relative path, and not always aloud
+        self._records: list[dict[str, Any]] = []  # of the first steps, as they were read
+        self._digests: list[str] = []  # their checksums
         self._managers: dict[str, ocp.CheckpointManager] = {}
         self._state: dict[str, Any] = _NO_STATE
         self._last: str | None = None  # the checksum of the last step
@@ -126,9 +132,9 @@ class Checkpoints:
         """The manager of a folder, made when it is first needed: most runs have no state."""
         if name not in self._managers:
             folder = self._folder / name
-            folder.mkdir(exist_ok=True)
-            if strange := next(no_files(folder), None):
-                raise unusable(strange, "it is a link, or neither a file nor a folder")
+            if self._run:
+                folder.mkdir(exist_ok=True)
+            check_files(folder)
             alone = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix=name
             )
@@ -203,21 +209,23 @@ class Checkpoints:
         Raises:
             UserError: if a step is missing, cannot be read, or was written by another version.
         """
+        records = hosts.told_by_first(lambda: self.records(last))
+        self._state = {name: records[-1].get(name) for name in _NO_STATE} if records else _NO_STATE
+        state = None  # read at once: a process that writes meanwhile keeps the last two
+        if (step := self._state["state_step"]) is not None:
+            if hosts.told_by_first(lambda: not (self._folder / f"state/{step}").is_dir()):
+                why = "it is missing" if last is None else "what it shared has been replaced"
+                raise unusable(self._folder / f"state/{step}", why)
+            state = self._arrays("state", step, state_template, self._state["state_sha256"])
         saved = []
-        for number, plain in enumerate(hosts.told_by_first(lambda: self.records(last))):
+        for number, plain in enumerate(records):
             chunk = None
             if tasks := plain["new_tasks"]:
                 named = named_arrays(*template(tasks))
                 arrays = self._arrays("checkpoints", number, named, plain.get("arrays_sha256")) if named else {}
                 chunk = Chunk(tasks, arrays.get("store", {}), arrays.get("stats", {}))
-            self._state = {name: plain.get(name) for name in _NO_STATE}
             saved.append(Step(chunk, {name: plain[name] for name in _OF_RUN if name in plain}, plain["record"]))
-        if (step := self._state["state_step"]) is None:
-            return Saved(saved, None)
-        if hosts.told_by_first(lambda: step not in self._states.all_steps()):
-            why = "it is missing" if last is None else "what it shared has been replaced"
-            raise unusable(self._folder / f"state/{step}", why)
-        return Saved(saved, self._arrays("state", step, state_template, self._state["state_sha256"]))
+        return Saved(saved, state)
 
     def go_on(self) -> int:
         """Goes on after the last step, without reading what it holds; with how many steps there are.
@@ -246,27 +254,48 @@ class Checkpoints:
         Raises:
             UserError: if one is missing, cannot be read, or was written by another version.
         """
-        numbers = {int(step.name) for step in (self._folder / "checkpoints").glob("[0-9]*") if step.name.isdecimal()}
-        if last is not None and last not in numbers:
-            there = f"steps 0 to {max(numbers)}" if numbers else "none"
-            raise UserError(f"{self._folder} has no checkpoint {last}; there are {there}")
-        records, self._last = [], None
-        for number in range(max(numbers, default=-1) + 1 if last is None else last + 1):
-            step = self._folder / f"checkpoints/{number}"
-            if number not in numbers:
-                raise unusable(step, "it is missing")
-            plain, digest = read_record(self._steps, number)
-            if plain.get("format") not in _READ:
-                raise unusable(
-                    step, f"it is of another format than {' and '.join(map(str, _READ))}, which this version reads"
-                )
-            if not {"experiment", "new_tasks", "record"} <= plain.keys():
-                raise unusable(step, "it does not say what it holds")
-            if plain.pop("follows", self._last) != self._last:  # the first of format 3 do not say it
-                raise unusable(step, "it does not follow the step before it: one of them is another's")
-            self._last = digest
-            records.append(plain | {"experiment": formats.upgraded(plain["experiment"])})
-        return records
+        while True:  # another process may add some meanwhile
+            numbers = self._numbers()
+            if last is not None and last not in numbers:
+                there = f"steps 0 to {max(numbers)}" if numbers else "none"
+                raise UserError(f"{self._folder} has no checkpoint {last}; there are {there}")
+            count = max(numbers, default=-1) + 1 if last is None else last + 1
+            if count <= len(self._records):
+                break
+            if "checkpoints" in self._managers:
+                check_files(self._folder / "checkpoints")
+                self._steps.reload()
+            while len(self._records) < count:
+                record, digest = self._record(len(self._records), numbers)
+                self._records.append(record)
+                self._digests.append(digest)
+        self._last = self._digests[count - 1] if count else None
+        return self._records[:count]
+
+    def _numbers(self) -> set[int]:
+        """The numbers of all steps."""
+        try:
+            names = os.listdir(self._folder / "checkpoints")
+        except FileNotFoundError:
+            return set()
+        return {int(name) for name in names if name.isdecimal()}
+
+    def _record(self, number: int, numbers: set[int]) -> tuple[dict[str, Any], str]:
+        """What a step says, and its checksum, given the numbers of all steps and those before it."""
+        step = self._folder / f"checkpoints/{number}"
+        if number not in numbers and not step.is_dir():  # a list may lack it on a network file system
+            raise unusable(step, "it is missing")
+        plain, digest = read_record(self._steps, number)
+        if plain.get("format") not in _READ:
+            raise unusable(
+                step, f"it is of another format than {' and '.join(map(str, _READ))}, which this version reads"
+            )
+        if not {"experiment", "new_tasks", "record"} <= plain.keys():
+            raise unusable(step, "it does not say what it holds")
+        before = self._digests[-1] if self._digests else None
+        if plain.pop("follows", before) != before:  # the first of format 3 do not say it
+            raise unusable(step, "it does not follow the step before it: one of them is another's")
+        return plain | {"experiment": formats.upgraded(plain["experiment"])}, digest
 
     def save_unfinished(self, unfinished: Unfinished) -> None:
         """Saves how far a task is, in place of what was saved of it before.
@@ -280,12 +309,8 @@ class Checkpoints:
             plain = said | {"run": self._run}
             save_with_record(self._unfinished, 0 if latest is None else latest + 1, plain, numbered(unfinished.arrays))
 
-    def restore_unfinished(self, task: int, template: PyTree[Any]) -> Unfinished | None:
-        """How far a task was, if anything was saved of it.
-
-        Args:
-            task: its number.
-            template: the shapes and types of the arrays.
+    def unfinished(self, task: int) -> dict[str, Any] | None:
+        """What was saved of a task before it was learned, without its arrays, if it was.
 
         Raises:
             UserError: if it cannot be read.
@@ -299,13 +324,27 @@ class Checkpoints:
         plain = hosts.told_by_first(record)
         if plain is None or plain["task"] != task:
             return None
+        if run := plain.get("run"):
+            run |= {"experiment": formats.upgraded(run["experiment"])}
+        return plain
+
+    def restore_unfinished(self, task: int, template: PyTree[Any]) -> Unfinished | None:
+        """How far a task was, if anything was saved of it.
+
+        Args:
+            task: its number.
+            template: the shapes and types of the arrays.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        plain = self.unfinished(task)
+        if plain is None:
+            return None
         named = numbered(template)
         arrays = self._arrays("unfinished", plain["step"], named, plain.get("arrays_sha256"))
         tree = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in named])
-        run = plain.get("run")
-        if run:
-            run |= {"experiment": formats.upgraded(run["experiment"])}
-        return Unfinished(task, plain["done"], tree, plain["measured"], run)
+        return Unfinished(task, plain["done"], tree, plain["measured"])
 
     def forget_unfinished(self) -> None:
         """Removes what was saved of a task before it was learned."""
