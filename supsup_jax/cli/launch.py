@@ -30,9 +30,9 @@ from supsup_jax.runs import composition, results
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.records import Record
 from supsup_jax.runs.run import Run
-from supsup_jax.runs.settings import read_run, write_run
-from supsup_jax.runs.train import run_experiment
-from supsup_jax.system import atomic, backend, devices, hosts, interruption, platforms
+from supsup_jax.runs.settings import read_run, text_of
+from supsup_jax.runs.train import opened, run_experiment
+from supsup_jax.system import atomic, backend, devices, hosts, interruption, locks, platforms
 
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
 """What XLA says where an array does not fit."""
@@ -105,15 +105,19 @@ def main(
     hosts.agree(summary(dataset) if hosts.is_joined() else {})
     _check(experiment, dataset)
 
+    settings = text_of(experiment, dataset, vars(options))
     with contextlib.ExitStack() as stack:
 
         def folder() -> str:
-            folder = places.earlier(experiment) or places.new(experiment)
+            folder = places.earlier(experiment)
+            if folder is None:
+                places.say_afresh([experiment])
+                folder = places.new(experiment)
+                stack.callback(results.remove_unused, folder)
             stack.enter_context(atomic.alone(folder))
-            write_run(folder, experiment, dataset, vars(options))
             return str(folder)
 
-        return [_run(experiment, dataset, Path(hosts.told_by_first(folder)), options.tasks_at_once)]
+        return [_run(experiment, dataset, Path(hosts.told_by_first(folder)), options.tasks_at_once, settings)]
 
 
 def _prepare_devices(experiment: Experiment) -> None:
@@ -172,14 +176,21 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
     platforms.check()
     dataset = experiment.tasks.load(data_folder or options["data"])
     _check(experiment, dataset)
+    # What this process runs on may be another machine than that which made the folder.
+    settings = text_of(experiment, dataset, options, command)
     with atomic.alone(folder):
-        # What this process runs on may be another machine than that which made the folder.
-        write_run(folder, experiment, dataset, options, command)
-        _run(experiment, dataset, folder, options["tasks_at_once"])
+        _run(experiment, dataset, folder, options["tasks_at_once"], settings)
 
 
-def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_once: int | None) -> Run:
+def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_once: int | None, settings: str) -> Run:
     """Runs an experiment in a folder, draws it, and shows what came out.
+
+    Args:
+        experiment: the experiment.
+        dataset: its data set.
+        folder: the run's folder.
+        tasks_at_once: see `run_experiment`.
+        settings: the run's `settings.yaml`, which is written when its checkpoints were accepted.
 
     Raises:
         KeyboardInterrupt: if it was interrupted.
@@ -196,7 +207,9 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     farewell = f"what {folder} has saved is gone on with by --resume, or {how_to_resume(experiment, folder)}"
     try:
         with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):
-            run = run_experiment(experiment, dataset, folder, tasks_at_once, reporter)
+            run = run_experiment(
+                experiment, dataset, folder, tasks_at_once, reporter, lambda: results.write_text(folder, settings)
+            )
         _draw(experiment, folder, run.record)
         show_results(run, experiment.build(dataset).protocol.images_per_task)
     except KeyboardInterrupt as interrupt:
@@ -247,13 +260,22 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     dataset = experiments[0].tasks.load(options.data)
     for experiment in experiments:
         _check(experiment, dataset)
+    texts = [text_of(experiment, dataset, vars(options)) for experiment in experiments]
     earlier = [places.earlier(experiment) for experiment in experiments]
-    folders = [folder or places.new(one) for one, folder in zip(experiments, earlier, strict=True)]
+    replaced: dict[Path, str] = {}  # settings of earlier runs
+    with contextlib.ExitStack() as stack:
+        for experiment, folder in zip(experiments, earlier, strict=True):
+            if folder is not None and not results.is_finished(folder, experiment.evaluations):
+                with contextlib.suppress(locks.LockedError):  # a job that runs keeps its settings
+                    stack.enter_context(atomic.alone(folder))
+                    opened(experiment, dataset, folder)
+                    replaced[folder] = (folder / results.SETTINGS).read_text()
+        places.say_afresh([one for one, folder in zip(experiments, earlier, strict=True) if folder is None])
+        folders = [folder or places.new(one) for one, folder in zip(experiments, earlier, strict=True)]
+        for folder, text in zip(folders, texts, strict=True):
+            if folder not in earlier or folder in replaced:
+                results.write_text(folder, text)
     members = [sweep.Member(folder, one.evaluations) for one, folder in zip(experiments, folders, strict=True)]
-    for experiment, member in zip(experiments, members, strict=True):
-        if member.state != "finished":
-            with contextlib.suppress(UserError), atomic.alone(member.folder):  # a job that goes on keeps its settings
-                write_run(member.folder, experiment, dataset, vars(options))
 
     parent = folders[0].parent
     table = SweepTable(
@@ -270,6 +292,8 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
             except UserError:
                 for folder in set(folders) - set(earlier):
                     shutil.rmtree(folder)
+                for folder, text in replaced.items():
+                    results.write_text(folder, text)
                 raise
             farewell = "the jobs go on; the same command with --resume collects them"
             with table:
@@ -326,6 +350,23 @@ class _Places:
         except OSError as error:
             reason = f"{error.filename}: {error.strerror}"
             raise UserError(f"no run can be kept in --log-dir {log_dir} ({reason}); give another folder") from None
+
+    def say_afresh(self, experiments: Sequence[Experiment]) -> None:
+        """Says where there is nothing to resume, although `--resume` was given: runs may lie below another folder.
+
+        Args:
+            experiments: those without an earlier run.
+        """
+        if self._options.resume and experiments:
+            parent, _ = self._place(experiments[0])
+            names = [self._place(experiment)[1] for experiment in experiments]
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            print(
+                f"--resume found nothing to resume in {parent.absolute()} for {', '.join(names[:3])}{more}; "
+                f"{'it starts' if len(names) == 1 else 'they start'} afresh",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def earlier(self, experiment: Experiment) -> Path | None:
         """The newest run of the same settings, where one is to be resumed; `None` if there is no such run.

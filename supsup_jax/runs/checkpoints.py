@@ -11,24 +11,21 @@ and it names the checksum of the step that it follows, so that no other can stan
 Of several hosts the first one reads and writes.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from supsup_jax.data import Inputs
-from supsup_jax.errors import UserError, warn
-from supsup_jax.experiment import Experiment
-from supsup_jax.networks import Weights
-from supsup_jax.runs import composition, formats
+from supsup_jax.errors import UserError
+from supsup_jax.runs import formats
 from supsup_jax.runs.steps import (
+    check_files,
     digest_of,
     named_arrays,
-    no_files,
     numbered,
     read_arrays,
     read_record,
@@ -37,8 +34,7 @@ from supsup_jax.runs.steps import (
     save_with_record,
     unusable,
 )
-from supsup_jax.scenarios.work import Unfinished
-from supsup_jax.system import hosts, numerics
+from supsup_jax.system import hosts
 from supsup_jax.system.progress import Progress
 
 FORMAT = 3
@@ -52,9 +48,6 @@ _NO_STATE = {"state_step": None, "state_sha256": None}
 
 # What a step says of the run.
 _OF_RUN = ("experiment", "inputs", "weights", "flags")
-
-# The first values of each layer's weights that a step says.
-_SHOWN = 8
 
 # The folders, and how many of what lies in each are kept.
 _KEPT = {"checkpoints": None, "state": 2, "unfinished": 1, "evaluation": 1}
@@ -108,12 +101,17 @@ class Checkpoints:
     Args:
         folder: the run's folder.
         run: what the run is, as plain data, which goes with every step: its `experiment`, of what kind its `inputs`
-            are, and the first of its `weights`. To read, it may be left out.
+            are, and the first of its `weights`. To read, it is left out: readers take no lock and write nothing.
+
+    Attributes:
+        folder: the run's folder, as it was given.
     """
 
     def __init__(self, folder: Path, run: dict[str, Any] | None = None):
-        self._run = run or {}
+        self.folder, self._run = folder, run or {}
         self._folder = folder.absolute()  # Orbax refuses a relative path, and not always aloud
+        self._records: list[dict[str, Any]] = []  # of the first steps, as they were read
+        self._digests: list[str] = []  # their checksums
         self._managers: dict[str, ocp.CheckpointManager] = {}
         self._state: dict[str, Any] = _NO_STATE
         self._last: str | None = None  # the checksum of the last step
@@ -129,9 +127,9 @@ class Checkpoints:
         """The manager of a folder, made when it is first needed: most runs have no state."""
         if name not in self._managers:
             folder = self._folder / name
-            folder.mkdir(exist_ok=True)
-            if strange := next(no_files(folder), None):
-                raise unusable(strange, "it is a link, or neither a file nor a folder")
+            if self._run:
+                folder.mkdir(exist_ok=True)
+            check_files(folder)
             alone = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix=name
             )
@@ -202,7 +200,15 @@ class Checkpoints:
         Raises:
             UserError: if a step is missing, cannot be read, or was written by another version.
         """
-        saved, records = [], hosts.told_by_first(lambda: self.records(last))
+        records = hosts.told_by_first(lambda: self.records(last))
+        self._state = {name: records[-1].get(name) for name in _NO_STATE} if records else _NO_STATE
+        state = None  # read at once: a process that writes meanwhile keeps the last two
+        if (step := self._state["state_step"]) is not None:
+            if hosts.told_by_first(lambda: not (self._folder / f"state/{step}").is_dir()):
+                why = "it is missing" if last is None else "what it shared has been replaced"
+                raise unusable(self._folder / f"state/{step}", why)
+            state = self._arrays("state", step, state_template, self._state["state_sha256"])
+        saved = []
         progress = Progress(f"reading {self._folder}", len(records), "checkpoints")
         for number, plain in progress.of(enumerate(records)):
             chunk = None
@@ -210,14 +216,8 @@ class Checkpoints:
                 named = named_arrays(*template(tasks))
                 arrays = self._arrays("checkpoints", number, named, plain.get("arrays_sha256")) if named else {}
                 chunk = Chunk(tasks, arrays.get("store", {}), arrays.get("stats", {}))
-            self._state = {name: plain.get(name) for name in _NO_STATE}
             saved.append(Step(chunk, {name: plain[name] for name in _OF_RUN if name in plain}, plain["record"]))
-        if (step := self._state["state_step"]) is None:
-            return Saved(saved, None)
-        if hosts.told_by_first(lambda: step not in self._states.all_steps()):
-            why = "it is missing" if last is None else "what it shared has been replaced"
-            raise unusable(self._folder / f"state/{step}", why)
-        return Saved(saved, self._arrays("state", step, state_template, self._state["state_sha256"]))
+        return Saved(saved, state)
 
     def go_on(self) -> int:
         """Goes on after the last step, without reading what it holds; with how many steps there are.
@@ -246,88 +246,74 @@ class Checkpoints:
         Raises:
             UserError: if one is missing, cannot be read, or was written by another version.
         """
-        numbers = {int(step.name) for step in (self._folder / "checkpoints").glob("[0-9]*") if step.name.isdecimal()}
-        if last is not None and last not in numbers:
-            there = f"steps 0 to {max(numbers)}" if numbers else "none"
-            raise UserError(f"{self._folder} has no checkpoint {last}; there are {there}")
-        records, self._last = [], None
-        for number in range(max(numbers, default=-1) + 1 if last is None else last + 1):
-            step = self._folder / f"checkpoints/{number}"
-            if number not in numbers:
-                raise unusable(step, "it is missing")
-            plain, digest = read_record(self._steps, number)
-            if plain.get("format") not in _READ:
-                raise unusable(
-                    step, f"it is of another format than {' and '.join(map(str, _READ))}, which this version reads"
-                )
-            if not {"experiment", "new_tasks", "record"} <= plain.keys():
-                raise unusable(step, "it does not say what it holds")
-            if plain.pop("follows", self._last) != self._last:  # the first of format 3 do not say it
-                raise unusable(step, "it does not follow the step before it: one of them is another's")
-            self._last = digest
-            records.append(plain | {"experiment": formats.upgraded(plain["experiment"])})
-        return records
+        while True:  # another process may add some meanwhile
+            numbers = self._numbers()
+            if last is not None and last not in numbers:
+                there = f"steps 0 to {max(numbers)}" if numbers else "none"
+                raise UserError(f"{self._folder} has no checkpoint {last}; there are {there}")
+            count = max(numbers, default=-1) + 1 if last is None else last + 1
+            if count <= len(self._records):
+                break
+            if "checkpoints" in self._managers:
+                check_files(self._folder / "checkpoints")
+                self._steps.reload()
+            while len(self._records) < count:
+                record, digest = self._record(len(self._records), numbers)
+                self._records.append(record)
+                self._digests.append(digest)
+        self._last = self._digests[count - 1] if count else None
+        return self._records[:count]
 
-    def save_unfinished(self, unfinished: Unfinished) -> None:
-        """Saves how far a task is, in place of what was saved of it before.
+    def _numbers(self) -> set[int]:
+        """The numbers of all steps."""
+        try:
+            names = os.listdir(self._folder / "checkpoints")
+        except FileNotFoundError:
+            return set()
+        return {int(name) for name in names if name.isdecimal()}
 
-        Raises:
-            UserError: if it cannot be written.
-        """
-        plain = {"task": unfinished.task, "done": unfinished.done, "measured": unfinished.measured}
-        self._replace("unfinished", plain, numbered(unfinished.arrays))
+    def _record(self, number: int, numbers: set[int]) -> tuple[dict[str, Any], str]:
+        """What a step says, and its checksum, given the numbers of all steps and those before it."""
+        step = self._folder / f"checkpoints/{number}"
+        if number not in numbers and not step.is_dir():  # a list may lack it on a network file system
+            raise unusable(step, "it is missing")
+        plain, digest = read_record(self._steps, number)
+        if plain.get("format") not in _READ:
+            raise unusable(
+                step, f"it is of another format than {' and '.join(map(str, _READ))}, which this version reads"
+            )
+        if not {"experiment", "new_tasks", "record"} <= plain.keys():
+            raise unusable(step, "it does not say what it holds")
+        before = self._digests[-1] if self._digests else None
+        if plain.pop("follows", before) != before:  # the first of format 3 do not say it
+            raise unusable(step, "it does not follow the step before it: one of them is another's")
+        return plain | {"experiment": formats.upgraded(plain["experiment"])}, digest
 
-    def save_evaluation(self, result: dict[str, Any]) -> None:
-        """Saves how far an evaluation is, as plain data, in place of what was saved of it before.
-
-        Raises:
-            UserError: if it cannot be written.
-        """
-        self._replace("evaluation", {"evaluation": result}, {})
-
-    def restore_unfinished(self, task: int, template: PyTree[Any]) -> Unfinished | None:
-        """How far a task was, if anything was saved of it.
+    def replace(self, name: str, plain: dict[str, Any], arrays: PyTree[Any]) -> None:
+        """Saves unfinished work in one of the folders, in place of what is there.
 
         Args:
-            task: its number.
-            template: the shapes and types of the arrays.
+            name: of the folder: `unfinished` or `evaluation`.
+            plain: the work as plain data.
+            arrays: its arrays, if it has any.
 
         Raises:
-            UserError: if it cannot be read.
+            UserError: if it cannot be written.
         """
-        plain = self._latest("unfinished")
-        if plain is None or plain["task"] != task:
-            return None
-        named = numbered(template)
-        arrays = self._arrays("unfinished", plain["step"], named, plain.get("arrays_sha256"))
-        tree = jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in named])
-        return Unfinished(task, plain["done"], tree, plain["measured"], plain.get("run"))
-
-    def restore_evaluation(self) -> dict[str, Any] | None:
-        """How far an evaluation was, if anything was saved of it: as `evaluation`, and its `run`.
-
-        Raises:
-            UserError: if it cannot be read.
-        """
-        return self._latest("evaluation")
-
-    def forget_unfinished(self) -> None:
-        """Removes what was saved of a task before it was learned."""
-        self._forget("unfinished")
-
-    def forget_evaluation(self) -> None:
-        """Removes what was saved of an evaluation before it was finished."""
-        self._forget("evaluation")
-
-    def _replace(self, name: str, plain: dict[str, Any], arrays: PyTree[Any]) -> None:
-        """Saves unfinished work in one of the folders, in place of what is there."""
         if hosts.is_first():
             manager = self._manager(name)
             latest = manager.latest_step()
-            save_with_record(manager, 0 if latest is None else latest + 1, plain | {"run": self._run}, arrays)
+            step = 0 if latest is None else latest + 1
+            save_with_record(manager, step, plain | {"run": self._run}, numbered(arrays))
 
-    def _latest(self, name: str) -> dict[str, Any] | None:
-        """What unfinished work in one of the folders says, and the number of its `step`; `None` if there is none."""
+    def latest(self, name: str) -> dict[str, Any] | None:
+        """The unfinished work in one of the folders as plain data, without its arrays; `None` if there is none.
+
+        With it goes the metadata of the `run` that saved it, but for old ones.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
 
         def record() -> dict[str, Any] | None:
             if not (self._folder / name).is_dir() or (latest := self._manager(name).latest_step()) is None:
@@ -339,69 +325,23 @@ class Checkpoints:
 
         return hosts.told_by_first(record)
 
-    def _forget(self, name: str) -> None:
+    def latest_arrays(self, name: str, saved: dict[str, Any], template: PyTree[Any]) -> PyTree[Any]:
+        """The arrays of unfinished work.
+
+        Args:
+            name: of the folder.
+            saved: the work, as `latest` gives it.
+            template: the shapes and types of the arrays.
+
+        Raises:
+            UserError: if they cannot be read.
+        """
+        named = numbered(template)
+        arrays = self._arrays(name, saved["step"], named, saved.get("arrays_sha256"))
+        return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in named])
+
+    def forget(self, name: str) -> None:
         """Removes unfinished work from one of the folders."""
         if hosts.is_first() and (self._folder / name).is_dir():
             for step in self._manager(name).all_steps():
                 self._manager(name).delete(step)
-
-
-def describe(experiment: Experiment, inputs: Inputs, weights: Weights) -> dict[str, Any]:
-    """The run as plain data, as `Checkpoints` takes it.
-
-    Args:
-        experiment: its settings.
-        inputs: what images are to its network.
-        weights: the shared weights as they were drawn.
-    """
-    return {
-        "experiment": composition.plain(experiment),
-        "inputs": inputs._asdict(),
-        "weights": _first_values(weights),
-        "flags": numerics.rounding(),
-    }
-
-
-def check_weights(here: dict[str, Any], described: dict[str, Any], folder: Path) -> None:
-    """Checks that a run was described with the weights that its seed gives here, if it was described with any.
-
-    Prints a warning if the weights are the same, and flags of JAX that change how results are rounded differ.
-
-    Args:
-        here: the run as `describe` describes it here.
-        described: the run as its checkpoint describes it.
-        folder: the run's.
-
-    Raises:
-        UserError: if the weights differ, as another version of JAX, or another network, would draw them.
-    """
-    if "weights" not in described:  # format 2
-        return
-    flags = numerics.rounding_differs(described["flags"]) if "flags" in described else ""
-    drawn = here["weights"]
-    fits = drawn.keys() == described["weights"].keys() and all(
-        np.allclose(values, described["weights"][name], rtol=1e-4, atol=1e-6) for name, values in drawn.items()
-    )
-    if not fits:
-        raise UserError(
-            f"{folder} was learned with other weights than its seed gives here; use the network and the version of JAX "
-            f"that it was made with{_of_flags(described, flags)}"
-        )
-    if flags:
-        warn(f"{folder} was learned with other flags of JAX: {flags}; results may be rounded differently")
-
-
-def _of_flags(described: dict[str, Any], flags: str) -> str:
-    """What the error of other weights adds about flags, given those that differ, in words."""
-    if "flags" not in described:
-        return ", or supsup_jax 0.1 if a flag such as JAX_ENABLE_X64 was set then"
-    return f", and its flags: {flags}" if flags else ""
-
-
-def _first_values(weights: Weights) -> dict[str, list[float]]:
-    """The first few values of every layer; devices of another kind may round them otherwise."""
-    leaves = jax.tree_util.tree_leaves_with_path(weights)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf.reshape(-1)[:_SHOWN]).tolist()
-        for path, leaf in leaves
-    }

@@ -14,6 +14,7 @@ from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import elsewhere, experiment_of
 from supsup_jax.system import numerics
+from supsup_jax.system.reading import settled
 
 
 @numerics.with_fixed_flags
@@ -32,24 +33,34 @@ def restore(run_dir: str | os.PathLike[str], step: SupportsIndex | None = None, 
     """
     folder = arguments.path("run_dir", run_dir)
     last = None if step is None else arguments.integer("step", step)
+    read = [folder, *(folder / name for name in ("checkpoints", "state"))]
+    return settled(lambda: _restore(folder, last, parts), read)  # it may be learning in another process
+
+
+def _restore(folder: Path, step: int | None, parts: dict[str, Any]) -> Run:
+    """Opens a run as its folder is now.
+
+    Raises:
+        UserError: if that cannot be read.
+    """
     if not (folder / "checkpoints").is_dir():
         raise UserError(f"{folder} holds no run; give a folder with checkpoints in it, such as runs/quickstart/seed=1")
     with Checkpoints(folder) as checkpoints:
-        said = checkpoints.records(0)
-    if not said:
-        raise UserError(f"{folder} has no checkpoint yet; wait for one, or give another run")
-    recorded = said[0]["experiment"]
-    _check(folder, recorded, parts)
-    objects = {
-        kind: part for given in parts for kind, part in composition.objects_of(parts[given], given).items()
-    } | parts
-    try:
-        experiment = experiment_of(recorded, folder / "checkpoints/0", objects)
-    except registry.UnknownPartError as error:
-        raise elsewhere(folder, error) from None
-    inputs = Inputs.from_json(said[0]["inputs"]) if "inputs" in said[0] else _inputs_of_format_2(experiment)
-    run = Run(experiment, inputs)
-    run.read(folder, last)
+        said = checkpoints.records(step)
+        if not said:
+            raise UserError(f"{folder} has no checkpoint yet; wait for one, or give another run")
+        recorded = said[0]["experiment"]
+        _check(folder, recorded, parts)
+        objects = {
+            kind: part for given in parts for kind, part in composition.objects_of(parts[given], given).items()
+        } | parts
+        try:
+            experiment = experiment_of(recorded, folder / "checkpoints/0", objects)
+        except registry.UnknownPartError as error:
+            raise elsewhere(folder, error) from None
+        inputs = Inputs.from_json(said[0]["inputs"]) if "inputs" in said[0] else _inputs_of_format_2(experiment)
+        run = Run(experiment, inputs)
+        run.read(checkpoints, step)
     return run
 
 

@@ -5,11 +5,9 @@ interrupted and resumed run leaves the same files. In between, tasks are appende
 a lock, to `results.csv`, which many runs share.
 """
 
-import csv
+import contextlib
 import importlib.metadata
-import io
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -17,21 +15,24 @@ import time
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import jax
 import numpy as np
 import yaml
-from filelock import FileLock
 
 from supsup_jax.errors import UserError
 from supsup_jax.runs import formats
 from supsup_jax.runs.records import EvaluationResult, Record, TaskResult, compared_of, matrices, metrics_of, total
+from supsup_jax.runs.shared_table import append_results
 from supsup_jax.system import atomic, backend, numerics
+from supsup_jax.system.rows import csv_text
 from supsup_jax.system.yaml import read_yaml
 
-RESULTS_HEADER = ["Date Finished", "Name", "Current Val", "Best Val", "Save Directory"]
 ADAPT_HEADER = ["Date Finished", "Name", "Task", "Num Tasks Learned", "Current Val", "Adapt Val"]
+
+SETTINGS = "settings.yaml"
+"""What a run computes, how it was called, and on what it runs."""
 
 _METRICS = "metrics.jsonl"
 
@@ -50,6 +51,14 @@ def new_folder(parent: Path, name: str) -> Path:
             return folder
 
 
+def remove_unused(folder: Path) -> None:
+    """Removes the folder of a run that was refused before it began."""
+    with contextlib.suppress(OSError):
+        if not (folder / SETTINGS).exists():
+            (folder / ".lock").unlink(missing_ok=True)
+            folder.rmdir()
+
+
 def existing_folders(parent: Path, name: str) -> list[Path]:
     """The folders of runs of a name, the newest first."""
     tries = {0: parent / name}
@@ -60,18 +69,17 @@ def existing_folders(parent: Path, name: str) -> list[Path]:
     return [tries[attempt] for attempt in sorted(tries, reverse=True) if tries[attempt].is_dir()]
 
 
-def write_settings(folder: Path, settings: dict[str, Any], command: Sequence[str] | None = None) -> None:
-    """Writes `settings.yaml`: what the run computes, how it was called, and on what it runs.
+def settings_text(settings: dict[str, Any], command: Sequence[str] | None = None) -> str:
+    """The contents of `settings.yaml`: what the run computes, how it was called, and on what it runs.
 
     Args:
-        folder: the run's folder.
         settings: what it computes.
         command: how it was called; by default as this process was.
     """
     environment = {
         "python": platform.python_version(),
         "versions": {
-            name: importlib.metadata.version(name)
+            name: _version(name)
             for name in ("supsup_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
         },
         "jax_flags": numerics.rounding(),
@@ -81,7 +89,25 @@ def write_settings(folder: Path, settings: dict[str, Any], command: Sequence[str
         "git_commit": _git_commit(),
         "command": list(command or sys.argv),
     }
-    atomic.write(folder / "settings.yaml", yaml.safe_dump(settings | environment, sort_keys=False))
+    return yaml.safe_dump(settings | environment, sort_keys=False)
+
+
+def _version(package: str) -> str:
+    """The version of an installed package; "unknown" in a checkout that is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def write_settings(folder: Path, settings: dict[str, Any], command: Sequence[str] | None = None) -> None:
+    """Writes `settings.yaml`; arguments are those of `settings_text`."""
+    write_text(folder, settings_text(settings, command))
+
+
+def write_text(folder: Path, settings: str) -> None:
+    """Writes `settings.yaml` as `settings_text` gives it."""
+    atomic.write(folder / SETTINGS, settings)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -90,11 +116,13 @@ def read_settings(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: if it does not hold what `write_settings` writes.
     """
-    path = folder / "settings.yaml"
+    path = folder / SETTINGS
     if not path.is_file():
         return {}
     try:
         settings: Any = read_yaml(path)
+    except FileNotFoundError:  # since then
+        return {}
     except ValueError:
         settings = None
     if not _are_settings(settings):
@@ -139,58 +167,6 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + (" and uncommitted changes" if changes.stdout.strip() else "")
-
-
-def append_results(
-    path: Path, save_directory: Path, name: str, tasks: Iterable[TaskResult], are_new: bool = False
-) -> None:
-    """Appends one row a task to `results.csv`; rows that are there already are left as they are.
-
-    Any number of processes may do so at once: a lock lets one write at a time, and rows are written whole.
-
-    Args:
-        path: the file.
-        save_directory: the run's folder.
-        name: the run's name.
-        tasks: a row each.
-        are_new: whether none of the rows can be there. The file is not read then.
-    """
-    save_directory = save_directory.resolve()
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        known: set[tuple[str, ...]] = set()
-        text = ""
-        if path.is_file() and path.stat().st_size:
-            if not are_new:
-                with path.open(newline="", errors="surrogateescape") as file:
-                    known = _rows(file)
-            with path.open("rb") as file:
-                file.seek(-1, os.SEEK_END)
-                text = "" if file.read() == b"\n" else "\n"  # a row that another program left unfinished
-        else:
-            text = csv_text([RESULTS_HEADER])
-        rows = [
-            [
-                task.finished,
-                f"{name}~task={task.task}",
-                f"{task.accuracy:.4f}",
-                f"{task.best:.4f}",
-                str(save_directory),
-            ]
-            for task in tasks
-        ]
-        atomic.append(path, text + csv_text([row for row in rows if tuple(row) not in known]))
-
-
-def _rows(file: TextIO) -> set[tuple[str, ...]]:
-    """The rows of a table that other programs may have written to as well.
-
-    Raises:
-        UserError: if it is none.
-    """
-    try:
-        return {tuple(row) for row in csv.reader(file)}
-    except csv.Error as error:
-        raise UserError(f"{file.name} is no table ({error}); move it elsewhere") from None
 
 
 def write_files(folder: Path, name: str, record: Record) -> None:
@@ -333,20 +309,20 @@ class EventWriter:
 
 
 class Tables:
-    """The tables, metrics and events of a script's run; a context manager.
+    """The tables, metrics and events of a script's run.
 
     Args:
         folder: the run's folder.
     """
 
     def __init__(self, folder: Path):
-        self._folder, self._events = folder, EventWriter(folder)
+        self._folder = folder
+        self._events: EventWriter | None = None
 
-    def __enter__(self) -> "Tables":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._events.__exit__()
+    def close(self) -> None:
+        """Closes the events."""
+        if self._events is not None:
+            self._events.__exit__()
 
     def write(self, record: Record, news: Record, is_new: bool) -> None:
         """Brings the run's files up to its record.
@@ -355,6 +331,9 @@ class Tables:
             record: all that was measured.
             news: the part of it that the files may lack.
             is_new: whether none of `news` can be in the files. Only `news` is written then, where it is of tasks.
+
+        Raises:
+            UserError: if `results.csv` cannot be used; then nothing is written.
         """
         name = self._folder.name
         if news.tasks:
@@ -363,11 +342,5 @@ class Tables:
             append_tasks(self._folder, news.tasks)
         else:
             write_files(self._folder, name, record)
+        self._events = self._events or EventWriter(self._folder)
         self._events.write(record)
-
-
-def csv_text(rows: Iterable[Iterable[Any]]) -> str:
-    """Rows as CSV."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

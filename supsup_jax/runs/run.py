@@ -26,7 +26,8 @@ from supsup_jax.networks import Network, Weights
 from supsup_jax.runs import composition
 from supsup_jax.runs import results as results_files
 from supsup_jax.runs.beginning import experiment_for
-from supsup_jax.runs.checkpoints import Checkpoints, Chunk, check_weights, describe
+from supsup_jax.runs.checkpoints import Checkpoints, Chunk
+from supsup_jax.runs.description import check_weights, describe
 from supsup_jax.runs.learned import DiscoveredTasks, LearnedTasks, TaskStore
 from supsup_jax.runs.pending import Pending
 from supsup_jax.runs.predictor import Predictor
@@ -70,8 +71,8 @@ class Run(Predictor):
         self.experiment, self.inputs = experiment, inputs
         self.net: Network = experiment.network.for_images(inputs.image_shape)
         self.method: Method = experiment.method.for_network(self.net)
-        net, self._is_stored = self.net, self._weights_are_stored
-        if self._is_stored:  # they are still to be read
+        net, self._is_stored = self.net, experiment.network.initializer is stored
+        if self._is_stored:  # in the checkpoints, as weights of an imported run are
             weights, _ = jax.eval_shape(net.init, numerics.key(0))
             self.weights = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
             self.fresh_stats = net.init_stats()
@@ -149,27 +150,31 @@ class Run(Predictor):
         return self.num_tasks - 1
 
     @contextlib.contextmanager
-    def locked(self, writes_tables: bool = False) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Keeps the run's folder from other processes, and saves there what is added meanwhile.
-
-        Args:
-            writes_tables: whether to write the tables of a script's run as well.
 
         Raises:
             UserError: if another process is using the folder, or it has changed since it was read.
         """
-        if self.folder is None:
-            yield
-            return
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
-            self._checkpoints = stack.enter_context(self._opened(self.folder, self._steps))
-            if writes_tables and hosts.is_first():
-                self._tables = stack.enter_context(results_files.Tables(self.folder))
-                self._tables.write(self.record, self.record, is_new=False)
+            if self.folder is not None:
+                self._checkpoints = stack.enter_context(self._opened(self.folder, self._steps))
             yield
 
+    def open_tables(self) -> None:
+        """Writes the tables of a script's run as well, while it is locked.
+
+        Raises:
+            UserError: if `results.csv` cannot be used; then nothing is written.
+        """
+        if self.folder is not None and hosts.is_first():
+            self._tables = results_files.Tables(self.folder)
+            self._tables.write(self.record, self.record, is_new=False)
+
     def _close(self) -> None:
+        if self._tables is not None:
+            self._tables.close()
         self._checkpoints = self._tables = None
 
     def add(self, results: Results | StreamResults, labels: list[Any] | None = None) -> None:
@@ -254,26 +259,25 @@ class Run(Predictor):
         self.folder, self._steps = folder, 1
 
     @numerics.with_fixed_flags
-    def read(self, folder: Path, last: int | None = None, resumes: bool = False) -> None:
+    def read(self, checkpoints: Checkpoints, last: int | None = None, resumes: bool = False) -> None:
         """Takes in what a folder holds of this run, which has learned nothing yet.
 
         Args:
-            folder: the run's.
+            checkpoints: of the run's folder.
             last: the last checkpoint to read, if not all.
             resumes: whether the run's experiment is to be resumed there; the folder may be empty then.
 
         Raises:
             UserError: if it cannot be read, is another run's, or was learned with other weights.
         """
-        with Checkpoints(folder) as checkpoints:
-            saved = checkpoints.restore(self.tasks.shapes, self.tasks.state_shapes(), last)
-        self.folder, self._steps = folder, len(saved.steps)
+        saved = checkpoints.restore(self.tasks.shapes, self.tasks.state_shapes(), last)
+        self.folder, self._steps = checkpoints.folder, len(saved.steps)
         for step in saved.steps:
             self._check(step.run, same_settings=resumes)
             news = Record.from_json(step.record)
             if resumes and any(task.labels for task in news.tasks):
                 raise UserError(
-                    f"{folder} holds tasks that were learned from Python; go on there: supsup_jax.restore(...)"
+                    f"{self.folder} holds tasks that were learned from Python; go on there: supsup_jax.restore(...)"
                 )
             self.record.add(news)
             if step.chunk or news.stream:
@@ -361,11 +365,6 @@ class Run(Predictor):
             side_by_side=False,
         )
 
-    @property
-    def _weights_are_stored(self) -> bool:
-        """Whether the base weights are in the checkpoints, as those of an imported run are."""
-        return self.experiment.network.initializer is stored
-
     @contextlib.contextmanager
     def _opened(self, folder: Path, steps: int) -> Iterator[Checkpoints]:
         """The checkpoints of a folder, which no other process uses meanwhile, and which holds so many steps.
@@ -375,9 +374,6 @@ class Run(Predictor):
         """
         with hosts.held_by_first(atomic.alone(folder)), Checkpoints(folder, self.about) as checkpoints:
             if hosts.told_by_first(checkpoints.go_on) != steps:
-                raise UserError(
-                    f"{folder} holds a run already; give a new folder"
-                    if not steps
-                    else f"{folder} has other steps than were read; restore all of it, and go on with that"
-                )
+                others = "has other steps than were read; restore all of it, and go on with that"
+                raise UserError(f"{folder} {others if steps else 'holds a run already; give a new folder'}")
             yield checkpoints

@@ -122,6 +122,20 @@ def _made(settings: Mapping[str, Any], path: Path, objects: Mapping[str, Any] | 
         raise UserError(f"{path}: {error}") from None
 
 
+def text_of(
+    experiment: Experiment, dataset: Dataset, options: Mapping[str, Any], command: Sequence[str] | None = None
+) -> str:
+    """The `settings.yaml` of a run: what it takes to start it, from anywhere.
+
+    Args:
+        experiment: what it computes.
+        dataset: its data set.
+        options: where it reads and writes, and how.
+        command: how it was called; by default as this process was.
+    """
+    return results.settings_text(_plain(experiment, dataset, options), command)
+
+
 def write_run(
     folder: Path,
     experiment: Experiment,
@@ -129,20 +143,16 @@ def write_run(
     options: Mapping[str, Any],
     command: Sequence[str] | None = None,
 ) -> None:
-    """Writes the `settings.yaml` of a run: what it takes to start it, from anywhere.
+    """Writes the `settings.yaml` of a run into its folder; other arguments are those of `text_of`."""
+    results.write_settings(folder, _plain(experiment, dataset, options), command)
 
-    Args:
-        folder: the run's folder.
-        experiment: what it computes.
-        dataset: its data set.
-        options: where it reads and writes, and how.
-        command: how it was called; by default as this process was.
-    """
+
+def _plain(experiment: Experiment, dataset: Dataset, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run computes, and where it reads and writes, as plain data."""
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     plain["data"] = os.path.abspath(os.path.expanduser(plain["data"]))
     densities = experiment.densities(dataset)
-    whole = {"experiment": composition.plain(experiment), "options": plain, "densities": densities}
-    results.write_settings(folder, whole, command)
+    return {"experiment": composition.plain(experiment), "options": plain, "densities": densities}
 
 
 def read_run(folder: Path) -> tuple[Experiment, dict[str, Any], list[str] | None]:

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from jaxtyping import PyTree
 from supsup_jax.errors import UserError, reason
 from supsup_jax.system import interruption
 
+UNFINISHED = ".orbax-checkpoint-tmp"
+"""In the name of a checkpoint's folder until it is written whole."""
+
 
 def save_step(manager: ocp.CheckpointManager, step: int, **items: Any) -> None:
     """Saves a step.
@@ -28,7 +31,7 @@ def save_step(manager: ocp.CheckpointManager, step: int, **items: Any) -> None:
     """
     folder = Path(manager.directory)
     # What a process that was killed has left; Orbax would remove it too, with a warning on stderr.
-    shutil.rmtree(folder / f"{step}.orbax-checkpoint-tmp", ignore_errors=True)
+    shutil.rmtree(folder / f"{step}{UNFINISHED}", ignore_errors=True)
     with interruption.later(), _quiet():
         try:
             if not folder.is_dir():  # Orbax would make it again, without the steps before
@@ -132,13 +135,28 @@ def _step(manager: ocp.CheckpointManager, number: int) -> Path:
     return Path(manager.directory) / str(number)
 
 
-def no_files(folder: Path) -> Iterator[Path]:
-    """What lies below a folder and is neither a file nor a folder: a link may lead anywhere, a pipe never ends."""
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            yield from no_files(Path(entry))
-        elif not entry.is_file(follow_symlinks=False):
-            yield Path(entry)
+def check_files(folder: Path) -> None:
+    """Checks that a folder of checkpoints holds files and folders alone.
+
+    Raises:
+        UserError: if it does not.
+    """
+    if strange := next(_no_files(folder), None):
+        raise unusable(strange, "it is a link, or neither a file nor a folder")
+
+
+def _no_files(folder: Path) -> Iterator[Path]:
+    """What lies below a folder and is neither a file nor a folder: a link may lead anywhere, a pipe never ends.
+
+    Checkpoints that another process is writing or removing meanwhile are left out: nobody reads them.
+    """
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if UNFINISHED not in entry.name:
+                    yield from _no_files(Path(entry))
+            elif not entry.is_file(follow_symlinks=False):
+                yield Path(entry)
 
 
 @contextmanager

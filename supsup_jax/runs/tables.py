@@ -8,6 +8,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, groupby
 from pathlib import Path
 from statistics import fmean, stdev
@@ -16,10 +17,17 @@ from typing import Any, Literal, NamedTuple
 
 from supsup_jax.errors import UserError
 from supsup_jax.runs.records import Account, total, total_of_paper
-from supsup_jax.runs.results import read_settings
+from supsup_jax.runs.results import SETTINGS, read_settings
+from supsup_jax.system.reading import settled
+from supsup_jax.system.rows import read_rows
 
 ABLATION = "GNu/MNISTPerm/ablation"
 """The experiment whose runs differ in network, outputs and objective."""
+
+_ACCURACIES, _STORAGE, _METRICS = "accuracy_matrix.csv", "storage.csv", "metrics.jsonl"
+
+# How often tables are read that change meanwhile.
+_LOOKS = 20
 
 Identity = Literal["given", "inferred", "learned"]
 """Which accuracy: the task given, inferred, or given right after it was learned."""
@@ -126,32 +134,91 @@ def find_runs(folder: Path) -> list[Run]:
 
 
 def _runs_below(folder: Path) -> dict[Path, Run]:
-    return {path.resolve(): _read_run(path) for path in _run_folders(folder)}
+    """The runs in a folder and below by where they really lie; each may be there several times, behind links."""
+    runs: dict[Path, Run] = {}
+    for path in _run_folders(folder):
+        place = path.resolve()
+        if place not in runs and (run := settled(partial(_read_run, path), [path])) is not None:
+            runs[place] = run
+    return runs
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
-    for path, below, files in os.walk(folder):
-        if {"settings.yaml", "accuracy_matrix.csv"} <= set(files):
+    """The folders with runs in a folder and below, also behind links."""
+    seen: set[tuple[int, int]] = set()
+    for path, below, files in os.walk(folder, followlinks=True):
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        place = status.st_dev, status.st_ino
+        if place in seen:  # a link may lead to a folder above it
+            below.clear()
+            continue
+        seen.add(place)
+        if {SETTINGS, _ACCURACIES} <= set(files):
             below.clear()  # checkpoints are large trees without runs
             yield Path(path)
 
 
-def _read_run(folder: Path) -> Run:
+def _read_run(folder: Path) -> Run | None:
+    """What the tables of a run say, all of them of the same evaluation; `None` if the folder has been removed.
+
+    Raises:
+        UserError: if they are damaged.
+    """
+    run = None
+    for _ in range(_LOOKS):
+        before = _versions(folder)
+        if before[SETTINGS] is None or before[_ACCURACIES] is None:
+            return None
+        run = _tables_of(folder)
+        if _versions(folder) == before:
+            break
+    return run
+
+
+def _versions(folder: Path) -> dict[str, Any]:
+    """Values that differ where another process has replaced a table, by its name."""
+    versions: dict[str, Any] = dict.fromkeys((SETTINGS, _ACCURACIES, _STORAGE, _METRICS))
+    for name in versions:
+        with contextlib.suppress(FileNotFoundError):
+            status = (folder / name).stat()
+            versions[name] = status.st_ino, status.st_mtime_ns, status.st_size
+    return versions
+
+
+def _tables_of(folder: Path) -> Run:
+    """What the tables of a run say now.
+
+    They are written one after another, `metrics.jsonl` last: what it does not have yet is left out of the others.
+
+    Raises:
+        UserError: if they are damaged.
+    """
     try:
         settings = read_settings(folder)
     except UserError:
         settings = {}
     match settings:
         case {"experiment": {"name": str(name), "seed": int(seed)} as experiment}:
-            table = folder / "accuracy_matrix.csv"
+            table, storage, measured = (folder / name for name in (_ACCURACIES, _STORAGE, _METRICS))
             attempt = folder.name.partition("~try=")[2]
             age = int(attempt) if attempt.isdecimal() else 0, table.stat().st_mtime
-            storage = folder / "storage.csv"
+            learned, timing = _read_metrics(measured)
             account = _read_storage(storage) if storage.exists() else {}
-            accuracies, (learned, timing) = _read_accuracies(table), _read_metrics(folder / "metrics.jsonl")
+            accuracies = _read_accuracies(table)
+            if measured.exists():
+                account, *means = (_until(timing, values) for values in (account, *accuracies.values()))
+                accuracies = dict(zip(accuracies, means, strict=True))
             accuracies["learned"] = {count: learned[count] for count in accuracies["given"] if count in learned}
             return Run(folder, experiment, name, seed, age, accuracies, learned, account, timing, settings)
-    raise _damaged(folder / "settings.yaml")
+    raise _damaged(folder / SETTINGS)
+
+
+def _until(timing: Timing, values: dict[int, Any]) -> dict[int, Any]:
+    """The values of evaluations that are known to be written whole."""
+    return {count: value for count, value in values.items() if count in timing.evaluations}
 
 
 def _read_accuracies(path: Path) -> dict[str, dict[int, float]]:
@@ -176,7 +243,10 @@ def _read_storage(path: Path) -> dict[int, Account]:
 def _read_metrics(path: Path) -> tuple[dict[int, float], Timing]:
     """The mean accuracy in % right after learning, by the number of tasks, and how long everything took."""
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        *whole, last = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = [json.loads(line) for line in whole if line.strip()]
+        with contextlib.suppress(ValueError):  # another process is writing it
+            lines.append(json.loads(last))
         tasks = sorted(
             (int(line["task"]), 100 * float(line["accuracy"]), float(line["seconds"]))
             for line in lines
@@ -205,7 +275,8 @@ def read_recovery(path: Path) -> dict[int, list[dict[int, float]]]:
     with _rows(path) as rows:
         last = max(int(count) for count, *_ in rows)
         for count, task, step, *values in rows:
-            for of_quantity, value in zip(paths[int(task)], values, strict=True):
+            unknown = [""] * (len(paths[int(task)]) - len(values))
+            for of_quantity, value in zip(paths[int(task)], [*values, *unknown], strict=True):
                 if value and not math.isfinite(float(value)):
                     raise ValueError
                 if int(count) == last and value:
@@ -217,8 +288,7 @@ def read_recovery(path: Path) -> dict[int, list[dict[int, float]]]:
 def _rows(path: Path) -> Iterator[list[list[str]]]:
     """The rows of a table below its header; a table that cannot be understood is the user's to restore."""
     try:
-        with path.open(newline="") as file:
-            _, *rows = csv.reader(file)
+        _, *rows = read_rows(path)
         yield rows
     except (ValueError, KeyError, csv.Error):
         raise _damaged(path) from None

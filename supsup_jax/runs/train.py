@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from supsup_jax.experiment import Experiment
 from supsup_jax.metrics import discovery_metrics
 from supsup_jax.networks import has_convolutions
 from supsup_jax.runs import records
+from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.records import EvaluationResult
 from supsup_jax.runs.run import Run
 from supsup_jax.scenarios.work import Kept, Listener, Parts, Report, Results, StreamResults, Work, silent
@@ -32,6 +34,7 @@ def run_experiment(
     folder: Path,
     tasks_at_once: int | None = None,
     report: Listener = silent,
+    accepted: Callable[[], None] = lambda: None,
 ) -> Run:
     """Runs an experiment in a folder, or resumes it where the folder holds an earlier part of the same run.
 
@@ -41,6 +44,7 @@ def run_experiment(
         folder: the run's folder; it must exist.
         tasks_at_once: see `train`.
         report: see `train`.
+        accepted: see `train`.
 
     Returns:
         The finished run.
@@ -51,14 +55,37 @@ def run_experiment(
         KeyboardInterrupt: if it was interrupted.
     """
     with hosts.held_by_first(atomic.alone(folder)):
-        run = Run(experiment, experiment.build(dataset).benchmark.inputs)
-        run.read(folder, resumes=True)
-        train(run, dataset, tasks_at_once, report)
+        run = opened(experiment, dataset, folder)
+        train(run, dataset, tasks_at_once, report, accepted)
+    return run
+
+
+def opened(experiment: Experiment, dataset: Dataset, folder: Path) -> Run:
+    """The run in a folder, to be resumed; nothing is written.
+
+    Args:
+        experiment: the experiment.
+        dataset: its data set.
+        folder: the run's folder, which may be empty.
+
+    Raises:
+        UserError: if the folder's checkpoints cannot be read, or are of other settings, weights or more tasks.
+    """
+    run = Run(experiment, experiment.build(dataset).benchmark.inputs)
+    with Checkpoints(folder) as checkpoints:
+        run.read(checkpoints, resumes=True)
+    _check_tasks(run)
     return run
 
 
 @numerics.with_fixed_flags
-def train(run: Run, dataset: Dataset, tasks_at_once: int | None = None, report: Listener = silent) -> None:
+def train(
+    run: Run,
+    dataset: Dataset,
+    tasks_at_once: int | None = None,
+    report: Listener = silent,
+    accepted: Callable[[], None] = lambda: None,
+) -> None:
     """Learns the tasks of a run that are missing, and evaluates them where its experiment says.
 
     Args:
@@ -66,13 +93,17 @@ def train(run: Run, dataset: Dataset, tasks_at_once: int | None = None, report: 
         dataset: its data set.
         tasks_at_once: tasks to learn between two checkpoints; by default as many as fit in memory.
         report: called with progress.
+        accepted: called on the first host when nothing more can refuse the run, before a task is learned.
 
     Raises:
         UserError: if a task diverges, or another process is using the folder.
         KeyboardInterrupt: between two chunks of tasks, or parts of an evaluation, if an end was requested.
     """
-    with run.locked(writes_tables=True):
+    with run.locked():
         work = work_of(run, dataset, tasks_at_once, report)
+        run.pending.check(run.experiment.first_task + run.num_recorded)
+        run.open_tables()
+        hosts.told_by_first(accepted)
         evaluate_if_due(run, work)
         stop_between_chunks(run)
         for results in run.experiment.scenario.learn(work):  # a generator: one chunk of tasks at a time

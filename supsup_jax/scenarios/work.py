@@ -79,14 +79,12 @@ class Unfinished(NamedTuple):
         done: updates made.
         arrays: what they have changed.
         measured: what was measured meanwhile, as plain data.
-        run: metadata of the run as plain data, where it was read.
     """
 
     task: int
     done: int
     arrays: PyTree[Any]
     measured: dict[str, Any]
-    run: dict[str, Any] | None = None
 
 
 @runtime_checkable

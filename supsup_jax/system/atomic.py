@@ -6,9 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from supsup_jax.errors import UserError
+from supsup_jax.system import locks
 
 
 @contextlib.contextmanager
@@ -16,13 +14,9 @@ def alone(folder: Path) -> Iterator[None]:
     """Keeps a run's folder for this process; a thread that has it may ask for it again.
 
     Raises:
-        UserError: if another one has it.
+        LockedError: if another one has it.
     """
-    try:
-        lock = FileLock(folder / ".lock", is_singleton=True).acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"{folder} is in use by another process; wait for it, or start a new run") from error
-    with lock:
+    with locks.held(folder / ".lock", what=str(folder)):
         yield
 
 

@@ -4,14 +4,19 @@ import hashlib
 import math
 import os
 import platform
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from filelock import FileLock
 from jaxtyping import Array
+
+from supsup_jax.system import locks
+
+# Seconds to wait for the lock of the compilation cache, which others hold for milliseconds.
+_CACHE_PATIENCE = 1.0
 
 
 def is_accelerator() -> bool:
@@ -53,16 +58,15 @@ def keep_compiled() -> None:
 
     The folder is the user's cache, of at most 1 GiB, unless `JAX_COMPILATION_CACHE_DIR` names another. There is one for
     each kind of processor: nodes of a cluster that share a home may differ, and code for one can crash on another.
-    Where it cannot be made, nothing is kept.
+    Where it cannot be made or locked, nothing is kept.
     """
-    if jax.config.values.get("jax_compilation_cache_dir"):
+    if named := jax.config.values.get("jax_compilation_cache_dir"):
+        if jax.config.values.get("jax_compilation_cache_max_size") != -1 and "://" not in named:
+            _is_usable(Path(named))
         return
     processor = hashlib.sha256(f"{platform.machine()}{_processor_features()}".encode()).hexdigest()[:12]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "supsup_jax" / f"compiled-{processor}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_unfinished(folder)
-    except OSError:
+    if not _is_usable(folder):
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", 2**30)
@@ -70,15 +74,30 @@ def keep_compiled() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def _remove_unfinished(folder: Path) -> None:
-    """Removes what a process that was killed has not written whole: JAX would keep nothing more beside it.
+def _is_usable(folder: Path) -> bool:
+    """Whether JAX can keep programs of a limited size in a folder; if it cannot lock it, says so and keeps none.
 
-    JAX holds the lock while it writes a program, and after it the time of its last use.
+    JAX holds the lock while it writes a program, and after it the time of its last use. What a process that was killed
+    has not written whole is removed: JAX would keep nothing more beside it.
     """
-    with FileLock(folder / ".lockfile"):
-        for program in folder.glob("*-cache"):
-            if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
-                program.unlink()
+    lock = folder / ".lockfile"
+    reason = f"the file system of {folder} has no locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if locks.are_supported(lock):
+            with locks.held(lock, _CACHE_PATIENCE):
+                for program in folder.glob("*-cache"):
+                    if not program.with_name(program.name.removesuffix("cache") + "atime").exists():
+                        program.unlink()
+            return True
+    except locks.LockedError as error:
+        reason = str(error)
+    except OSError:
+        return False
+    jax.config.update("jax_enable_compilation_cache", False)  # JAX would wait for its lock again and again
+    said = "set JAX_COMPILATION_CACHE_DIR to a folder on another disk to keep them"
+    print(f"compiled programs are not kept ({reason}); {said}", file=sys.stderr, flush=True)
+    return False
 
 
 def _processor_features() -> str:

@@ -21,7 +21,7 @@ from helpers.runs import OTHERS, SHORT, measured
 from helpers.toys import small_dataset
 from helpers.training import CONV, learn
 from supsup_jax.data import augmentation
-from supsup_jax.runs.checkpoints import check_weights
+from supsup_jax.runs.description import check_weights
 from supsup_jax.system import numerics
 from supsup_jax.training import draw_batches, task_key, weights_key
 

@@ -209,6 +209,6 @@ def test_an_interrupted_evaluation_saves_the_tasks_that_are_done(tmp_path, monke
     monkeypatch.setattr(train, "stop_if_requested", lambda: None)  # as if it came a moment later
     with pytest.raises(interruption.Terminated), interruption.graceful(lambda _: None):
         adapter.run_experiment(experiment, digits, tmp_path, 5, report)
-    assert len(Checkpoints(tmp_path).restore_evaluation()["evaluation"]["given"]) == 2
+    assert len(Checkpoints(tmp_path).latest("evaluation")["evaluation"]["given"]) == 2
     outcome = adapter.run_experiment(experiment, digits, tmp_path, 5)
     assert len(outcome.record.evaluations[-1].given) == 5

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from helpers.runs import evaluation
-from supsup_jax.runs import records, results
+from supsup_jax.runs import records, results, shared_table
 
 
 def task(number):
@@ -36,7 +36,7 @@ def test_rows_that_are_there_already_are_not_written_again(tmp_path):
 
 def test_a_row_that_was_left_unfinished_is_not_mixed_with_the_next(tmp_path):
     path = tmp_path / "results.csv"
-    path.write_text(",".join(results.RESULTS_HEADER) + "\n2020-12-06,some")
+    path.write_text(",".join(shared_table.RESULTS_HEADER) + "\n2020-12-06,some")
     results.append_results(path, tmp_path, "seed=1", [task(0)])
     assert rows_of(path)[1] == ["2020-12-06", "some"]
     assert len(rows_of(path)[2]) == 5

@@ -369,7 +369,7 @@ def test_a_folder_that_is_used_or_has_gone_on_is_left_alone(saved, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(saved, folder)
     run, other = ss.restore(folder), ss.restore(folder)
-    with FileLock(folder / ".lock"), pytest.raises(UserError, match="in use by another process"):
+    with FileLock(folder / ".lock"), pytest.raises(UserError, match="is in use by"):
         run.learn(PAIR, steps=2)
     run.learn(PAIR, steps=2)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}

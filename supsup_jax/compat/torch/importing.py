@@ -23,7 +23,7 @@ from supsup_jax.compat.torch.layout import by_their_names
 from supsup_jax.compat.torch.reading import File, read
 from supsup_jax.errors import UserError, reason
 from supsup_jax.runs import composition
-from supsup_jax.runs.checkpoints import describe
+from supsup_jax.runs.description import describe
 from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.records import TaskResult, from_plain, masks_as_hex, now
 from supsup_jax.runs.run import Run
