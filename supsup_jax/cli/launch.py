@@ -10,12 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax
-import jax
-import jaxlib
-import numpy as np
-
-import supsup_jax
 from supsup_jax import data
 from supsup_jax.cli import sweep
 from supsup_jax.cli.cluster import Cluster, Jobs
@@ -32,7 +26,7 @@ from supsup_jax.runs.records import Record
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import read_run, text_of
 from supsup_jax.runs.train import opened, run_experiment
-from supsup_jax.system import atomic, backend, devices, hosts, interruption, locks, platforms
+from supsup_jax.system import atomic, backend, devices, hosts, interruption, locks, numerics, platforms, versions
 
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
 """What XLA says where an array does not fit."""
@@ -135,20 +129,13 @@ def _join_hosts(experiment: Experiment, options: Options) -> None:
     place = None
     if options.coordinator is not None and options.hosts is not None and options.host is not None:
         place = hosts.Place(options.coordinator, options.hosts, options.host)
-    facts = {flag_of(name): value for name, value in composition.plain(experiment).items()} | _versions()
-    if hosts.join(place, facts, options.host_timeout) and not experiment.shares_batches:
+    facts = {flag_of(name): value for name, value in composition.plain(experiment).items()}
+    facts |= {f"the version of {name}": version for name, version in versions.installed().items()}
+    if hosts.join(place, facts | numerics.rounding(), options.host_timeout) and not experiment.shares_batches:
         raise UserError(
             "several hosts are for --dataset imagenet, where they share batches; let others farm out runs, with "
             "--seeds and --cluster slurm"
         )
-
-
-def _versions() -> dict[str, str]:
-    """What the numbers of a run depend on beside its settings."""
-    versions = {module.__name__: module.__version__ for module in (supsup_jax, jax, jaxlib, flax, np)}
-    return {f"the version of {name}": version for name, version in versions.items()} | {
-        "JAX_ENABLE_X64": str(bool(jax.config.values["jax_enable_x64"]))
-    }
 
 
 def _check(experiment: Experiment, dataset: data.Dataset) -> None:

@@ -6,7 +6,6 @@ a lock, to `results.csv`, which many runs share.
 """
 
 import contextlib
-import importlib.metadata
 import json
 import platform
 import subprocess
@@ -25,7 +24,7 @@ from supsup_jax.errors import UserError
 from supsup_jax.runs import formats
 from supsup_jax.runs.records import EvaluationResult, Record, TaskResult, compared_of, matrices, metrics_of, total
 from supsup_jax.runs.shared_table import append_results
-from supsup_jax.system import atomic, backend, numerics
+from supsup_jax.system import atomic, backend, numerics, versions
 from supsup_jax.system.rows import csv_text
 from supsup_jax.system.yaml import read_yaml
 
@@ -78,10 +77,7 @@ def settings_text(settings: dict[str, Any], command: Sequence[str] | None = None
     """
     environment = {
         "python": platform.python_version(),
-        "versions": {
-            name: _version(name)
-            for name in ("supsup_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-        },
+        "versions": versions.installed(),
         "jax_flags": numerics.rounding(),
         "cores": backend.cores(),
         "devices": [str(device.device_kind) for device in jax.devices()],
@@ -90,14 +86,6 @@ def settings_text(settings: dict[str, Any], command: Sequence[str] | None = None
         "command": list(command or sys.argv),
     }
     return yaml.safe_dump(settings | environment, sort_keys=False)
-
-
-def _version(package: str) -> str:
-    """The version of an installed package; "unknown" in a checkout that is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def write_settings(folder: Path, settings: dict[str, Any], command: Sequence[str] | None = None) -> None:
@@ -134,10 +122,10 @@ def _are_settings(plain: Any) -> bool:
     """Whether what a file holds has the form of settings; whether an experiment has such ones is its own matter."""
     if not isinstance(plain, dict) or not isinstance(plain.get("experiment"), dict):
         return False
-    options, versions, command = (plain.get(name) for name in ("options", "versions", "command"))
+    options, packages, command = (plain.get(name) for name in ("options", "versions", "command"))
     match options:
         case None | {"data": str(), "tasks_at_once": int() | None}:
-            return isinstance(versions, dict | None) and isinstance(command, list | None)
+            return isinstance(packages, dict | None) and isinstance(command, list | None)
     return False
 
 
