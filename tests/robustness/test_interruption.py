@@ -131,6 +131,7 @@ def test_a_grace_that_is_no_number_of_seconds_is_refused(monkeypatch):
 @pytest.mark.parametrize(
     "what", ["--steps 1000000 --batch-size 16 --num-tasks 2", "--steps 2 --num-tasks 3000 --search exhaustive"]
 )
+@pytest.mark.thorough
 def test_a_run_ends_soon_after_sigterm_whatever_it_is_at(tmp_path, what):
     """A task, and an evaluation, that would take much longer."""
     command = [sys.executable, str(QUICKSTART), "--log-dir", str(tmp_path), *what.split()]
