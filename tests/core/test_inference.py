@@ -43,7 +43,7 @@ def textbook(net, weights, stats, everything, image, alphas, objective):
 @pytest.mark.parametrize(
     ("net", "objective", "per_image_alphas"),
     thorough_but(
-        [("dense", "G", True), ("convolutions with batch norm", "H", False)],
+        [("convolutions with batch norm", "G", True)],
         itertools.product(["dense", "convolutions with batch norm"], OBJECTIVES, [False, True]),
     ),
 )
@@ -57,6 +57,7 @@ def test_alpha_gradient_is_the_textbook_derivative_for_every_image(net, objectiv
         np.testing.assert_allclose(derivatives, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_alpha_gradient_of_the_entropy_equals_finite_differences():
     net, weights, stats, everything, images = setting(tasks=4, batch=1)
     alphas = np.array([0.4, 0.1, 0.2, 0.3])
@@ -293,7 +294,7 @@ def test_exhaustive_search_picks_the_originals_members(golden):
 
 @pytest.mark.parametrize(
     ("method", "images_per_pick"),
-    thorough_but([("SupSup", 1), ("PSP", 3)], itertools.product(["SupSup", "PSP", "UpperBound"], [1, 3])),
+    thorough_but([("SupSup", 3)], itertools.product(["SupSup", "PSP", "UpperBound"], [1, 3])),
 )
 def test_exhaustive_search_is_brute_force_for_any_method(method, images_per_pick):
     net, method = conv_net(), getattr(methods, method)()

@@ -40,6 +40,11 @@ def test_statistics_belong_to_the_task_and_flow_through_training():
     means = learned.stats["BatchNorm_0"]["mean"]
     assert means.shape == (3, 3)
     assert (means[0] != means[1]).any()
+
+
+@pytest.mark.thorough
+def test_statistics_of_a_task_do_not_depend_on_the_others():
+    means = learn(range(3), net=CONV).stats["BatchNorm_0"]["mean"]
     np.testing.assert_array_equal(learn([1], net=CONV).stats["BatchNorm_0"]["mean"][0], means[1])
 
 

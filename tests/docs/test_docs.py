@@ -45,8 +45,8 @@ def flags_of(command: str) -> set[str]:
 WITH_CODE = [name for name in NAMES if any(language == "python" for _, language, _ in blocks(TEXTS[name]))]
 
 
-# Those of the default tier say how the library is used; the others, how it is extended and run on many machines.
-OF_DEFAULT_TIER = ["add_a_method.md", "runs.md"]
+# It says how the library is used; the others, how it is extended and run on many machines.
+OF_DEFAULT_TIER = ["runs.md"]
 
 
 @pytest.mark.parametrize("name", thorough_but(OF_DEFAULT_TIER, WITH_CODE))

@@ -230,6 +230,7 @@ def test_a_pickle_that_attacks_is_refused_at_once(raw, tmp_path, monkeypatch, at
     refused(lambda: data.load("cifar100", tmp_path), str(raw / "train"), "cannot be read as CIFAR-100")
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_of_tfds_are_refused_or_change_nothing(tmp_path, monkeypatch):
     for name, size in (("train-labels-idx1-ubyte", 4), ("t10k-labels-idx1-ubyte", 2)):

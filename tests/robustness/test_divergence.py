@@ -110,6 +110,7 @@ def test_a_script_ends_with_one_line_and_status_2(tmp_path, monkeypatch, capsys)
     assert complaints[0].startswith("error: task 0 diverged: at step ") and complaints[0].count("\n") == 1
 
 
+@pytest.mark.thorough
 def test_a_run_of_ones_own_arrays_keeps_nothing_of_a_task_that_diverges():
     rates = {"learning_rate": 3e38, "weights_learning_rate": 3e38}
     net = adapter.own_run("LeNet", num_classes=4, image_shape=(4, 4, 1), method="BatchE", width=0.1, steps=20, **rates)

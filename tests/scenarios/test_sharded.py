@@ -170,6 +170,7 @@ def test_what_was_saved_of_an_unfinished_task_must_be_whole(images, tmp_path):
         run(tmp_path, images)
 
 
+@pytest.mark.thorough
 def test_a_task_is_the_same_alone_and_is_collected_into_the_whole_run(whole, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = []
