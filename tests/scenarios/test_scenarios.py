@@ -133,7 +133,7 @@ def test_every_method_resumes_after_an_interruption_to_the_same_results(others, 
     jax.tree.map(np.testing.assert_array_equal, resumed.model, expected.model)
 
 
-@pytest.mark.parametrize("name", thorough_but(["LowerBound", "NNs"], OTHERS))
+@pytest.mark.parametrize("name", thorough_but(["BatchE", "SeparateHeads", "LowerBound", "NNs"], OTHERS))
 def test_every_method_is_restored_without_data_and_evaluates_as_before(others, name):
     outcome = others(name)
     restored = supsup_jax.restore(outcome.folder)
