@@ -21,6 +21,15 @@ RUN = {"experiment": {"seed": 1}, "inputs": {"image_shape": [2, 2, 1]}}
 pytestmark = abandons_coroutines
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_objects_to_collect():
+    """Leaves out what is there already, which takes seconds each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def collect_abandoned_coroutines():
     gc.collect()
