@@ -1,7 +1,8 @@
-"""Add a data set, and tasks of another kind made of it.
+"""Add a data set, and a new kind of tasks made of it.
 
-The data set is made here, where you would read your files: small images of four kinds of stripes, noisy and in colour.
-A task shows them a few columns further to the left, and every second task as negatives. Eight tasks in one network.
+The data set is generated here; read your files instead. It has small images of four kinds of stripes, noisy and in
+colour. A task shows them a few columns further to the left, and every second task as negatives. Eight tasks in one
+network.
 
     python add_a_dataset.py
     python add_a_dataset.py --noise 120 --side 12
@@ -23,11 +24,11 @@ from supsup_jax import data, networks, optimizers, scenarios
 @ss.register
 @dataclass(frozen=True)
 class Stripes(data.Source):
-    """Noisy stripes in colour: the class says their direction and distance.
+    """Noisy stripes in colour; the class is their direction and distance.
 
     Attributes:
         side: height and width of the images.
-        noise: standard deviation of the noise of a pixel, of 255.
+        noise: standard deviation of the noise of a pixel, on the scale 0 to 255.
     """
 
     name: ClassVar[str] = "stripes"
@@ -53,10 +54,10 @@ class Stripes(data.Source):
 
 @dataclass(frozen=True)
 class Moved(data.Benchmark):
-    """What a task is: a number of columns, and whether images are negatives."""
+    """The tasks over a loaded data set: a task is a number of columns, and whether images are negatives."""
 
     def tasks(self, dataset: data.Dataset, seed: int, numbers: Sequence[int]) -> Any:
-        """Arrays with a leading task axis, which `samples` gets without it."""
+        """Descriptions of tasks: arrays with a leading task axis, without which `samples` gets them."""
         order = np.asarray(numbers, np.int32)
         return {"columns": order // 2, "negative": order % 2 == 1}
 

@@ -1,8 +1,8 @@
 """Add a method: half of what a mask removes stays.
 
 SupSup sets the weights that a mask removes to zero. Here they keep a fraction of their values, so that a task is a
-choice between two strengths of each weight. Twelve tasks on scikit-learn's digits, each with its pixels in another
-order; which task an image belongs to is inferred by trying all of them.
+choice between two strengths of each weight. Twelve tasks on scikit-learn's digits, each with its pixels in a different
+order; the task of an image is inferred by trying all of them.
 
     python add_a_method.py
     python add_a_method.py --rest 0             # masks as SupSup has them

@@ -1,7 +1,7 @@
 """Add a network: a small convolutional network, whose channels and kernel size are flags.
 
-Five tasks on scikit-learn's digits, each to tell two digits apart, with the task given. The network is a Flax Linen
-module; the dataclass around it holds its arguments and makes the module. It knows nothing of masks and tasks.
+Five tasks on scikit-learn's digits, each with two of them, with the task given. The network is a Flax Linen module; the
+dataclass around it holds its arguments and makes the module. It knows nothing about masks and tasks.
 
     python add_a_network.py
     python add_a_network.py --channels 16 --kernel 5
@@ -41,10 +41,10 @@ class SmallCNN(networks.Network):
     """A small convolutional network.
 
     Attributes:
-        features: outputs; those beyond the classes are superfluous neurons.
-        channels: of the first convolution; the second one has twice as many.
+        features: number of outputs; those beyond the classes are superfluous neurons.
+        channels: channels of the first convolution; the second one has twice as many.
         kernel: height and width of the convolutions' kernels.
-        input_shape: shape of an image, which the data set says.
+        input_shape: shape of an image; the experiment sets it to that of the data set.
         initializer: draws the kernels.
     """
 
@@ -54,7 +54,7 @@ class SmallCNN(networks.Network):
     input_shape: tuple[int, ...] = (28, 28, 1)
     initializer: networks.Initializer | networks.InitializerName = "signed_constant"
 
-    head: ClassVar[str] = "head"  # the last layer, for methods that give each task a head
+    head: ClassVar[str] = "head"  # the last layer, for methods with a head for each task
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,8 +1,8 @@
-"""Add a search: one gradient draws up a shortlist, and the tasks on it are tried.
+"""Add a search: one gradient selects a shortlist, and the tasks on it are tried.
 
-OneShot takes the task with the smallest derivative; Exhaustive tries every task, which is surer and takes a forward
-pass for each. This search tries the few tasks with the smallest derivatives. Ten tasks on scikit-learn's digits, each
-with its pixels in another order.
+OneShot takes the task with the smallest derivative. Exhaustive tries every task, which is more reliable and takes a
+forward pass for each. This search tries the few tasks with the smallest derivatives. Ten tasks on scikit-learn's
+digits, each with its pixels in a different order.
 
     python add_a_search.py
     python add_a_search.py --candidates 1       # the task with the smallest derivative, as OneShot
@@ -23,10 +23,10 @@ from supsup_jax.errors import ArgumentError
 @ss.register
 @dataclass(frozen=True)
 class Shortlist(ss.OneShot):
-    """Tries the tasks that one gradient finds likeliest; a subclass of OneShot is for the methods that OneShot is for.
+    """Tries the likeliest tasks by one gradient. As a subclass of OneShot it serves the same methods.
 
     Attributes:
-        candidates: how many tasks are tried.
+        candidates: number of tasks that are tried.
     """
 
     name: ClassVar[str] = "shortlist"  # in files, and for --search
@@ -39,7 +39,7 @@ class Shortlist(ss.OneShot):
             raise ArgumentError("candidates", self.candidates, "must be at least 1")
 
     def scores(self, model: ss.Model, images: jax.Array, images_per_pick: int = 1) -> jax.Array:
-        """The objective of tasks on the shortlist, and infinity of the others, `(picks, tasks)`; the smallest wins."""
+        """The objective of each task on the shortlist, and infinity for the others, `(picks, tasks)`."""
         alphas = jnp.full(model.num_tasks, 1 / model.num_tasks)
         gradient = ss.alpha_gradient(model, images, alphas, self.objective, images_per_pick)
         _, shortlists = jax.lax.top_k(-gradient, min(self.candidates, model.num_tasks))
