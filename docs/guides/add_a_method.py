@@ -2,7 +2,7 @@
 
 SupSup sets the weights that a mask removes to zero. Here they keep a fraction of their
 values, so that a task is a choice between two strengths of each weight. Twelve tasks on
-scikit-learn's digits, each with its pixels in a different order; the task of an image is
+handwritten digits, each with its pixels in a different order; the task of an image is
 inferred by trying all of them.
 
     python add_a_method.py

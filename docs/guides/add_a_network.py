@@ -1,6 +1,6 @@
 """Add a network: a small convolutional network, whose channels and kernel size are flags.
 
-Five tasks on scikit-learn's digits, each with two of them, with the task given. The
+Five tasks on handwritten digits, each with two of them, with the task given. The
 network is a Flax Linen module; the dataclass around it holds its arguments and makes the
 module. It knows nothing about masks and tasks.
 

@@ -2,7 +2,7 @@
 
 OneShot takes the task with the smallest derivative. Exhaustive tries every task, which is
 more reliable and takes a forward pass for each. This search tries the few tasks with the
-smallest derivatives. Ten tasks on scikit-learn's digits, each with its pixels in a
+smallest derivatives. Ten tasks on handwritten digits, each with its pixels in a
 different order.
 
     python add_a_search.py
