@@ -61,7 +61,17 @@ def check_runs(names: dict[str, Any]) -> None:
     assert (names["given"].labels == names["digits"].test.labels[:256]).mean() > 0.85
 
 
-RESULTS = {"index.md": check_start, "library.md": check_library, "runs.md": check_runs}
+def check_own_data(names: dict[str, Any]) -> None:
+    assert (names["inferred"] == np.repeat([0, 1], 200)).mean() > 0.98
+    assert (names["predicted"].labels[-3:] == names["names"][-3:]).all()
+
+
+RESULTS = {
+    "add_a_dataset.md": check_own_data,
+    "index.md": check_start,
+    "library.md": check_library,
+    "runs.md": check_runs,
+}
 """Checks of the variables that the code of a page leaves."""
 
 WITH_CODE = [name for name in NAMES if any(language == "python" for _, language, _ in blocks(TEXTS[name]))]
