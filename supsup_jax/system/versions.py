@@ -1,0 +1,17 @@
+"""The versions of this package and of those that compute its numbers."""
+
+import importlib.metadata
+
+_PACKAGES = ("supsup_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def installed() -> dict[str, str]:
+    """The versions by package; "unknown" in a checkout that is not installed."""
+    return {package: _version(package) for package in _PACKAGES}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
