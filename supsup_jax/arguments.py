@@ -101,6 +101,8 @@ def convert(argument: str, value: Any, expected: Any) -> Any:
     Raises:
         ArgumentError: if it cannot be converted.
     """
+    if expected is Any:  # a class, which no value is an instance of
+        return value
     origin, members = get_origin(expected), get_args(expected)
     if origin in (Union, types.UnionType):
         return _convert_to_any_of(argument, value, members)

@@ -274,6 +274,7 @@ def test_jobs_on_this_machine_know_nothing_of_the_job_around_them(monkeypatch):
     assert OF_JOB.items() <= os.environ.items()
 
 
+@pytest.mark.thorough
 def test_jobs_on_this_machine_outlive_the_watching_and_are_collected(tmp_path):
     # A shell's background jobs ignore Ctrl-C, and so do the processes that they start.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -303,6 +304,7 @@ def slurm():
     return ["--cluster", "slurm", "--time", "20"]
 
 
+@pytest.mark.thorough
 def test_a_job_array_finishes_and_a_wrong_partition_leaves_no_files(slurm, tmp_path):
     result = call(*TINY, *slurm, "--partition", "nowhere", cwd=tmp_path)
     assert result.returncode == 2
@@ -317,6 +319,7 @@ def test_a_job_array_finishes_and_a_wrong_partition_leaves_no_files(slurm, tmp_p
     assert all(results.is_finished(seed, [2]) for seed in seeds_of(tmp_path))
 
 
+@pytest.mark.thorough
 def test_a_job_submits_others(slurm, tmp_path):
     """From within a job array, whose variables name its own jobs."""
     said = tmp_path / "said"
@@ -326,6 +329,7 @@ def test_a_job_submits_others(slurm, tmp_path):
     assert results.is_finished(seeds_of(tmp_path)[0], [2]), said.read_text()
 
 
+@pytest.mark.thorough
 def test_a_member_that_is_killed_is_submitted_again_alone_and_goes_on(slurm, tmp_path, monkeypatch):
     # What is killed must not leave half of a compiled program behind for other tests.
     monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
@@ -350,6 +354,7 @@ def test_a_member_that_is_killed_is_submitted_again_alone_and_goes_on(slurm, tmp
     assert f"{saved}/16 tasks: learning task {saved}" in (killed / sweep.LOG).read_text()
 
 
+@pytest.mark.thorough
 def test_a_job_whose_time_is_up_saves_and_is_queued_again(slurm, tmp_path):
     with subprocess.Popen(command(*LONG, "--seeds", 1, *slurm), cwd=tmp_path, stderr=subprocess.PIPE) as watching:
         seed, _ = seeds_of(tmp_path)

@@ -6,12 +6,8 @@ import yaml
 
 from helpers import adapter
 from helpers.figures import FC, HOPSUPSUP, LENET, colours, paths, write_run
+from supsup_jax.__main__ import main
 from supsup_jax.runs import results
-
-
-def call(*arguments, cwd):
-    command = [sys.executable, "-m", "supsup_jax", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +23,9 @@ def runs(tmp_path_factory):
 
 
 def test_plot_writes_each_figure_into_the_current_folder_and_names_it(runs, tmp_path):
-    result = call("plot", runs, cwd=tmp_path)
+    # In a process of its own, as users call it.
+    command = [sys.executable, "-m", "supsup_jax", "plot", runs]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     newest = runs / LENET / "supsup_h/seed=0~try=1"
     assert result.stdout.splitlines() == [
@@ -40,18 +38,17 @@ def test_plot_writes_each_figure_into_the_current_folder_and_names_it(runs, tmp_
     assert all(len(colours(path)) > 50 for path in tmp_path.iterdir())
 
 
-def test_plot_writes_into_a_new_folder_or_one_file_and_over_its_own(runs, tmp_path):
+def test_plot_writes_into_a_new_folder_or_one_file_and_over_its_own(command, runs, tmp_path):
     (tmp_path / "figure.pdf").write_text("before")
-    assert call("plot", runs / LENET, "--output", "figure.pdf", cwd=tmp_path).returncode == 0
+    command("plot", runs / LENET, "--output", "figure.pdf")
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
-    assert call("plot", runs / HOPSUPSUP, runs / FC, "--output", "new/folder", cwd=tmp_path).returncode == 0
+    command("plot", runs / HOPSUPSUP, runs / FC, "--output", "new/folder")
     assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {"figure3.png", "recovery.png"}
 
 
-def test_bytes_counts_masks_as_bits_and_as_the_paper_does(runs, tmp_path):
-    result = call("bytes", runs / LENET / "supsup_h/seed=1", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line]
+def test_bytes_counts_masks_as_bits_and_as_the_paper_does(command, runs):
+    said = command("bytes", runs / LENET / "supsup_h/seed=1")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if "│" in line]
     assert rows == [
         ["masks as bits", "8,250,000"],
         ["all", "8,250,000"],
@@ -80,17 +77,16 @@ def test_bytes_counts_masks_as_bits_and_as_the_paper_does(runs, tmp_path):
         (["plot", "RUNS", "--output", "a-file/below"], ["a-file"]),
     ],
 )
-def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(runs, tmp_path, arguments, words):
+def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(command, runs, tmp_path, arguments, words):
     (tmp_path / "a-file").write_text("")
-    result = call(*(argument.replace("RUNS", str(runs)) for argument in arguments), cwd=tmp_path)
-    assert result.returncode == 2, result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert result.stderr.startswith("error: ")
-    assert all(word in result.stderr for word in words), result.stderr
+    said = command(*(argument.replace("RUNS", str(runs)) for argument in arguments), status=2)
+    assert len(said.strip().splitlines()) == 1
+    assert said.startswith("error: ")
+    assert all(word in said for word in words), said
     assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
 
 
-def test_run_starts_or_goes_on_with_the_run_in_a_folder(tmp_path):
+def test_run_starts_or_goes_on_with_the_run_in_a_folder(command, tmp_path):
     experiment = adapter.experiment(
         "q", "digits", num_tasks=2, steps=5, batch_size=32, width=0.1, eval_at=(1,), scenario="GG"
     )
@@ -102,26 +98,26 @@ def test_run_starts_or_goes_on_with_the_run_in_a_folder(tmp_path):
         settings = results.read_settings(tmp_path)
         settings["experiment"]["num_tasks"] = num_tasks
         (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
-        result = call("run", tmp_path, cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
-        assert f"{num_tasks}/{num_tasks} tasks" in result.stdout
+        assert f"{num_tasks}/{num_tasks} tasks" in command("run", tmp_path)
         assert results.is_finished(tmp_path, [1, num_tasks])
         assert (tmp_path / "accuracy.png").exists()
         assert results.read_settings(tmp_path)["command"] == ["script.py", "--flag"]
 
 
-def test_run_does_not_take_settings_that_do_not_exist(tmp_path):
+def test_run_does_not_take_settings_that_do_not_exist(command, tmp_path):
     plain = adapter.plain(adapter.experiment("q", "digits")) | {"num_taks": 3}
     results.write_settings(tmp_path, {"experiment": plain, "options": {"data": "nowhere", "tasks_at_once": None}})
-    result = call("run", tmp_path, cwd=tmp_path)
-    assert result.returncode == 2
-    assert "num_taks, which does not exist; did you mean num_tasks?" in result.stderr
+    said = command("run", tmp_path, status=2)
+    assert "num_taks, which does not exist; did you mean num_tasks?" in said
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plot", "--help"]])
-def test_help_says_what_there_is(tmp_path, arguments):
-    result = call(*arguments, cwd=tmp_path)
-    assert result.returncode == 0
-    assert "usage: python -m supsup_jax" in result.stdout
-    assert "Draws the paper's figures" in result.stdout
-    assert ("RUN..." in result.stdout and "--output" in result.stdout) == (arguments[0] == "plot")
+def test_help_says_what_there_is(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "argv", ["supsup_jax", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    assert "usage: python -m supsup_jax" in said
+    assert "Draws the paper's figures" in said
+    assert ("RUN..." in said and "--output" in said) == (arguments[0] == "plot")

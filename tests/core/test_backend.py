@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from supsup_jax.system import backend
 from supsup_jax.system.backend import num_bytes
@@ -40,6 +41,7 @@ def test_what_is_compiled_is_kept_for_the_next_process(tmp_path):
     assert first and compiled_files(tmp_path) == first
 
 
+@pytest.mark.thorough
 def test_a_half_written_compiled_program_is_compiled_and_kept_again(tmp_path):
     """A process that is killed can leave a file of the compilation cache half written."""
     first = compiled_files(tmp_path)

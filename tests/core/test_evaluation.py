@@ -1,3 +1,4 @@
+import itertools
 from functools import partial
 
 import jax
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 import supsup_jax as ss
+from helpers.tiers import thorough_but
 from helpers.toys import model_of
 from helpers.training import BENCHMARK, CONV, DATASET, DENSE, learn
 from supsup_jax import classification, data, evaluation, inference, methods, networks, optimizers, training
@@ -15,6 +17,11 @@ from supsup_jax.system import backend, devices
 
 def held_out(benchmark, dataset, tasks):
     return HeldOut(benchmark, dataset.test, tasks, np.arange(len(jax.tree.leaves(tasks)[0])), seed=1)
+
+
+def first(count):
+    """The first of five tasks, which are learned once."""
+    return jax.tree.map(lambda leaf: leaf[:count], learn(range(5)))
 
 
 def evaluate(net, learned, num_tasks, images_per_pick=1, **protocol):
@@ -30,7 +37,7 @@ def evaluate(net, learned, num_tasks, images_per_pick=1, **protocol):
 
 @pytest.mark.parametrize("net", [DENSE, CONV], ids=["dense", "convolutions with batch norm"])
 def test_accuracy_with_the_task_given_is_that_of_training(net):
-    learned = learn(range(3), net=net)
+    learned = learn(range(3), net=net) if net is CONV else first(3)
     measured = evaluate(net, learned, 3)
     np.testing.assert_allclose(measured.given, learned.accuracy[:, -1], atol=1e-6)
 
@@ -45,13 +52,14 @@ def test_figures_over_tasks_agree_with_each_other():
 
 
 def test_a_single_task_is_always_inferred():
-    measured = evaluate(DENSE, learn([0]), 1)
+    measured = evaluate(DENSE, first(1), 1)
     assert measured.picked.tolist() == [1.0]
     np.testing.assert_array_equal(measured.inferred, measured.given)
 
 
+@pytest.mark.thorough
 def test_a_pick_from_more_images_than_the_last_batch_has_is_possible():
-    measured = evaluate(DENSE, learn(range(3)), 3, images_per_pick=40)
+    measured = evaluate(DENSE, first(3), 3, images_per_pick=40)
     assert measured.confusion.sum() == 3 * 3
 
 
@@ -101,11 +109,18 @@ def test_correct_covers_every_sample_once(monkeypatch):
     np.testing.assert_array_equal(actual, expected)
 
 
-@pytest.mark.parametrize("search", [inference.OneShot, inference.Binary])
-@pytest.mark.parametrize("objective", [inference.entropy, inference.superfluous(real=4)], ids=["H", "G"])
-@pytest.mark.parametrize("images_per_pick", [1, 5])
+H, G = inference.entropy, inference.superfluous(real=4)
+
+
+@pytest.mark.parametrize(
+    ("search", "objective", "images_per_pick"),
+    thorough_but(
+        [(inference.Binary, G, 5)],
+        itertools.product([inference.OneShot, inference.Binary], [H, G], [1, 5]),
+    ),
+)
 def test_picks_use_the_first_images_of_each_batch_in_the_fixed_order(search, objective, images_per_pick):
-    learned = learn(range(5), steps=20)
+    learned = learn(range(5))
     method = methods.SupSup()
     weights, _ = DENSE.init(training.weights_key(1))
     bank = jax.device_get(method.pack(learned.adapter))
@@ -127,9 +142,10 @@ def test_picks_use_the_first_images_of_each_batch_in_the_fixed_order(search, obj
     np.testing.assert_allclose(measured.picked_per_image, per_image, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_evaluating_tasks_side_by_side_gives_the_same_results(monkeypatch):
     """Tasks are evaluated side by side on an accelerator."""
-    learned = learn(range(3))
+    learned = first(3)
     alone = evaluate(DENSE, learned, 3, images_per_task=7)
     monkeypatch.setattr(backend, "is_accelerator", lambda: True)
     evaluation._over_tasks.cache_clear()
@@ -139,8 +155,9 @@ def test_evaluating_tasks_side_by_side_gives_the_same_results(monkeypatch):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_with_shared_labels_an_answer_is_right_if_its_label_is():
-    learned = learn(range(3), steps=20)
+    learned = first(3)
     unshared = evaluate(DENSE, learned, 3, images_per_task=96)
     shared = evaluate(DENSE, learned, 3, images_per_task=96, shared_labels=True)
     np.testing.assert_array_equal(shared.confusion, unshared.confusion)
@@ -166,8 +183,9 @@ def test_with_shared_labels_an_answer_is_right_if_its_label_is():
         )
 
 
+@pytest.mark.thorough
 def test_several_tasks_may_have_one_entry_in_the_store():
-    learned = learn(range(3))
+    learned = first(3)
     weights, _ = DENSE.init(training.weights_key(1))
     method = methods.SupSup()
     tasks = BENCHMARK.tasks(DATASET, 1, [2, 0, 2])
@@ -182,7 +200,7 @@ def test_several_tasks_may_have_one_entry_in_the_store():
 
 
 def test_where_tasks_are_given_nothing_is_inferred():
-    learned = learn(range(2))
+    learned = first(2)
     weights, _ = DENSE.init(training.weights_key(1))
     bank = methods.SupSup().pack(learned.adapter)
     tasks = BENCHMARK.tasks(DATASET, 1, range(2))
@@ -236,7 +254,7 @@ def test_batches_of_a_smaller_task_hold_each_of_its_samples_once_an_epoch():
 
 
 def test_a_model_is_evaluated_on_the_test_images_of_a_benchmark():
-    learned = learn([0, 1])
+    learned = first(2)
     weights, _ = DENSE.init(training.weights_key(1))
     model = model_of(DENSE, weights, methods.SupSup().pack(learned.adapter), 2)
     how = evaluation.Protocol(inference.OneShot(), 40)

@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.tiers import thorough_but
 from helpers.toys import kernel_path, node, random_masks
 from supsup_jax import bank as banks
 from supsup_jax import masks, networks
@@ -50,13 +53,15 @@ def top_k_by_sorting(scores, kept):
     return mask.reshape(scores.shape)
 
 
+# Each size is compiled anew.
+SIZES = st.sampled_from([1, 2, 13, 40])
+
+
 @settings(deadline=None, max_examples=60)
-@given(
-    st.lists(st.sampled_from([0.0, -0.0, 1e-40, -0.5, 0.5, 0.5000001, -3.0, 1e30]), min_size=1, max_size=40),
-    st.floats(0.001, 1.0),
-)
-def test_top_k_keeps_as_many_as_it_should_and_of_equal_ones_the_later(scores, density):
-    scores = np.array(scores, np.float32)
+@given(st.data(), SIZES, st.floats(0.001, 1.0))
+def test_top_k_keeps_as_many_as_it_should_and_of_equal_ones_the_later(data, size, density):
+    values = st.sampled_from([0.0, -0.0, 1e-40, -0.5, 0.5, 0.5000001, -3.0, 1e30])
+    scores = np.array(data.draw(st.lists(values, min_size=size, max_size=size)), np.float32)
     mask = masks.top_k({"a": scores}, density)["a"]
     np.testing.assert_array_equal(mask, top_k_by_sorting(scores, masks.num_kept(scores.size, density)))
 
@@ -120,7 +125,7 @@ def test_as_many_are_kept_as_the_original_keeps(golden):
         assert masks.num_kept(case["numel"], case["k"]) == case["kept"]
 
 
-@pytest.mark.parametrize("scale", [1, 2, 4, 8, 16, 32])
+@pytest.mark.parametrize("scale", thorough_but([1, 32], [1, 2, 4, 8, 16, 32]))
 def test_erdos_renyi_densities_are_the_originals(golden, scale):
     of_scale = golden("er_sparsity.json")["models"]["GEMResNet18"][str(scale)]
     weights, _ = jax.eval_shape(networks.GEMResNet18(5).init, jax.random.key(0))
@@ -151,7 +156,7 @@ def test_a_density_or_a_scale_out_of_range_is_refused():
         masks.erdos_renyi(WEIGHTS, 0.0)
 
 
-@pytest.mark.parametrize("tasks", [1, 7, 8, 9, 20])
+@pytest.mark.parametrize("tasks", thorough_but([8, 9], [1, 7, 8, 9, 20]))
 def test_unpack_gives_back_what_was_packed_for_layers_of_any_rank(tasks):
     packed_masks = some_masks(tasks)
     bank = banks.pack(packed_masks)
@@ -227,8 +232,9 @@ def test_masks_of_different_numbers_of_tasks_make_no_bank():
         banks.pack({"a": jnp.ones((3, 4)), "b": jnp.ones((2, 4))})
 
 
-@pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.parametrize("tasks", [1, 13, 40, 240, 300])
+@pytest.mark.parametrize(
+    ("tasks", "batch"), thorough_but([(13, 1), (300, 5)], itertools.product([1, 13, 40, 240, 300], [1, 5]))
+)
 def test_count_is_the_number_of_chosen_tasks_that_keep_a_weight(tasks, batch):
     everything = some_masks(tasks)
     chosen = jax.random.bernoulli(jax.random.key(1), 0.5, (batch, tasks))
@@ -236,9 +242,18 @@ def test_count_is_the_number_of_chosen_tasks_that_keep_a_weight(tasks, batch):
     assert_trees_equal(banks.count(banks.pack(everything), chosen), expected)
 
 
-@pytest.mark.parametrize("slice_bytes", [1, 2000, 4 * 2**20])
-@pytest.mark.parametrize(("batch", "accelerator"), [(1, False), (5, False), (20, False), (5, True)])
-@pytest.mark.parametrize("tasks", [1, 13, 140])
+@pytest.mark.parametrize(
+    ("tasks", "batch", "accelerator", "slice_bytes"),
+    thorough_but(
+        [(13, 5, True, 2000), (140, 20, False, 2000)],
+        [
+            (tasks, *how, slice_bytes)
+            for tasks in (1, 13, 140)
+            for how in ((1, False), (5, False), (20, False), (5, True))
+            for slice_bytes in (1, 2000, 4 * 2**20)
+        ],
+    ),
+)
 def test_products_with_a_bank_equal_those_with_its_masks(tasks, batch, accelerator, slice_bytes, monkeypatch):
     monkeypatch.setattr(backend, "slice_bytes", lambda: slice_bytes)
     monkeypatch.setattr(backend, "is_accelerator", lambda: accelerator)
@@ -291,7 +306,7 @@ def test_a_mask_outside_the_bank_is_not_replaced():
         banks.replace(bank, 8, {"a": np.zeros(3)})
 
 
-@pytest.mark.parametrize("task", [0, 7, 8, 12])
+@pytest.mark.parametrize("task", thorough_but([7, 8], [0, 7, 8, 12]))
 def test_one_mask_of_a_bank_is_replaced_and_no_other(task):
     old = random_masks({"a": np.zeros((3, 4)), "b": np.zeros(5)}, 13)
     new = random_masks({"a": np.zeros((3, 4)), "b": np.zeros(5)}, 1, seed=1)

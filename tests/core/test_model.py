@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import supsup_jax as ss
+from helpers.tiers import thorough_but
 from helpers.toys import random_masks
 from helpers.training import CONV, DENSE, learn
 from supsup_jax import bank as banks
@@ -63,7 +64,7 @@ def test_trained_base_weights_replace_those_before():
     assert model.extend(learned).weights is trained
 
 
-@pytest.mark.parametrize("search", [ss.OneShot, ss.Binary, ss.Exhaustive])
+@pytest.mark.parametrize("search", thorough_but([ss.OneShot], [ss.OneShot, ss.Binary, ss.Exhaustive]))
 def test_tasks_are_inferred_from_a_model_with_arrays_traced(search):
     weights, _ = DENSE.init(KEY)
     bank = banks.pack(random_masks(weights, 5))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from helpers.tiers import thorough_but
 from supsup_jax import UserError, networks
 from supsup_jax.system import devices
 
@@ -139,7 +140,7 @@ def test_types_of_activations_by_name_or_as_a_jax_dtype(network):
             network(10, dtype=wrong)
 
 
-@pytest.mark.parametrize("sync_bn", [False, True])
+@pytest.mark.parametrize("sync_bn", thorough_but([True], [False, True]))
 def test_statistics_over_devices(sync_bn):
     net = networks.ResNet18(4, width=1 / 64, input_shape=(32, 32, 3), sync_bn=sync_bn)
     weights, stats = net.init(jax.random.key(0))

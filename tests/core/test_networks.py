@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import jax
@@ -7,6 +8,7 @@ import optax
 import pytest
 from flax import linen as nn
 
+from helpers.tiers import thorough_but
 from helpers.toys import conv_net, kernel_path, node
 from supsup_jax import masks, methods, networks
 from supsup_jax.networks import layers
@@ -159,7 +161,7 @@ def from_torch(arrays, prefix, like, suffix):
     return jax.tree_util.tree_map_with_path(leaf, like)
 
 
-@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.parametrize("masked", thorough_but([], [False, True], long=[False]))
 def test_gemresnet18_computes_what_the_original_does(golden, masked):
     arrays = golden("gemresnet18_mask.npz" if masked else "gemresnet18.npz")
     net = networks.GEMResNet18(5, width=0.25)
@@ -214,9 +216,17 @@ class Normed(nn.Module):
         return self.norm(x, train).reshape(len(x), -1)
 
 
-@pytest.mark.parametrize("window", [(1, 1), (3, 3), (3, 1)])
-@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 2)])
-@pytest.mark.parametrize("padding", [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 0), (0, 1)), "SAME"])
+WINDOWS, STRIDES = [(1, 1), (3, 3), (3, 1)], [(1, 1), (2, 2), (1, 2)]
+PADDINGS = [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 0), (0, 1)), "SAME"]
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "padding"),
+    thorough_but(
+        [((3, 3), (2, 2), PADDINGS[1]), ((3, 1), (1, 2), PADDINGS[2]), ((1, 1), (2, 2), "SAME")],
+        itertools.product(WINDOWS, STRIDES, PADDINGS),
+    ),
+)
 def test_convolutions_are_those_of_xla_whatever_the_backend(window, strides, padding, monkeypatch):
     images = jax.random.normal(jax.random.key(0), (7, 7, 8, 3))
     kernel = jax.random.normal(jax.random.key(1), (*window, 3, 5))

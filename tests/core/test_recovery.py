@@ -86,6 +86,7 @@ def test_every_recovery_ends_at_a_stored_mask_and_the_best_is_the_tasks(split_di
     np.testing.assert_array_equal(np.diag(several), np.zeros(5))
 
 
+@pytest.mark.thorough
 def test_the_state_starts_near_every_stored_mask_and_ends_nearer_to_one(split_digits):
     net, weights, kept, batches = split_digits
     start = jnp.concatenate(jax.tree.leaves(jax.tree.map(lambda all_: (all_.mean(0) >= 0.5) != all_, kept)), 1).sum(1)

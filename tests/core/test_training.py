@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from helpers.training import CONV, learn
 from supsup_jax import training
@@ -8,23 +9,30 @@ from supsup_jax.system import backend, devices
 
 
 def test_tasks_are_learned():
-    learned = learn([0, 1])
+    learned = learn([2, 3])
     assert (learned.accuracy[:, -1] > 0.9).all()
     assert (learned.loss[:, -1] < learned.loss[:, 0]).all()
     assert learned.accuracy.shape == (2, len(training.epoch_ends(96, 60, 16)))
 
 
-def test_a_task_is_the_same_alone_and_among_others_whatever_the_chunks():
+@pytest.mark.parametrize(
+    ("numbers", "place", "capacity"),
+    [
+        ((2, 3), 1, None),
+        pytest.param((3,), 0, None, marks=pytest.mark.thorough),
+        pytest.param((3, 4), 0, 5, marks=pytest.mark.thorough),
+    ],
+)
+def test_a_task_is_the_same_alone_and_among_others_whatever_the_chunks(numbers, place, capacity):
     together = learn(range(5)).adapter
-    for numbers, place, capacity in (([3], 0, None), ([3, 4], 0, 5), ([2, 3], 1, None)):
-        chunk = learn(numbers, capacity=capacity).adapter
-        jax.tree.map(lambda a, b, i=place: np.testing.assert_array_equal(a[3], b[i]), together, chunk)
+    chunk = learn(numbers, capacity=capacity).adapter
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[3], b[place]), together, chunk)
 
 
 def test_tasks_and_seeds_differ():
-    kept = learn([0, 1]).adapter["dense0"]["kernel"]
+    kept, other = (learn([2, 3], seed=seed).adapter["dense0"]["kernel"] for seed in (1, 2))
     assert (kept[0] != kept[1]).any()
-    assert (kept[0] != learn([0], seed=2).adapter["dense0"]["kernel"][0]).any()
+    assert (kept[0] != other[0]).any()
 
 
 def test_statistics_belong_to_the_task_and_flow_through_training():
@@ -32,6 +40,11 @@ def test_statistics_belong_to_the_task_and_flow_through_training():
     means = learned.stats["BatchNorm_0"]["mean"]
     assert means.shape == (3, 3)
     assert (means[0] != means[1]).any()
+
+
+@pytest.mark.thorough
+def test_statistics_of_a_task_do_not_depend_on_the_others():
+    means = learn(range(3), net=CONV).stats["BatchNorm_0"]["mean"]
     np.testing.assert_array_equal(learn([1], net=CONV).stats["BatchNorm_0"]["mean"][0], means[1])
 
 
@@ -56,6 +69,7 @@ def test_over_tasks_gives_results_in_order_for_any_number_of_tasks():
         np.testing.assert_array_equal(run(jnp.float32(1), tasks, capacity), 1 + 10 * np.arange(count))
 
 
+@pytest.mark.thorough
 def test_tasks_side_by_side_as_on_an_accelerator_learn_the_same(monkeypatch):
     alone = learn(range(3))
     monkeypatch.setattr(backend, "is_accelerator", lambda: True)

@@ -424,6 +424,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.thorough
 def test_workers_decode_in_order_despite_signals_and_end_silently(few, tmp_path):
     """A stream that is still open ends with the program, without a message."""
     script = tmp_path / "script.py"

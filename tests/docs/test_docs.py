@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import tyro
 
+from helpers.tiers import thorough_but
 from supsup_jax.__main__ import main
 from supsup_jax.cli.commands import COMMANDS
 
@@ -44,7 +45,11 @@ def flags_of(command: str) -> set[str]:
 WITH_CODE = [name for name in NAMES if any(language == "python" for _, language, _ in blocks(TEXTS[name]))]
 
 
-@pytest.mark.parametrize("name", WITH_CODE)
+# It says how the library is used; the others, how it is extended and run on many machines.
+OF_DEFAULT_TIER = ["runs.md"]
+
+
+@pytest.mark.parametrize("name", thorough_but(OF_DEFAULT_TIER, WITH_CODE))
 def test_the_code_of_a_page_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # Data classes look for the module in which they are defined.

@@ -67,6 +67,7 @@ def python(folder, *arguments, status=0):
 
 
 @pytest.mark.parametrize("name", OF_GUIDE)
+@pytest.mark.thorough
 def test_a_guide_works_as_its_page_says(name, tmp_path):
     script = GUIDES / f"{name}.py"
     (tmp_path / script.name).write_text(script.read_text())

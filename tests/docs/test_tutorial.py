@@ -40,6 +40,7 @@ def run(tmp_path, monkeypatch):
     return in_kernel
 
 
+@pytest.mark.thorough
 def test_the_tutorial_learns_and_infers_tasks(run, monkeypatch):
     # On MNIST, where it is at hand, what the original reached; else on the digits, which need no download.
     if on_mnist := DATA is not None:

@@ -1,6 +1,8 @@
 """Tasks of a small data set, and how they are learned."""
 
-from functools import partial
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,7 +10,7 @@ import numpy as np
 from helpers.toys import ConvNet, small_dataset
 from supsup_jax import classification, methods, networks, optimizers, training
 from supsup_jax.data import PermutedMNIST
-from supsup_jax.system import devices
+from supsup_jax.system import backend, devices
 
 DATASET = small_dataset()
 BENCHMARK = PermutedMNIST.of(DATASET)
@@ -16,7 +18,18 @@ DENSE = networks.LeNet(features=8, width=0.1, input_shape=(4, 4, 1))
 CONV = networks.Network(ConvNet(), input_shape=(4, 4, 1))
 
 
-def learn(numbers, net=DENSE, steps=60, seed=1, method=None, capacity=None):
+def learn(numbers: Sequence[int], **settings: Any) -> training.Learned:
+    """Learns tasks of `BENCHMARK`, each set of them with the same settings once in a process.
+
+    Args:
+        numbers: of the tasks.
+        settings: `net`, `steps`, `seed`, `method`, and `capacity` as `devices.over_tasks` takes it.
+    """
+    return _learned(tuple(numbers), backend.is_accelerator(), **settings)
+
+
+@cache
+def _learned(numbers, _, net=DENSE, steps=60, seed=1, method=None, capacity=None):
     method = method or methods.SupSup()
 
     def one(shared, one):

@@ -1,5 +1,6 @@
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -60,6 +61,24 @@ def folder(tmp_path, monkeypatch):
     scripts.script_of.cache_clear()
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Runs the scripts here, without a process that imports JAX for each; nothing asks them to end."""
+
+    def run_script(job, request, *_):
+        _, script, *arguments = reproducing.command_of(job, request)
+        before = signal.getsignal(signal.SIGTERM)
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            return end.code
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    monkeypatch.setattr(reproducing, "run_script", run_script)
+
+
 def write_script(root, name, accuracy=0.9, dataset="digits", counts=(10,)):
     path = root / f"experiments/{name}.py"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +107,7 @@ def test_a_plan_says_what_would_be_run_and_writes_nothing(command, folder):
     assert [(one["run"], one["tasks"]) for one in plain["runs"]] == [(f"{PSP}, seed 0", 50), (f"{PSP}, seed 1", 50)]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_missing_runs_are_made_quickest_first_and_written(command, folder):
     said = command(*ALL)
     made = [f"{PSP} --seed 1 --num-tasks 50", f"{BATCHE} --seed 1 --num-tasks 50", f"{FC_PSP} --seed 1 --num-tasks 50"]
@@ -103,6 +123,7 @@ def test_missing_runs_are_made_quickest_first_and_written(command, folder):
     assert (folder / "pictures/figure3.png").exists()
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_each_seed_is_run(command, folder):
     command("reproduce", "runs", "--run", "--data", "data", "--only", PSP, "--seeds", 2, "--json")
     assert calls(folder) == [f"{PSP} --seed {seed} --num-tasks 50" for seed in (0, 1)]
@@ -115,6 +136,7 @@ def test_a_run_that_fails_is_said_and_the_others_are_made(command, folder, monke
     assert [line.split()[0] for line in calls(folder)] == [PSP, BATCHE]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_run_of_other_settings_is_not_resumed(command, folder):
     write_script(folder, PSP, dataset="digits", accuracy=0.9)
     command("reproduce", "runs", "--run", "--data", "data", "--only", PSP)
@@ -126,6 +148,7 @@ def test_a_run_of_other_settings_is_not_resumed(command, folder):
     assert {run.folder.name for run in tables.find_runs(folder / "runs")} == {"seed=1", "seed=1~try=1"}
 
 
+@pytest.mark.thorough
 def test_the_budget_ends_a_run_that_saves_and_is_resumed(command, folder, monkeypatch):
     monkeypatch.setenv("STUB_SECONDS", "0.4")  # four times as long as expected
     monkeypatch.setenv(interruption.GRACE, "1")
@@ -143,6 +166,7 @@ def test_the_budget_ends_a_run_that_saves_and_is_resumed(command, folder, monkey
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.thorough
 def test_killed_and_started_again_it_resumes_where_it_was(folder, monkeypatch, number, status):
     arguments = [sys.executable, "-c", DRIVER, str(folder / "experiments"), *ALL[:-1], LENET, "--seeds", "1"]
     monkeypatch.setenv("STUB_SECONDS", "0.2")

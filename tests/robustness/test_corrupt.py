@@ -27,6 +27,7 @@ from helpers import adapter
 from helpers.cifar100 import pack, shrink, write
 from helpers.data import fake_mnist, prepare_with_tfds
 from helpers.runs import DATASET, EXPERIMENT, OTHERS
+from helpers.tiers import thorough_but
 from supsup_jax import UserError, data
 from supsup_jax.__main__ import main
 from supsup_jax.data import cifar100, mnist, pictures
@@ -91,8 +92,13 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("gzipped", [True, False])
+@pytest.mark.parametrize(
+    ("gzipped", "damage"),
+    thorough_but(
+        [(True, "truncated"), (True, "flipped"), (False, "empty"), (False, "longer"), (False, "swapped")],
+        itertools.product([True, False], DAMAGES),
+    ),
+)
 def test_every_damaged_file_of_mnist_is_named(tmp_path, monkeypatch, gzipped, damage):
     fake_mnist(tmp_path / "whole", monkeypatch, gzipped)
     for number, name in enumerate(MNIST):
@@ -206,6 +212,7 @@ def test_a_pickle_that_attacks_is_refused_at_once(raw, tmp_path, monkeypatch, at
     refused(lambda: data.load("cifar100", tmp_path), str(raw / "train"), "cannot be read as CIFAR-100")
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_of_tfds_are_refused_or_change_nothing(tmp_path, monkeypatch):
     for name, size in (("train-labels-idx1-ubyte", 4), ("t10k-labels-idx1-ubyte", 2)):

@@ -1,3 +1,4 @@
+import itertools
 import sys
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 
 import supsup_jax as ss
 from helpers import adapter
+from helpers.tiers import thorough_but
 from helpers.toys import HOPSUPSUP, batch_norm_net, small_dataset
 from supsup_jax import UserError, optimizers, training
 from supsup_jax.cli import launch
@@ -59,9 +61,13 @@ def first_step(data, experiment, task):
 LONG = pytest.mark.long  # each compiles functions of its own
 
 
-@pytest.mark.parametrize("at_once", [pytest.param(1, marks=LONG), 4])
 @pytest.mark.parametrize(
-    "how", ["side by side", "with the weights", *(pytest.param(how, marks=LONG) for how in OTHERS)]
+    ("how", "at_once"),
+    thorough_but(
+        [("with the weights", 4)],
+        itertools.product(HOW, (4, 1)),
+        long=[(how, at_once) for how in HOW for at_once in (4, 1) if how in OTHERS or at_once == 1],
+    ),
 )
 def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(tmp_path, how, at_once):
     experiment, spoilt = HOW[how], dataset(spoilt=5)
@@ -104,6 +110,7 @@ def test_a_script_ends_with_one_line_and_status_2(tmp_path, monkeypatch, capsys)
     assert complaints[0].startswith("error: task 0 diverged: at step ") and complaints[0].count("\n") == 1
 
 
+@pytest.mark.thorough
 def test_a_run_of_ones_own_arrays_keeps_nothing_of_a_task_that_diverges():
     rates = {"learning_rate": 3e38, "weights_learning_rate": 3e38}
     net = adapter.own_run("LeNet", num_classes=4, image_shape=(4, 4, 1), method="BatchE", width=0.1, steps=20, **rates)
@@ -112,6 +119,7 @@ def test_a_run_of_ones_own_arrays_keeps_nothing_of_a_task_that_diverges():
     assert net.num_tasks == 0
 
 
+@pytest.mark.thorough
 def test_a_diverging_stream_names_the_batch_and_keeps_its_state():
     net = batch_norm_net()
     weights, stats = net.init(jax.random.key(0))

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from helpers import adapter
 from helpers.runs import DATASET, OTHERS, dicts_without_saved
+from helpers.tiers import thorough_but
 from helpers.toys import abandons_coroutines
 from supsup_jax.cli import launch
 from supsup_jax.runs import results
@@ -31,6 +32,7 @@ from supsup_jax.system import atomic, interruption
 EXPERIMENT = adapter.changed(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,))
 
 LONG = pytest.mark.long
+MORE_PAGES = 1, 2, 3, 4, 5, 8, 10, 12
 
 pytestmark = abandons_coroutines
 
@@ -86,7 +88,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("pages", [0, 6, *(pytest.param(pages, marks=LONG) for pages in (1, 2, 3, 4, 5, 8, 10, 12))])
+@pytest.mark.parametrize("pages", thorough_but([6], [0, 6, *MORE_PAGES], long=MORE_PAGES))
 def test_a_full_disk_is_one_line_and_loses_nothing_that_was_saved(undisturbed, small_disk, capfd, pages):
     ballast = small_disk / "ballast"
 
@@ -265,7 +267,7 @@ def test_a_name_or_an_address_that_is_none_is_one_line(script, tmp_path, capfd, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["a folder", "Aufgaben für später", "仕事", "a\nb"])
+@pytest.mark.parametrize("name", thorough_but(["仕事 a\nb"], ["a folder", "Aufgaben für später", "仕事 a\nb"]))
 def test_folders_may_have_any_name(script, tmp_path, capfd, name):
     folder = tmp_path / name
     script(folder, "--data", str(folder))
@@ -283,7 +285,7 @@ def test_a_folder_whose_name_is_not_utf8_is_refused_before_training(script, tmp_
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe,\0\n", b'"' + bytes(200_000)])
+@pytest.mark.parametrize("content", thorough_but([b"\xff\xfe,\0\n"], [b"\xff\xfe,\0\n", b'"' + bytes(200_000)]))
 def test_rows_that_another_program_has_left_lose_none_of_the_runs(script, tmp_path, capfd, content):
     script(tmp_path)
     (table,) = tmp_path.glob("script/results.csv")
@@ -312,9 +314,9 @@ def test_a_file_is_not_written_in_place_of_a_folder(tmp_path, monkeypatch):
     ("environment", "status"),
     [
         ({"JAX_PLATFORMS": "abacus"}, 2),
-        ({"SLURM_STEP_NUM_TASKS": "abc"}, 2),
-        ({"PYTHONIOENCODING": "ascii"}, 0),
-        ({interruption.GRACE: "soon"}, 2),
+        pytest.param({"SLURM_STEP_NUM_TASKS": "abc"}, 2, marks=pytest.mark.thorough),
+        pytest.param({"PYTHONIOENCODING": "ascii"}, 0, marks=pytest.mark.thorough),
+        pytest.param({interruption.GRACE: "soon"}, 2, marks=pytest.mark.thorough),
     ],
 )
 def test_an_environment_that_cannot_be_used_is_one_line(tmp_path, environment, status):
@@ -369,6 +371,7 @@ sys.exit(max(worker.exitcode for worker in workers))
 """
 
 
+@pytest.mark.thorough
 def test_ten_simultaneous_runs_of_one_name_keep_folders_and_rows_apart(tmp_path):
     subprocess.run([sys.executable, "-W", "ignore", "-c", TOGETHER, str(tmp_path)], check=True)
     names = {"seed=1", *(f"seed=1~try={attempt}" for attempt in range(1, 10))}

@@ -133,6 +133,7 @@ def test_a_grace_that_is_no_number_of_seconds_is_refused(monkeypatch):
 @pytest.mark.parametrize(
     "what", ["--steps 1000000 --batch-size 16 --num-tasks 2", "--steps 2 --num-tasks 3000 --search exhaustive"]
 )
+@pytest.mark.thorough
 def test_a_run_ends_soon_after_sigterm_whatever_it_is_at(tmp_path, what):
     """A task, and an evaluation, that would take much longer."""
     command = [sys.executable, str(QUICKSTART), "--log-dir", str(tmp_path), *what.split()]
@@ -152,6 +153,7 @@ def test_a_run_ends_soon_after_sigterm_whatever_it_is_at(tmp_path, what):
     assert complaint.startswith("interrupted; what ") and complaint.count("\n") == 1
 
 
+@pytest.mark.thorough
 def test_tasks_that_are_learned_in_turn_are_saved_up_to_the_one_it_is_at(tmp_path, monkeypatch):
     experiment = adapter.experiment(
         "q", "digits", method="LowerBound", num_tasks=5, steps=5, batch_size=32, width=0.1, scenario="GG"

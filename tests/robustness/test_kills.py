@@ -150,6 +150,7 @@ def check(method, folder, seed, least):
     return sum(kills)
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_killed_a_few_times_ends_with_the_same_results(tmp_path):
     assert check("LowerBound", tmp_path, seed=0, least=2) >= 2
 

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from helpers.numbers import EXPERIMENTS, digests, measured, run
+from helpers.tiers import thorough_but
 from helpers.toys import write_small_imagenet
 
 STORED = Path(__file__).parents[1] / "stored/numbers.json"
@@ -35,6 +36,9 @@ def images(tmp_path_factory):
     return folder
 
 
+QUICK = ["SupSup by threshold"]
+"""The experiment of the default tier."""
+
 SOME = ["SupSup by threshold", "SupSup by density", "Transfer", "GNs", "NNs", "HopSupSup", "BatchE", "PSP", "ImageNet"]
 """At least one for each scenario. The others are marked `long`; `test_stored_runs.py` has a run of each."""
 
@@ -42,10 +46,7 @@ TEST_IMAGES = {"HopSupSup": 62, "ImageNet": 30}
 """Test images of the smallest task, where there are fewer than 359."""
 
 
-@pytest.fixture(
-    scope="module",
-    params=[name if name in SOME else pytest.param(name, marks=pytest.mark.long) for name in EXPERIMENTS],
-)
+@pytest.fixture(scope="module", params=thorough_but(QUICK, EXPERIMENTS, long=EXPERIMENTS.keys() - set(SOME)))
 def outcome(request, images, tmp_path_factory):
     """The numbers of an experiment now, the stored ones, and the tolerance of accuracies: two test images."""
     found = measured(request.param, tmp_path_factory.mktemp("run"), images)

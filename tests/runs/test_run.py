@@ -1,4 +1,5 @@
 import csv
+import itertools
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from filelock import FileLock
 
 import supsup_jax as ss
 from helpers import adapter
+from helpers.tiers import thorough_but
 from helpers.toys import HOPSUPSUP, ConvNet, small_dataset
 from supsup_jax import UserError, inference, training
 from supsup_jax.data import Inputs
@@ -75,7 +77,7 @@ def test_images_of_several_tasks_are_predicted_each_with_its_own(own):
     np.testing.assert_array_equal(together.tasks, tasks)
 
 
-@pytest.mark.parametrize("count", [1, 3, 300])
+@pytest.mark.parametrize("count", thorough_but([3], [1, 3, 300]))
 def test_tasks_are_inferred_image_by_image_whatever_their_number(own, count):
     images = np.resize(moved(0)[0], (count, 4, 4, 1))
     inferred = own.infer_task(images, return_scores=True)
@@ -89,8 +91,13 @@ def test_tasks_are_inferred_image_by_image_whatever_their_number(own, count):
     assert np.isclose(inferred.scores, expected, rtol=1e-4, atol=1e-5).mean() > 0.97
 
 
-@pytest.mark.parametrize("search", ["one_shot", "binary", "exhaustive"])
-@pytest.mark.parametrize("objective", ["entropy", "superfluous"])
+@pytest.mark.parametrize(
+    ("search", "objective"),
+    thorough_but(
+        [("one_shot", "superfluous"), ("binary", "entropy"), ("exhaustive", "entropy")],
+        itertools.product(["one_shot", "binary", "exhaustive"], ["entropy", "superfluous"]),
+    ),
+)
 def test_the_search_and_its_objective_may_be_chosen(own, search, objective):
     images = own.inputs.images(moved(0)[0][:20])
     objectives = {"entropy": inference.entropy, "superfluous": inference.superfluous(4)}
@@ -130,7 +137,7 @@ def test_a_restored_run_learns_on_and_what_it_knew_stays_as_it_was(saved, tmp_pa
     run = ss.restore(folder)
     before = run.predict(moved(0)[0], task=0).logits
     test = moved(1)
-    assert run.learn(moved(1, DATASET.train), steps=40, test=test) == 2
+    assert run.learn(moved(1, DATASET.train), test=test) == 2
     assert run.record.tasks[-1].accuracy == pytest.approx((run.predict(test[0], task=2).labels == test[1]).mean())
     np.testing.assert_array_equal(run.predict(moved(0)[0], task=0).logits, before)
     again = ss.restore(folder)
@@ -143,10 +150,11 @@ def test_a_task_does_not_depend_on_whether_the_run_was_saved_between(own, saved,
     shutil.copytree(saved, tmp_path / "run")
     restored, at_once = ss.restore(tmp_path / "run"), learned()
     for run in (restored, at_once):
-        run.learn(moved(1, DATASET.train), steps=20)
+        run.learn(moved(1, DATASET.train))
     jax.tree.map(np.testing.assert_array_equal, restored.bank, at_once.bank)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["BatchE", "PSP", "Transfer", "SeparateHeads", "UpperBound"])
 def test_other_methods_learn_tasks_of_ones_own_too(method, tmp_path):
     settings = {"method": method, "optimizer": "Adam", "weights_learning_rate": 1e-2}
@@ -216,6 +224,7 @@ def test_labels_without_a_known_task_are_those_that_all_tasks_share():
     assert predicted(logits, unknown, [["a", "b", "c"], ["d", "e"]], 3).labels.tolist() == [0, 1, 2]
 
 
+@pytest.mark.thorough
 def test_networks_that_answer_by_the_batch_infer_and_export_nothing(tmp_path):
     run = adapter.own_run("BNNet", **INPUTS, method="UpperBound", width=0.01, features=6, steps=5, batch_size=16)
     run.learn(moved(0, DATASET.train))
@@ -227,7 +236,7 @@ def test_networks_that_answer_by_the_batch_infer_and_export_nothing(tmp_path):
 
 def test_a_task_of_few_classes_gets_only_its_own_labels(tmp_path):
     """Also from an exported run."""
-    run = learned(steps=1)
+    run = learned()
     images, labels = moved(1, DATASET.train)
     run.learn((images[labels < 2], labels[labels < 2]), steps=1)
     others = moved(1)[0]
@@ -256,6 +265,7 @@ def test_learning_reads_no_more_than_the_last_step(saved, tmp_path):
     assert ss.restore(folder).num_tasks == 4
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", [None, 1])
 def test_an_exported_run_is_run_by_jax_alone(own, tmp_path, task):
     images = np.concatenate([moved(0)[0][:3], moved(2)[0][:4]])
@@ -279,6 +289,7 @@ def test_an_exported_run_is_run_by_jax_alone(own, tmp_path, task):
 RUNS = Path(__file__).parents[1] / "stored"
 
 
+@pytest.mark.thorough  # tests/cli/test_commands.py evaluates one of them
 @pytest.mark.parametrize("method", ["SupSup", "BatchE"])
 def test_a_run_of_format_2_is_read_as_it_was_when_it_was_written(method):
     folder = RUNS / f"format-2-{method}"
@@ -377,13 +388,14 @@ def test_a_folder_that_is_used_or_has_gone_on_is_left_alone(saved, tmp_path):
         with pytest.raises(UserError, match="has other steps than were read"):
             behind.learn(PAIR, steps=2)
     with pytest.raises(UserError, match="holds a run already"):
-        learned(steps=2).save(folder)
+        learned().save(folder)
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert other.num_tasks == 2
     with pytest.raises(UserError, match="holds a run already"):
         run.save(folder)
 
 
+@pytest.mark.thorough
 def test_a_script_does_not_go_on_with_tasks_learned_from_python(tmp_path):
     experiment = adapter.experiment("small", features=8, width=0.1, num_tasks=1, steps=5, batch_size=16)
     adapter.run_experiment(experiment, DATASET, tmp_path)

@@ -12,10 +12,14 @@ import yaml
 
 import supsup_jax as ss
 from helpers import adapter, stored_runs
+from helpers.tiers import thorough_but
 from helpers.toys import write_small_imagenet
 
 FROM_COMMANDS = [name for name in stored_runs.NAMES if name != "from-python"]
 FINISHED = [name for name in FROM_COMMANDS if not name.startswith("interrupted")]
+
+QUICK = ["interrupted", "psp", "supsup"]
+"""Runs of the default tier; the others are tested with `pytest -m thorough`."""
 
 SLOW_TO_COMPILE = ["imagenet"]
 """Runs of which only the predictions and tables are tested, except with `pytest -m long`."""
@@ -36,9 +40,9 @@ def images(tmp_path_factory):
     return folder
 
 
-def marked(names):
-    """The names of runs as parameters; those that compile slowly are marked `long`."""
-    return [pytest.param(name, marks=pytest.mark.long) if name in SLOW_TO_COMPILE else name for name in names]
+def marked(names, long=()):
+    """The names of runs as parameters, with the tiers that they belong to."""
+    return thorough_but([name for name in QUICK if name in names], names, long)
 
 
 class Stored:
@@ -88,13 +92,13 @@ def assert_same_contents(found, expected):
         assert found["bytes"] == pytest.approx(expected["bytes"], rel=0.1)
 
 
-@pytest.mark.parametrize("stored", FROM_COMMANDS, indirect=True, scope="module")
+@pytest.mark.parametrize("stored", marked(FROM_COMMANDS), indirect=True, scope="module")
 def test_a_stored_run_predicts_what_it_predicted(stored):
     found = stored_runs.predictions(stored.folder, stored.expected["how"])
     assert_nearly_equal(found, stored.expected["before"]["predicted"])
 
 
-@pytest.mark.parametrize("stored", marked(FROM_COMMANDS), indirect=True, scope="module")
+@pytest.mark.parametrize("stored", marked(FROM_COMMANDS, SLOW_TO_COMPILE), indirect=True, scope="module")
 def test_a_stored_run_has_the_accuracies_it_had(stored):
     expected = stored.expected["before"]["evaluated"]
     found = stored_runs.accuracies(stored.folder, stored.expected["how"], stored.images)
@@ -103,17 +107,17 @@ def test_a_stored_run_has_the_accuracies_it_had(stored):
         np.testing.assert_allclose(found[task], values, atol=stored.two_images)
 
 
-@pytest.mark.parametrize("stored", marked(FROM_COMMANDS), indirect=True, scope="module")
+@pytest.mark.parametrize("stored", marked(FROM_COMMANDS, SLOW_TO_COMPILE), indirect=True, scope="module")
 def test_a_stored_run_continues_to_the_same_numbers(stored):
     assert_same_numbers(stored)
 
 
-@pytest.mark.parametrize("stored", marked(RESUMED_THERE), indirect=True, scope="module")
+@pytest.mark.parametrize("stored", marked(RESUMED_THERE, SLOW_TO_COMPILE), indirect=True, scope="module")
 def test_checkpoints_hold_the_same_arrays_and_keys_as_before(stored):
     assert_same_contents(stored_runs.contents(stored.resumed), stored.expected["after"]["contents"])
 
 
-@pytest.mark.parametrize("stored", FINISHED, indirect=True, scope="module")
+@pytest.mark.parametrize("stored", marked(FINISHED), indirect=True, scope="module")
 def test_commands_read_the_tables_and_settings_of_a_stored_run(stored):
     numbers = stored.expected["before"]["numbers"]
     assert stored_runs.measures(stored.folder) == numbers

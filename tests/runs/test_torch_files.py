@@ -13,6 +13,7 @@ import pytest
 
 import supsup_jax
 from helpers import adapter
+from helpers.tiers import thorough_but
 from supsup_jax import UserError, restore
 from supsup_jax.compat.torch import export_torch, import_torch
 from supsup_jax.runs.records import TaskResult
@@ -386,7 +387,7 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "back", "settings"), METHODS)
+@pytest.mark.parametrize(("method", "back", "settings"), thorough_but([METHODS[1], METHODS[3], METHODS[-1]], METHODS))
 def test_what_was_exported_imports_as_the_same_run(tmp_path, method, back, settings):
     run = learned(method, **settings)
     export_torch(run, tmp_path / "final.pt")

@@ -51,6 +51,7 @@ def test_very_different_tasks_are_discovered_one_by_one(four):
     assert len(state.slots) == 4
 
 
+@pytest.mark.thorough
 def test_a_late_check_lets_a_task_share_the_slot_of_the_one_before():
     learner = Learner(NET, optimizer=LEARNER.optimizer, rule=Rule(check_every=BATCHES))
     images, labels = stream([0, 1, 1])
@@ -73,6 +74,7 @@ def test_a_task_that_comes_back_is_recognised_and_trained_further(four):
     assert changed == [True, False, True, False]
 
 
+@pytest.mark.thorough
 def test_how_the_stream_is_cut_changes_nothing(four):
     whole, slots = four
     images, labels = stream([0, 1, 2, 3])
@@ -93,6 +95,7 @@ def test_a_state_resumes_from_its_slots_alone(four):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(actual), jax.device_get(expected))
 
 
+@pytest.mark.thorough
 def test_slots_have_statistics_of_their_own_that_start_afresh():
     net = networks.Network(ConvNet(10), DIGITS.image_shape)
     weights, stats = net.init(jax.random.key(0))
@@ -132,6 +135,7 @@ def test_masks_are_those_of_the_slots(four):
         jax.tree.map(np.testing.assert_array_equal, banks.unpack(bank, number), expected)
 
 
+@pytest.mark.thorough
 def test_with_all_slots_taken_only_known_tasks_are_trained():
     """New tasks are skipped."""
     learner = Learner(NET, optimizer=optimizers.RMSprop(1e-3), rule=Rule(check_every=BATCHES, novelty=1.3, budget=2))
@@ -139,6 +143,7 @@ def test_with_all_slots_taken_only_known_tasks_are_trained():
     assert runs(slots) == [0, 1, -1, 0]
 
 
+@pytest.mark.thorough
 def test_the_bank_grows_by_doubling_beyond_eight_slots():
     rule = Rule(check_every=BATCHES, novelty=1e9)  # every check finds a new task
     learner = Learner(NET, optimizer=optimizers.RMSprop(1e-3), rule=rule)

@@ -81,6 +81,7 @@ def assert_same(one, other):
     assert [result.given for result in one.record.evaluations] == [result.given for result in other.record.evaluations]
 
 
+@pytest.mark.thorough
 def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(images, whole, tmp_path, monkeypatch):
     of_parts = shared._programs
 
@@ -134,6 +135,7 @@ def test_a_task_that_was_interrupted_is_gone_on_with_where_it_was(whole, images,
     assert not any((tmp_path / "unfinished").iterdir())
 
 
+@pytest.mark.thorough
 @abandons_coroutines
 def test_what_was_saved_of_an_unfinished_task_must_be_whole(images, tmp_path):
     def interrupt(report):
@@ -168,6 +170,7 @@ def test_what_was_saved_of_an_unfinished_task_must_be_whole(images, tmp_path):
         run(tmp_path, images)
 
 
+@pytest.mark.thorough
 def test_a_task_is_the_same_alone_and_is_collected_into_the_whole_run(whole, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = []
@@ -216,6 +219,7 @@ def test_runs_that_do_not_make_one_are_not_collected(images, tmp_path):
     assert not (tmp_path / "first~collected").exists()
 
 
+@pytest.mark.thorough
 def test_images_that_cannot_be_read_are_named_and_count_for_nothing(images, tmp_path):
     broken = tmp_path / "data"
     subprocess.run(["cp", "-r", images, broken], check=True)
@@ -232,6 +236,7 @@ def test_images_that_cannot_be_read_are_named_and_count_for_nothing(images, tmp_
     assert right == pytest.approx(round(right), abs=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["BatchE", "UpperBound"])
 def test_methods_that_train_weights_learn_and_resume(method, images, tmp_path):
     changes = {"method": method, "er_scale": None, "weights_learning_rate": 1e-2, "epochs": 5}
@@ -380,11 +385,13 @@ def on_two_hosts(folder, images, *arguments):
     return [script(folder, images, 2, *coordinator, "--host", host, *arguments) for host in range(2)]
 
 
+@pytest.mark.thorough
 def test_a_run_is_the_same_on_four_devices_as_on_one(on_one_device, images, tmp_path):
     finished(script(tmp_path, images, 4))
     assert_close(results_of(tmp_path), on_one_device)
 
 
+@pytest.mark.thorough
 def test_two_hosts_share_a_run_go_on_with_it_and_find_it_finished(on_one_device, images, tmp_path):
     assert "hosts: 2" in preempted(*on_two_hosts(tmp_path, images))
     first, second = finished(*on_two_hosts(tmp_path, images, "--resume"))
@@ -403,6 +410,7 @@ def test_two_hosts_share_a_run_go_on_with_it_and_find_it_finished(on_one_device,
 @pytest.mark.parametrize(
     ("changes", "said"), [(["--seed", 2], "--seed is 2 on host 1"), (["--data", "."], "lacks train")]
 )
+@pytest.mark.thorough
 def test_hosts_with_other_settings_or_without_data_end_together(changes, said, images, tmp_path):
     coordinator = "--coordinator", f"127.0.0.1:{free_port()}", "--hosts", 2, "--host"
     processes = [script(tmp_path, images, 1, *coordinator, 0), script(tmp_path, images, 1, *coordinator, 1, *changes)]
@@ -414,6 +422,7 @@ def test_hosts_with_other_settings_or_without_data_end_together(changes, said, i
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_preempted_goes_on_on_another_number_of_devices(on_one_device, images, tmp_path):
     preempted(script(tmp_path, images, 1))
     said = preempted(script(tmp_path, images, 4, "--resume"))
@@ -423,6 +432,7 @@ def test_a_run_that_is_preempted_goes_on_on_another_number_of_devices(on_one_dev
     assert_close(results_of(tmp_path), on_one_device)
 
 
+@pytest.mark.thorough
 def test_with_synchronised_batch_norm_four_devices_do_what_one_does():
     code = "import sys; sys.path.append('..'); import jax, test_sharded as t; assert jax.device_count() == 4"
     code += "; t.assert_synchronised_is_alone()"
@@ -430,6 +440,7 @@ def test_with_synchronised_batch_norm_four_devices_do_what_one_does():
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, env=environment, check=True)
 
 
+@pytest.mark.thorough
 def test_tasks_are_farmed_out_and_collected_from_the_command_line(on_one_device, images, tmp_path):
     (said,) = finished(script(tmp_path, images, 1, "--tasks", "0:2", "--num-tasks", "1"))
     assert "seed=1~sparsity=8~task=1 finished" in said
@@ -447,6 +458,7 @@ def test_tasks_are_farmed_out_and_collected_from_the_command_line(on_one_device,
 @pytest.mark.skipif(
     not (shutil.which("srun") and "SLURM_CONF" in os.environ), reason="there is no srun, or SLURM_CONF names no file"
 )
+@pytest.mark.thorough
 def test_under_slurm_hosts_find_each_other(on_one_device, images, tmp_path):
     (said,) = finished(script(tmp_path, images, 2, before=("srun", "--ntasks=2", "--overlap")))
     assert "hosts: 2" in said

@@ -1,0 +1,25 @@
+"""Parameters of tests in the tiers that `pyproject.toml` names."""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+
+def thorough_but(quick: Collection[Any], values: Iterable[Any], long: Collection[Any] = ()) -> list[Any]:
+    """Parameters of the thorough tier, except for a few that show the same in less time.
+
+    Args:
+        quick: the values that belong to the default tier.
+        values: all values, in order; a tuple has the values of several parameters.
+        long: the values that belong to the tier `long`.
+    """
+    values = list(values)
+    assert all(value in values for value in (*quick, *long))
+
+    def parameter(value: Any) -> Any:
+        parts = value if isinstance(value, tuple) else (value,)
+        tier = pytest.mark.long if value in long else pytest.mark.thorough
+        return pytest.param(*parts, marks=() if value in quick else tier)
+
+    return [parameter(value) for value in values]
