@@ -1,4 +1,4 @@
-"""Measures what the README says of speed: this library beside PyTorch, and both beside what the machine can do.
+"""Measures the numbers in docs/speed.md: this library beside PyTorch, and both beside the peak rates of the machine.
 
 Command: python benchmarks/run.py   (rows of PyTorch need `pip install torch torchvision`; without it they say so)
          python benchmarks/run.py train inference --rounds 1   (some of it)

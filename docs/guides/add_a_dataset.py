@@ -1,7 +1,8 @@
-"""Add a data set, and tasks of another kind made of it.
+"""Add a data set, and a new kind of tasks made of it.
 
-The data set is made here, where you would read your files: small images of four kinds of stripes, noisy and in colour.
-A task shows them a few columns further to the left, and every second task as negatives. Eight tasks in one network.
+The data set is generated here; read your files instead. It has small images of four
+kinds of stripes, noisy and in colour. A task shows them a few columns further to the
+left, and every second task as negatives. Eight tasks in one network.
 
     python add_a_dataset.py
     python add_a_dataset.py --noise 120 --side 12
@@ -23,11 +24,11 @@ from supsup_jax import data, networks, optimizers, scenarios
 @ss.register
 @dataclass(frozen=True)
 class Stripes(data.Source):
-    """Noisy stripes in colour: the class says their direction and distance.
+    """Noisy stripes in colour; the class is their direction and distance.
 
     Attributes:
         side: height and width of the images.
-        noise: standard deviation of the noise of a pixel, of 255.
+        noise: standard deviation of the noise of a pixel, on the scale 0 to 255.
     """
 
     name: ClassVar[str] = "stripes"
@@ -40,12 +41,14 @@ class Stripes(data.Source):
         """Images as uint8, labels from 0; the same arrays at every call."""
         rng = np.random.default_rng(0)
         row, column = np.indices((self.side, self.side))
-        kinds = np.stack([row % 2, column % 2, (row + column) // 2 % 2, (row - column) // 2 % 2])
+        diagonals = (row + column) // 2 % 2, (row - column) // 2 % 2
+        kinds = np.stack([row % 2, column % 2, *diagonals])
 
         def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
             labels = rng.integers(0, len(kinds), count)
             colours = rng.uniform(100, 255, (count, 1, 1, 3))
-            images = kinds[labels][..., None] * colours + rng.normal(0, self.noise, (count, self.side, self.side, 3))
+            noise = rng.normal(0, self.noise, (count, self.side, self.side, 3))
+            images = kinds[labels][..., None] * colours + noise
             return images.clip(0, 255).astype(np.uint8), labels
 
         return data.Arrays(train=draw(1200), test=draw(300)).load(folder)
@@ -53,15 +56,15 @@ class Stripes(data.Source):
 
 @dataclass(frozen=True)
 class Moved(data.Benchmark):
-    """What a task is: a number of columns, and whether images are negatives."""
+    """The tasks: a number of columns, and whether images are negatives."""
 
     def tasks(self, dataset: data.Dataset, seed: int, numbers: Sequence[int]) -> Any:
-        """Arrays with a leading task axis, which `samples` gets without it."""
+        """Descriptions of tasks: arrays with a leading task axis."""
         order = np.asarray(numbers, np.int32)
         return {"columns": order // 2, "negative": order % 2 == 1}
 
     def samples(self, split: data.Samples, task: Any, rows: Any, train: bool, keys: Any = None) -> Any:
-        """Images and labels of some rows, inside a jitted function."""
+        """Images and labels of some rows of one task, inside a jitted function."""
         images = jnp.asarray(split.images)[rows]
         images = jnp.roll(images, -task["columns"], axis=2)
         images = jnp.where(task["negative"], 255 - images, images)
@@ -71,7 +74,7 @@ class Moved(data.Benchmark):
 @ss.register
 @dataclass(frozen=True)
 class MovedImages(data.TaskFamily):
-    """Images moved to the left by a column every two tasks; odd tasks show negatives."""
+    """A column further to the left every two tasks; odd tasks show negatives."""
 
     num_tasks: int = 8
 

@@ -1,8 +1,9 @@
 """Add a method: half of what a mask removes stays.
 
-SupSup sets the weights that a mask removes to zero. Here they keep a fraction of their values, so that a task is a
-choice between two strengths of each weight. Twelve tasks on scikit-learn's digits, each with its pixels in another
-order; which task an image belongs to is inferred by trying all of them.
+SupSup sets the weights that a mask removes to zero. Here they keep a fraction of their
+values, so that a task is a choice between two strengths of each weight. Twelve tasks on
+handwritten digits, each with its pixels in a different order; the task of an image is
+inferred by trying all of them.
 
     python add_a_method.py
     python add_a_method.py --rest 0             # masks as SupSup has them
@@ -30,7 +31,7 @@ class Dampened(methods.SupSup):
 
     rest: float = 0.5
 
-    # Effective weights are not W ⊙ M, so the searches by one gradient do not apply; trying every task does.
+    # Effective weights are not W ⊙ M, so the searches by one gradient do not apply.
     searches: ClassVar[tuple[str, ...]] = ("Exhaustive",)
 
     def __post_init__(self) -> None:
@@ -39,7 +40,11 @@ class Dampened(methods.SupSup):
 
     def effective_weights(self, weights: Any, adapter: Any) -> Any:
         """The weights, those outside the mask dampened."""
-        return jax.tree.map(lambda weight, mask: weight * (self.rest + (1 - self.rest) * mask), weights, adapter)
+        return jax.tree.map(
+            lambda weight, mask: weight * (self.rest + (1 - self.rest) * mask),
+            weights,
+            adapter,
+        )
 
 
 EXPERIMENT = ss.Experiment(

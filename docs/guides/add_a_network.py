@@ -1,7 +1,8 @@
 """Add a network: a small convolutional network, whose channels and kernel size are flags.
 
-Five tasks on scikit-learn's digits, each to tell two digits apart, with the task given. The network is a Flax Linen
-module; the dataclass around it holds its arguments and makes the module. It knows nothing of masks and tasks.
+Five tasks on handwritten digits, each with two of them, with the task given. The
+network is a Flax Linen module; the dataclass around it holds its arguments and makes the
+module. It knows nothing about masks and tasks.
 
     python add_a_network.py
     python add_a_network.py --channels 16 --kernel 5
@@ -20,7 +21,7 @@ from supsup_jax.errors import ArgumentError
 
 
 class CNN(nn.Module):
-    """Two convolutions and a dense layer. Layers have no biases: masks are over all parameters."""
+    """Two convolutions and a dense layer, without biases."""
 
     outputs: int
     channels: int
@@ -29,10 +30,12 @@ class CNN(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Logits of a batch of images, `(batch, height, width, channels)`."""
-        for scale in (1, 2):
-            x = nn.relu(nn.Conv(scale * self.channels, (self.kernel, self.kernel), use_bias=False)(x))
+        window = (self.kernel, self.kernel)
+        for channels in (self.channels, 2 * self.channels):
+            x = nn.relu(nn.Conv(channels, window, use_bias=False)(x))
             x = nn.max_pool(x, (2, 2), (2, 2))
-        return nn.Dense(self.outputs, use_bias=False, name="head")(x.reshape(len(x), -1))
+        x = x.reshape(len(x), -1)
+        return nn.Dense(self.outputs, use_bias=False, name="head")(x)
 
 
 @ss.register
@@ -41,10 +44,10 @@ class SmallCNN(networks.Network):
     """A small convolutional network.
 
     Attributes:
-        features: outputs; those beyond the classes are superfluous neurons.
-        channels: of the first convolution; the second one has twice as many.
+        features: number of outputs; those beyond the classes are superfluous neurons.
+        channels: channels of the first convolution; the second one has twice as many.
         kernel: height and width of the convolutions' kernels.
-        input_shape: shape of an image, which the data set says.
+        input_shape: shape of an image; the experiment sets it to that of the data set.
         initializer: draws the kernels.
     """
 
@@ -54,7 +57,7 @@ class SmallCNN(networks.Network):
     input_shape: tuple[int, ...] = (28, 28, 1)
     initializer: networks.Initializer | networks.InitializerName = "signed_constant"
 
-    head: ClassVar[str] = "head"  # the last layer, for methods that give each task a head
+    head: ClassVar[str] = "head"  # for methods with a head for each task
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,11 +1,12 @@
-"""Add a search: one gradient draws up a shortlist, and the tasks on it are tried.
+"""Add a search: one gradient selects a shortlist, and the tasks on it are tried.
 
-OneShot takes the task with the smallest derivative; Exhaustive tries every task, which is surer and takes a forward
-pass for each. This search tries the few tasks with the smallest derivatives. Ten tasks on scikit-learn's digits, each
-with its pixels in another order.
+OneShot takes the task with the smallest derivative. Exhaustive tries every task, which is
+more reliable and takes a forward pass for each. This search tries the few tasks with the
+smallest derivatives. Ten tasks on handwritten digits, each with its pixels in a
+different order.
 
     python add_a_search.py
-    python add_a_search.py --candidates 1       # the task with the smallest derivative, as OneShot
+    python add_a_search.py --candidates 1       # as OneShot
     python add_a_search.py --search exhaustive
 """
 
@@ -23,10 +24,10 @@ from supsup_jax.errors import ArgumentError
 @ss.register
 @dataclass(frozen=True)
 class Shortlist(ss.OneShot):
-    """Tries the tasks that one gradient finds likeliest; a subclass of OneShot is for the methods that OneShot is for.
+    """Tries the tasks with the smallest derivatives; serves the same methods as OneShot.
 
     Attributes:
-        candidates: how many tasks are tried.
+        candidates: number of tasks that are tried.
     """
 
     name: ClassVar[str] = "shortlist"  # in files, and for --search
@@ -39,17 +40,25 @@ class Shortlist(ss.OneShot):
             raise ArgumentError("candidates", self.candidates, "must be at least 1")
 
     def scores(self, model: ss.Model, images: jax.Array, images_per_pick: int = 1) -> jax.Array:
-        """The objective of tasks on the shortlist, and infinity of the others, `(picks, tasks)`; the smallest wins."""
+        """The objective, or infinity outside the shortlist, `(picks, tasks)`."""
         alphas = jnp.full(model.num_tasks, 1 / model.num_tasks)
         gradient = ss.alpha_gradient(model, images, alphas, self.objective, images_per_pick)
         _, shortlists = jax.lax.top_k(-gradient, min(self.candidates, model.num_tasks))
         groups = images.reshape(len(shortlists), images_per_pick, *images.shape[1:])
 
         def value(task: jax.Array, group: jax.Array) -> jax.Array:
-            logits, _ = model.net.apply(model.effective_weights(task), model.task_stats(task), group, train=False)
+            logits, _ = model.net.apply(
+                model.effective_weights(task),
+                model.task_stats(task),
+                group,
+                train=False,
+            )
             return self.objective(logits).mean()
 
-        values = jax.lax.map(lambda pick: jax.vmap(value, in_axes=(0, None))(*pick), (shortlists, groups))
+        values = jax.lax.map(
+            lambda pick: jax.vmap(value, in_axes=(0, None))(*pick),
+            (shortlists, groups),
+        )
         rows = jnp.arange(len(shortlists))[:, None]
         return jnp.full_like(gradient, jnp.inf).at[rows, shortlists].set(values)
 

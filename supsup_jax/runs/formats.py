@@ -81,8 +81,8 @@ _RENAMED: dict[Any, str] = {"PermutedMNIST": "Permuted", "RotatedMNIST": "Rotate
 """Names of benchmarks that version 0.1 had, for any data set."""
 
 OPTIONS = (
-    "cluster", "config", "coordinator", "cpus", "data", "gpu_sets", "gpus", "help", "host", "hosts", "log_dir",
-    "memory", "partition", "resume", "seeds", "sparsity", "tasks", "tasks_at_once", "time",
+    "cluster", "config", "coordinator", "cpus", "data", "gpu_sets", "gpus", "help", "host", "host_timeout", "hosts",
+    "log_dir", "memory", "partition", "resume", "seeds", "sparsity", "tasks", "tasks_at_once", "time",
 )  # fmt: skip
 """The flags that a script has beside the settings of its experiment; no setting is called like one of them."""
 

@@ -245,8 +245,8 @@ def _read_metrics(path: Path) -> tuple[dict[int, float], Timing]:
     try:
         *whole, last = path.read_text(encoding="utf-8-sig").split("\n")
         lines = [json.loads(line) for line in whole if line.strip()]
-        with contextlib.suppress(ValueError):  # another process is writing it
-            lines.append(json.loads(last))
+        with contextlib.suppress(*([ValueError] if lines else [])):  # another process is writing it
+            lines += [json.loads(last)] if last.strip() else []
         tasks = sorted(
             (int(line["task"]), 100 * float(line["accuracy"]), float(line["seconds"]))
             for line in lines
@@ -275,8 +275,9 @@ def read_recovery(path: Path) -> dict[int, list[dict[int, float]]]:
     with _rows(path) as rows:
         last = max(int(count) for count, *_ in rows)
         for count, task, step, *values in rows:
-            unknown = [""] * (len(paths[int(task)]) - len(values))
-            for of_quantity, value in zip(paths[int(task)], [*values, *unknown], strict=True):
+            if len(values) == 1:  # energy and entropy are not known at the end, and empty cells there are left out
+                values += ["", ""]
+            for of_quantity, value in zip(paths[int(task)], values, strict=True):
                 if value and not math.isfinite(float(value)):
                     raise ValueError
                 if int(count) == last and value:

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
 import jax
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Integer, Key
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -108,7 +108,7 @@ def _narrowed(leaf: Any) -> Any:
     return leaf.astype(str(leaf.dtype).replace("64", "32"))
 
 
-def key(seed: int | Int[Array, ""]) -> Key[Array, ""]:
+def key(seed: int | Integer[Array, ""]) -> Key[Array, ""]:
     """The random key of a seed, the same one for any `jax_default_prng_impl` and `jax_random_seed_offset`."""
     offset = jax.config.values.get("jax_random_seed_offset", 0)
     return jax.random.key(seed - offset if offset else seed, impl="threefry2x32")

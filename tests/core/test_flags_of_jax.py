@@ -18,6 +18,7 @@ import pytest
 import supsup_jax as ss
 from helpers import adapter
 from helpers.runs import OTHERS, SHORT, measured
+from helpers.tiers import thorough_but
 from helpers.toys import small_dataset
 from helpers.training import CONV, learn
 from supsup_jax.data import augmentation
@@ -47,9 +48,10 @@ G = {"er_scale": 4.0, "search": "binary", "objective": "superfluous"}
 EXPERIMENTS = {"SupSup": adapter.changed(SHORT, **TWO, **G)}
 EXPERIMENTS |= {name: adapter.changed(other, **TWO) for name, other in OTHERS.items()}
 SOME = ("SupSup", "BatchE", "HopSupSup")
-METHODS = [name if name in SOME else pytest.param(name, marks=pytest.mark.long) for name in EXPERIMENTS]
-# Each of the others traces all of its programs again.
-ONE = [name if name == "SupSup" else pytest.param(name, marks=pytest.mark.long) for name in EXPERIMENTS]
+METHODS = thorough_but([], EXPERIMENTS, long=EXPERIMENTS.keys() - set(SOME))
+CASES = [(strict, name) for strict in STRICT for name in EXPERIMENTS]
+# Each of the other methods traces all of its programs again.
+CASES = thorough_but([("promotion", "SupSup")], CASES, long=[case for case in CASES if case[1] != "SupSup"])
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), dtype=np.uint8)
 
 
@@ -109,14 +111,14 @@ def test_flags_of_types_and_random_numbers_change_nothing(name, usual, tmp_path)
     assert ss.restore(tmp_path / "run").num_tasks
 
 
-@pytest.mark.parametrize("strict", STRICT)
-@pytest.mark.parametrize("name", ONE)
+@pytest.mark.parametrize(("strict", "name"), CASES)
 def test_strict_flags_find_nothing(name, strict, usual, tmp_path):
     expected = usual(name)
     with flags(STRICT[strict]):
         assert outcome(name, tmp_path / "run") == expected
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("flag", ["jax_check_tracer_leaks", "jax_enable_checks"])
 def test_no_tracer_leaks(flag, usual, tmp_path):
     with flags({flag: True}):
@@ -150,7 +152,7 @@ def core():
     return digest(cut, batches, drawn, learn([0, 1], net=CONV, steps=3))
 
 
-@pytest.mark.parametrize("numbers", [own_run, core])
+@pytest.mark.parametrize("numbers", thorough_but([own_run], [own_run, core]))
 def test_numbers_of_python_calls_do_not_depend_on_flags(numbers):
     expected = numbers()
     with flags(NUMBERS):
@@ -175,6 +177,7 @@ def test_infer_takes_arrays_of_64_bits():
     np.testing.assert_array_equal(kept, ss.masks.top_k({"a": scores}, 0.3)["a"])
 
 
+@pytest.mark.thorough
 def test_the_environment_changes_no_numbers(usual):
     program = (
         "import sys, pathlib, tempfile; sys.path.insert(0, sys.argv[1])\n"

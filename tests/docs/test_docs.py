@@ -1,7 +1,7 @@
-"""The pages of the documentation: their code runs, and what they name exists.
+"""The pages of the documentation: their code runs, and the files, flags and modules that they name exist.
 
-The Python of a page runs block after block in an empty folder, and so do the commands that `<!-- run -->` stands above.
-A block with `<!-- not run -->` above it wants data or files that are not here.
+The Python of a page runs block after block in an empty folder, and so do the commands below a line `<!-- run -->`. A
+block below `<!-- not run -->` requires data or files that are not here.
 """
 
 import contextlib
@@ -11,12 +11,15 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import tyro
 
 from helpers.tiers import thorough_but
 from supsup_jax.__main__ import main
+from supsup_jax.cli import advice
 from supsup_jax.cli.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +45,36 @@ def flags_of(command: str) -> set[str]:
     return set(re.findall(r"--[a-z-]+", text.getvalue()))
 
 
+def check_library(names: dict[str, Any]) -> None:
+    assert (names["learned"].accuracy[:, -1] > 0.9).all()
+    assert (np.asarray(names["inferred"]) == np.repeat(np.arange(5), 20)).mean() > 0.9
+    assert (names["measured"].given > 0.9).all()
+    assert (names["learned_on_devices"].accuracy[:, -1] > 0.8).all()
+    assert names["used"].tolist() == [0] * 10
+
+
+def check_start(names: dict[str, Any]) -> None:
+    assert (names["predicted"].tasks == 3).mean() > 0.9
+    assert (names["predicted"].labels == names["digits"].test.labels).mean() > 0.85
+
+
+def check_runs(names: dict[str, Any]) -> None:
+    assert (names["given"].labels == names["digits"].test.labels[:256]).mean() > 0.85
+
+
+def check_own_data(names: dict[str, Any]) -> None:
+    assert (names["inferred"] == np.repeat([0, 1], 200)).mean() > 0.98
+    assert (names["predicted"].labels[-3:] == names["names"][-3:]).all()
+
+
+RESULTS = {
+    "add_a_dataset.md": check_own_data,
+    "index.md": check_start,
+    "library.md": check_library,
+    "runs.md": check_runs,
+}
+"""Checks of the variables that the code of a page leaves."""
+
 WITH_CODE = [name for name in NAMES if any(language == "python" for _, language, _ in blocks(TEXTS[name]))]
 
 
@@ -64,13 +97,15 @@ def test_the_code_of_a_page_runs(name, tmp_path, monkeypatch, capsys):
                 assert (python, package) == ("python", "supsup_jax"), line
                 monkeypatch.setattr(sys, "argv", [package, *arguments])
                 main()
+    RESULTS.get(name, lambda names: None)(vars(module))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_page_links_to_exists(name):
     page = ROOT / "docs" / name
     for link in re.findall(r"\]\((?!https?://)([^)]+)\)", TEXTS[name]):
-        assert (page.parent / link.partition("#")[0]).is_file(), link
+        target = link.partition("#")[0]
+        assert not target or (page.parent / target).is_file(), link
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -103,6 +138,24 @@ def test_every_module_of_the_reference_exists():
         for module in re.findall(r"^::: (\S+)$", text, re.M):
             path = ROOT / module.replace(".", "/")
             assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), f"{name}: {module}"
+
+
+def test_the_section_that_the_program_and_the_readme_name_exists():
+    """Links between pages are checked by `mkdocs build --strict`."""
+    links = re.findall(r"\]\((docs/[^)#]*#[^)]+)\)", (ROOT / "README.md").read_text())
+    for link in (advice.DOCS, *links):
+        page, _, anchor = link.partition("#")
+        headings = re.findall("^#+ (.*)$", (ROOT / page).read_text(), re.M)
+        assert anchor in {re.sub(r"[^a-z0-9-]", "", heading.lower().replace(" ", "-")) for heading in headings}, link
+
+
+def test_the_pages_fetch_nothing_from_other_sites():
+    for line in (ROOT / "mkdocs.yml").read_text().splitlines():
+        if "assets/" in line:
+            assert (ROOT / "docs" / line.strip(" -")).is_file(), line
+    for name, text in TEXTS.items():
+        assert not re.search(r"!\[[^]]*\]\(http|<script|<img", text), name
+        assert "![](" not in text, f"{name}: a picture without a description"
 
 
 def test_every_page_is_in_the_navigation():

@@ -1,23 +1,29 @@
 import re
 from pathlib import Path
 
-import numpy as np
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
 
-
-def test_the_library_examples_of_the_readme_run_and_infer_the_tasks():
-    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_the_example_of_the_readme_learns_and_infers_two_tasks():
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names = {}
-    exec(compile("\n".join(examples), "README.md", "exec"), names)
-    assert (names["learned"].accuracy[:, -1] > 0.9).all()
-    assert names["used"].tolist() == [0] * 10
-    few = names["digits"].test.labels[names["digits"].test.labels < 3]
-    assert (names["told"].labels == few).mean() > 0.9
-    assert (np.asarray(names["inferred"]) == np.repeat(np.arange(5), 20)).mean() > 0.9
+    exec(compile(example, "README.md", "exec"), names)
+    run, test, pixels = (names[name] for name in ("run", "test", "pixels"))
+    shuffled = test.images.reshape(-1, 64)[:, pixels].reshape(-1, 8, 8, 1)
+    assert run.num_tasks == 2
+    for task, predicted in ((0, names["predicted"]), (1, run.predict(shuffled))):
+        assert (predicted.tasks == task).mean() > 0.9
+        assert (predicted.labels == test.labels).mean() > 0.85
 
 
 def test_every_path_that_the_readme_names_exists():
-    root = Path(__file__).parents[2]
-    for path in re.findall(r"\]\((?!http)([^)]+)\)|python (\S+\.py)", README):
-        assert (root / (path[0] or path[1])).exists(), path
+    for path in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)|python (\S+\.py)", README):
+        assert (ROOT / (path[0] or path[1])).exists(), path
+    for script in re.findall(r"\| `(\w[\w/-]+/[\w-]+)` \|", README):
+        assert (ROOT / "experiments" / f"{script}.py").is_file(), script
+
+
+def test_the_readme_is_short_and_has_the_two_commands_of_ci():
+    assert len(README.split()) < 800
+    assert len(re.findall("^pip install -e", README, re.MULTILINE)) == 2

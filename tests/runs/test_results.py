@@ -116,8 +116,8 @@ def test_the_accuracy_matrix_has_a_row_per_evaluation_and_gives_metrics(tmp_path
         ["2", "given", "0.6000", "0.8000"],
     ]
     assert rows_of(tmp_path / "metrics.csv")[1:] == [
-        ["1", "given", "0.9000", "", ""],
-        ["2", "given", "0.7000", "0.3000", "-0.3000"],
+        ["1", "given", "0.9000", "", "", "0"],
+        ["2", "given", "0.7000", "0.3000", "-0.3000", "1"],
     ]
     assert not (tmp_path / "adapt_results.csv").exists()
     assert "inferred" not in json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
