@@ -198,7 +198,7 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     if not hosts.is_first():
         with interruption.graceful(lambda _: None, lambda: None):
             return run_experiment(experiment, dataset, folder, tasks_at_once)
-    say_what_is_missing()
+    extras.say_what_is_missing()
     if densities := experiment.densities(dataset):
         show_densities(densities)
     if hosts.count() > 1:
@@ -214,12 +214,6 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     except KeyboardInterrupt as interrupt:
         raise type(interrupt)(farewell) from None
     return run
-
-
-def say_what_is_missing() -> None:
-    """Says on stderr what will not be written since its packages are not installed."""
-    if note := extras.missing_in_runs():
-        print(note, file=sys.stderr, flush=True)
 
 
 def _draw(experiment: Experiment, folder: Path, record: Record) -> None:
@@ -282,7 +276,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
         for folder, text in zip(folders, texts, strict=True):
             if folder not in earlier or folder in replaced:
                 results.write_text(folder, text)
-    say_what_is_missing()
+    extras.say_what_is_missing()
     members = [sweep.Member(folder, one.evaluations) for one, folder in zip(experiments, folders, strict=True)]
 
     parent = folders[0].parent

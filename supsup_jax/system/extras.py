@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import sys
 from typing import Any
 
 from supsup_jax.errors import UserError, reason
@@ -43,10 +44,9 @@ def require(extra: str, purpose: str) -> Any:
     return modules[0]
 
 
-def missing_in_runs() -> str | None:
-    """One line about what runs will not write, since its extras are not installed; `None` if they write everything."""
-    missing = [extra for extra in _OF_RUNS if not is_installed(extra)]
-    if not missing:
-        return None
-    lacking = " and ".join(_OF_RUNS[extra] for extra in missing)
-    return f"{lacking} will not be written; to have them: pip install 'supsup_jax[{','.join(missing)}]'"
+def say_what_is_missing() -> None:
+    """Says on stderr, in one line, what runs will not write since its extras are not installed."""
+    if missing := [extra for extra in _OF_RUNS if not is_installed(extra)]:
+        lacking = " and ".join(_OF_RUNS[extra] for extra in missing)
+        install = f"pip install 'supsup_jax[{','.join(missing)}]'"
+        print(f"{lacking} will not be written; to have them: {install}", file=sys.stderr, flush=True)

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import tyro
 
-from supsup_jax.cli import launch
 from supsup_jax.cli.commands.command import Command
 from supsup_jax.errors import UserError
 from supsup_jax.paper import drawing, figures, reproducing, reproduction, scripts
@@ -123,7 +122,7 @@ class Reproduce(Command):
             }
             self.say(plain, lambda: print(reproducing.show_plan(plan, request.budget)))
             return
-        launch.say_what_is_missing()
+        extras.say_what_is_missing()
         output = self._output
         pictures = (self.figures or request.runs).expanduser()
 
