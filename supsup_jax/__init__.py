@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from supsup_jax.runs.opening import restore
     from supsup_jax.runs.run import Run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Binary",

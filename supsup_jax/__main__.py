@@ -1,4 +1,7 @@
-"""What there is to do with runs on disk: `python -m supsup_jax COMMAND`."""
+"""Work with runs on disk: `supsup-jax COMMAND`. `supsup-jax quickstart` makes a first run in half a minute."""
+
+import sys
+from pathlib import Path
 
 from supsup_jax.cli.launch import ends_in_one_line
 from supsup_jax.cli.script import call
@@ -7,7 +10,12 @@ from supsup_jax.cli.script import call
 @ends_in_one_line()
 def main() -> None:
     """Does what the command line says."""
-    call("python -m supsup_jax", __doc__)
+    if sys.argv[1:2] == ["quickstart"]:
+        from supsup_jax.cli import quickstart
+
+        quickstart.command()
+    else:
+        call("supsup-jax" if Path(sys.argv[0]).stem == "supsup-jax" else "python -m supsup_jax", __doc__)
 
 
 if __name__ == "__main__":

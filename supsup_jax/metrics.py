@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 Rows = Mapping[int, Sequence[float]]
 """The accuracy matrix: by the number of tasks learned, the accuracy of each of them, a fraction."""
@@ -83,18 +83,22 @@ def discovery_metrics(stream: Sequence[Runs]) -> Discovery:
     Args:
         stream: for each task the masks that its batches trained.
     """
-    from sklearn.metrics import completeness_score
-
     table = _batches_of(stream)
     one_mask = ((table > 0).sum(1) == 1) & ((table > 0) & ((table > 0).sum(0) == 1)).any(1) & (table[:, 0] == 0)
-    tasks, masks = np.nonzero(table)
-    counts = table[tasks, masks]
     return Discovery(
         masks=int((table[:, 1:].sum(0) > 0).sum()),
         one_mask=float(one_mask.mean()),
         purity=float(table.max(0).sum() / table.sum()),
-        completeness=float(completeness_score(np.repeat(tasks, counts), np.repeat(masks, counts))),
+        completeness=_completeness(table / table.sum()),
     )
+
+
+def _completeness(joint: Float[np.ndarray, "tasks masks"]) -> float:
+    """1 - H(mask | task) / H(mask) of a joint distribution; 1 where there is one mask."""
+    of_tasks, of_masks = joint.sum(1, keepdims=True), joint.sum(0)
+    entropy = -np.log(of_masks, where=of_masks > 0, out=np.zeros_like(of_masks)) @ of_masks
+    conditional = -(joint * np.log(joint / of_tasks, where=joint > 0, out=np.zeros_like(joint))).sum()
+    return max(0.0, float(1 - conditional / entropy)) if entropy else 1.0
 
 
 def usual_masks(stream: Sequence[Runs]) -> Int[np.ndarray, " tasks"]:

@@ -2,15 +2,17 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
 from supsup_jax.arguments import Part
 from supsup_jax.checks import check_number
+
+if TYPE_CHECKING:
+    import optax  # takes a tenth of the time of `import supsup_jax`
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,16 @@ class Cosine:
 Schedule = Warmup | Cosine
 
 
-def _scheduled(learning_rate: float, schedule: Schedule | None) -> optax.ScalarOrSchedule:
+def _scheduled(learning_rate: float, schedule: Schedule | None) -> Any:
     return learning_rate if schedule is None else lambda step: learning_rate * schedule(step)
 
 
-def _promoting(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+def _promoting(transformation: "optax.GradientTransformation") -> "optax.GradientTransformation":
     """The transformation for `jax_numpy_dtype_promotion="strict"`, under which optax's bias correction fails.
 
     It raises a float to the power of an integer.
     """
+    import optax
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         with jax.numpy_dtype_promotion("standard"):
@@ -99,7 +102,7 @@ class Optimizer(Part, ABC):
             check_number(name, getattr(self, name, 0.0), from_0=True)
 
     @abstractmethod
-    def transformation(self) -> optax.GradientTransformation:
+    def transformation(self) -> "optax.GradientTransformation":
         """The optimiser as optax has it."""
 
 
@@ -119,8 +122,10 @@ class RMSprop(Optimizer):
     epsilon: float = 1e-8
     schedule: Schedule | None = None
 
-    def transformation(self) -> optax.GradientTransformation:
+    def transformation(self) -> "optax.GradientTransformation":
         """The optimiser as optax has it."""
+        import optax
+
         return optax.rmsprop(
             _scheduled(self.learning_rate, self.schedule), decay=self.decay, eps=self.epsilon, eps_in_sqrt=False
         )
@@ -140,8 +145,10 @@ class Adam(Optimizer):
     weight_decay: float = 1e-4
     schedule: Schedule | None = None
 
-    def transformation(self) -> optax.GradientTransformation:
+    def transformation(self) -> "optax.GradientTransformation":
         """The optimiser as optax has it."""
+        import optax
+
         learning_rate = _scheduled(self.learning_rate, self.schedule)
         return _promoting(optax.chain(optax.add_decayed_weights(self.weight_decay), optax.adam(learning_rate)))
 
@@ -162,8 +169,10 @@ class SGD(Optimizer):
     weight_decay: float = 1e-4
     schedule: Schedule | None = None
 
-    def transformation(self) -> optax.GradientTransformation:
+    def transformation(self) -> "optax.GradientTransformation":
         """The optimiser as optax has it."""
+        import optax
+
         learning_rate = _scheduled(self.learning_rate, self.schedule)
         return optax.chain(
             optax.add_decayed_weights(self.weight_decay), optax.sgd(learning_rate, momentum=self.momentum)

@@ -4,7 +4,6 @@ What a run's job is lies in its folder, so that another process can watch it, or
 """
 
 import contextlib
-import importlib.util
 import io
 import os
 import re
@@ -21,7 +20,7 @@ import yaml
 
 from supsup_jax.cli import sweep
 from supsup_jax.errors import UserError
-from supsup_jax.system import atomic
+from supsup_jax.system import atomic, extras
 from supsup_jax.system.yaml import read_yaml
 
 JOB = "job.yaml"
@@ -122,8 +121,7 @@ class Cluster:
         Raises:
             UserError: if submitit or the cluster's commands are not there.
         """
-        if importlib.util.find_spec("submitit") is None:
-            raise UserError("--cluster needs submitit; install it with: pip install 'supsup_jax[cluster]'")
+        extras.require("cluster", "--cluster")
         if self.cluster == "slurm" and not all(map(shutil.which, ("sbatch", "squeue", "srun"))):
             raise UserError("--cluster slurm needs sbatch, squeue and srun; start it on a machine that has them")
 

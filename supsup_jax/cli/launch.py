@@ -26,7 +26,18 @@ from supsup_jax.runs.records import Record
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import read_run, text_of
 from supsup_jax.runs.train import opened, run_experiment
-from supsup_jax.system import atomic, backend, devices, hosts, interruption, locks, numerics, platforms, versions
+from supsup_jax.system import (
+    atomic,
+    backend,
+    devices,
+    extras,
+    hosts,
+    interruption,
+    locks,
+    numerics,
+    platforms,
+    versions,
+)
 
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
 """What XLA says where an array does not fit."""
@@ -187,6 +198,7 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     if not hosts.is_first():
         with interruption.graceful(lambda _: None, lambda: None):
             return run_experiment(experiment, dataset, folder, tasks_at_once)
+    extras.say_what_is_missing()
     if densities := experiment.densities(dataset):
         show_densities(densities)
     if hosts.count() > 1:
@@ -206,6 +218,8 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
 
 def _draw(experiment: Experiment, folder: Path, record: Record) -> None:
     """Draws a finished run; where that fails, a warning says how to draw it later."""
+    if not extras.is_installed("plots"):
+        return  # as was said before it began
     later = f"draw it with {how_to_resume(experiment, folder)}"
     with drawing.optional(folder / _ACCURACY, later):
         figures.draw_accuracy(folder / _ACCURACY, experiment.name, experiment.seed, record)
@@ -217,7 +231,7 @@ def _draw(experiment: Experiment, folder: Path, record: Record) -> None:
 def _draw_missing(experiments: Sequence[Experiment], members: Sequence[sweep.Member]) -> None:
     """Draws those of finished runs that have no pictures."""
     for experiment, member in zip(experiments, members, strict=True):
-        if member.state == "finished" and not (member.folder / _ACCURACY).exists():
+        if member.state == "finished" and extras.is_installed("plots") and not (member.folder / _ACCURACY).exists():
             with drawing.optional(
                 member.folder / _ACCURACY, f"draw it with {how_to_resume(experiment, member.folder)}"
             ):
@@ -262,6 +276,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
         for folder, text in zip(folders, texts, strict=True):
             if folder not in earlier or folder in replaced:
                 results.write_text(folder, text)
+    extras.say_what_is_missing()
     members = [sweep.Member(folder, one.evaluations) for one, folder in zip(experiments, folders, strict=True)]
 
     parent = folders[0].parent

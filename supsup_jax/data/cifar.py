@@ -7,6 +7,9 @@ In this order: torchvision's layout (`cifar100/cifar-100-python`, also without `
 
 import gzip
 import hashlib
+import pickle
+import re
+import struct
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from supsup_jax.data import files, pickles
+from supsup_jax.data import files
 from supsup_jax.errors import UserError, reason
 
 URL = "https://www.cs.toronto.edu/~kriz/"
@@ -25,6 +28,10 @@ URL = "https://www.cs.toronto.edu/~kriz/"
 # An image has 3,072 bytes, a name and two labels; nothing that holds more than this is read.
 _BYTES_PER_IMAGE = 4096
 _BYTES_BESIDE = 1 << 20
+
+# Integers of one byte as a pickle has them, in batches between "(" and "e".
+_LABELS = re.compile(rb"(?:\((?:K.){1,1000}e)+", re.DOTALL)
+_LABEL = re.compile(rb"K(.)|[(e]", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -138,34 +145,51 @@ class Cifar:
             sizes = " and ".join(f"{size:,} {split}" for split, size in self.sizes.items())
             raise UserError(
                 f"{path} cannot be read as {self.title} ({reason(error)}); expected {sizes} images as published: "
-                f"replace it, from {self.url}{self.archive}"
+                f"replace it, from {self.url}{self.archive}, or read other copies with ImageFolder or NPZ"
             ) from error
 
     def _samples(self, pickled: bytes, name: str, split: str) -> files.RawSamples:
-        """Reads a pickle that Python 2 wrote, whose keys are bytes, or one whose keys are strings.
+        """The samples of a file as published, or of a copy whose images and labels are the published ones.
 
         Raises:
-            Exception: of many kinds, if the file is damaged.
+            Exception: of many kinds, if the file is neither.
         """
-        size = self._size(split)
-        content = pickles.unpickle(pickled, 1000 + 10 * size)
-        if not isinstance(content, dict):
-            raise ValueError("it has no dictionary")
-        content = {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
-        labels = content.get(self.labels_key)
-        if (
-            not isinstance(labels, list)
-            or len(labels) != size
-            or not all(type(label) is int and label in range(self.classes) for label in labels)
-        ):
-            raise ValueError(f"its {self.labels_key} are not {size:,} numbers from 0 to {self.classes - 1}")
-        pixels = pickles.pixels(content.get("data"), (size, 3 * 32 * 32))
+        size, known = self._size(split), self.known[name]
+        is_published = hashlib.md5(pickled, usedforsecurity=False).hexdigest() in known
+        if is_published:  # What these bytes make is known: text and arrays. Python 2 wrote them.
+            content = pickle.loads(pickled, encoding="bytes")
+            pixels, labels = content[b"data"], content[self.labels_key.encode()]
+        else:
+            pixels, labels = _found(pickled, size, self.labels_key)
         # A row is the red, then the green, then the blue channel.
         images = np.ascontiguousarray(pixels.reshape(size, 3, 32, 32).transpose(0, 2, 3, 1))
-        known = self.known[name]
-        if hashlib.md5(pickled, usedforsecurity=False).hexdigest() not in known and digest(images, labels) not in known:
-            raise ValueError("its images and labels have another checksum than the published ones")
+        if not is_published and (len(labels) != size or digest(images, labels) not in known):
+            raise ValueError("the checksum of its images and labels is not that of the published ones")
         return images, np.asarray(labels, np.uint8)
+
+
+def _found(pickled: bytes, size: int, labels_key: str) -> tuple[UInt8[np.ndarray, " pixels"], list[int]]:
+    """The pixels and the labels in a pickle of unknown origin, which is searched for them and never interpreted.
+
+    Whether they are right is for a checksum to say.
+
+    Args:
+        pickled: the file.
+        size: the number of images.
+        labels_key: the key of the list of labels.
+
+    Raises:
+        ValueError: if they are not there as one string of bytes and one list of small integers.
+    """
+    count = size * 3 * 32 * 32
+    start_of_bytes = (
+        b"[TB]" + re.escape(struct.pack("<I", count)) + b"|[\x8e\x96]" + re.escape(struct.pack("<Q", count))
+    )
+    pixels, key = re.search(start_of_bytes, pickled), pickled.find(labels_key.encode())
+    labels = _LABELS.search(pickled, key, key + 4 * size + 100)
+    if pixels is None or labels is None or pixels.end() + count > len(pickled):
+        raise ValueError("its bytes are not the published ones, and its images and labels cannot be found")
+    return np.frombuffer(pickled, np.uint8, count, pixels.end()), list(b"".join(_LABEL.findall(labels[0])))
 
 
 class _Bounded:

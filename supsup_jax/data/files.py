@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from supsup_jax.errors import UserError, reason
+from supsup_jax.system import extras
 
 RawSamples = tuple[UInt8[np.ndarray, "_ height width channels"], UInt8[np.ndarray, " _"]]
 """Images and their labels."""
@@ -47,7 +48,7 @@ def prepared(folder: Path, name: str, instead: str) -> Iterator[Any]:
     Raises:
         UserError: if it cannot be read, or is not the data set.
     """
-    import tensorflow_datasets as tfds
+    tfds = extras.require("tfds", f"{folder}, prepared by TFDS,")
 
     try:
         builder: Any = tfds.builder_from_directory(folder)

@@ -18,7 +18,8 @@ from rich.progress import track
 
 from supsup_jax.data import files, folders, validation
 from supsup_jax.data.images import Encoded, Images, Records
-from supsup_jax.errors import UserError, reason
+from supsup_jax.errors import UserError
+from supsup_jax.system import extras
 
 _FOLDERS_OF_PEOPLE = ("imagenet", ".", "ImageNet", "ILSVRC2012", "imagenet-object-localization-challenge")
 _PLACES = [
@@ -46,14 +47,7 @@ def read(folder: Path, image_size: int) -> tuple[_Split, _Split]:
     Raises:
         UserError: if ImageNet is not there or not as it should be, or what decodes it is not installed.
     """
-    try:
-        import grain  # noqa: F401
-        import simplejpeg  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"ImageNet needs simplejpeg and grain ({reason(error)}); install them with: "
-            "pip install 'supsup_jax[imagenet]'"
-        ) from error
+    extras.require("imagenet", "ImageNet")
     for place in _PLACES:
         if all((folder / place / split).is_dir() for split in _FOLDERS):
             try:
@@ -90,7 +84,7 @@ def _missing(folder: Path) -> str:
 
 def _read_prepared(folder: Path) -> list[tuple[Encoded, Int32[np.ndarray, " images"]]]:
     """Reads a folder that TFDS prepared, which stays encoded."""
-    import tensorflow_datasets as tfds
+    tfds = extras.require("tfds", f"{folder}, prepared by TFDS,")
 
     places = " and ".join(str(folder.parents[1] / _PLACES[0] / split / "<class>") for split in _FOLDERS)
 

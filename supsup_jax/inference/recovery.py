@@ -10,7 +10,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from supsup_jax import masks
@@ -145,7 +144,7 @@ class Recovery(Part):
                 lambda task, stored: (1 - done) * task + self.gamma * done * stored, towards_task, towards_stored
             )
             update, next_state = transformation.update(gradient, state, scores)
-            after = optax.apply_updates(scores, update), next_state
+            after = jax.tree.map(jnp.add, scores, update), next_state
             latest = jax.tree.map(lambda new, old: jnp.where(number <= count, new, old), after, carry)
             return latest, Path(jax.tree.map(lambda leaf: leaf >= 0, scores), value, level)
 

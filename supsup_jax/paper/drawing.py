@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 
 from supsup_jax.errors import UserError, reason
+from supsup_jax.system import extras
 
 
 @contextlib.contextmanager
@@ -15,10 +16,12 @@ def default_style() -> Iterator[None]:
     `pyplot`, so no interactive backend takes part.
 
     Raises:
-        UserError: if Matplotlib cannot be imported.
+        UserError: if Matplotlib is not installed, or cannot be imported.
     """
     try:
-        import matplotlib
+        matplotlib = extras.require("plots", "drawing a picture")
+    except UserError:
+        raise
     except Exception as error:  # a matplotlibrc, or MPLBACKEND, can fail it as well
         raise UserError(
             f"Matplotlib cannot be imported; repair its installation, matplotlibrc or MPLBACKEND ({reason(error)})"

@@ -24,7 +24,7 @@ from supsup_jax.errors import UserError
 from supsup_jax.runs import formats
 from supsup_jax.runs.records import EvaluationResult, Record, TaskResult, compared_of, matrices, metrics_of, total
 from supsup_jax.runs.shared_table import append_results
-from supsup_jax.system import atomic, backend, numerics, versions
+from supsup_jax.system import atomic, backend, extras, numerics, versions
 from supsup_jax.system.rows import csv_text
 from supsup_jax.system.yaml import read_yaml
 
@@ -297,7 +297,7 @@ class EventWriter:
 
 
 class Tables:
-    """The tables, metrics and events of a script's run.
+    """The tables, metrics and events of a script's run; no events where tensorboardX is not installed.
 
     Args:
         folder: the run's folder.
@@ -305,6 +305,7 @@ class Tables:
 
     def __init__(self, folder: Path):
         self._folder = folder
+        self._has_events = extras.is_installed("tensorboard")
         self._events: EventWriter | None = None
 
     def close(self) -> None:
@@ -330,5 +331,6 @@ class Tables:
             append_tasks(self._folder, news.tasks)
         else:
             write_files(self._folder, name, record)
-        self._events = self._events or EventWriter(self._folder)
-        self._events.write(record)
+        if self._has_events:
+            self._events = self._events or EventWriter(self._folder)
+            self._events.write(record)

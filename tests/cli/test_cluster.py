@@ -74,7 +74,7 @@ def test_without_submitit_or_slurm_one_line_says_what_to_do(monkeypatch, tmp_pat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="needs sbatch, squeue and srun"):
         options.check()
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match=r"pip install 'supsup_jax\[cluster\]'"):
         options.check()
 

@@ -1,6 +1,5 @@
 import ast
 import csv
-import importlib.util
 import json
 import os
 import re
@@ -16,6 +15,8 @@ import yaml
 
 from helpers import adapter
 from supsup_jax import data
+from supsup_jax.__main__ import main as package_main
+from supsup_jax.cli import quickstart as package_quickstart
 from supsup_jax.paper import figures
 from supsup_jax.runs.settings import load_experiment
 
@@ -65,6 +66,8 @@ def test_every_script_has_a_header_and_writes_to_a_folder_of_its_name(script):
     names = [
         ast.literal_eval(word.value) for word in ast.walk(tree) if isinstance(word, ast.keyword) and word.arg == "name"
     ]
+    if name == "quickstart":  # declared in the package
+        names = [runpy.run_path(str(script))["EXPERIMENT"].name]
     assert names == [str(Path(name).with_name("bounds")) if shares_run else name]
 
 
@@ -139,16 +142,27 @@ def test_resuming_with_other_settings_says_which(quickstart, run_here, monkeypat
     assert_one_line_error(end.value.code, complaint, "has other settings", "steps: 20 before, 21 now")
 
 
+def test_the_package_runs_the_quickstart_with_the_same_flags(tmp_path, monkeypatch, capsys):
+    """`supsup-jax quickstart` needs no script, and neither does resuming its run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/supsup-jax", "quickstart", *QUICK])
+    package_main()
+    folder = tmp_path / "runs/quickstart/seed=1"
+    assert (folder / "quickstart.png").exists() and "quickstart.png" in capsys.readouterr().out
+    settings = yaml.safe_load((folder / "settings.yaml").read_text())
+    assert settings["command"] == ["supsup-jax quickstart", *QUICK]
+    monkeypatch.setattr(sys, "argv", ["supsup-jax", "run", str(folder)])
+    package_main()
+    assert "accuracies in %" in capsys.readouterr().out
+
+
 @pytest.mark.thorough
 def test_the_picture_shows_images_of_the_run_that_was_made(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "experiments/quickstart.py")
-    quickstart = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(quickstart)
     experiment = adapter.experiment("q", "digits", num_tasks=12, steps=300, batch_size=32, learning_rate=1e-3, seed=5)
     outcome = adapter.run_experiment(experiment, data.load_digits(), tmp_path)
     drawn = {}
     monkeypatch.setattr(figures, "draw_run", lambda *arguments: drawn.update(arguments=arguments))
-    quickstart.draw(outcome)
+    package_quickstart.draw(outcome)
     _, title, _, gradients, tasks = drawn["arguments"]
     assert title == "12 tasks, one random network"
     assert gradients.argmin(-1).tolist() == list(tasks) == [0, 11]

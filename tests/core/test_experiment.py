@@ -100,7 +100,7 @@ def test_a_run_of_version_0_1_has_the_initializer_that_it_was_drawn_with():
 
 
 def test_importing_the_package_loads_nothing_that_is_needed_only_later():
-    later = ["tensorflow_datasets", "sklearn", "matplotlib", "tyro", "orbax.checkpoint", "tensorboardX", "pooch"]
+    later = ["tensorflow_datasets", "optax", "matplotlib", "tyro", "orbax.checkpoint", "tensorboardX", "pooch"]
     code = f"import sys, supsup_jax; print([name for name in {later} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"

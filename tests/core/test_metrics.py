@@ -49,12 +49,15 @@ def test_tasks_that_share_a_mask_and_tasks_of_two():
     assert shared.purity == pytest.approx(2 / 3)
     split = discovery_metrics([[(0, 6), (1, 4)], [(2, 10)]])
     assert (split.masks, split.one_mask, split.purity) == (3, 0.5, 1.0)
-    assert 0 < split.completeness < 1
+    # In nats: H(mask | task) = H(0.6, 0.4) / 2, and H(mask) = H(0.3, 0.2, 0.5).
+    assert split.completeness == pytest.approx(1 - 0.3365058335 / 1.0296530140)
     assert usual_masks([[(1, 4), (0, 6)], [(2, 10)]]).tolist() == [0, 2]
 
 
 def test_skipped_batches_count_as_found_by_no_mask():
     result = discovery_metrics([[(0, 10)], [(-1, 10)], [(-1, 5), (0, 5)]])
     assert (result.masks, result.one_mask) == (1, 0.0)
+    assert discovery_metrics([[(0, 10)], [(0, 10)]]).completeness == 1  # as everything is one mask
+    assert discovery_metrics([[(0, 5), (1, 5)], [(0, 5), (1, 5)]]).completeness == 0
     assert result.purity == pytest.approx((10 + 10) / 30)
     assert usual_masks([[(0, 10)], [(-1, 10)]]).tolist() == [0, -1]

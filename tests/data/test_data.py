@@ -268,3 +268,12 @@ def test_tasks_that_do_not_exist_are_refused():
         data.SplitMNIST.of(digits).tasks(digits, 0, [5])
     with pytest.raises(UserError, match="400 tasks cannot be a whole number of degrees apart"):
         data.RotatedMNIST.of(digits, num_tasks=400)
+
+
+def test_the_digits_are_those_of_scikit_learn_to_the_bit():
+    """The checksums were taken from `sklearn.datasets.load_digits`, scaled and split."""
+    digits = data.load_digits()
+    found = [hashlib.sha256(part.tobytes()).hexdigest()[:16] for split in (digits.train, digits.test) for part in split]
+    assert found == ["7e4a10b8ab64bd5e", "084af33d95f02043", "ff652b6f02dc1ac6", "1552f6c9117d83dc"]
+    assert digits.mean == (0.3058552097821048,)
+    assert digits.std == (0.3762791251918089,)

@@ -235,7 +235,7 @@ def test_empty_folders_are_an_error(tmp_path):
 @pytest.mark.parametrize("name", ["simplejpeg", "grain"])
 def test_what_is_not_installed_is_said_and_how_to_install_it(few, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    fails(few.parent, "ImageNet needs simplejpeg and grain", name, "pip install 'supsup_jax[imagenet]'")
+    fails(few.parent, "ImageNet requires grain and simplejpeg", name, "pip install 'supsup_jax[imagenet]'")
 
 
 def only(tmp_path, *paths):

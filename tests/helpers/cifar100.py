@@ -1,5 +1,6 @@
 """A small CIFAR-100 in the files of the published one."""
 
+import hashlib
 import io
 import pickle
 import shutil
@@ -64,5 +65,11 @@ def pack(folder, *members):
 def shrink(monkeypatch):
     """Makes the package take this CIFAR-100 for the published one."""
     monkeypatch.setattr(cifar100, "_SIZES", {"train": 8, "test": 4})
-    known = {split: (cifar.digest(IMAGES[split].astype(np.uint8), LABELS[split]),) for split in LABELS}
+    known = {
+        split: (
+            hashlib.md5(python2(content(split))).hexdigest(),
+            cifar.digest(IMAGES[split].astype(np.uint8), LABELS[split]),
+        )
+        for split in LABELS
+    }
     monkeypatch.setattr(cifar100, "_KNOWN", known)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 import yaml
-from sklearn.datasets import load_digits
 
 import supsup_jax as ss
 from helpers import adapter
 from helpers.numbers import numbers
+from supsup_jax.data.sources import digits
 
 RUNS = Path(__file__).parents[1] / "stored/runs"
 NAMES = sorted(path.stem for path in RUNS.glob("*.json"))
@@ -96,13 +96,13 @@ def resume(expected: dict[str, Any], folder: Path, images: Path) -> None:
 
 def own_task(number: int) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of a task for `Run.learn`: digits in quarter turns; labels are text or integers."""
-    digits = load_digits()
-    images = np.rot90(digits.images * (255 / 16), number, axes=(1, 2)).astype(np.uint8)[..., None]
+    with np.load(digits.FILE) as arrays:
+        images, labels = arrays["images"], arrays["labels"].astype(int)
+    images = np.rot90(images * (255 / 16), number, axes=(1, 2)).astype(np.uint8)[..., None]
     if number == 1:
-        return images, 10 * digits.target
-    return images, np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])[
-        digits.target
-    ]
+        return images, 10 * labels
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    return images, np.array(names)[labels]
 
 
 def own_numbers(run: Any) -> dict[str, Any]:

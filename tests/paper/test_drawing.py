@@ -18,6 +18,7 @@ from supsup_jax.paper import drawing, figures
 from supsup_jax.runs import tables
 from supsup_jax.runs.records import Record
 from supsup_jax.runs.settings import write_run as write_settings
+from supsup_jax.system import extras
 
 ROOT = Path(__file__).parents[2]
 WISHES = {"text.usetex": True, "font.family": "no such font", "savefig.bbox": "tight", "axes.facecolor": "black"}
@@ -55,7 +56,13 @@ def test_a_picture_that_fails_is_a_line_and_the_caller_continues(capsys, error):
 
 def test_without_matplotlib_one_line_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match="Matplotlib cannot be imported"):
+    with pytest.raises(UserError, match=r"requires matplotlib \(.*\); install with: pip install 'supsup_jax\[plots\]'"):
+        figures.draw_paper([])
+
+
+def test_a_matplotlib_that_cannot_start_is_one_line(monkeypatch):
+    monkeypatch.setattr(extras.importlib, "import_module", lambda name: 1 / 0)
+    with pytest.raises(UserError, match="Matplotlib cannot be imported; repair"):
         figures.draw_paper([])
 
 
@@ -83,6 +90,20 @@ def test_a_run_whose_picture_fails_is_finished_and_resuming_draws_it(run, monkey
     (folder / "accuracy.png").unlink()
     launch._draw_missing([experiment], [Member(folder, experiment.evaluations)])
     assert (folder / "accuracy.png").exists()
+
+
+def test_a_run_without_the_extras_says_first_what_it_will_not_write(run, monkeypatch, capsys):
+    _, folder, resume = run
+    for module in ("matplotlib", "tensorboardX"):
+        monkeypatch.setitem(sys.modules, module, None)
+    resume()
+    said = capsys.readouterr()
+    assert said.err == (
+        "pictures and TensorBoard events will not be written; to have them: "
+        "pip install 'supsup_jax[plots,tensorboard]'\n"
+    )
+    assert "accuracies in %" in said.out
+    assert not list(folder.glob("*.png")) and not list(folder.glob("events*"))
 
 
 def test_a_process_with_a_broken_backend_draws_nothing_and_says_so(tmp_path):

@@ -570,7 +570,7 @@ def test_without_pytorch_the_error_says_how_to_install_it(supsup, tmp_path, monk
         lambda: import_torch(tmp_path / "final.pt", tmp_path / "b"),
         lambda: export_torch(supsup[0], tmp_path),
     ):
-        with pytest.raises(UserError, match=r"run pip install 'supsup_jax\[torch\]'"):
+        with pytest.raises(UserError, match=r"requires torch \(.*\); install with: pip install 'supsup_jax\[torch\]'"):
             call()
 
 

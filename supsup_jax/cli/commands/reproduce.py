@@ -14,7 +14,7 @@ from supsup_jax.paper import drawing, figures, reproducing, reproduction, script
 from supsup_jax.paper.planning import parse_budget, select
 from supsup_jax.runs import tables
 from supsup_jax.runs.tables import Run
-from supsup_jax.system import atomic
+from supsup_jax.system import atomic, extras
 
 _MOST_SEEDS = 1000
 
@@ -122,6 +122,7 @@ class Reproduce(Command):
             }
             self.say(plain, lambda: print(reproducing.show_plan(plan, request.budget)))
             return
+        extras.say_what_is_missing()
         output = self._output
         pictures = (self.figures or request.runs).expanduser()
 
@@ -140,7 +141,7 @@ class Reproduce(Command):
 
     def _draw(self, runs: Sequence[Run], folder: Path) -> None:
         shown = [run for run in scripts.of_scripts(runs) if run.name in figures.SHOWN]
-        if not shown:
+        if not shown or not extras.is_installed("plots"):
             return
         with drawing.optional(f"a figure in {folder}", "the next run, or the command plot, draws it"):
             # An error of the user's too: seeds may not yet be of one length.

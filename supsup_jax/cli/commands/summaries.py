@@ -10,6 +10,7 @@ from supsup_jax.errors import UserError
 from supsup_jax.paper import figures
 from supsup_jax.paper.imagenet import imagenet_rows
 from supsup_jax.runs import tables
+from supsup_jax.system import extras
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Plot(Command):
         Raises:
             UserError: if the runs or the output cannot be used; then nothing is written.
         """
+        extras.require("plots", "plot")
         newest, written = [], []
         for run, *older in tables.tries(tables.read_runs(folders(self.runs, "plot"))):
             newest.append(run)

@@ -21,7 +21,7 @@ from supsup_jax.runs import composition, records, results
 from supsup_jax.runs.evaluate import evaluate
 from supsup_jax.runs.opening import restore
 from supsup_jax.runs.run import Run
-from supsup_jax.system import atomic
+from supsup_jax.system import atomic, extras
 from supsup_jax.system.yaml import parse_yaml
 
 
@@ -192,6 +192,7 @@ class ExportTorch(Command):
         Raises:
             UserError: if the run cannot be used.
         """
+        extras.require("torch", "export-torch")
         torch.export_torch(restore(self.folder), self.output.expanduser())
         self.say({"written": self.output}, lambda: print(self.output))
 

@@ -9,12 +9,11 @@ import jax
 import numpy as np
 
 from supsup_jax.compat.torch.layout import BENCHMARKS, PARTS, UNITS, by_their_names, layer_of, theirs
-from supsup_jax.compat.torch.reading import torch_or_error
 from supsup_jax.errors import UserError
 from supsup_jax.runs import composition
 from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.run import Run
-from supsup_jax.system import atomic, numerics
+from supsup_jax.system import atomic, extras, numerics
 
 
 @numerics.with_fixed_flags
@@ -28,7 +27,7 @@ def export_torch(run: Run, path: Path) -> None:
     Raises:
         UserError: if the original has no such network or method, or PyTorch is not installed.
     """
-    torch = torch_or_error()
+    torch = extras.require("torch", "a file of PyTorch")
     settings, weights = composition.settings_of(run.experiment), jax.device_get(run.weights)
     network, method = settings["network"], settings["method"]
     if network not in UNITS or method not in _METHODS:

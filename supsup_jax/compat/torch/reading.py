@@ -1,6 +1,5 @@
 """The original's files, read without executing anything that they hold."""
 
-import importlib
 import pathlib
 import re
 import zipfile
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from supsup_jax.errors import UserError
+from supsup_jax.system import extras
 
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """What PyTorch's wrappers call the module that they hold."""
@@ -55,25 +55,13 @@ class File:
         return array
 
 
-def torch_or_error() -> Any:
-    """PyTorch.
-
-    Raises:
-        UserError: if it is not installed.
-    """
-    try:
-        return importlib.import_module("torch")
-    except ImportError as error:
-        raise UserError("PyTorch is not installed; run pip install 'supsup_jax[torch]'") from error
-
-
 def read(path: Path) -> File:
     """Reads a file, and executes nothing of it.
 
     Raises:
         UserError: if it cannot be read, or is no file of the original's.
     """
-    torch = torch_or_error()
+    torch = extras.require("torch", "a file of PyTorch")
     if not path.is_file():
         raise UserError(f"{path} is no file; give the final.pt that the original saved")
     # The arguments hold the folder of the run: as a path without a file system behind it.

@@ -1,0 +1,69 @@
+"""SupSup in half a minute: 25 tasks in one random network, on digits that come with the package. No download.
+
+Each task shows handwritten digits (8 x 8) with its pixels in an order of its own, and learns one binary mask over the
+same random weights. Then an image comes without its task.
+"""
+
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+
+from supsup_jax import data, methods, networks, optimizers, scenarios
+from supsup_jax.cli import script
+from supsup_jax.experiment import Experiment, Training
+from supsup_jax.inference import OneShot, alpha_gradient, entropy
+from supsup_jax.paper import drawing, figures
+from supsup_jax.runs.evaluate import load_dataset
+from supsup_jax.runs.run import Run
+from supsup_jax.system import extras
+
+EXPERIMENT = Experiment(
+    name="quickstart",
+    tasks=data.Permuted(data.Digits(), num_tasks=25),
+    network=networks.LeNet(features=100),
+    method=methods.SupSup(),
+    scenario=scenarios.GNu(OneShot(entropy), images_per_task=360),
+    training=Training(steps=500, batch_size=32, optimizer=optimizers.RMSprop(1e-3)),
+    evaluate_at=(5, 10, 15, 20, 25),
+)
+
+SHOWN = (0, 11, 24)
+"""Tasks of which the picture shows an image's α-derivatives."""
+
+
+def main(description: str | None = __doc__) -> None:
+    """Runs the experiment as the command line says, and draws a single run.
+
+    Args:
+        description: shown by `--help`.
+    """
+    for run in script.main(EXPERIMENT, description):
+        if extras.is_installed("plots"):
+            draw(run)
+
+
+def command() -> None:
+    """Runs it as `supsup-jax quickstart`, whose flags are those of a script."""
+    sys.argv[:2] = ["supsup-jax quickstart"]
+    main()
+
+
+def draw(run: Run) -> None:
+    """Draws accuracy against tasks learned, and the α-derivatives of one test image of a few tasks."""
+    experiment, model = run.experiment, run.model
+    search = getattr(experiment.scenario, "search", None)
+    if not isinstance(search, OneShot) or not isinstance(experiment.tasks, data.Permuted) or not run.folder:
+        return  # the picture is of the experiment as it stands here
+    dataset = load_dataset(run)
+    benchmark, objective = experiment.tasks.bind(dataset), search.for_classes(run.inputs.num_classes).objective
+    num_tasks = model.num_tasks
+    shown = [task for task in SHOWN if task < num_tasks]
+    tasks = benchmark.tasks(dataset, experiment.seed, shown)
+    images = [benchmark.samples(dataset.test, task, jnp.arange(1), train=False)[0] for task in tasks]
+    alphas = jnp.full(num_tasks, 1 / num_tasks)
+    gradients = alpha_gradient(model, jnp.concatenate(images), alphas, objective)
+    path = run.folder / "quickstart.png"
+    with drawing.optional(path, "draw it with --resume"):
+        figures.draw_run(path, f"{num_tasks} tasks, one random network", run.record, np.asarray(gradients), shown)
+        print(path)

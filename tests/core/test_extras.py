@@ -1,0 +1,53 @@
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from helpers.data import assert_one_line
+from supsup_jax import UserError, data
+from supsup_jax.__main__ import main
+from supsup_jax.system import extras
+
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+
+@pytest.mark.parametrize("extra", extras._MODULES)
+def test_a_missing_module_is_one_line_that_names_its_extra(extra, monkeypatch):
+    assert extra in PROJECT["optional-dependencies"]
+    for module in extras._MODULES[extra]:
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, module, None)
+            assert not extras.is_installed(extra)
+            with pytest.raises(UserError) as error:
+                extras.require(extra, "it")
+            assert_one_line(error, "it requires ", module, f"install with: pip install 'supsup_jax[{extra}]'")
+
+
+def test_the_extra_all_has_what_any_part_of_the_library_can_use():
+    (named,) = PROJECT["optional-dependencies"]["all"]
+    assert named == f"supsup_jax[{','.join(sorted(extras._MODULES))}]"
+
+
+def test_data_prepared_by_tfds_name_the_extra(tmp_path, monkeypatch):
+    (tmp_path / "mnist/3.0.1").mkdir(parents=True)
+    (tmp_path / "mnist/3.0.1/dataset_info.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(UserError) as error:
+        data.load("mnist", tmp_path)
+    assert_one_line(error, "mnist/3.0.1, prepared by TFDS, requires", "pip install 'supsup_jax[tfds]'")
+
+
+@pytest.mark.parametrize(
+    ("command", "extra", "module"),
+    [(["plot", "runs"], "plots", "matplotlib"), (["export-torch", "run", "final.pt"], "torch", "torch")],
+)
+def test_a_command_names_the_extra_before_it_reads_runs(command, extra, module, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(sys, "argv", ["supsup-jax", *command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith(f"error: {command[0]} requires {module}") and f"'supsup_jax[{extra}]'" in said
+    assert said.count("\n") == 1
