@@ -25,6 +25,7 @@ from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.records import Record
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import read_run, text_of
+from supsup_jax.runs.steps import DamagedError
 from supsup_jax.runs.train import opened, run_experiment
 from supsup_jax.system import (
     atomic,
@@ -267,7 +268,8 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     with contextlib.ExitStack() as stack:
         for experiment, folder in zip(experiments, earlier, strict=True):
             if folder is not None and not results.is_finished(folder, experiment.evaluations):
-                with contextlib.suppress(locks.LockedError):  # a job that runs keeps its settings
+                # A job that runs keeps its settings, and so does a damaged run, which fails alone and says why.
+                with contextlib.suppress(locks.LockedError, DamagedError):
                     stack.enter_context(atomic.alone(folder))
                     opened(experiment, dataset, folder)
                     replaced[folder] = (folder / results.SETTINGS).read_text()

@@ -169,9 +169,13 @@ def readable(path: Path) -> Iterator[None]:
         raise unusable(path, reason(error)) from error
 
 
-def unusable(path: Path, reason: str) -> UserError:
+class DamagedError(UserError):
+    """A checkpoint that cannot be read."""
+
+
+def unusable(path: Path, reason: str) -> DamagedError:
     """The error of a path that cannot be read."""
-    return UserError(
+    return DamagedError(
         f"{path} cannot be read ({reason}); restore the folder from a copy, or start the run again without --resume"
     )
 
