@@ -163,7 +163,7 @@ def evaluate_in_parts(
 
 
 def joined(parts: Iterable[Evaluation]) -> Evaluation:
-    """The evaluation of all tasks of some parts, of which there has to be one."""
+    """The evaluation of the tasks of all parts; at least one part is required."""
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 

@@ -20,7 +20,7 @@ _NEAR_CHANCE = 0.25
 # Accuracy with the task inferred is far below that with the task given if it is less than this share of it.
 _FAR_BELOW = 0.8
 
-# From so many images that share their task, exhaustive searches find it almost always.
+# Images that share their task, from which exhaustive searches almost always find it.
 _IMAGES = 8
 
 

@@ -23,7 +23,7 @@ from supsup_jax.scenarios.work import Kept, Listener, Parts, Report, Results, St
 from supsup_jax.system import atomic, backend, devices, hosts, interruption, numerics
 from supsup_jax.system.progress import Progress
 
-# An evaluation is saved unfinished after so many seconds at the latest.
+# Seconds between two saves of an unfinished evaluation.
 _SAVE_AFTER = 20.0
 
 

@@ -2,10 +2,10 @@
 
 import importlib
 import importlib.util
-import sys
 from typing import Any
 
 from supsup_jax.errors import UserError, reason
+from supsup_jax.system.progress import to_stderr
 
 _MODULES = {
     "cluster": ("submitit",),
@@ -49,4 +49,4 @@ def say_what_is_missing() -> None:
     if missing := [extra for extra in _OF_RUNS if not is_installed(extra)]:
         lacking = " and ".join(_OF_RUNS[extra] for extra in missing)
         install = f"pip install 'supsup_jax[{','.join(missing)}]'"
-        print(f"{lacking} will not be written; to have them: {install}", file=sys.stderr, flush=True)
+        to_stderr(f"{lacking} will not be written; to have them: {install}")

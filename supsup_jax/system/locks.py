@@ -8,13 +8,13 @@ import contextlib
 import errno
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout, has_fcntl
 
 from supsup_jax.errors import UserError
+from supsup_jax.system.progress import to_stderr
 
 _AT_ONCE = 1.0
 """Seconds that a process waits for a lock without a word."""
@@ -76,7 +76,7 @@ def held(file: Path, patience: float = 0.0, what: str = "") -> Iterator[None]:
         error = LockedError(what or str(file), Path(lock.lock_file))
         if patience <= _AT_ONCE:
             raise error
-        print(f"waiting: {error}", file=sys.stderr, flush=True)
+        to_stderr(f"waiting: {error}")
         if not _acquire(lock, patience - _AT_ONCE):
             raise LockedError(what or str(file), Path(lock.lock_file))
     try:

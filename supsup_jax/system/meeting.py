@@ -9,13 +9,13 @@ import contextlib
 import errno
 import json
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from supsup_jax.errors import UserError
+from supsup_jax.system.progress import to_stderr
 
 Facts = Mapping[str, Any]
 """What has to be equal on all hosts: plain values by the names that messages use."""
@@ -164,17 +164,14 @@ def _machine() -> dict[str, Any]:
     return {"name": name, "id": identity, "loopback": own if _is_loopback(own) else ""}
 
 
-def say(message: str) -> None:
-    """Prints a line on stderr at once."""
-    print(message, file=sys.stderr, flush=True)
-
-
 def _gather(address: Address, hosts: int, facts: Facts, deadline: float) -> Meeting:
     """The first host's part: waits for the others, compares, and tells all what came of it."""
     server = _listening(address)
     came: dict[int, tuple[Connection, dict[str, Any]]] = {}
     missing = [*range(1, hosts)]
-    say(f"waiting for {_hosts(missing)} at {address}, {deadline - time.monotonic():.0f} s at most (--host-timeout)")
+    to_stderr(
+        f"waiting for {_hosts(missing)} at {address}, {deadline - time.monotonic():.0f} s at most (--host-timeout)"
+    )
     problem = None
     with contextlib.closing(server):
         while missing and time.monotonic() < deadline:
@@ -282,6 +279,6 @@ def _reach(
         if not said:
             where = f"{', '.join(addresses)}{', this machine' if loopback else ''}"
             seconds = deadline - time.monotonic()
-            say(f"waiting for host 0 at {address} ({where}), {seconds:.0f} s at most (--host-timeout)")
+            to_stderr(f"waiting for host 0 at {address} ({where}), {seconds:.0f} s at most (--host-timeout)")
             said = True
         time.sleep(min(0.2, max(0.01, deadline - time.monotonic())))

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from supsup_jax.system import interruption
-from supsup_jax.system.meeting import Address, Meeting, say
+from supsup_jax.system.meeting import Address, Meeting
+from supsup_jax.system.progress import to_stderr
 
 # Seconds in which hosts that fail together each say why, before one says it of another.
 _PATIENCE = 10.0
@@ -68,7 +69,7 @@ class Watch:
             for connection in self._meeting.connections.values() if self._meeting.host == 0 else ():
                 connection.tell({"died": message})
             cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar has hidden it
-            say(f"{cursor}error: {message}; start the same command with --resume on every host")
+            to_stderr(f"{cursor}error: {message}; start the same command with --resume on every host")
             self._end(2)
 
 
