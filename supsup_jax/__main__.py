@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from supsup_jax.cli.launch import ends_in_one_line
+from supsup_jax.cli.launch import errors_in_one_line
 from supsup_jax.cli.script import call
 
 
-@ends_in_one_line()
+@errors_in_one_line()
 def main() -> None:
     """Does what the command line says."""
     if sys.argv[1:2] == ["quickstart"]:

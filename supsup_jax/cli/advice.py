@@ -42,11 +42,11 @@ def on_inference(run: Run, picked: Values, inferred: Values, given: Values | Non
         return None
     return (
         f"inference: the task was found in {100 * found:.0f} % of picks, where chance is {100 * chance:.0f} %; "
-        f"what helps: {', '.join(what_helps(run))} ({DOCS})"
+        f"what helps: {', '.join(remedies(run))} ({DOCS})"
     )
 
 
-def what_helps(run: Run) -> list[str]:
+def remedies(run: Run) -> list[str]:
     """The flags that help, of those that an experiment like the run's can have and does not have yet."""
     experiment = run.experiment
     scenario: Any = experiment.scenario  # GG has no search; tasks can be inferred all the same

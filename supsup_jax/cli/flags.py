@@ -16,7 +16,7 @@ import tyro
 
 from supsup_jax import registry
 from supsup_jax.cli.cluster import Cluster
-from supsup_jax.cli.options import MOST_RUNS, Options, complaints_as_errors, parse_tasks
+from supsup_jax.cli.options import MOST_RUNS, Options, parse_tasks, parser_errors_as_user_errors
 from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.runs import composition, formats
@@ -103,7 +103,7 @@ def parse(experiment: Experiment, description: str | None, sweep: Sweep | None =
         [(name, tyro.conf.OmitArgPrefixes[kind], dataclasses.field(default=kind())) for name, kind in
          (sections | of_run).items()],
     )  # fmt: skip
-    with complaints_as_errors():
+    with parser_errors_as_user_errors():
         said: Any = tyro.cli(arguments, description=_description(description), compact_help=True)
     given = {name: value for section in sections for name, value in vars(getattr(said, section)).items()}
     for name in ("momentum", "weight_decay"):  # a recovery has those of the training, unless it is given its own

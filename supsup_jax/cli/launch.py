@@ -50,7 +50,7 @@ _SUBMITIT = ".cluster"
 
 
 @contextlib.contextmanager
-def ends_in_one_line() -> Iterator[None]:
+def errors_in_one_line() -> Iterator[None]:
     """Says on stderr in one line what the user has to do, where a command cannot go on; also a decorator.
 
     Raises:
@@ -86,7 +86,7 @@ def _in_one_line(message: str) -> SystemExit:
     return SystemExit(2)
 
 
-@ends_in_one_line()
+@errors_in_one_line()
 @arguments_of_user()
 def main(
     experiment: Experiment, description: str | None, *, shares_run: bool = False, **sweep: Sequence[Any]
@@ -94,7 +94,7 @@ def main(
     """Runs an experiment as the command line says. Arguments, result and errors are those of `script.main`."""
     request = parse(experiment, description, sweep)
     experiments, options, cluster, _ = request
-    places = _Places(request, shares_run)
+    places = _RunFolders(request, shares_run)
     if any(settings["initializer"] == "kaiming_uniform" for settings in map(composition.settings_of, experiments)):
         said = "--initializer kaiming_uniform is the original's; what version 0.1 called so is pytorch_default"
         print(said, file=sys.stderr)
@@ -117,7 +117,7 @@ def main(
         def folder() -> str:
             folder = places.earlier(experiment)
             if folder is None:
-                places.say_afresh([experiment])
+                places.warn_if_new([experiment])
                 folder = places.new(experiment)
                 stack.callback(results.remove_unused, folder)
             stack.enter_context(atomic.alone(folder))
@@ -243,7 +243,7 @@ def _draw_missing(experiments: Sequence[Experiment], members: Sequence[sweep.Mem
                 _draw(experiment, member.folder, record)
 
 
-def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster, places: "_Places") -> None:
+def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster, places: "_RunFolders") -> None:
     """Runs experiments each in a process of its own, or on a cluster, and waits for them.
 
     Raises:
@@ -273,7 +273,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
                     stack.enter_context(atomic.alone(folder))
                     opened(experiment, dataset, folder)
                     replaced[folder] = (folder / results.SETTINGS).read_text()
-        places.say_afresh([one for one, folder in zip(experiments, earlier, strict=True) if folder is None])
+        places.warn_if_new([one for one, folder in zip(experiments, earlier, strict=True) if folder is None])
         folders = [folder or places.new(one) for one, folder in zip(experiments, earlier, strict=True)]
         for folder, text in zip(folders, texts, strict=True):
             if folder not in earlier or folder in replaced:
@@ -314,7 +314,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
         raise SystemExit(1)
 
 
-class _Places:
+class _RunFolders:
     """The folders of the runs that a command line asks for.
 
     Args:
@@ -355,7 +355,7 @@ class _Places:
             reason = f"{error.filename}: {error.strerror}"
             raise UserError(f"no run can be kept in --log-dir {log_dir} ({reason}); give another folder") from None
 
-    def say_afresh(self, experiments: Sequence[Experiment]) -> None:
+    def warn_if_new(self, experiments: Sequence[Experiment]) -> None:
         """Says where there is nothing to resume, although `--resume` was given: runs may lie below another folder.
 
         Args:

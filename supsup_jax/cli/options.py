@@ -128,7 +128,7 @@ def _without_those_of_ipython(argv: list[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def complaints_as_errors() -> Iterator[None]:
+def parser_errors_as_user_errors() -> Iterator[None]:
     """Turns what tyro says of a wrong command line into an error of the user's.
 
     Raises:

@@ -11,14 +11,14 @@ from supsup_jax import registry
 from supsup_jax.arguments import convert
 from supsup_jax.cli import launch
 from supsup_jax.cli.commands import COMMANDS
-from supsup_jax.cli.options import arguments_of_user, complaints_as_errors
+from supsup_jax.cli.options import arguments_of_user, parser_errors_as_user_errors
 from supsup_jax.experiment import Experiment
 from supsup_jax.runs import composition
 from supsup_jax.runs.run import Run
 from supsup_jax.system import backend
 
 
-@launch.ends_in_one_line()
+@launch.errors_in_one_line()
 @arguments_of_user()
 def main(
     experiment: Experiment, description: str | None, *, shares_run: bool = False, **sweep: Sequence[Any]
@@ -64,7 +64,7 @@ def call(program: str, description: str | None) -> None:
     Raises:
         UserError: if it cannot be done.
     """
-    with complaints_as_errors():
+    with parser_errors_as_user_errors():
         command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog=program, description=description)
     backend.use_one_blas_thread()
     backend.keep_compiled()

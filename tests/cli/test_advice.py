@@ -24,7 +24,7 @@ PERMUTED = replace(SPLIT, tasks=data.Permuted(data.Digits(), num_tasks=5), scena
 
 
 @pytest.mark.parametrize(("experiment", "is_bad"), [(SPLIT, True), (ADVISED, False)], ids=["fails", "works"])
-def test_a_run_whose_tasks_are_not_found_ends_with_what_helps(experiment, is_bad, tmp_path, capsys):
+def test_a_run_whose_tasks_are_not_found_ends_with_advice(experiment, is_bad, tmp_path, capsys):
     run = run_experiment(experiment, data.load_digits(), tmp_path)
     console.show_results(run, images_per_task=64)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("inference: ")]
@@ -76,7 +76,7 @@ def test_only_flags_that_a_run_can_have_are_named():
         ({"scenario": scenarios.GNu(ss.Binary(), test_batch_size=4)}, ["--search exhaustive", gg]),
         ({"scenario": scenarios.GG()}, ["--search exhaustive", pick, "tasks that are given (--task given)"]),
     ):
-        assert advice.what_helps(run_of(**parts)) == expected
+        assert advice.remedies(run_of(**parts)) == expected
 
 
 def test_the_page_that_is_named_has_the_section():

@@ -100,7 +100,7 @@ def test_values_of_any_setting_are_a_run_each(parse, tmp_path):
         ("FC1024", 30),
         ("FC1024", 40),
     ]
-    folder = launch._Places(request, False).new(request.experiments[1])
+    folder = launch._RunFolders(request, False).new(request.experiments[1])
     assert folder == tmp_path / "script/seed=1~network=LeNet~features=40"
     with pytest.raises(UserError, match=r"--features has 30 twice"):
         parse("--features", 30, 30, **sweep)
@@ -112,19 +112,19 @@ def test_a_shared_run_is_taken_where_there_is_one(parse, tmp_path):
     digits, arguments = data.load_digits(), ["--log-dir", tmp_path]
     request = parse(*arguments)
     (experiment,) = request.experiments
-    shared = launch._Places(request, shares_run=True)
+    shared = launch._RunFolders(request, shares_run=True)
     assert shared.earlier(experiment) is None
     folder = shared.new(experiment)
     write_run(folder, experiment, digits, vars(request.options))
     assert shared.earlier(experiment) == folder
-    assert launch._Places(request, shares_run=False).earlier(experiment) is None
+    assert launch._RunFolders(request, shares_run=False).earlier(experiment) is None
 
     (fewer,) = parse(*arguments, "--num-tasks", experiment.num_tasks - 1).experiments
     assert shared.earlier(fewer) is None, "a longer run has changed since"
     (longer,) = parse(*arguments, "--steps", 101).experiments
     assert shared.earlier(longer) is None, "a run of other settings is left alone, and another one begins"
     with pytest.raises(UserError, match="steps: 100 before, 101 now"):
-        launch._Places(parse(*arguments, "--resume"), shares_run=True).earlier(longer)
+        launch._RunFolders(parse(*arguments, "--resume"), shares_run=True).earlier(longer)
 
 
 def test_tasks_are_a_run_each(parse, tmp_path):
@@ -136,7 +136,7 @@ def test_tasks_are_a_run_each(parse, tmp_path):
         (32, 2, 1),
         (32, 3, 1),
     ]
-    assert launch._Places(parse(*arguments), False).new(each[1]).name == "seed=1~sparsity=1~task=3"
+    assert launch._RunFolders(parse(*arguments), False).new(each[1]).name == "seed=1~sparsity=1~task=3"
 
 
 def test_the_density_of_a_file_goes_before_those_of_the_script(parse, config):
@@ -189,7 +189,7 @@ def test_a_run_has_a_folder_of_its_seed_and_density_and_resuming_finds_it(tmp_pa
     names = []
     for request in (sparse, dense, sparse):
         for experiment in request.experiments:
-            places = launch._Places(request, shares_run=True)
+            places = launch._RunFolders(request, shares_run=True)
             folder = places.new(experiment)
             write_run(folder, experiment, digits, vars(request.options))
             names.append(str(folder.relative_to(tmp_path)))

@@ -86,7 +86,7 @@ def complaint(function):
 
 @examples(few=25, many=600)(st.lists(st.tuples(st.sampled_from(FLAGS), VALUES), min_size=1, max_size=3))
 def test_flags_of_a_script_are_taken_or_refused_in_one_line(flags):
-    @launch.ends_in_one_line()
+    @launch.errors_in_one_line()
     def script():
         for experiment in parse(SMALL, None).experiments[:3]:
             experiment.build(DATASET)
@@ -268,7 +268,7 @@ def test_a_density_keeps_as_many_as_there_can_be(density):
 
 @pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
 def test_what_does_not_fit_in_memory_is_said_in_one_line(error):
-    @launch.ends_in_one_line()
+    @launch.errors_in_one_line()
     def fails():
         raise error
 
@@ -276,7 +276,7 @@ def test_what_does_not_fit_in_memory_is_said_in_one_line(error):
 
 
 def test_another_error_of_the_compiler_is_no_mistake_of_the_users():
-    @launch.ends_in_one_line()
+    @launch.errors_in_one_line()
     def fails():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 

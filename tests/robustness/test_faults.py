@@ -69,7 +69,7 @@ def check_it_ends_as(undisturbed, folder):
 def one_line(capfd, words=""):
     """What fails within says so in one line, with status 2."""
     capfd.readouterr()
-    with pytest.raises(SystemExit) as end, launch.ends_in_one_line():
+    with pytest.raises(SystemExit) as end, launch.errors_in_one_line():
         yield
     said = capfd.readouterr().err
     assert end.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1, said

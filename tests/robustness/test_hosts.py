@@ -206,7 +206,7 @@ import sys, time
 from supsup_jax.cli import launch
 from supsup_jax.system import hosts
 
-@launch.ends_in_one_line()
+@launch.errors_in_one_line()
 def main():
     hosts.join(hosts.Place(sys.argv[1], 2, int(sys.argv[2])), {}, 120)
     while True:

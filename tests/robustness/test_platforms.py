@@ -86,7 +86,7 @@ def test_a_library_that_is_not_there_names_its_variable(monkeypatch):
 
 def test_other_errors_keep_their_traceback():
     for kind in (AssertionError, ValueError, RuntimeError):
-        with pytest.raises(kind, match="of the library"), launch.ends_in_one_line():
+        with pytest.raises(kind, match="of the library"), launch.errors_in_one_line():
             raise kind("of the library")
 
 

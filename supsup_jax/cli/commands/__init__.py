@@ -1,8 +1,8 @@
 """What there is to do with runs on disk, from the command line."""
 
 from supsup_jax.cli.commands.command import Command
-from supsup_jax.cli.commands.going_on import Collect, GoOn
 from supsup_jax.cli.commands.reproduce import Reproduce
+from supsup_jax.cli.commands.resuming import Collect, Resume
 from supsup_jax.cli.commands.summaries import Bytes, Imagenet, Plot
 from supsup_jax.cli.commands.using import Evaluate, Export, ExportTorch, ImportTorch, Predict, Show
 
@@ -17,7 +17,7 @@ COMMANDS: dict[str, type[Command]] = {
     "plot": Plot,
     "predict": Predict,
     "reproduce": Reproduce,
-    "run": GoOn,
+    "run": Resume,
     "show": Show,
 }
 """The commands of `python -m supsup_jax` by their names."""

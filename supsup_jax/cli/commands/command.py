@@ -50,7 +50,7 @@ class Command(ABC):
             UserError: if it cannot be done.
         """
 
-    def say(self, plain: Any, show: Callable[[], None]) -> None:
+    def print_result(self, plain: Any, show: Callable[[], None]) -> None:
         """Prints plain data as JSON, if that was asked for, or else shows them."""
         if self.json:
             print(json.dumps(_plain(plain), allow_nan=False))
@@ -58,7 +58,7 @@ class Command(ABC):
             show()
 
     @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
+    def messages_on_stderr(self) -> Iterator[None]:
         """Prints to stderr what is no JSON, if that was asked for."""
         with contextlib.redirect_stdout(sys.stderr if self.json else sys.stdout):
             yield

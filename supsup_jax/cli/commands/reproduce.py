@@ -77,7 +77,7 @@ class Reproduce(Command):
         text = reproduction.table(tables.read_runs([folder.expanduser() for folder in self.runs]))
         if self.output:
             atomic.write(self.output.expanduser(), text)
-        self.say({"markdown": text}, lambda: print(self.output or text.rstrip()))
+        self.print_result({"markdown": text}, lambda: print(self.output or text.rstrip()))
 
     def _request(self) -> reproducing.Request:
         """What to make runs of.
@@ -120,7 +120,7 @@ class Reproduce(Command):
                 ],
                 "left_out": plan.left_out,
             }
-            self.say(plain, lambda: print(reproducing.show_plan(plan, request.budget)))
+            self.print_result(plain, lambda: print(reproducing.show_plan(plan, request.budget)))
             return
         extras.say_what_is_missing()
         output = self._output
@@ -131,11 +131,11 @@ class Reproduce(Command):
             atomic.write(output, reproduction.table(evaluated))
             self._draw(evaluated, pictures)
 
-        with self.aside():
+        with self.messages_on_stderr():
             failed = reproducing.reproduce(
                 request, write, lambda line: print(line, flush=True), _STDERR if self.json else None
             )
-        self.say({"written": output, "failed": failed}, lambda: print(output))
+        self.print_result({"written": output, "failed": failed}, lambda: print(output))
         if failed:
             raise SystemExit(1)
 

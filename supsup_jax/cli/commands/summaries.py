@@ -46,7 +46,7 @@ class Plot(Command):
             path.parent.mkdir(parents=True, exist_ok=True)
             figures.save(pictures[name], path)
             written.append(str(path))
-        self.say({"pictures": written}, lambda: print(*written, sep="\n"))
+        self.print_result({"pictures": written}, lambda: print(*written, sep="\n"))
 
     def _paths(self, names: list[str]) -> dict[str, Path]:
         """Where each picture goes."""
@@ -85,7 +85,7 @@ class Bytes(Command):
             for run in runs:
                 show_storage(run)
 
-        self.say(accounts, show)
+        self.print_result(accounts, show)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,4 +111,4 @@ class Imagenet(Command):
             }
             for method, scale, paper, point in rows
         ]
-        self.say(plain, lambda: show_imagenet(rows))
+        self.print_result(plain, lambda: show_imagenet(rows))

@@ -55,7 +55,7 @@ class Evaluate(Command):
         measured = evaluate(run, tasks, self.task, self.data)
         if self.output:
             measured.to_csv(self.output)
-        self.say(dataclasses.asdict(measured), lambda: show_evaluation(self.folder, self.task, measured))
+        self.print_result(dataclasses.asdict(measured), lambda: show_evaluation(self.folder, self.task, measured))
         line = advice.on_inference(run, measured.picked, measured.accuracy) if measured.picked is not None else None
         if line and not self.json:
             print(line)
@@ -109,7 +109,7 @@ class Predict(Command):
             atomic.write(self.output.expanduser(), text)
         plain = {"images": names, "labels": predicted.labels, "tasks": predicted.tasks}
         plain |= {"probabilities": np.round(predicted.probabilities.astype(float), 6)}
-        self.say(plain, lambda: print(self.output or text.rstrip()))
+        self.print_result(plain, lambda: print(self.output or text.rstrip()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ class Show(Command):
             UserError: if the run cannot be read.
         """
         plain = summary(restore(self.folder))
-        self.say(plain, lambda: show_run(plain))
+        self.print_result(plain, lambda: show_run(plain))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,7 @@ class Export(Command):
             UserError: if the run cannot be used.
         """
         restore(self.folder).export(self.output, self.task)
-        self.say({"written": self.output}, lambda: print(self.output))
+        self.print_result({"written": self.output}, lambda: print(self.output))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +173,7 @@ class ImportTorch(Command):
         """
         made = torch.import_torch(self.file.expanduser(), self.output.expanduser(), **_settings(self.set))
         plain = summary(restore(made))
-        self.say(plain, lambda: show_run(plain))
+        self.print_result(plain, lambda: show_run(plain))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +194,7 @@ class ExportTorch(Command):
         """
         extras.require("torch", "export-torch")
         torch.export_torch(restore(self.folder), self.output.expanduser())
-        self.say({"written": self.output}, lambda: print(self.output))
+        self.print_result({"written": self.output}, lambda: print(self.output))
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -28,15 +28,15 @@ class Collect(Command):
             UserError: if the runs do not make one.
         """
         made = []
-        with self.aside():
+        with self.messages_on_stderr():
             for runs in collection.groups(folders(self.runs, "collect")):
                 made.append(collection.collect(runs, self.data))
                 launch.run(made[-1], self.data)
-        self.say({"runs": [str(folder) for folder in made]}, lambda: None)
+        self.print_result({"runs": [str(folder) for folder in made]}, lambda: None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoOn(Command):
+class Resume(Command):
     """Goes on with a run from its last checkpoint, on whatever machine; a run that has not begun starts.
 
     Everything else that decides what it computes is in its settings.yaml.
@@ -54,6 +54,6 @@ class GoOn(Command):
         Raises:
             UserError: if the folder does not hold a run's settings.
         """
-        with self.aside():
+        with self.messages_on_stderr():
             launch.run(self.folder.expanduser(), self.data)
-        self.say({"runs": [str(self.folder)]}, lambda: None)
+        self.print_result({"runs": [str(self.folder)]}, lambda: None)
