@@ -1,4 +1,4 @@
-"""What there is to do with runs on disk, from the command line."""
+"""Commands for runs on disk."""
 
 from supsup_jax.cli.commands.command import Command
 from supsup_jax.cli.commands.reproduce import Reproduce
@@ -20,4 +20,4 @@ COMMANDS: dict[str, type[Command]] = {
     "run": Resume,
     "show": Show,
 }
-"""The commands of `python -m supsup_jax` by their names."""
+"""The commands of `python -m supsup_jax` by name."""

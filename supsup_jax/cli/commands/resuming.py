@@ -1,4 +1,4 @@
-"""Commands that go on with runs."""
+"""Commands that resume runs, and that collect runs of single tasks into one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,50 +9,50 @@ from supsup_jax.cli.commands.command import Command, OneRun, Runs, folders
 
 @dataclass(frozen=True, kw_only=True)
 class Collect(Command):
-    """Makes one run of many that learned a task each, as --tasks has them, and evaluates it over all tasks.
+    """Combine runs of single tasks (option --tasks of a script) into one run, and evaluate it over all tasks.
 
-    The new run stands beside the first of them; they stay as they are.
+    The new run is written beside the first of the given runs, which are not changed.
     """
 
     runs: Runs
-    """Folder of a run, or one above several, such as runs/GG/splitimagenet/rn50-supsup; runs of several seeds and
-    sparsities become a run each."""
+    """Folders of runs, or a folder that contains them, such as runs/GG/splitimagenet/rn50-supsup. Runs with different
+    seeds or sparsities are combined into separate runs."""
 
     data: Path | None = None
-    """Folder with data sets, if not the one that the runs had."""
+    """Folder with data sets; by default the folder that the runs used."""
 
     def run(self) -> None:
-        """Makes the runs, and evaluates them.
+        """Write the combined runs, and evaluate them.
 
         Raises:
-            UserError: if the runs do not make one.
+            UserError: if the runs cannot be combined.
         """
-        made = []
+        collected = []
         with self.messages_on_stderr():
             for runs in collection.groups(folders(self.runs, "collect")):
-                made.append(collection.collect(runs, self.data))
-                launch.run(made[-1], self.data)
-        self.print_result({"runs": [str(folder) for folder in made]}, lambda: None)
+                collected.append(collection.collect(runs, self.data))
+                launch.run(collected[-1], self.data)
+        self.print_result({"runs": [str(folder) for folder in collected]}, lambda: None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resume(Command):
-    """Goes on with a run from its last checkpoint, on whatever machine; a run that has not begun starts.
+    """Resume a run from its last checkpoint, on any machine, or start it if it has no checkpoint.
 
-    Everything else that decides what it computes is in its settings.yaml.
+    All its settings are read from its settings.yaml.
     """
 
     folder: OneRun
     """Folder of the run, such as runs/quickstart/seed=1."""
 
     data: Path | None = None
-    """Folder with data sets, if not the one that the run began with."""
+    """Folder with data sets; by default the folder that the run used before."""
 
     def run(self) -> None:
-        """Runs it to its end, and shows what came out.
+        """Run until all tasks are learned and evaluated, and print the results.
 
         Raises:
-            UserError: if the folder does not hold a run's settings.
+            UserError: if the folder does not contain a run's settings.
         """
         with self.messages_on_stderr():
             launch.run(self.folder.expanduser(), self.data)
