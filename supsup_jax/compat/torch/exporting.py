@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from supsup_jax.compat.torch.layout import BENCHMARKS, PARTS, UNITS, by_their_names, layer_of, theirs
+from supsup_jax.compat.torch.layout import BENCHMARKS, PARTS, UNITS, layer_of, to_torch, with_torch_names
 from supsup_jax.errors import UserError
 from supsup_jax.runs import composition
 from supsup_jax.runs.learned import LearnedTasks
@@ -31,8 +31,10 @@ def export_torch(run: Run, path: Path) -> None:
     settings, weights = composition.settings_of(run.experiment), jax.device_get(run.weights)
     network, method = settings["network"], settings["method"]
     if network not in UNITS or method not in _METHODS:
-        what = f"network {network} with {method}"
-        raise UserError(f"{what} cannot be exported; PyTorch files are for networks by name, and not for HopSupSup")
+        raise UserError(
+            f"network {network} with {method} cannot be exported; PyTorch files are for networks by name, and not for "
+            "HopSupSup"
+        )
     if settings.get("affine") and run.num_tasks > 1:
         raise UserError("the original has no batch norm with gains for several tasks; export runs of one, or without")
     alone = run.num_tasks == 1 and _keeps_largest(settings)  # as the original learns tasks of SplitImageNet
@@ -40,18 +42,18 @@ def export_torch(run: Run, path: Path) -> None:
     forms = {"PSP": "PSP" if rotates else "UpperBound", "FineTuning": "SeparateHeads"}
     form = forms.get(method, method)
     arrays: dict[str, Any] = {}
-    for layer, name, leaf in by_their_names(weights, network):
-        arrays[f"{layer}.{name}"] = theirs(leaf)
+    for layer, name, leaf in with_torch_names(weights, network):
+        arrays[f"{layer}.{name}"] = to_torch(leaf)
     if method == "SeparateHeads":  # what the next head starts from
         assert isinstance(run.tasks, LearnedTasks)
         (head,) = jax.tree.leaves(run.tasks.started_from(weights))
-        arrays[f"{layer_of((run.net.head,), network)}.weight"] = theirs(head)
+        arrays[f"{layer_of((run.net.head,), network)}.weight"] = to_torch(head)
     for task in range(run.num_tasks):
-        for layer, what, array in _kept_of(run, form, task):
-            arrays[f"{layer}.{what}" if alone else f"{layer}.{what}.{task}"] = array
+        for layer, name, array in _adapter_arrays(run, form, task):
+            arrays[f"{layer}.{name}" if alone else f"{layer}.{name}.{task}"] = array
         norm = "" if alone or settings.get("affine") else f".bns.{task}"
-        for layer, what, leaf in by_their_names(jax.device_get(run.stats_for(task)), network):
-            arrays[f"{layer}{norm}.{what}"] = leaf
+        for layer, name, leaf in with_torch_names(jax.device_get(run.stats_for(task)), network):
+            arrays[f"{layer}{norm}.{name}"] = leaf
             arrays[f"{layer}{norm}.num_batches_tracked"] = np.zeros((), np.int64)
     ours = {"experiment": composition.plain(run.experiment), "inputs": run.inputs._asdict()}
     measured = [asdict(task) for task in run.record.tasks] if len(run.record.tasks) == run.num_tasks else []
@@ -89,7 +91,7 @@ def _arguments(run: Run, form: str, alone: bool) -> dict[str, Any]:
     largest = "MaskConv" if alone else "MultitaskMaskConv"
     masked = largest if _keeps_largest(settings) else "FastMultitaskMaskConv"
     norm = "StandardBN" if affine else "NonAffineBN" if alone else "MultitaskNonAffineBN"
-    sets = {ours: theirs for theirs, ours in BENCHMARKS.items()}
+    sets = {benchmark: name for name, benchmark in BENCHMARKS.items()}
     trained = {"PSP": -1, "FineTuning": -1, "LowerBound": -1, "BatchE": 1, "SeparateHeads": 1}
     return {
         "set": sets.get(benchmark),
@@ -116,7 +118,7 @@ def _keeps_largest(settings: dict[str, Any]) -> bool:
     return settings.get("er_scale") is not None or settings.get("density") is not None
 
 
-def _kept_of(run: Run, form: str, task: int) -> list[tuple[str, str, np.ndarray]]:
+def _adapter_arrays(run: Run, form: str, task: int) -> list[tuple[str, str, np.ndarray]]:
     """What a task keeps: layer, name and array, as the original has them."""
     if form == "LowerBound":
         return []
@@ -126,17 +128,17 @@ def _kept_of(run: Run, form: str, task: int) -> list[tuple[str, str, np.ndarray]
         other = 0 if _keeps_largest(composition.settings_of(run.experiment)) else -1
         adapter = jax.tree.map(lambda mask: np.where(mask, np.float32(1), np.float32(other)), jax.device_get(adapter))
     elif form == "BatchE":
-        rows = by_their_names(jax.device_get(adapter), network)
+        rows = with_torch_names(jax.device_get(adapter), network)
         return [(layer, name, np.asarray(row)[None]) for layer, name, row in rows]
     elif form == "SeparateHeads":
         adapter = {run.net.head: adapter}
     elif form == "PSP":
         adapter = run.method.init(jax.random.wrap_key_data(adapter, impl="threefry2x32"), run.weights)["rotations"]
-        rows = by_their_names(jax.device_get(adapter), network)
-        outputs = [leaf.shape[-1] for _, _, leaf in by_their_names(run.weights, network)]
+        rows = with_torch_names(jax.device_get(adapter), network)
+        outputs = [leaf.shape[-1] for _, _, leaf in with_torch_names(run.weights, network)]
         # Its layer has scores besides, which it does not use.
         unused = [
             (layer, "scores", np.zeros((o, len(r)), np.float32)) for (layer, _, r), o in zip(rows, outputs, strict=True)
         ]
         return [(layer, "contexts", rotation.T) for layer, _, rotation in rows] + unused
-    return [(layer, "scores", theirs(leaf)) for layer, _, leaf in by_their_names(jax.device_get(adapter), network)]
+    return [(layer, "scores", to_torch(leaf)) for layer, _, leaf in with_torch_names(jax.device_get(adapter), network)]

@@ -19,7 +19,7 @@ from supsup_jax.compat.torch.contents import (
     numbers_of,
     settings_of,
 )
-from supsup_jax.compat.torch.layout import by_their_names
+from supsup_jax.compat.torch.layout import with_torch_names
 from supsup_jax.compat.torch.reading import File, read
 from supsup_jax.errors import UserError, reason
 from supsup_jax.runs import composition
@@ -58,7 +58,7 @@ def import_torch(path: Path, output: Path, **settings: Any) -> Path:
     path = Path(path).expanduser()
     settings = checked(settings, Path("import_torch"))
     file = read(path)
-    with _understood(path):
+    with _errors_naming_file(path):
         architecture = architecture_of(file, settings)
         inputs = inputs_of(file, architecture, settings)
         shapes_alone: dict[str, Any] = {"dataset": "own", "benchmark": "own", "method": "UpperBound", "scenario": "GG"}
@@ -78,7 +78,7 @@ def import_torch(path: Path, output: Path, **settings: Any) -> Path:
 
 
 @contextmanager
-def _understood(path: Path) -> Iterator[None]:
+def _errors_naming_file(path: Path) -> Iterator[None]:
     """Turns what arguments of another form than the original's lead to into an error that names the file."""
     try:
         yield
@@ -95,24 +95,25 @@ def _learn(run: Run, file: File, leaves: list[Leaf], fresh: Any, numbers: list[i
     assert isinstance(run.tasks, LearnedTasks)
     settings = composition.settings_of(run.experiment)
     structure, method = jax.tree.structure(run.weights), settings["method"]
-    weights = [_shared(file, leaf) for leaf in leaves]
-    run.weights = structure.unflatten(leaf.turned(weight) for leaf, weight in zip(leaves, weights, strict=True))
-    named = by_their_names(fresh, settings["network"])
-    total = [np.zeros(leaf.here, np.float32) for leaf in leaves]  # of scores, which Transfer goes on from
+    weights = [_base_weights(file, leaf) for leaf in leaves]
+    run.weights = structure.unflatten(leaf.to_jax(weight) for leaf, weight in zip(leaves, weights, strict=True))
+    named = with_torch_names(fresh, settings["network"])
+    total = [np.zeros(leaf.shape, np.float32) for leaf in leaves]  # of scores, which Transfer goes on from
     hexes: list[str] = []
     adapter: Any = {}
     progress = Progress("importing", len(numbers), "tasks")
     for start in range(0, len(numbers), _AT_ONCE):
         chosen, rows, stats = numbers[start : start + _AT_ONCE], [], []
         for task in chosen:
-            own = [_own(file, leaf, weight, task, method) for leaf, weight in zip(leaves, weights, strict=True)]
-            adapter = {} if method == "LowerBound" else structure.unflatten(own)
+            pairs = zip(leaves, weights, strict=True)
+            adapter_leaves = [_adapter_leaf(file, leaf, weight, task, method) for leaf, weight in pairs]
+            adapter = {} if method == "LowerBound" else structure.unflatten(adapter_leaves)
             rows.append(adapter[run.net.head] if method == "SeparateHeads" else adapter)
             norms = (file.array(file.name(layer, name, task), like.shape) for layer, name, like in named)
             stats.append(jax.tree.structure(fresh).unflatten(norms))
             if method == "Transfer":
                 scores = (file.array(file.name(leaf.layer, "scores", task)) for leaf in leaves)
-                total = [sum_ + leaf.turned(own) for sum_, leaf, own in zip(total, leaves, scores, strict=True)]
+                total = [before + leaf.to_jax(array) for before, leaf, array in zip(total, leaves, scores, strict=True)]
         stacked, norms = (jax.tree.map(lambda *arrays: np.stack(arrays), *trees) for trees in (rows, stats))
         chunk, replaced = run.tasks.chunk(stacked, norms, len(chosen))
         run.tasks.add(chunk)
@@ -128,35 +129,37 @@ def _learn(run: Run, file: File, leaves: list[Leaf], fresh: Any, numbers: list[i
     run.about = describe(run.experiment, run.inputs, run.weights)
 
 
-def _shared(file: File, leaf: Leaf) -> np.ndarray:
+def _base_weights(file: File, leaf: Leaf) -> np.ndarray:
     """The shared weights of a leaf, in the original's layout; gains of which tasks have masks are all 1."""
     return (
-        np.ones(leaf.there, np.float32) if leaf.kind == "gain" else file.array(f"{leaf.layer}.{leaf.name}", leaf.there)
+        np.ones(leaf.torch_shape, np.float32)
+        if leaf.kind == "gain"
+        else file.array(f"{leaf.layer}.{leaf.name}", leaf.torch_shape)
     )
 
 
-def _own(file: File, leaf: Leaf, weight: np.ndarray, task: int, method: str) -> Any:
+def _adapter_leaf(file: File, leaf: Leaf, weight: np.ndarray, task: int, method: str) -> Any:
     """What a task keeps of a leaf, as its method here has it: a mask, vectors, or the effective weights."""
 
-    def array(what: str, shape: tuple[int, ...] = leaf.there) -> np.ndarray:
-        return file.array(file.name(leaf.layer, what, task), shape)
+    def array(name: str, shape: tuple[int, ...] = leaf.torch_shape) -> np.ndarray:
+        return file.array(file.name(leaf.layer, name, task), shape)
 
     if leaf.kind == "shared":
         # Beside what is kept of other leaves there is nothing.
-        nothing = {"BatchE": {}, "HopSupSup": None}
-        return nothing[method] if method in nothing else leaf.turned(weight)
+        empty = {"BatchE": {}, "HopSupSup": None}
+        return empty[method] if method in empty else leaf.to_jax(weight)
     if leaf.kind == "gain":
         return (array("scores") >= 0).astype(np.float32)
     if leaf.kind == "own":
-        return leaf.turned(array("scores"))
-    outputs, inputs = leaf.there[:2]
+        return leaf.to_jax(array("scores"))
+    outputs, inputs = leaf.torch_shape[:2]
     if leaf.kind == "contexts":
-        return leaf.turned((weight[..., 0, 0] @ array("contexts", (inputs, inputs)))[..., None, None])
+        return leaf.to_jax((weight[..., 0, 0] @ array("contexts", (inputs, inputs)))[..., None, None])
     if leaf.kind == "s":
         s, t = array("s", (outputs,)), array("t", (inputs,))
-        return {"s": s, "t": t} if method == "BatchE" else leaf.turned(weight * np.outer(s, t)[..., None, None])
+        return {"s": s, "t": t} if method == "BatchE" else leaf.to_jax(weight * np.outer(s, t)[..., None, None])
     mask = _mask(array("scores"), leaf.density)
-    return leaf.turned(mask if method in ("SupSup", "Transfer") else weight * mask)
+    return leaf.to_jax(mask if method in ("SupSup", "Transfer") else weight * mask)
 
 
 def _mask(scores: np.ndarray, density: float | None) -> np.ndarray:
@@ -171,20 +174,20 @@ def _mask(scores: np.ndarray, density: float | None) -> np.ndarray:
 
 def _results(run: Run, file: File, numbers: list[int], hexes: list[str]) -> list[TaskResult]:
     """What the file says of how well its tasks were learned."""
-    if measured := file.ours.get("tasks"):
+    if measured := file.exported.get("tasks"):
         return [from_plain(TaskResult, result) for result in measured[: len(numbers)]]
     labels = (
         list(range(run.inputs.num_classes)) if composition.settings_of(run.experiment)["benchmark"] == "own" else None
     )
 
-    def of(said: Any, number: int) -> float:
-        if isinstance(said, list | tuple):
-            said = said[number] if number < len(said) else None
-        return float(said) if isinstance(said, int | float) else math.nan
+    def accuracy_of(stored: Any, number: int) -> float:
+        if isinstance(stored, list | tuple):
+            stored = stored[number] if number < len(stored) else None
+        return float(stored) if isinstance(stored, int | float) else math.nan
 
     results = []
     for place, number in enumerate(numbers):
-        accuracy, best = (of(said, number) for said in file.accuracies)
+        accuracy, best = (accuracy_of(stored, number) for stored in file.accuracies)
         task, mask = run.experiment.first_task + place, hexes[place] if hexes else None
         results.append(TaskResult(task, now(), None, accuracy, best, math.nan, mask, labels))
     return results

@@ -41,7 +41,7 @@ def layer_of(path: tuple[str, ...], network: str) -> str:
     )
 
 
-def by_their_names(tree: Any, network: str) -> list[tuple[str, str, Any]]:
+def with_torch_names(tree: Any, network: str) -> list[tuple[str, str, Any]]:
     """The leaves of weights, statistics or vectors: the original's layer and name, and the leaf, in order."""
     names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     named = []
@@ -53,12 +53,12 @@ def by_their_names(tree: Any, network: str) -> list[tuple[str, str, Any]]:
     return named
 
 
-def theirs(leaf: Any) -> np.ndarray:
+def to_torch(leaf: Any) -> np.ndarray:
     """One of our kernels as the original has it, (out, in, height, width); a vector as it is."""
     array = np.asarray(leaf)
     return array if array.ndim < 2 else array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(3, 2, 0, 1)
 
 
-def their_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def torch_shape_of(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that an array of ours has in the original."""
     return shape if len(shape) < 2 else (*shape[:-3:-1], *(shape[:-2] or (1, 1)))

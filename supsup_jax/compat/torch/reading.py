@@ -25,16 +25,16 @@ class File:
     tensors: dict[str, Any]
     args: dict[str, Any]
     accuracies: tuple[Any, Any]
-    ours: dict[str, Any]
+    exported: dict[str, Any]
 
-    def name(self, layer: str, what: str, task: int) -> str:
+    def name(self, layer: str, array: str, task: int) -> str:
         """The name of what a layer keeps of a task, or of all tasks alike."""
-        listed = f"{layer}.bns.{task}.{what}" if what.startswith("running") else f"{layer}.{what}.{task}"
-        return listed if listed in self.tensors else f"{layer}.{what}"
+        of_task = f"{layer}.bns.{task}.{array}" if array.startswith("running") else f"{layer}.{array}.{task}"
+        return of_task if of_task in self.tensors else f"{layer}.{array}"
 
-    def keeps(self, layer: str, what: str) -> bool:
+    def has(self, layer: str, array: str) -> bool:
         """Whether a layer keeps this of tasks."""
-        return self.name(layer, what, 0) in self.tensors
+        return self.name(layer, array, 0) in self.tensors
 
     def array(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
         """An array of the original's layout, float32; rows and columns count as vectors.
@@ -100,9 +100,9 @@ def read(path: Path) -> File:
     args = plain.get("args")
     args = args if isinstance(args, dict) else vars(args) if isinstance(args, Namespace) else {}
     args = {name: value for name, value in args.items() if value is not None}
-    ours = plain.get("supsup_jax")
+    exported = plain.get("supsup_jax")
     accuracies = plain.get("curr_acc1"), plain.get("best_acc1")
-    return File(path, tensors, args, accuracies, ours if isinstance(ours, dict) else {})
+    return File(path, tensors, args, accuracies, exported if isinstance(exported, dict) else {})
 
 
 def _unwrapped(name: str) -> str:
