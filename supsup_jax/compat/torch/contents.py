@@ -1,4 +1,4 @@
-"""What a file of the original's is: network, method, benchmark, and the settings of its run."""
+"""Network, method, benchmark and settings of a file of the original implementation."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ from supsup_jax.errors import UserError
 from supsup_jax.runs import formats
 from supsup_jax.runs.settings import checked
 
-# Fields of an experiment by the original's arguments.
+# Fields of an experiment by the names of the original's arguments.
 _RENAMED = {"wd": "weight_decay", "lr": "learning_rate", "train_weight_lr": "weights_learning_rate"}
 _RENAMED |= {"iter_lim": "steps", "data_to_repeat": "images_per_pick"}
 
@@ -34,7 +34,17 @@ _FIELDS = _RENAMED | {name: name for name in ("seed", "batch_size", "test_batch_
 
 
 class Leaf(NamedTuple):
-    """A leaf of the weights: the original's layer and array, its shape there and here, and what tasks keep of it."""
+    """A leaf of the weights.
+
+    Attributes:
+        layer: name of its layer in the original.
+        name: name of its array in the original.
+        torch_shape: shape in the original.
+        shape: shape here.
+        kind: what an adapter stores for it: "mask", "gain", "s" (vectors), "contexts" (a rotation), "own" (all its
+            weights) or "shared" (nothing).
+        density: fraction of weights that its masks keep; `None` if they keep scores of at least 0.
+    """
 
     layer: str
     name: str
@@ -44,12 +54,12 @@ class Leaf(NamedTuple):
     density: float | None
 
     def to_jax(self, array: np.ndarray) -> np.ndarray:
-        """An array of the original's layout as it lies here: kernels (in, out) or (height, width, in, out)."""
+        """Convert an array from the original's layout to (in, out) or (height, width, in, out) for kernels."""
         return array.transpose(2, 3, 1, 0).reshape(self.shape) if array.ndim > 1 else array
 
 
 def architecture_of(file: File, settings: dict[str, Any]) -> dict[str, Any]:
-    """The network as fields of an experiment, from the tensors, unless settings say otherwise."""
+    """Return the network as fields of an experiment: the settings, and defaults from the tensors."""
     tensors = file.tensors
     norm = "linear.3.weight" in tensors
     hidden, head = ["linear.0", "linear.3" if norm else "linear.2"], "linear.6" if norm else "linear.4"
@@ -72,17 +82,17 @@ def architecture_of(file: File, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _width(bases: tuple[int, ...], units: list[int], argument: float | None) -> float:
-    """The width that makes so many units of those of width 1."""
+    """Return the width with these numbers of units, given the numbers at width 1 and the original's argument."""
     low = max(unit / base for unit, base in zip(units, bases, strict=False))
     high = min((unit + 1) / base for unit, base in zip(units, bases, strict=False))
     for width in (argument or low, low, (low + high) / 2):
         if all(int(base * width) == unit for unit, base in zip(units, bases, strict=False)):
             return float(width)
-    return low  # the shapes will not fit, which is said where they are read
+    return low  # the shapes will not fit; reading the arrays will raise
 
 
 def inputs_of(file: File, architecture: dict[str, Any], settings: dict[str, Any]) -> Inputs:
-    """What images are to the network, of which only the kind and the benchmark say it."""
+    """Return the network's inputs, which depend on the kind of network and the benchmark."""
     if "inputs" in file.exported:
         return Inputs.from_json(file.exported["inputs"])
     shapes = {"GEMResNet18": ("cifar100", (32, 32, 3))} | dict.fromkeys(FLAT, ("mnist", (28, 28, 1)))
@@ -92,16 +102,16 @@ def inputs_of(file: File, architecture: dict[str, Any], settings: dict[str, Any]
     num_classes = {"own": min(features, file.args.get("real_neurons", features)), "SplitCIFAR100": 5}
     classes = num_classes.get(_benchmark(file, settings), 10)
     if features < classes:
-        raise UserError(f"{file.path} has {features} outputs for {classes} classes; give another benchmark=...")
+        raise UserError(f"{file.path} has {features} outputs for {classes} classes; give a different benchmark=...")
     mean, std = NORMALISATION[dataset]
     return Inputs(shape, mean, std, classes)
 
 
 def _benchmark(file: File, settings: dict[str, Any]) -> str:
-    """What made the tasks.
+    """Return the name of the benchmark, from the settings or the file.
 
     Raises:
-        UserError: if neither the file nor the settings say it, or it is none of ours.
+        UserError: if neither has it, or this package has no such benchmark.
     """
     if "benchmark" in settings:
         return formats.current(settings["benchmark"])
@@ -110,19 +120,18 @@ def _benchmark(file: File, settings: dict[str, Any]) -> str:
     name, tasks = file.args.get("set"), file.args.get("num_tasks")
     benchmark = BENCHMARKS.get(name or "")
     if benchmark is None or tasks not in (None, PARTS.get(benchmark, tasks)):
-        problem = (
-            f"is of {tasks} tasks of {name}, which are none of ours" if name else "does not say what its tasks are"
-        )
+        problem = f"has {tasks} tasks of {name}, an unknown benchmark" if name else "does not name its benchmark"
         known = ", ".join(BENCHMARKS.values())
-        raise UserError(f"{file.path} {problem}; give benchmark={known}, or own for images of any other")
+        raise UserError(f"{file.path} {problem}; give benchmark={known}, or own for other images")
     return benchmark
 
 
 def numbers_of(file: File, settings: dict[str, Any]) -> list[int]:
-    """The numbers of the learned tasks.
+    """Return the numbers of the learned tasks.
 
     Raises:
-        UserError: if more are asked for than there are, or it has to be said how many were discovered.
+        UserError: if `num_tasks` in the settings is greater than their number, or is missing although the tasks were
+            discovered (NNs).
     """
     listed = (re.search(r"\.(?:scores|s|contexts|bns)\.(\d+)(?:\.|$)", name) for name in file.tensors)
     wanted = settings.get("num_tasks")
@@ -132,26 +141,28 @@ def numbers_of(file: File, settings: dict[str, Any]) -> list[int]:
     else:
         counts = (tensor for name, tensor in file.tensors.items() if name.split(".")[-1] == "num_tasks_learned")
         if wanted is None and "nns" in file.args.get("trainer", ""):
-            raise UserError(f"{file.path} does not say how many of {count} masks were learned; give num_tasks=...")
+            raise UserError(
+                f"{file.path} does not store how many of its {count} masks were learned; give num_tasks=..."
+            )
         numbers = list(range(min(count, int(next(counts, count)))))
     if wanted is not None and wanted > len(numbers):
-        raise UserError(f"{file.path} has {len(numbers)} learned tasks; give num_tasks={len(numbers)} at most")
+        raise UserError(f"{file.path} has {len(numbers)} learned tasks; give at most num_tasks={len(numbers)}")
     return numbers[:wanted]
 
 
 def leaves_of(
     file: File, shapes: Any, head: str, network: str, settings: dict[str, Any]
 ) -> tuple[dict[str, float | None], list[Leaf]]:
-    """The leaves of the network's weights, and the fields of the experiment that say which scores a mask keeps.
+    """Return the fields of the experiment that determine which scores a mask keeps, and the leaves of the weights.
 
     Raises:
-        UserError: if the file has weights that the network has not.
+        UserError: if the file has weights that the network does not have.
     """
     named = with_torch_names(shapes, network)
     if unknown := {name for name in file.tensors if name.endswith((".weight", ".bias"))} - {
         f"{layer}.{name}" for layer, name, _ in named
     }:
-        raise UserError(f"{file.path} has {min(unknown)}, which {network} has not; it is of another network")
+        raise UserError(f"{file.path} has {min(unknown)}, which {network} does not have; give network=...")
     kinds = _kinds(file, named, layer_of((head,), network))
     scale, density = _rule(file, network, settings) if "mask" in kinds else (None, None)
     densities = [density] * len(named) if scale is None else jax.tree.leaves(masks.erdos_renyi(shapes, scale))
@@ -162,7 +173,7 @@ def leaves_of(
 
 
 def _kinds(file: File, named: list[tuple[str, str, Any]], head: str) -> list[str]:
-    """What tasks keep of each leaf."""
+    """Return the kind of each leaf (see `Leaf`)."""
     kernels = [layer for layer, _, leaf in named if len(leaf.shape) > 1]
     scored = [layer for layer in kernels if file.has(layer, "scores")]
     everywhere = file.args.get("conv_type") == "IndividualHeads"
@@ -182,13 +193,13 @@ def _kinds(file: File, named: list[tuple[str, str, Any]], head: str) -> list[str
 
 
 def _rule(file: File, network: str, settings: dict[str, Any]) -> tuple[float | None, float | None]:
-    """How scores become masks: the scale of densities, or a density, or neither where scores of at least 0 do."""
+    """Return how scores become masks: `(er_scale, None)`, `(None, density)`, or `(None, None)` for scores >= 0."""
     if settings.keys() & {"er_scale", "density"}:
         return settings.get("er_scale"), settings.get("density")
     convolution = file.args.get("conv_type")
     if convolution is None and network not in FLAT:
         raise UserError(
-            f"{file.path} does not say how many scores a mask keeps; give er_scale=..., the --sparsity, or density=..."
+            f"{file.path} does not store the density of masks; give er_scale=... (the --sparsity) or density=..."
         )
     if convolution not in ("MaskConv", "MultitaskMaskConv"):
         return None, None
@@ -199,10 +210,10 @@ def _rule(file: File, network: str, settings: dict[str, Any]) -> tuple[float | N
 
 
 def method_of(file: File, leaves: list[Leaf], head: str, settings: dict[str, Any]) -> str:
-    """The method that a file is of.
+    """Return the method of a file.
 
     Raises:
-        UserError: if the settings have one that it is not of.
+        UserError: if the settings have a method that does not fit the file.
     """
     kinds = {leaf.kind for leaf in leaves if len(leaf.shape) > 1}
     alone = "task_eval" in file.args
@@ -220,12 +231,12 @@ def method_of(file: File, leaves: list[Leaf], head: str, settings: dict[str, Any
     possible = (found, *masked.get(found, ("UpperBound",)))
     given = settings.get("method", found)
     if given not in possible:
-        raise UserError(f"{file.path} is not of method {given}; leave method out, or give {' or '.join(possible)}")
+        raise UserError(f"{file.path}: method {given} does not fit; leave method out, or give {' or '.join(possible)}")
     return given
 
 
 def settings_of(file: File, method: str, numbers: list[int], settings: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the experiment: what the file says, and the settings in place of it."""
+    """Return the fields of the experiment from the file; the settings replace them."""
     args, benchmark = file.args, _benchmark(file, settings)
     zero = ("weight_decay", "momentum", "seed")
     numbered = {field: args[name] for name, field in _FIELDS.items() if isinstance(args.get(name), int | float)}

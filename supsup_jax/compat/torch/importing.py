@@ -1,4 +1,4 @@
-"""Runs from the original's files."""
+"""Import of files of the original implementation as runs."""
 
 import math
 from collections.abc import Iterator
@@ -32,28 +32,28 @@ from supsup_jax.system import numerics
 from supsup_jax.system.progress import Progress
 
 _AT_ONCE = 64
-"""Tasks that are read at once: of their scores, only masks stay in memory."""
+"""Number of tasks whose scores are in memory at the same time; afterwards only their masks are kept."""
 
 
 @numerics.with_fixed_flags
 def import_torch(path: Path, output: Path, **settings: Any) -> Path:
-    """Makes a run of a file of the original, or of `export_torch`: `supsup_jax.restore` opens it.
+    """Convert a file of the original implementation, or of `export_torch`, to a run that `supsup_jax.restore` opens.
 
-    Nothing that is pickled in the file is executed. The network is found from its tensors, all else from the arguments
-    that the original saved with them, where it saved any.
+    No pickled code in the file is executed. The network is determined from the tensors, everything else from the
+    arguments that the original saved with them, if there are any.
 
     Args:
-        path: the original's `final.pt`, or a state dictionary alone.
+        path: a `final.pt` of the original, or a file with only a state dictionary.
         output: a new folder for the run.
-        settings: fields of `supsup_jax.experiment.Experiment` in place of what the file says: `benchmark`, `seed` and,
-            for ResNets, `er_scale` where it does not; `num_tasks`, to import the first few, needed where tasks were
-            discovered; `method="UpperBound"` for networks of their own whatever the method.
+        settings: fields of `supsup_jax.experiment.Experiment` that the file lacks, or to replace: for example
+            `benchmark`, `seed` and, for ResNets, `er_scale`; `num_tasks` to import only the first tasks (required if
+            tasks were discovered); `method="UpperBound"` to import the effective weights of every task.
 
     Returns:
-        The folder.
+        The folder of the run.
 
     Raises:
-        UserError: if the file cannot be used, or does not fit the settings, or the folder holds a run already.
+        UserError: if the file cannot be used or does not fit the settings, or the folder contains a run already.
     """
     path = Path(path).expanduser()
     settings = checked(settings, Path("import_torch"))
@@ -79,26 +79,26 @@ def import_torch(path: Path, output: Path, **settings: Any) -> Path:
 
 @contextmanager
 def _errors_naming_file(path: Path) -> Iterator[None]:
-    """Turns what arguments of another form than the original's lead to into an error that names the file."""
+    """Raise errors from malformed arguments in the file as `UserError` that names the file."""
     try:
         yield
     except UserError:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} has arguments that the original has not ({reason(error)}); give a file of its state_dict alone"
+            f"{path} has arguments unlike the original's ({reason(error)}); give a file with only its state_dict"
         ) from error
 
 
 def _learn(run: Run, file: File, leaves: list[Leaf], fresh: Any, numbers: list[int]) -> None:
-    """Gives a run that has learned nothing the weights and the tasks of a file."""
+    """Add the base weights and the tasks of a file to a run without tasks."""
     assert isinstance(run.tasks, LearnedTasks)
     settings = composition.settings_of(run.experiment)
     structure, method = jax.tree.structure(run.weights), settings["method"]
     weights = [_base_weights(file, leaf) for leaf in leaves]
     run.weights = structure.unflatten(leaf.to_jax(weight) for leaf, weight in zip(leaves, weights, strict=True))
     named = with_torch_names(fresh, settings["network"])
-    total = [np.zeros(leaf.shape, np.float32) for leaf in leaves]  # of scores, which Transfer goes on from
+    total = [np.zeros(leaf.shape, np.float32) for leaf in leaves]  # sum of scores, from which Transfer continues
     hexes: list[str] = []
     adapter: Any = {}
     progress = Progress("importing", len(numbers), "tasks")
@@ -130,7 +130,7 @@ def _learn(run: Run, file: File, leaves: list[Leaf], fresh: Any, numbers: list[i
 
 
 def _base_weights(file: File, leaf: Leaf) -> np.ndarray:
-    """The shared weights of a leaf, in the original's layout; gains of which tasks have masks are all 1."""
+    """Return the base weights of a leaf in the original's layout: ones for gains, since only their masks differ."""
     return (
         np.ones(leaf.torch_shape, np.float32)
         if leaf.kind == "gain"
@@ -139,13 +139,13 @@ def _base_weights(file: File, leaf: Leaf) -> np.ndarray:
 
 
 def _adapter_leaf(file: File, leaf: Leaf, weight: np.ndarray, task: int, method: str) -> Any:
-    """What a task keeps of a leaf, as its method here has it: a mask, vectors, or the effective weights."""
+    """Return a leaf of a task's adapter: a mask, vectors, or the effective weights, depending on the method."""
 
     def array(name: str, shape: tuple[int, ...] = leaf.torch_shape) -> np.ndarray:
         return file.array(file.name(leaf.layer, name, task), shape)
 
     if leaf.kind == "shared":
-        # Beside what is kept of other leaves there is nothing.
+        # The adapter has no array for this leaf.
         empty = {"BatchE": {}, "HopSupSup": None}
         return empty[method] if method in empty else leaf.to_jax(weight)
     if leaf.kind == "gain":
@@ -163,7 +163,7 @@ def _adapter_leaf(file: File, leaf: Leaf, weight: np.ndarray, task: int, method:
 
 
 def _mask(scores: np.ndarray, density: float | None) -> np.ndarray:
-    """The mask of scores in the original's layout: among equal ones those that come later there are kept."""
+    """Return the mask of scores in the original's layout; of equal scores, the later ones in this layout are kept."""
     if density is None:
         return scores >= 0
     kept = np.argsort(np.abs(scores), axis=None, kind="stable")[scores.size - masks.num_kept(scores.size, density) :]
@@ -173,7 +173,7 @@ def _mask(scores: np.ndarray, density: float | None) -> np.ndarray:
 
 
 def _results(run: Run, file: File, numbers: list[int], hexes: list[str]) -> list[TaskResult]:
-    """What the file says of how well its tasks were learned."""
+    """Return the results of the tasks: stored by `export_torch`, or the original's accuracies, NaN if missing."""
     if measured := file.exported.get("tasks"):
         return [from_plain(TaskResult, result) for result in measured[: len(numbers)]]
     labels = (
