@@ -38,8 +38,8 @@ def export_torch(run: Run, path: Path) -> None:
         )
     if settings.get("affine") and run.num_tasks > 1:
         raise UserError(
-            "the original has no batch norm with gains (affine) for several tasks; export a run of one task, or without "
-            "affine"
+            "the original has no batch norm with gains (affine) for several tasks; export a run of one task, or "
+            "without affine"
         )
     alone = run.num_tasks == 1 and _keeps_largest(settings)  # the original learns each task of SplitImageNet separately
     rotates = method == "PSP" and all(leaf.ndim == 2 for leaf in jax.tree.leaves(weights))
