@@ -1,4 +1,4 @@
-"""SplitCIFAR100, 20 tasks of 5 classes, GEMResNet18: the lower bound, one trunk trained on with a head a task.
+"""SplitCIFAR100, 20 tasks of 5 classes, GEMResNet18: the lower bound, one trunk trained on all tasks in turn, a head for each.
 
 Reproduces: the lower bound that the text gives beside Figure 2, right.
 
