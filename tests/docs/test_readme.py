@@ -17,7 +17,7 @@ def test_the_example_of_the_readme_learns_and_infers_two_tasks():
         assert (predicted.labels == test.labels).mean() > 0.85
 
 
-def test_every_path_that_the_readme_names_exists():
+def test_every_path_in_the_readme_exists():
     for path in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)|python (\S+\.py)", README):
         assert (ROOT / (path[0] or path[1])).exists(), path
     for script in re.findall(r"\| `(\w[\w/-]+/[\w-]+)` \|", README):
