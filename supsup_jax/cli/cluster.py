@@ -79,8 +79,8 @@ class Cluster:
     """With --cluster slurm: partition of the jobs."""
 
     time: str | None = None
-    """With --cluster: time limit of each run, in minutes or as [D-]HH:MM:SS. A run that takes longer is saved and
-    requeued, up to three times."""
+    """With --cluster: time limit of each run, in minutes or as [D-]HH:MM:SS.
+    A run that takes longer is saved and requeued, up to three times."""
 
     gpus: int | None = None
     """With --cluster: GPUs per run."""

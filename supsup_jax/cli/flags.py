@@ -45,7 +45,7 @@ _HELP = {
     "objective": "Function of the outputs that is minimised to infer the task: entropy (H) or superfluous neurons (G).",
     "optimizer": "The optimizer; its state is reset for every task.",
     "er_scale": "Scales s of the masks' densities, one run for each: a layer of O outputs and I inputs keeps the "
-    "fraction min(0.5, s (O + I) / (O I kh kw)) of its weights.",
+    "fraction min(0.5, s (O + I) / (O I kh kw)) of its weights. Larger values are denser.",
     "density": "Fraction of weights that a mask keeps in every layer: the weights with the largest absolute scores.",
 }
 _FLAGS = {"er_scale": "sparsity"}

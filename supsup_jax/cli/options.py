@@ -31,7 +31,7 @@ class Options:
     """YAML file with settings that replace the script's; flags on the command line take precedence."""
 
     data: Path = Path("~/data")
-    """Folder with data sets; missing data sets are downloaded into it."""
+    """Folder with data sets in any supported layout; missing data sets are downloaded into it."""
 
     log_dir: Path = Path("runs")
     """Folder for results."""
@@ -40,20 +40,20 @@ class Options:
     """Make runs with seeds 0 to N-1; replaces --seed."""
 
     gpu_sets: str | None = None
-    """Sets of GPUs for several runs, such as "0,1|2,3": each run uses the next free set. By default every GPU is a set;
-    without GPUs, the runs use the CPU one after another."""
+    """Sets of GPUs for several runs, such as "0,1|2,3": each run uses the next free set.
+    By default every GPU is a set; without GPUs, the runs use the CPU one after another."""
 
     tasks_at_once: int | None = None
-    """Tasks to learn between two checkpoints; by default 8 or one per core on a CPU, and up to 128 per GPU as memory
+    """Tasks to learn between two checkpoints. By default 8 or one per core on a CPU, and up to 128 per GPU as memory
     allows. Results do not depend on it. An interrupted run stops after this number of tasks."""
 
     tasks: str | None = None
-    """Learn each of these tasks in a separate run, such as 0:100 for the first hundred; `python -m supsup_jax collect`
-    combines the runs."""
+    """Learn each of these tasks in a separate run, such as 0:100 for the first hundred.
+    `python -m supsup_jax collect` combines the runs."""
 
     coordinator: str | None = None
-    """For a run on several hosts: HOST:PORT of the first host. Run the same command on every host. Not needed under
-    SLURM with srun."""
+    """For a run on several hosts: HOST:PORT of the first host, the same on every host.
+    Not required under SLURM with srun."""
 
     hosts: int | None = None
     """With --coordinator: number of hosts."""

@@ -34,8 +34,8 @@ class Reproduce(Command):
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
-    """Folders of runs, or folders that contain them, such as runs; without any, every number is listed as not run. With
-    --run or --plan: one folder for all runs."""
+    """Folders of runs, or folders that contain them, such as runs. Without any, every number is listed as not run.
+    With --run or --plan: one folder for all runs."""
 
     output: Path | None = None
     """Markdown file to write; by default the tables are printed, or written to REPRODUCE.md with --run."""
@@ -47,12 +47,12 @@ class Reproduce(Command):
     """Print which runs --run would make and how long they would take; make none."""
 
     data: Path | None = None
-    """With --run or --plan: folder with data sets, by default ~/data. Nothing is downloaded: experiments without their
-    data set are skipped."""
+    """With --run or --plan: folder with data sets, by default ~/data.
+    Nothing is downloaded: experiments without their data set are skipped."""
 
     budget: str | None = None
-    """With --run or --plan: time limit for all runs together, such as 8h, 45m or 90s. A run that would take longer is
-    shortened or skipped. At the limit, learned tasks are saved."""
+    """With --run or --plan: time limit for all runs together, such as 8h, 45m or 90s.
+    A run that would take longer is shortened or skipped. At the limit, learned tasks are saved."""
 
     only: tuple[str, ...] | None = None
     """With --run or --plan: scripts or folders of scripts, such as GNu/MNISTPerm; by default all."""

@@ -15,8 +15,8 @@ class Collect(Command):
     """
 
     runs: Runs
-    """Folders of runs, or a folder that contains them, such as runs/GG/splitimagenet/rn50-supsup. Runs with different
-    seeds or sparsities are combined into separate runs."""
+    """Folders of runs, or a folder that contains them, such as runs/GG/splitimagenet/rn50-supsup.
+    Runs with different seeds or sparsities are combined separately."""
 
     data: Path | None = None
     """Folder with data sets; by default the folder that the runs used."""

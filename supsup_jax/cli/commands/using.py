@@ -69,8 +69,8 @@ class Predict(Command):
     """Folder of the run, such as runs/quickstart/seed=1."""
 
     images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
-    """NumPy file (.npy) with images in the network's input shape, uint8 or floats from 0 to 1; or a PNG or JPEG file,
-    or a folder of PNG and JPEG files."""
+    """NumPy file (.npy) with images in the network's input shape, uint8 or floats from 0 to 1;
+    or a PNG or JPEG file, or a folder of PNG and JPEG files."""
 
     task: int | None = None
     """Task of all images; by default the task of each image is inferred."""
