@@ -52,7 +52,7 @@ class Options:
     `python -m supsup_jax collect` combines the runs."""
 
     coordinator: str | None = None
-    """For a run on several hosts: HOST:PORT of the first host, the same on every host.
+    """For a run on several hosts: HOST:PORT of the first host. Run the same command on every host.
     Not required under SLURM with srun."""
 
     hosts: int | None = None

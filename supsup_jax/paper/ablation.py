@@ -69,7 +69,7 @@ def draw_ablation(runs: Sequence[Run], of_name: Mapping[str, Sequence[Run]]) -> 
 
 
 def _reference(name: str, of_name: Mapping[str, Sequence[Run]], counts: Sequence[int]) -> Curve | None:
-    """Return a curve of a bound at those of these numbers of tasks at which it was measured; `None` without runs."""
+    """Return a bound's curve at the numbers of tasks in `counts` where it was measured; `None` without runs."""
     name_of_runs, identity = measurement(name)
     seeds = [
         {at: value for at in counts if (value := run.accuracy(identity, at)) is not None}
