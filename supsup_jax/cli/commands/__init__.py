@@ -3,8 +3,8 @@
 from supsup_jax.cli.commands.command import Command
 from supsup_jax.cli.commands.reproduce import Reproduce
 from supsup_jax.cli.commands.resuming import Collect, Resume
+from supsup_jax.cli.commands.single_run import Evaluate, Export, ExportTorch, ImportTorch, Predict, Show
 from supsup_jax.cli.commands.summaries import Bytes, Imagenet, Plot
-from supsup_jax.cli.commands.using import Evaluate, Export, ExportTorch, ImportTorch, Predict, Show
 
 COMMANDS: dict[str, type[Command]] = {
     "bytes": Bytes,
