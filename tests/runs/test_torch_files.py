@@ -163,7 +163,7 @@ def test_a_state_dictionary_alone_imports_with_the_missing_settings(supsup, tmp_
 
 def test_tasks_that_were_discovered_have_to_be_counted(supsup, tmp_path):
     path = final_pt(tmp_path / "nns.pt", lenet(supsup[1]), **SUPSUP | {"trainer": "nns"})
-    with pytest.raises(UserError, match=r"how many of 6 masks were learned; give num_tasks="):
+    with pytest.raises(UserError, match=r"how many of its 6 masks were learned; give num_tasks="):
         import_torch(path, tmp_path / "other")
     assert restore(import_torch(path, tmp_path / "other", num_tasks=4)).num_tasks == 4
 
