@@ -60,8 +60,8 @@ def test_hosts_that_agree_meet_whoever_comes_first(capfd):
 @pytest.mark.parametrize(
     ("host", "waits", "words"),
     [
-        (0, "waiting for host 1 at localhost:", "host 1 did not come to --coordinator localhost:"),
-        (1, "waiting for host 0 at localhost:", "localhost is this machine itself, so name the one where it runs"),
+        (0, "waiting for host 1 at localhost:", "host 1 did not connect to --coordinator localhost:"),
+        (1, "waiting for host 0 at localhost:", "localhost is this machine itself, so name the machine of host 0"),
     ],
 )
 def test_a_host_alone_says_at_once_for_whom_it_waits_and_ends(capfd, host, waits, words):
@@ -84,11 +84,11 @@ def test_what_differs_is_named_with_its_host_on_all():
 
 def test_a_number_of_hosts_or_a_host_that_is_wrong_is_refused():
     said = met(here(), (2, 0, {}), (3, 2, {}), seconds=2.0)
-    assert "host 1 did not come" in said[0]
+    assert "host 1 did not connect" in said[0]
     assert "--hosts 3: host 0 was started with --hosts 2" in said[1]
     said = met(here(), (3, 0, {}), (3, 1, {}), (3, 1, {}), seconds=2.0)
-    assert any("--host 1 runs already, on " in message for message in said)
-    assert sum("host 2 did not come" in message for message in said) == 2
+    assert any("--host 1 is already running, on " in message for message in said)
+    assert sum("host 2 did not connect" in message for message in said) == 2
 
 
 def test_a_port_that_is_taken_and_a_name_without_address_are_said_at_once():
@@ -97,7 +97,7 @@ def test_a_port_that_is_taken_and_a_name_without_address_are_said_at_once():
         (said,) = met(address, (2, 0, {}))
         assert f"port {address.port} of this machine cannot be used (Address already in use" in said
         (said,) = met(address, (2, 1, {}), seconds=1.0)
-        assert "it does not answer as a host of a run does" in said
+        assert "it does not answer as a host of a run" in said
     for host in range(2):
         (said,) = met(Address("nowhere.invalid", 1234), (2, host, {}))
         assert "nowhere.invalid has no address on this machine" in said
@@ -126,7 +126,7 @@ def test_a_name_that_other_machines_cannot_reach_is_said():
         host: {"name": f"node{host}", "id": str(host), "loopback": "127.0.1.1" if host else ""} for host in range(2)
     }
     said = meeting.Meeting(0, machines, {}).unreachable()
-    assert said is not None and said.startswith("host 1 (node1): there its own name stands for 127.0.1.1")
+    assert said is not None and said.startswith("host 1 (node1): its name resolves there to 127.0.1.1")
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_a_host_that_fails_alone_ends_the_others(watched, capfd, monkeypatch):
     _, watches, ended = watched
     watches[1].leave(failed=True)
     assert eventually(lambda: ended[0] == [2])
-    assert f"host 1 ({socket.gethostname()}) of the run has failed, and says why" in capfd.readouterr().err
+    assert f"host 1 ({socket.gethostname()}) of the run has failed, see its output" in capfd.readouterr().err
 
 
 def test_a_relay_passes_on_and_stays_when_its_end_is_gone():

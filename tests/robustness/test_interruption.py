@@ -126,7 +126,7 @@ def test_repeated_sigterms_count_once_unless_they_are_seconds_apart(monkeypatch)
 def test_a_grace_that_is_no_number_of_seconds_is_refused(monkeypatch):
     for text in ("soon", "-1", "nan", ""):
         monkeypatch.setenv(interruption.GRACE, text)
-        with pytest.raises(UserError, match=f"{interruption.GRACE}={text} is no number"), interruption.graceful(print):
+        with pytest.raises(UserError, match=f"{interruption.GRACE}={text}: must be"), interruption.graceful(print):
             pass
 
 
