@@ -1,4 +1,4 @@
-"""The built-in parts of experiments, registered by their names."""
+"""Registers the built-in parts of experiments under their names."""
 
 from functools import cache
 
@@ -10,13 +10,13 @@ from supsup_jax.registry import register
 
 
 def stored(*arguments: object) -> object:
-    """The initializer of imported runs, whose weights lie in their checkpoints; only shapes are used."""
+    """Initialize weights of imported runs: only the shapes are used, since the weights come from checkpoints."""
     return signed_constant(*arguments)  # pyright: ignore[reportArgumentType]
 
 
 @cache
 def register_built_in() -> None:
-    """Registers all built-in parts, once."""
+    """Register all built-in parts, once."""
     for name, source in data.SOURCES.items():
         register(source, name=name)
     for part in (data.TFDS, data.ImageFolder, data.NPZ, data.Arrays):

@@ -163,8 +163,8 @@ def test_without_sparsities_there_is_no_flag_for_them(parse, capsys):
     ("arguments", "words"),
     [
         (["--sparsity"], "--sparsity has no values; give one or more, such as --sparsity 16 32"),
-        (["--sparsity", "0"], "--sparsity 0: must be a number above 0"),
-        (["--sparsity", "inf"], "--sparsity inf: must be a number above 0"),
+        (["--sparsity", "0"], "--sparsity 0: must be a positive number"),
+        (["--sparsity", "inf"], "--sparsity inf: must be a positive number"),
         (["--sparsity", "2", "2.0"], "--sparsity has 2 twice"),
         (["--gpu-sets", "0", "--cluster", "local"], "give one of them"),
         (["--config"], "--config"),

@@ -113,7 +113,7 @@ PERMUTED = data.Permuted(DIGITS)
         (lambda: ss.Experiment("x", PERMUTED, LENET, "SupSup"), ("method 'SupSup'", "methods.SupSup()")),
         (lambda: ss.Experiment("x", PERMUTED, LENET, scenario="GG"), ("scenario 'GG'", "scenarios.GG()")),
         (lambda: ss.Experiment("x", PERMUTED, LENET, seed="1"), ("seed '1'", "give an integer")),
-        (lambda: ss.Experiment(3, PERMUTED, LENET), ("name 3", "give a text")),
+        (lambda: ss.Experiment(3, PERMUTED, LENET), ("name 3", "give a string")),
         (lambda: ss.Experiment("x", PERMUTED, LENET, evaluate_at="10"), ("evaluate_at '10'", "give a sequence")),
         (lambda: data.Permuted(data.Digits), ("source Digits: is a class",)),
         (lambda: data.Permuted("mnist"), ("source 'mnist'", "such as data.MNIST()")),
@@ -127,7 +127,7 @@ PERMUTED = data.Permuted(DIGITS)
         (lambda: ss.OneShot(ss.superfluous), ("objective superfluous", "superfluous(...)")),
         (lambda: methods.SupSup(masks.ErdosRenyi), ("mask ErdosRenyi", "ErdosRenyi(...)")),
         (lambda: scenarios.GNu("one_shot"), ("search 'one_shot'", "such as OneShot()")),
-        (lambda: data.NPZ(3), ("path 3", "give a text")),
+        (lambda: data.NPZ(3), ("path 3", "give a string")),
         (lambda: data.Inputs.new((8, 8, 1), "3"), ("num_classes '3'", "give an integer")),
         (lambda: data.Inputs.new(784, 3), ("images have shape (784,)", "height, width, channels")),
         (lambda: ss.Model.init(networks.LeNet, methods.SupSup(), 0), ("net LeNet: is a class",)),
@@ -164,4 +164,4 @@ def test_arrays_of_any_library_are_numpys():
     refused(lambda: arguments.array("images", Meta()), "images of shape (2,)", "an array (no data)")
     refused(lambda: arguments.array("images", "x"), "images 'x'", "has type str; give an array")
     refused(lambda: arguments.array("images", np.ma.masked_array(x, x > 0)), "have masked values")
-    refused(lambda: arguments.array("images", [[1], [1, 2]]), "of several shapes")
+    refused(lambda: arguments.array("images", [[1], [1, 2]]), "have different shapes")

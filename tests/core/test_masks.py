@@ -169,7 +169,7 @@ def test_unpack_gives_back_what_was_packed_for_layers_of_any_rank(tasks):
 
 def test_unpack_refuses_a_task_beyond_the_bank():
     for task in (8, np.int64(8), -1):
-        with pytest.raises(IndexError, match=f"task {task} is not in a bank of at most 8"):
+        with pytest.raises(IndexError, match=f"task {task} is not in this bank of at most 8"):
             banks.unpack(banks.pack(some_masks(3)), task)
 
 
@@ -302,7 +302,7 @@ def test_masks_of_250_lenet_tasks_take_under_10_megabytes():
 
 def test_a_mask_outside_the_bank_is_not_replaced():
     bank = banks.pack(random_masks({"a": np.zeros(3)}, 8))
-    with pytest.raises(IndexError, match="task 8 is not in a bank of at most 8"):
+    with pytest.raises(IndexError, match="task 8 is not in this bank of at most 8"):
         banks.replace(bank, 8, {"a": np.zeros(3)})
 
 

@@ -46,9 +46,9 @@ def test_parts_of_other_packages_come_by_entry_points(parts, monkeypatch):
 def test_what_cannot_be_registered_is_named(parts):
     with pytest.raises(ss.UserError, match="has no kind"):
         ss.register(dataclass(frozen=True)(type("Plain", (), {})))
-    with pytest.raises(ss.UserError, match="there is a method SupSup already; give another name"):
+    with pytest.raises(ss.UserError, match="there is a method SupSup already; choose a different name"):
         ss.register(Inverted, name="SupSup")
-    with pytest.raises(ss.UserError, match="there is a method SupSup already; give another name"):
+    with pytest.raises(ss.UserError, match="there is a method SupSup already; choose a different name"):
         ss.register(dataclass(frozen=True)(type("SupSup", (methods.SupSup,), {"__module__": "mine"})))
     with pytest.raises(ss.UserError, match="there is no method Invertd; did you mean Inverted"):
         ss.register(Inverted)

@@ -322,9 +322,9 @@ PAIR = IMAGES, np.array([0, 1])
         (lambda run: run.infer_task(IMAGES, objective="maximum"), "give entropy or superfluous"),
         (lambda run: run.mask(2), "there is no task 2"),
         (lambda run: run.stats_for(2), "there is no task 2"),
-        (lambda run: run.predict([[1], [1, 2]]), "of several shapes"),
+        (lambda run: run.predict([[1], [1, 2]]), "have different shapes"),
         (lambda run: run.learn((IMAGES, [1, "a"])), "numbers and texts"),
-        (lambda run: run.learn((IMAGES, [[1], [1, 2]])), "of several shapes"),
+        (lambda run: run.learn((IMAGES, [[1], [1, 2]])), "have different shapes"),
         (
             lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1), scenario="NNs"),
             "learns from a stream",
