@@ -1,4 +1,4 @@
-"""Arguments in the types that people have: every part and function converts them, or says in one line what it takes."""
+"""Parts and functions convert arguments of all usual types, or reject them in one line that names the right type."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def test_shapes_and_sequences_of_any_library_are_converted(kind):
     assert inputs == data.Inputs((8, 8, 3), (0.5,) * 3, (0.25,) * 3, 7)
 
 
-def test_texts_paths_and_truth_values_are_converted():
+def test_strings_paths_and_truth_values_are_converted():
     experiment = ss.Experiment(Path("mine/run"), data.Permuted(DIGITS), networks.LeNet(10))
     assert experiment.name == "mine/run"
     assert data.ImageFolder(path=Path("flowers")).path == data.ImageFolder("flowers").path
@@ -65,7 +65,7 @@ def test_texts_paths_and_truth_values_are_converted():
     assert networks.ResNet18(10, dtype=jnp.bfloat16).dtype == "bfloat16"
 
 
-def test_parts_of_users_are_converted_as_well():
+def test_fields_of_custom_parts_are_converted():
     @dataclass(frozen=True)
     class Shifted(data.TaskFamily):
         step: int = 1
@@ -139,12 +139,12 @@ PERMUTED = data.Permuted(DIGITS)
         (lambda: ss.evaluate("nowhere"), ("nowhere holds no run",)),
     ],
 )
-def test_what_cannot_be_converted_is_one_line_with_its_type(call, words):
+def test_arguments_of_the_wrong_type_are_refused_in_one_line(call, words):
     refused(call, *words)
 
 
 class Meta:
-    """An array that cannot be read, as traced ones and those of PyTorch's device meta."""
+    """An array that cannot be read, like traced arrays and tensors on PyTorch's meta device."""
 
     shape = (2,)
 
@@ -152,15 +152,15 @@ class Meta:
         raise RuntimeError("no\ndata")
 
 
-def test_arrays_of_any_library_are_numpys():
+def test_arrays_of_any_library_are_converted_to_numpy():
     x = np.arange(6, dtype=np.float32).reshape(2, 3) / 8
     tensor = torch.tensor(x, requires_grad=True)
     kinds = [x.tolist(), tensor, tensor.bfloat16(), tensor.half(), tensor.to_sparse(), [tensor[0], tensor[1]]]
     kinds += [jnp.asarray(x), jnp.asarray(x, jnp.bfloat16), list(jnp.asarray(x)), np.ma.masked_array(x)]
     for kind in kinds:
-        made = arguments.array("images", kind)
-        assert isinstance(made, np.ndarray) and made.dtype.kind == "f"
-        np.testing.assert_array_equal(made, x)
+        converted = arguments.array("images", kind)
+        assert isinstance(converted, np.ndarray) and converted.dtype.kind == "f"
+        np.testing.assert_array_equal(converted, x)
     refused(lambda: arguments.array("images", Meta()), "images of shape (2,)", "an array (no data)")
     refused(lambda: arguments.array("images", "x"), "images 'x'", "has type str; give an array")
     refused(lambda: arguments.array("images", np.ma.masked_array(x, x > 0)), "have masked values")
