@@ -123,7 +123,9 @@ def evaluate(
             wrong; by default the tasks are numbered from 0.
     """
     progress = Progress("evaluating", model.num_tasks if entries is None else len(entries), "tasks")
-    return joined(progress.of(evaluate_in_parts(model, test, protocol, entries=entries), lambda part: len(part.given)))
+    return concatenate(
+        progress.track(evaluate_in_parts(model, test, protocol, entries=entries), lambda part: len(part.given))
+    )
 
 
 def evaluate_in_parts(
@@ -161,7 +163,7 @@ def evaluate_in_parts(
         yield _summary(measured, entries[part], num_tasks, protocol)
 
 
-def joined(parts: Iterable[Evaluation]) -> Evaluation:
+def concatenate(parts: Iterable[Evaluation]) -> Evaluation:
     """Concatenate the evaluations of one or more parts."""
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
@@ -187,14 +189,14 @@ def evaluate_recovery(
     num_tasks = len(jax.tree.leaves(truth)[0])
     tasks = jax.device_get(truth), np.arange(num_tasks), _on_host(test.tasks, num_tasks)
     run = _recover_tasks(test.benchmark, protocol)
-    shared, patterns = devices.replicate((model, test.samples, orders_key(test.seed))), _joined(truth)
+    shared, patterns = devices.replicate((model, test.samples, orders_key(test.seed))), _all_units(truth)
     capacity = devices.tasks_at_once(backend.num_bytes(model.bank))
     for part in devices.parts(first, num_tasks, capacity):
         measured = run(shared, jax.tree.map(lambda leaf, part=part: leaf[part], tasks), min(capacity, num_tasks))
-        distances = (_joined(measured.mask)[:, None] != patterns).sum(-1)
+        distances = (_all_units(measured.mask)[:, None] != patterns).sum(-1)
         numbers = np.arange(num_tasks)[part]
         last = np.take_along_axis(distances, numbers[:, None], 1)
-        hamming = np.concatenate([(_joined(measured.path.states) != patterns[part, None]).sum(-1), last], axis=1)
+        hamming = np.concatenate([(_all_units(measured.path.states) != patterns[part, None]).sum(-1), last], axis=1)
         picks = distances.argmin(1)
         path = hamming, measured.path.energy, measured.path.entropy, measured.steps
         paths = [
@@ -358,6 +360,6 @@ def _recover_tasks(benchmark: Benchmark, protocol: Protocol) -> Callable[..., _R
     return devices.over_tasks(one_task, to_host=True)
 
 
-def _joined(masks: Any) -> Bool[np.ndarray, "..."]:
+def _all_units(masks: Any) -> Bool[np.ndarray, "..."]:
     """Return the units of all layers concatenated along the last axis."""
     return np.concatenate([np.asarray(leaf) != 0 for leaf in jax.tree.leaves(masks)], axis=-1)

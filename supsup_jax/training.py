@@ -132,14 +132,14 @@ class Learner:
         learned: Any = {"weights": weights, "params": start.params if self.method.trains_params else None}
         return Progress(learned, self.optimizer.transformation().init(learned), stats)
 
-    def now(self, start: Start, learned: dict[str, Any]) -> Start:
+    def current(self, start: Start, learned: dict[str, Any]) -> Start:
         """Return the current base weights and task parameters."""
         parts = zip(start, (learned["weights"], learned["params"]), strict=True)
         return Start(*(fixed if changed is None else changed for fixed, changed in parts))
 
     def effective(self, start: Start, progress: Progress) -> Weights:
         """Return the current effective weights."""
-        return self.method.training_weights(*self.now(start, progress.learned))
+        return self.method.training_weights(*self.current(start, progress.learned))
 
     def update(
         self,
@@ -160,7 +160,7 @@ class Learner:
         """
 
         def loss(learned: Any) -> tuple[Array, Stats]:
-            effective = self.method.training_weights(*self.now(start, learned))
+            effective = self.method.training_weights(*self.current(start, learned))
             logits, stats = self.net.apply(effective, progress.stats, images, train=True)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             if counts is None:
@@ -183,7 +183,7 @@ class Learner:
             progress: the training state.
             carry: the carry of the tasks before, if the task was learned in turn.
         """
-        weights, params = self.now(start, progress.learned)
+        weights, params = self.current(start, progress.learned)
         carry = None if carry is None else self.method.next_carry(carry, params)
         return self.method.finalize(params, weights), progress.learned["weights"], carry, progress.stats
 

@@ -63,7 +63,7 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
     following = max(experiment.first_task + experiment.num_tasks for experiment, _, _ in runs.values())
     whole = composition.changed(first, num_tasks=following - first.first_task)
     dataset = first.tasks.load(data_folder or options["data"])
-    learned = [restore(folder) for folder in Progress("collecting", len(order), "runs").of(order)]
+    learned = [restore(folder) for folder in Progress("collecting", len(order), "runs").track(order)]
     for folder, run in zip(order, learned, strict=True):
         if run.num_tasks != run.experiment.num_tasks:
             raise UserError(f"{folder} holds {run.num_tasks} tasks, and not {run.experiment.num_tasks}; leave it out")

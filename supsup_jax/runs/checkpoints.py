@@ -200,17 +200,17 @@ class Checkpoints:
         Raises:
             UserError: if a step is missing, cannot be read, or was written by another version.
         """
-        records = hosts.told_by_first(lambda: self.records(last))
+        records = hosts.broadcast(lambda: self.records(last))
         self._state = {name: records[-1].get(name) for name in _NO_STATE} if records else _NO_STATE
         state = None  # read at once: a process that writes meanwhile keeps the last two
         if (step := self._state["state_step"]) is not None:
-            if hosts.told_by_first(lambda: not (self._folder / f"state/{step}").is_dir()):
+            if hosts.broadcast(lambda: not (self._folder / f"state/{step}").is_dir()):
                 why = "it is missing" if last is None else "what it shared has been replaced"
                 raise unusable(self._folder / f"state/{step}", why)
             state = self._arrays("state", step, state_template, self._state["state_sha256"])
         saved = []
         progress = Progress(f"reading {self._folder}", len(records), "checkpoints")
-        for number, plain in progress.of(enumerate(records)):
+        for number, plain in progress.track(enumerate(records)):
             chunk = None
             if tasks := plain["new_tasks"]:
                 named = named_arrays(*template(tasks))
@@ -235,7 +235,7 @@ class Checkpoints:
 
     def _arrays(self, name: str, number: int, shapes: PyTree[Any], digest: str | None) -> Any:
         """The arrays of a step in one of the folders, which the first host reads."""
-        return hosts.from_first(lambda: read_arrays(self._manager(name), number, shapes, digest), shapes)
+        return hosts.broadcast_arrays(lambda: read_arrays(self._manager(name), number, shapes, digest), shapes)
 
     def records(self, last: int | None = None) -> list[dict[str, Any]]:
         """What every step says, in order; on the first host only.
@@ -323,7 +323,7 @@ class Checkpoints:
                 run |= {"experiment": formats.upgraded(run["experiment"])}
             return plain | {"step": latest}
 
-        return hosts.told_by_first(record)
+        return hosts.broadcast(record)
 
     def latest_arrays(self, name: str, saved: dict[str, Any], template: PyTree[Any]) -> PyTree[Any]:
         """The arrays of unfinished work.

@@ -154,7 +154,7 @@ def _recovered(run: Run, chosen: np.ndarray, task: str, test: HeldOut, protocol:
     truth = masks_from_hex([result.mask or "" for result in run.record.tasks], like)
     progress = Progress("evaluating", run.num_tasks, "tasks")
     parts = evaluation.evaluate_recovery(run.model, test, protocol, truth=truth)
-    measured = evaluation.joined(part for part, _ in progress.of(parts, lambda part: len(part[1])))
+    measured = evaluation.concatenate(part for part, _ in progress.track(parts, lambda part: len(part[1])))
     return _result(run, chosen, task, measured)
 
 
@@ -163,7 +163,7 @@ def _from_disk(run: Run, chosen: np.ndarray, benchmark: Benchmark, dataset: Data
     measure, accuracies = shared.measure(run.net, benchmark), []
     progress = Progress("evaluating", len(chosen), "tasks")
     source: Any = run.experiment.tasks.source
-    for row, place in progress.of(enumerate(chosen.tolist())):
+    for row, place in progress.track(enumerate(chosen.tolist())):
         one = jax.tree.map(lambda leaf, row=row: leaf[row], described)
         test, share, _ = shared.test_of(
             benchmark, dataset, one, run.experiment.scenario.test_batch_size, source.shorter_side

@@ -14,7 +14,7 @@ from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import elsewhere, experiment_of
 from supsup_jax.system import numerics
-from supsup_jax.system.reading import settled
+from supsup_jax.system.reading import read_stable
 
 
 @numerics.with_fixed_flags
@@ -34,7 +34,7 @@ def restore(run_dir: str | os.PathLike[str], step: SupportsIndex | None = None, 
     folder = arguments.path("run_dir", run_dir)
     last = None if step is None else arguments.integer("step", step)
     read = [folder, *(folder / name for name in ("checkpoints", "state"))]
-    return settled(lambda: _restore(folder, last, parts), read)  # it may be learning in another process
+    return read_stable(lambda: _restore(folder, last, parts), read)  # it may be learning in another process
 
 
 def _restore(folder: Path, step: int | None, parts: dict[str, Any]) -> Run:

@@ -372,8 +372,8 @@ class Run(Predictor):
         Raises:
             UserError: if another process is using the folder, or it holds others.
         """
-        with hosts.held_by_first(atomic.alone(folder)), Checkpoints(folder, self.about) as checkpoints:
-            if hosts.told_by_first(checkpoints.go_on) != steps:
+        with hosts.enter_on_first(atomic.locked(folder)), Checkpoints(folder, self.about) as checkpoints:
+            if hosts.broadcast(checkpoints.go_on) != steps:
                 others = "has other steps than were read; restore all of it, and go on with that"
                 raise UserError(f"{folder} {others if steps else 'holds a run already; give a new folder'}")
             yield checkpoints

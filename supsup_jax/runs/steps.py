@@ -32,7 +32,7 @@ def save_step(manager: ocp.CheckpointManager, step: int, **items: Any) -> None:
     folder = Path(manager.directory)
     # What a process that was killed has left; Orbax would remove it too, with a warning on stderr.
     shutil.rmtree(folder / f"{step}{UNFINISHED}", ignore_errors=True)
-    with interruption.later(), _quiet():
+    with interruption.delayed(), _quiet():
         try:
             if not folder.is_dir():  # Orbax would make it again, without the steps before
                 raise FileNotFoundError("its folder is gone")

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from supsup_jax.errors import UserError
 from supsup_jax.runs.records import Account, total, total_of_paper
 from supsup_jax.runs.results import SETTINGS, read_settings
-from supsup_jax.system.reading import settled
+from supsup_jax.system.reading import read_stable
 from supsup_jax.system.rows import read_rows
 
 ABLATION = "GNu/MNISTPerm/ablation"
@@ -138,7 +138,7 @@ def _runs_below(folder: Path) -> dict[Path, Run]:
     runs: dict[Path, Run] = {}
     for path in _run_folders(folder):
         place = path.resolve()
-        if place not in runs and (run := settled(partial(_read_run, path), [path])) is not None:
+        if place not in runs and (run := read_stable(partial(_read_run, path), [path])) is not None:
             runs[place] = run
     return runs
 

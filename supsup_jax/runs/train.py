@@ -54,7 +54,7 @@ def run_experiment(
             task diverges.
         KeyboardInterrupt: if it was interrupted.
     """
-    with hosts.held_by_first(atomic.alone(folder)):
+    with hosts.enter_on_first(atomic.locked(folder)):
         run = opened(experiment, dataset, folder)
         train(run, dataset, tasks_at_once, report, accepted)
     return run
@@ -103,7 +103,7 @@ def train(
         work = work_of(run, dataset, tasks_at_once, report)
         run.pending.check(run.experiment.first_task + run.num_recorded)
         run.open_tables()
-        hosts.told_by_first(accepted)
+        hosts.broadcast(accepted)
         evaluate_if_due(run, work)
         stop_between_chunks(run)
         for results in run.experiment.scenario.learn(work):  # a generator: one chunk of tasks at a time
@@ -161,7 +161,7 @@ def evaluate(run: Run, work: Work, num_tasks: int) -> EvaluationResult:
         progress.add(len(part.accuracies.given))
         if len(result.given) == num_tasks:
             break
-        is_asked = hosts.any_of(interruption.asked())
+        is_asked = hosts.any_process(interruption.is_requested())
         if is_asked or now - saved > _SAVE_AFTER:
             run.pending.save_evaluation(result)
             saved = now
@@ -191,7 +191,7 @@ def stop_if_requested() -> None:
     Raises:
         KeyboardInterrupt: if an end was requested, here or on another host.
     """
-    if hosts.any_of(interruption.asked()):
+    if hosts.any_process(interruption.is_requested()):
         raise interruption.kind()
 
 

@@ -174,9 +174,9 @@ def load(
     if hosts.count() == 1:
         frames = split.images.frames(rows, cache_size, progress, places)
     else:
-        parts = split.images.frames(hosts.share_of(rows), cache_size, progress)
+        parts = split.images.frames(hosts.local_share(rows), cache_size, progress)
         rest = black_frames(places - len(rows), cache_size)
-        both = zip(hosts.gathered(parts, len(rows)), rest, strict=True)
+        both = zip(hosts.gather(parts, len(rows)), rest, strict=True)
         frames = Frames(*map(np.concatenate, both))
     return Samples(frames, np.resize(split.labels[rows], places))
 
@@ -184,7 +184,7 @@ def load(
 def fits(images: int, cache_size: int) -> bool:
     """Whether every device of every host can have so many images."""
     here = devices.fits(backend.num_bytes(black_frames(images, cache_size)))  # no memory is touched
-    return not hosts.any_of(not here)
+    return not hosts.any_process(not here)
 
 
 def batches_of(places: int, batch_size: int, size: int) -> Share:

@@ -124,7 +124,7 @@ def _in_turn(work: Work, tasks: Any, first: int, count: int) -> Learned:
         carry = one.carry
         if one.weights is not None:
             work.weights = one.weights
-        if interruption.asked():
+        if interruption.is_requested():
             break
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *learned)
     return stacked._replace(weights=work.weights if trains_weights else None, carry=carry if in_turn else None)

@@ -172,8 +172,8 @@ def _train(
         work.report(of_steps + accuracy, made / seconds)
         late = time.perf_counter() - saved_at > _SAVE_AFTER
         next_ones = max(1, int(_PIECE * made / seconds)), late
-        at_once, late = hosts.told_by_first(lambda now=next_ones: now)
-        asked = hosts.any_of(interruption.asked())
+        at_once, late = hosts.broadcast(lambda now=next_ones: now)
+        asked = hosts.any_process(interruption.is_requested())
         if task.done < parts.steps and (asked or late):
             _save_unfinished(work, number, task, time.perf_counter() - started)
             saved_at = time.perf_counter()

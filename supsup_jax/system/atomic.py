@@ -10,7 +10,7 @@ from supsup_jax.system import locks
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Lock a run's folder for this process; a thread that holds the lock may enter again.
 
     Raises:

@@ -44,7 +44,7 @@ def require(extra: str, purpose: str) -> Any:
     return modules[0]
 
 
-def say_what_is_missing() -> None:
+def warn_missing() -> None:
     """Print to stderr, in one line, which outputs runs will not write because their extras are not installed."""
     if missing := [extra for extra in _OPTIONAL_OUTPUTS if not is_installed(extra)]:
         lacking = " and ".join(_OPTIONAL_OUTPUTS[extra] for extra in missing)

@@ -49,7 +49,7 @@ class Place(NamedTuple):
     local_devices: list[int] | None = None
 
 
-def several(coordinator: str | None) -> bool:
+def is_distributed(coordinator: str | None) -> bool:
     """Return whether a run has several processes: a coordinator is given, or SLURM started several."""
     return coordinator is not None or os.environ.get("SLURM_STEP_NUM_TASKS") not in (None, "", "1")
 
@@ -69,7 +69,7 @@ def join(place: Place | None, facts: Facts, seconds: int | None = None) -> bool:
         UserError: if the others cannot be reached, or have different facts.
     """
     global _watch
-    place = place or (_place_in_slurm() if several(None) else None)
+    place = place or (_place_in_slurm() if is_distributed(None) else None)
     if place is None:
         return False
     address = Address.parse(place.coordinator)
@@ -123,7 +123,7 @@ def fail_with_traceback() -> None:
         interruption.end_at_once(1)
 
 
-def let_watch_end() -> None:
+def wait_for_watch() -> None:
     """Wait, so that `Watch` can end this process with the line about a host that has died, if that is the cause."""
     if _watch is not None:
         time.sleep(_NOTICING)
@@ -170,7 +170,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def told_by_first(make: Callable[[], Any]) -> Any:
+def broadcast(make: Callable[[], Any]) -> Any:
     """Call a function in the first process and return its result, plain data, in all processes.
 
     Raises:
@@ -193,18 +193,18 @@ def told_by_first(make: Callable[[], Any]) -> Any:
 
 
 @contextlib.contextmanager
-def held_by_first(context: AbstractContextManager[None]) -> Iterator[None]:
+def enter_on_first(context: AbstractContextManager[None]) -> Iterator[None]:
     """Enter a context in the first process, on behalf of all processes.
 
     Raises:
         UserError: in all processes, if the first one cannot enter the context.
     """
     with contextlib.ExitStack() as stack:
-        told_by_first(lambda: stack.enter_context(context))
+        broadcast(lambda: stack.enter_context(context))
         yield
 
 
-def from_first(make: Callable[[], PyTree[Any]], like: PyTree[Any]) -> PyTree[Any]:
+def broadcast_arrays(make: Callable[[], PyTree[Any]], like: PyTree[Any]) -> PyTree[Any]:
     """Call a function in the first process and return its arrays in all processes.
 
     Args:
@@ -215,7 +215,7 @@ def from_first(make: Callable[[], PyTree[Any]], like: PyTree[Any]) -> PyTree[Any
         UserError: in all processes, if the first one raises it.
     """
     results: list[Any] = []
-    told_by_first(lambda: results.append(make()))
+    broadcast(lambda: results.append(make()))
     if count() == 1:
         return results[0]
     source = jax.tree.leaves(results[0] if results else like)
@@ -223,7 +223,7 @@ def from_first(make: Callable[[], PyTree[Any]], like: PyTree[Any]) -> PyTree[Any
     return jax.tree.unflatten(jax.tree.structure(like), multihost_utils.broadcast_one_to_all(leaves))
 
 
-def together(make: Callable[[], Any]) -> Any:
+def run_on_all(make: Callable[[], Any]) -> Any:
     """Call a function in each process and return its result, if it succeeds in all of them.
 
     Raises:
@@ -234,12 +234,12 @@ def together(make: Callable[[], Any]) -> Any:
         result = make()
     except (UserError, OSError) as error:
         failure = error
-    if any_of(failure is not None):
+    if any_process(failure is not None):
         raise failure or UserError("another host of the run has failed; fix the error that it printed")
     return result
 
 
-def agree(facts: Facts) -> None:
+def check_equal(facts: Facts) -> None:
     """Check that plain values are the same in all processes.
 
     Args:
@@ -261,19 +261,19 @@ def agree(facts: Facts) -> None:
         raise UserError(problem)
 
 
-def any_of(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Return whether a flag is true in any of the processes."""
     if count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
-def share_of(rows: np.ndarray) -> np.ndarray:
+def local_share(rows: np.ndarray) -> np.ndarray:
     """Return the contiguous part of some rows that this process reads; all parts have the same length."""
     each = -(-len(rows) // count())
     return np.resize(rows, each * count())[jax.process_index() * each :][:each]
 
 
-def gathered(parts: PyTree[np.ndarray], length: int) -> PyTree[np.ndarray]:
-    """Return the first `length` rows of what all processes have read by `share_of`, in the original order."""
+def gather(parts: PyTree[np.ndarray], length: int) -> PyTree[np.ndarray]:
+    """Return the first `length` rows of what all processes have read by `local_share`, in the original order."""
     return jax.tree.map(lambda leaf: leaf[:length], multihost_utils.process_allgather(parts, tiled=True))

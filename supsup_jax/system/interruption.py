@@ -70,7 +70,7 @@ _current: ContextVar[Interruption | None] = ContextVar("_current", default=None)
 
 @contextlib.contextmanager
 def graceful(announce: Callable[[float], None], give_up: Callable[[], None] | None = None) -> Iterator[Interruption]:
-    """Count Ctrl-C and SIGTERM inside this context; the current work stops where it checks `asked`.
+    """Count Ctrl-C and SIGTERM inside this context; the current work stops where it checks `is_requested`.
 
     Python does not handle signals in the main thread during compiled code, so another thread listens. Signals that are
     ignored stay ignored. Outside the main thread this context changes nothing.
@@ -123,7 +123,7 @@ def grace() -> float:
     return seconds
 
 
-def asked() -> bool:
+def is_requested() -> bool:
     """Return whether an interruption was requested, so that the current work should stop."""
     interruption = _current.get()
     return bool(interruption and interruption.times)
@@ -145,7 +145,7 @@ def end_at_once(status: int) -> None:
 
 
 @contextlib.contextmanager
-def later() -> Iterator[None]:
+def delayed() -> Iterator[None]:
     """Delay Ctrl-C and SIGTERM until this context ends; in the middle of a save they would leave threads behind."""
     received: list[int] = []
     with _saving, _handled(lambda number, _: received.append(number)) as before:

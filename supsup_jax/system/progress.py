@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from supsup_jax.system.words import duration
+from supsup_jax.system.durations import duration
 
 _EVERY = 10.0
 """Seconds between two lines; work that takes less time prints none."""
@@ -45,7 +45,7 @@ class Progress:
         progress = f"{self._done:,} of {self._total:,} {self._things} done"
         self._say(f"{self._work}: {progress}, about {duration(remaining)} left")
 
-    def of(self, parts: Iterable[Part], size: Callable[[Part], int] = lambda part: 1) -> Iterator[Part]:
+    def track(self, parts: Iterable[Part], size: Callable[[Part], int] = lambda part: 1) -> Iterator[Part]:
         """Yield parts of the work, and count each as done once the next one is requested.
 
         Args:

@@ -17,7 +17,7 @@ _PAUSES = (0.05, 0.2)
 """Seconds to wait before reading unchanged folders again: network file systems update listings late."""
 
 
-def settled(read: Callable[[], Read], folders: Sequence[Path]) -> Read:
+def read_stable(read: Callable[[], Read], folders: Sequence[Path]) -> Read:
     """Return what a function reads from folders; call it again if it fails because another process changed them.
 
     Args:

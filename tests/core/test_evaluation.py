@@ -76,7 +76,7 @@ def test_an_evaluation_can_start_at_any_task():
     bank = methods.SupSup().pack(learn(range(3)).adapter)
     test = held_out(BENCHMARK, DATASET, BENCHMARK.tasks(DATASET, 1, range(3)))
     arguments = model_of(DENSE, weights, bank, 3), test, evaluation.Protocol(inference.OneShot(), 40)
-    later = evaluation.joined(evaluation.evaluate_in_parts(*arguments, first=1))
+    later = evaluation.concatenate(evaluation.evaluate_in_parts(*arguments, first=1))
     jax.tree.map(
         lambda part, whole: np.testing.assert_array_equal(part, whole[1:]), later, evaluation.evaluate(*arguments)
     )

@@ -7,7 +7,7 @@ from supsup_jax.system.progress import Progress
 def test_long_work_prints_its_progress_every_ten_seconds(monkeypatch, capsys):
     seconds = iter([0.0, 4.0, 11.0, 20.0, 22.0, 44.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
-    assert [*Progress("evaluating", 2000, "tasks", done=1000).of([100, 100, 200, 200, 400], int)][-1] == 400
+    assert [*Progress("evaluating", 2000, "tasks", done=1000).track([100, 100, 200, 200, 400], int)][-1] == 400
     assert capsys.readouterr().err.splitlines() == [
         "evaluating: 1,200 of 2,000 tasks done, about 44 s left",
         "evaluating: 1,600 of 2,000 tasks done, about 15 s left",
@@ -15,7 +15,7 @@ def test_long_work_prints_its_progress_every_ten_seconds(monkeypatch, capsys):
 
 
 def test_short_work_prints_nothing(capsys):
-    assert [*Progress("evaluating", 3, "tasks").of(range(3))] == [0, 1, 2]
+    assert [*Progress("evaluating", 3, "tasks").track(range(3))] == [0, 1, 2]
     assert not capsys.readouterr().err
 
 

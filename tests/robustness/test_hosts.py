@@ -210,7 +210,7 @@ from supsup_jax.system import hosts
 def main():
     hosts.join(hosts.Place(sys.argv[1], 2, int(sys.argv[2])), {}, 120)
     while True:
-        hosts.agree({"data": 1})
+        hosts.check_equal({"data": 1})
         print("together", flush=True)
         time.sleep(0.1)
 

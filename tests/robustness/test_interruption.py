@@ -42,15 +42,15 @@ def wait_for(asked, times):
 def test_what_goes_on_hears_of_an_interruption_where_it_asks(number, status):
     announced = []
     with interruption.graceful(announced.append) as asked:
-        assert not interruption.asked()
+        assert not interruption.is_requested()
         signal.raise_signal(number)
         wait_for(asked, 1)
-        assert interruption.asked()
+        assert interruption.is_requested()
         signal.raise_signal(signal.SIGINT)
         wait_for(asked, 2)
         assert interruption.status_of(interruption.kind()()) == status
     assert announced == [math.inf if number == signal.SIGINT else 10]
-    assert not interruption.asked()
+    assert not interruption.is_requested()
 
 
 def test_signals_that_are_ignored_stay_so():
@@ -65,7 +65,7 @@ def test_signals_that_are_ignored_stay_so():
 
 def test_what_is_held_back_reaches_at_the_end_who_handled_it_before():
     done = []
-    with pytest.raises(KeyboardInterrupt), interruption.later():
+    with pytest.raises(KeyboardInterrupt), interruption.delayed():
         signal.raise_signal(signal.SIGINT)
         done.append("all")
     assert done == ["all"]
@@ -73,7 +73,7 @@ def test_what_is_held_back_reaches_at_the_end_who_handled_it_before():
 
 def test_a_save_is_counted_as_no_second_interruption():
     with interruption.graceful(lambda _: None) as asked:
-        with interruption.later():
+        with interruption.delayed():
             signal.raise_signal(signal.SIGINT)
         wait_for(asked, 1)
     assert asked.times == 1

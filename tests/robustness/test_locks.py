@@ -54,13 +54,13 @@ def in_thread(call):
 
 
 def take(folder):
-    with atomic.alone(folder):
+    with atomic.locked(folder):
         pass
 
 
 def test_a_folder_is_kept_for_one_process_and_left_as_it_was(no_locks, tmp_path):
     (tmp_path / ".lock").touch()  # left by a process elsewhere, and copied with the folder
-    with atomic.alone(tmp_path), atomic.alone(tmp_path):
+    with atomic.locked(tmp_path), atomic.locked(tmp_path):
         said = str(in_thread(lambda: take(tmp_path)))
         for words in (str(tmp_path), f"in use by process {os.getpid()} on {socket.gethostname()}", "remove its lock"):
             assert words in said
@@ -92,7 +92,7 @@ def test_a_lock_whose_process_may_live_is_named(monkeypatch, tmp_path, content):
 
 
 def test_a_lock_of_the_file_system_names_its_process_too(tmp_path):
-    with atomic.alone(tmp_path):
+    with atomic.locked(tmp_path):
         said = str(in_thread(lambda: take(tmp_path)))
     assert f"in use by process {os.getpid()} on {socket.gethostname()}; wait for it" in said
     assert said.endswith(str(tmp_path / ".lock"))
@@ -161,7 +161,7 @@ started = time.monotonic()
 backend.keep_compiled()
 import jax
 jax.jit(lambda x: x + 1)(1.0)
-with atomic.alone(pathlib.Path(sys.argv[1])):
+with atomic.locked(pathlib.Path(sys.argv[1])):
     print(time.monotonic() - started)
 """
 

@@ -10,7 +10,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
-def about(seconds: float) -> str:
+def rounded(seconds: float) -> str:
     """Format a duration in one unit, for tables: `42 s`, `3.1 min`, `2.2 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
