@@ -256,11 +256,13 @@ def project(
     total = jnp.zeros((batch, 8, bytes_per_weight(bank)), jnp.float32)
     for leaf, gradient in zip(jax.tree.leaves(bank), jax.tree.leaves(gradients), strict=True):
         rows, columns = leaf.reshape(-1, leaf.shape[-1]), gradient.reshape(batch, -1)
-        total += (_summed if sums else _multiplied)(rows, columns)
+        total += (_project_by_sums if sums else _project_by_product)(rows, columns)
     return total.swapaxes(1, 2).reshape(batch, -1)[:, :num_tasks]
 
 
-def _multiplied(rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]) -> Float[Array, "batch 8 bytes"]:
+def _project_by_product(
+    rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]
+) -> Float[Array, "batch 8 bytes"]:
     """Compute `project` as a matrix product with unpacked slices of the bank."""
 
     def add(total: Array, rows: Array, columns: Array) -> Array:
@@ -286,25 +288,27 @@ def _rounded_product(
     return jnp.matmul(split, bits, preferred_element_type=jnp.float32).reshape(3, len(columns), -1).sum(0)
 
 
-def _summed(rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]) -> Float[Array, "batch 8 bytes"]:
+def _project_by_sums(
+    rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]
+) -> Float[Array, "batch 8 bytes"]:
     """Compute `project` as element-wise sums: for few gradients faster than unpacking, which has to write floats.
 
     XLA's CPU backend sums along an axis one element at a time. So as many sums as fit in the cache are computed side by
     side, each over 16 rows at a time, and are added at the end.
     """
     bits = jnp.asarray(1 << np.arange(8), jnp.uint8)[None, :, None]
-    abreast = max(1, _SUMS // (8 * rows.shape[1]))
+    num_sums = max(1, _SUMS // (8 * rows.shape[1]))
 
     def kept(rows: Array, columns: Array) -> Array:
         return jnp.where(rows[:, None] & bits != 0, columns[..., None, None], 0)
 
     def add(sums: Array, rows: Array, columns: Array) -> Array:
-        for first in range(0, 16 * abreast, abreast):
-            sums += kept(rows[first : first + abreast], columns[:, first : first + abreast])
+        for first in range(0, 16 * num_sums, num_sums):
+            sums += kept(rows[first : first + num_sums], columns[:, first : first + num_sums])
         return sums
 
-    zeros = jnp.zeros((len(columns), abreast, 8, rows.shape[1]), jnp.float32)
-    sums, *remaining = _over_slices(add, zeros, rows, columns, 16 * abreast)
+    zeros = jnp.zeros((len(columns), num_sums, 8, rows.shape[1]), jnp.float32)
+    sums, *remaining = _over_slices(add, zeros, rows, columns, 16 * num_sums)
     return sums.sum(1) + kept(*remaining).sum(1)
 
 

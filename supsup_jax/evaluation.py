@@ -219,7 +219,7 @@ def _on_host(tasks: Any, count: int) -> Any:
 
 
 def _has_separate_adapters(protocol: Protocol, method: Method) -> bool:
-    """Return whether a task needs only its own adapter, as nothing is inferred, so devices get only their tasks'."""
+    """Return whether a device gets only its tasks' adapters: they are stacked, and nothing is inferred."""
     return protocol.infer is None and method.stacks
 
 

@@ -193,7 +193,7 @@ def all_finite(tree: PyTree[Any]) -> Bool[Array, ""]:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def not_finite(losses: Any) -> float:
+def first_not_finite(losses: Any) -> float:
     """Return the first loss that is not finite."""
     return next(float(loss) for loss in losses if not np.isfinite(loss))
 

@@ -18,7 +18,7 @@ from supsup_jax.networks import has_convolutions
 from supsup_jax.optimizers import Optimizer
 from supsup_jax.scenarios.work import Kept, Measured, Parts, Results, Work, divergence
 from supsup_jax.system import devices, interruption
-from supsup_jax.training import Learned, Learner, Shared, not_finite, task_key, train_task
+from supsup_jax.training import Learned, Learner, Shared, first_not_finite, task_key, train_task
 
 
 def learn(work: Work) -> Iterator[Results]:
@@ -72,7 +72,7 @@ def sound(work: Work, learned: Learned, first: int, seconds: float) -> Iterator[
         yield Results(kept._replace(weights=left[0], carry=left[1]), seconds / came)
     if count < came:
         step = int(learned.diverged[count])
-        raise divergence(work.parts, first + count, step, not_finite(learned.loss[count]))
+        raise divergence(work.parts, first + count, step, first_not_finite(learned.loss[count]))
 
 
 def evaluate(work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:

@@ -78,7 +78,7 @@ def _is_usable(folder: Path) -> bool:
     """Return whether JAX can cache programs in a folder; without locks, print a line and disable the cache.
 
     JAX holds the lock while it writes a program and then the time of its last use. A program whose process was killed
-    between the two is removed, since JAX would cache nothing more beside it.
+    between the two is removed, since JAX would then cache no further programs.
     """
     lock = folder / ".lockfile"
     reason = f"the file system of {folder} has no locks"

@@ -29,7 +29,7 @@ _MOST_TASKS_AT_ONCE = 128
 _MOST_CPU_DEVICES = 32
 
 # Seconds that a part of an evaluation takes, roughly: less than the time between SIGTERM and SIGKILL.
-_PART = 5.0
+_PART_SECONDS = 5.0
 
 # The fraction of a device's memory that a chunk of tasks may take.
 _MEMORY_SHARE = 0.5
@@ -84,7 +84,7 @@ def parts(first: int, stop: int, capacity: int) -> Iterator[slice]:
         started, count = time.perf_counter(), min(count, stop - first)
         yield slice(first, first + count)
         first += count
-        count = min(capacity, max(fewest, int(_PART * count / (time.perf_counter() - started))))
+        count = min(capacity, max(fewest, int(_PART_SECONDS * count / (time.perf_counter() - started))))
 
 
 def _fitting(bytes_per_task: int) -> int:

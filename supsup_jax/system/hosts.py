@@ -28,7 +28,7 @@ from supsup_jax.system.watching import Relay, Watch
 _DEFAULT_SECONDS = 300
 
 # Seconds until it is known whether the death of a host caused an error of JAX.
-_NOTICING = 5.0
+_NOTICE_SECONDS = 5.0
 
 _watch: Watch | None = None
 
@@ -126,7 +126,7 @@ def fail_with_traceback() -> None:
 def wait_for_watch() -> None:
     """Wait, so that `Watch` can end this process with the line about a host that has died, if that is the cause."""
     if _watch is not None:
-        time.sleep(_NOTICING)
+        time.sleep(_NOTICE_SECONDS)
 
 
 def is_joined() -> bool:

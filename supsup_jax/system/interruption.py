@@ -28,10 +28,10 @@ GRACE = "SUPSUP_GRACE"
 _GRACE = 10.0  # by default SLURM sends SIGKILL 30 seconds after SIGTERM
 
 # Seconds within which repeated SIGTERMs count once: SLURM sends one to a sweep and to its runs, as does the sweep.
-_ECHO = 1.0
+_REPEAT_SECONDS = 1.0
 
 # Seconds for which a save may delay the end of the process.
-_SAVING = 30.0
+_SAVE_SECONDS = 30.0
 
 _saving = threading.Lock()
 
@@ -137,7 +137,7 @@ def kind() -> type[KeyboardInterrupt]:
 
 def end_at_once(status: int) -> None:
     """End this process from any thread without cleanup, after a save in progress has finished."""
-    _saving.acquire(timeout=_SAVING)
+    _saving.acquire(timeout=_SAVE_SECONDS)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -186,7 +186,7 @@ def _listen(
         while number := _receive(signals, interruption.until if give_up else math.inf):
             if number == signal.SIGTERM:
                 before, terminated = terminated, time.monotonic()
-                if terminated - before < _ECHO:
+                if terminated - before < _REPEAT_SECONDS:
                     continue
                 if not interruption.times:
                     interruption.kind, interruption.until = Terminated, terminated + grace

@@ -16,10 +16,10 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout, has_fcntl
 from supsup_jax.errors import UserError
 from supsup_jax.system.progress import to_stderr
 
-_AT_ONCE = 1.0
+_SILENT_SECONDS = 1.0
 """Seconds that a process waits for a lock before it prints a line."""
 
-_TAKING_OVER = 0.2
+_TAKEOVER_SECONDS = 0.2
 """Seconds to take over a soft lock whose process has ended."""
 
 
@@ -72,12 +72,12 @@ def held(file: Path, patience: float = 0.0, name: str = "") -> Iterator[None]:
         OSError: if the file cannot be written.
     """
     lock = _lock(file)
-    if not _acquire(lock, min(patience, _AT_ONCE)):
+    if not _acquire(lock, min(patience, _SILENT_SECONDS)):
         error = LockedError(name or str(file), Path(lock.lock_file))
-        if patience <= _AT_ONCE:
+        if patience <= _SILENT_SECONDS:
             raise error
         to_stderr(f"waiting: {error}")
-        if not _acquire(lock, patience - _AT_ONCE):
+        if not _acquire(lock, patience - _SILENT_SECONDS):
             raise LockedError(name or str(file), Path(lock.lock_file))
     try:
         yield
@@ -97,7 +97,7 @@ def _acquire(lock: BaseFileLock, seconds: float) -> bool:
     is_soft = isinstance(lock, SoftFileLock)
     try:
         # Older versions of filelock take over only at the second attempt.
-        lock.acquire(timeout=max(seconds, _TAKING_OVER) if is_soft else seconds)
+        lock.acquire(timeout=max(seconds, _TAKEOVER_SECONDS) if is_soft else seconds)
     except Timeout:
         return is_soft and _remove_stale(file) and _acquire(lock, seconds)
     if not is_soft:  # filelock writes the same into a soft lock

@@ -25,7 +25,7 @@ _PROTOCOL = "supsup_jax hosts 1"
 _LONGEST_MESSAGE = 2**20
 
 # Seconds within which a connected process must send its host number.
-_INTRODUCTION = 2.0
+_HELLO_SECONDS = 2.0
 
 # Without a reply, a connection closes after TCP_KEEPIDLE + TCP_KEEPINTVL * TCP_KEEPCNT seconds.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
@@ -58,7 +58,7 @@ class Connection:
                 end.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message; ignore that the other host has gone."""
+        """Send a message; a closed connection is ignored."""
         with contextlib.suppress(OSError):
             self._end.sendall(json.dumps(message).encode() + b"\n")
 
@@ -109,7 +109,7 @@ class Meeting(NamedTuple):
 
 
 def meet(address: Address, hosts: int, host: int, facts: Facts, seconds: float) -> Meeting:
-    """Wait for the other hosts; print to stderr which host is awaited, and at which address.
+    """Wait for the other hosts; print to stderr which hosts are missing, and at which address.
 
     Args:
         address: the first host's address, as this host names it.
@@ -166,7 +166,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _gather(address: Address, hosts: int, facts: Facts, deadline: float) -> Meeting:
-    """Wait for the other hosts on the first one, compare the facts, and send all the outcome."""
+    """Wait for the other hosts on the first one, compare the facts, and send the outcome to all."""
     server = _listening(address)
     connected: dict[int, tuple[Connection, dict[str, Any]]] = {}
     missing = [*range(1, hosts)]
@@ -179,7 +179,7 @@ def _gather(address: Address, hosts: int, facts: Facts, deadline: float) -> Meet
             server.settimeout(max(0.01, min(1.0, deadline - time.monotonic())))
             with contextlib.suppress(TimeoutError):
                 connection = Connection(server.accept()[0])
-                hello = connection.receive(_INTRODUCTION) or {}
+                hello = connection.receive(_HELLO_SECONDS) or {}
                 refusal = _refusal(hello, hosts, connected)
                 if refusal is None:
                     connected[hello["host"]] = connection, hello

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from supsup_jax.system.durations import duration
 
-_EVERY = 10.0
+_INTERVAL = 10.0
 """Seconds between two lines; work that takes less time prints none."""
 
 Part = TypeVar("Part")
@@ -38,7 +38,7 @@ class Progress:
         """Count further things as done."""
         self._done += count
         now = time.monotonic()
-        if now - self._reported < _EVERY or self._done >= self._total:
+        if now - self._reported < _INTERVAL or self._done >= self._total:
             return
         self._reported = now
         remaining = (now - self._started) / (self._done - self._before) * (self._total - self._done)

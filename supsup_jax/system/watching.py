@@ -16,10 +16,10 @@ from supsup_jax.system.progress import to_stderr
 _PATIENCE = 10.0
 
 # Seconds that this process has to end as the other one did: SLURM sends signals to all processes.
-_ENDING = 1.0
+_END_SECONDS = 1.0
 
 # Seconds that JAX's service on the first host may take to listen.
-_STARTING = 60.0
+_START_SECONDS = 60.0
 
 
 class Watch:
@@ -58,7 +58,7 @@ class Watch:
             elif message.get("left") and not self._failed.wait(_PATIENCE):
                 self._report(f"{self._meeting.named(host)} of the run has failed, see its output")
         if not has_left:
-            time.sleep(_ENDING)
+            time.sleep(_END_SECONDS)
             self._report(f"{self._meeting.named(host)} of the run has died, or cannot be reached")
 
     def _report(self, message: str) -> None:
@@ -95,7 +95,7 @@ class Relay:
             threading.Thread(target=self._connect, args=(inner,), daemon=True).start()
 
     def _connect(self, inner: socket.socket) -> None:
-        until = time.monotonic() + _STARTING
+        until = time.monotonic() + _START_SECONDS
         while True:
             try:
                 outer = socket.create_connection(self._outer, timeout=5)

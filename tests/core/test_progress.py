@@ -21,7 +21,7 @@ def test_short_work_prints_nothing(capsys):
 
 def test_progress_lines_can_go_to_a_function(monkeypatch):
     lines = []
-    monkeypatch.setattr(progress, "_EVERY", -1.0)
+    monkeypatch.setattr(progress, "_INTERVAL", -1.0)
     counted = Progress("importing", 2, "tasks", say=lines.append)
     counted.add()
     counted.add()
