@@ -416,7 +416,7 @@ def test_hosts_with_other_settings_or_without_data_end_together(changes, said, i
     processes = [script(tmp_path, images, 1, *coordinator, 0), script(tmp_path, images, 1, *coordinator, 1, *changes)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
-    expected = said if "--seed" in changes else "another of the run's hosts cannot go on"
+    expected = said if "--seed" in changes else "another host of the run has failed"
     assert expected in errors[0]
     assert said in errors[1]
     assert not any(tmp_path.iterdir())
