@@ -17,7 +17,7 @@ from supsup_jax.errors import UserError
 
 
 @dataclass(frozen=True)
-class Handed(Source):
+class UserArrays(Source):
     """Arrays that Python code hands to `Run.learn`."""
 
     name: ClassVar[str] = "own"
@@ -38,7 +38,7 @@ class UserTasks(TaskFamily):
 
     name: ClassVar[str] = "own"
 
-    source: Source = field(default_factory=Handed)
+    source: Source = field(default_factory=UserArrays)
 
     def check(self, dataset: Dataset, without_gaps: bool = False) -> None:
         """Nothing: data were checked when they were handed in."""
@@ -48,7 +48,7 @@ class UserTasks(TaskFamily):
         return OwnTasks.of(dataset)
 
 
-def handed(data: Any, labels: Any, steps: Any, test: Any) -> tuple[Any, int | None, Any]:
+def learn_arguments(data: Any, labels: Any, steps: Any, test: Any) -> tuple[Any, int | None, Any]:
     """What `Run.learn` was called with: images and labels together, `steps` and `test`.
 
     Version 0.1 took the pair, then `steps` and `test`, by position.
@@ -61,7 +61,7 @@ def handed(data: Any, labels: Any, steps: Any, test: Any) -> tuple[Any, int | No
     return (data if labels is None else (data, labels)), number, test
 
 
-def own_dataset(inputs: Inputs, data: Any, test: Any = None) -> tuple[Dataset, list[Any]]:
+def user_dataset(inputs: Inputs, data: Any, test: Any = None) -> tuple[Dataset, list[Any]]:
     """A data set of one's own, and what its classes are called: the different labels, in order.
 
     Args:
