@@ -170,8 +170,8 @@ def folder(name):
     ("members", "words"),
     [
         ([], "it has no cifar-100-python/test"),
-        ([folder("cifar-100-python/test")], "cifar-100-python/test is no file"),
-        ([link("cifar-100-python/test", "../secret")], "cifar-100-python/test is no file"),
+        ([folder("cifar-100-python/test")], "cifar-100-python/test is not a regular file"),
+        ([link("cifar-100-python/test", "../secret")], "cifar-100-python/test is not a regular file"),
     ],
     ids=["missing", "a folder", "a link to elsewhere"],
 )

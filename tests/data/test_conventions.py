@@ -85,7 +85,7 @@ def test_images_that_were_divided_twice_are_named(capsys):
 )
 def test_a_mean_and_std_of_0_to_255_are_named(make, capsys):
     make([33.3], [0.3])
-    assert "mean 33.3 cannot belong to images that are scaled to 0 to 1" in (said := capsys.readouterr().err)
+    assert "mean 33.3 is impossible for images scaled to 0 to 1" in (said := capsys.readouterr().err)
     assert "divided by 255: 0.1306" in said and "std" not in said
     make([0.13], [78.6])
     assert "std 78.6 cannot belong" in capsys.readouterr().err
@@ -96,7 +96,7 @@ def test_a_mean_and_std_of_0_to_255_are_named(make, capsys):
 
 def test_whole_floats_are_labels_and_what_is_not_says_how():
     assert_holds(data.Arrays((X, Y.astype(np.float64)), (X, Y)).load().train, X, Y)
-    refused(lambda: data.Arrays((X, Y + 0.5), (X, Y)), "Arrays: train labels are float64; give integers from 0")
+    refused(lambda: data.Arrays((X, Y + 0.5), (X, Y)), "Arrays: train labels are float64; give non-negative integers")
     refused(lambda: data.Arrays((X, np.eye(6)[Y]), (X, Y)), "labels have shape (12, 6)", "labels.argmax(1)")
     refused(lambda: data.Arrays((X, Y[:, None]), (X, Y)), "labels have shape (12, 1)", "labels[:, 0]")
     refused(lambda: data.Arrays((X, Y), (X, Y - 3)), "Arrays: test labels go down to -3", "renumber")

@@ -50,14 +50,14 @@ def test_a_short_file_is_named_with_what_was_expected(raw, tmp_path):
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
     with pytest.raises(UserError) as error:
         data.load("mnist", tmp_path)
-    assert_one_line(error, str(path), "of another size (27 bytes)", "(28 in all)", "replace it, from https://")
+    assert_one_line(error, str(path), "of the wrong size (27 bytes)", "(28 in all)", "replace it, from https://")
 
 
 def test_a_file_of_another_kind_is_named(raw, tmp_path):
     shutil.copy(raw / "train-labels-idx1-ubyte.gz", raw / "train-images-idx3-ubyte.gz")
     with pytest.raises(UserError) as error:
         data.load("mnist", tmp_path)
-    assert_one_line(error, str(raw / "train-images-idx3-ubyte.gz"), "with another header")
+    assert_one_line(error, str(raw / "train-images-idx3-ubyte.gz"), "with the wrong header")
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_classes_of_validation_images_without_training_images_are_named(few, cap
     (few / "LOC_val_solution.csv").write_text(solution(in_one_folder(few)))
     shutil.move(few / "train" / CLASSES[1], few.parent / "elsewhere")
     np.testing.assert_array_equal(data.load("imagenet", few.parent).test.labels, [0, 0, 1, 1])
-    assert f"val has images of {CLASSES[1]}, which have no training images; left out" in capsys.readouterr().err
+    assert f"val has images of {CLASSES[1]}, which have no training images; skipped" in capsys.readouterr().err
     (few / "train/n99999999").mkdir()
     shutil.copy(few / "train" / CLASSES[0] / "a.JPEG", few / "train/n99999999")
     fails(few.parent, f"{few / 'val'} has no image of n99999999")
@@ -217,7 +217,7 @@ def test_what_systems_leave_and_other_folders_are_no_classes(few, capsys):
     save(photograph(96, 96), few / "train/unlabelled/a.JPEG")
     dataset = data.load("imagenet", few.parent)
     assert (len(dataset.train.labels), dataset.num_classes) == (6, 3)
-    assert f"{few / 'train'}: unlabelled not called as classes are; left out" in capsys.readouterr().err
+    assert f"{few / 'train'}: names that are not classes, skipped: unlabelled" in capsys.readouterr().err
 
 
 def test_a_class_without_images_is_named(few):
