@@ -160,7 +160,7 @@ def test_a_method_names_what_a_network_lacks():
     with_gains, without = networks.BNNet(10, width=0.01), networks.LeNet(10, width=0.1)
     for method in [SupSup(), HopSupSup(), SeparateHeads("dense2")]:
         method.check(with_gains)
-    with pytest.raises(ValueError, match="needs a network with gains"):
+    with pytest.raises(ValueError, match="requires a network with gains"):
         HopSupSup().check(without)
     with pytest.raises(ValueError, match="FineTuning needs to know the last layer"):
         FineTuning("").check(networks.Network(without.module, without.input_shape))
