@@ -102,9 +102,7 @@ class IdxDataset:
         shape = file.shape
         header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
         expected = len(header) + int(np.prod(shape))
-        changed = (
-            f"{path} is not as {self.title} was published (its content has another checksum): replace it, from {url}"
-        )
+        changed = f"{path} is not the published file of {self.title} (checksum mismatch): replace it, from {url}"
         try:
             if path.suffix == ".gz" and file.archive and not file.sha256 and not files.has_hash(path, file.archive):
                 raise UserError(changed)
