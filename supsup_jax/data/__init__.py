@@ -1,4 +1,4 @@
-"""Data sets, and the tasks that are made of them."""
+"""Data sets, and tasks over them."""
 
 from supsup_jax.data.arrays import Dataset, Samples
 from supsup_jax.data.augmentation import Frames

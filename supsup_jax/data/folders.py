@@ -64,7 +64,7 @@ def read(
     for split in (train, test):
         if not classes[split] and _images(split):
             raise UserError(
-                f"{split} has its images in one folder, which does not say their classes; expected a folder of images "
+                f"{split} has its images in one folder, so their classes are unknown; expected a folder of images "
                 "for each class: sort them into such folders, or name another folder"
             )
     if differs := sorted(set(classes[train]) ^ set(classes[test])):

@@ -31,7 +31,7 @@ def classes(folder: Path, names: list[str]) -> dict[str, str]:
     annotations = next((place / _ANNOTATIONS for place in above if (place / _ANNOTATIONS).is_dir()), None)
     if table is None and annotations is None:
         raise UserError(
-            f"{folder} has its images in one folder, which does not say their classes; put Kaggle's {_TABLE} beside "
+            f"{folder} has its images in one folder, so their classes are unknown; put Kaggle's {_TABLE} beside "
             f"it, or sort them into {folder}/<class> (valprep.sh of soumith/imagenetloader.torch does)"
         )
     if table is not None:
