@@ -224,7 +224,7 @@ class SizedNetwork(Network):
 
     Attributes:
         features: number of outputs, including superfluous neurons.
-        width: factor of the hidden layers' sizes.
+        width: factor that multiplies the sizes of hidden layers.
         input_shape: shape `(height, width, channels)` of an image.
         initializer: initialiser of the kernels: a function, or one of the names in `INITIALIZERS`.
 

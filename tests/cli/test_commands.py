@@ -107,7 +107,7 @@ def test_every_command_explains_itself(command, name, monkeypatch, capsys):
         (["evaluate", "RUN", "--tasks", "1:9"], ["task 3 cannot be evaluated", "0 to 2"]),
         (["evaluate", "RUN", "--tasks", "all"], ["--tasks all names no tasks"]),
         (["evaluate", "RUN", "--task", "guessed"], ["guessed", "given"]),
-        (["predict", "RUN", "deep.png"], ["deep.png cannot be read", "not of 8 bits"]),
+        (["predict", "RUN", "deep.png"], ["deep.png cannot be read", "expected 8 bits per channel"]),
         (["import-torch", "RUN", "new", "--set", "network"], ["--set network sets nothing"]),
         (["import-torch", "RUN", "new", "--set", "num_tasks=[1"], ["--set num_tasks=[1 has no value"]),
     ],

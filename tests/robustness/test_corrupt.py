@@ -122,7 +122,7 @@ def test_real_mnist_has_the_published_checksums_and_one_bit_is_noticed(data_fold
         (tmp_path / name).write_bytes(unpacked)
     assert len(data.load("mnist", tmp_path).train.labels) == 60000
     flip(tmp_path / MNIST[1])
-    refused(lambda: data.load("mnist", tmp_path), MNIST[1], "not as MNIST was published")
+    refused(lambda: data.load("mnist", tmp_path), MNIST[1], "not the published file of MNIST")
 
 
 @pytest.mark.parametrize("place", np.linspace(0.02, 0.98, 7))
