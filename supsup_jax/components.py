@@ -3,7 +3,7 @@
 from functools import cache
 
 from supsup_jax import data, inference, methods, networks, optimizers, scenarios
-from supsup_jax.data.own import Handed, UserTasks
+from supsup_jax.data.user_tasks import UserArrays, UserTasks
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.networks import INITIALIZERS, CustomNetwork, signed_constant
 from supsup_jax.registry import register
@@ -23,7 +23,7 @@ def register_built_in() -> None:
         register(part)
     for part in (data.Permuted, data.Rotated, data.Split, data.SplitMNIST, data.SplitCIFAR100, data.SplitImageNet):
         register(part)
-    register(Handed)
+    register(UserArrays)
     register(UserTasks)
     for name in ("LeNet", "FC1024", "BNNet", "GEMResNet18", "ResNet18", "ResNet50", "ResNet101"):
         register(getattr(networks, name))

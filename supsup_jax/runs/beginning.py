@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from supsup_jax.arguments import convert
-from supsup_jax.data.own import UserTasks
+from supsup_jax.data.user_tasks import UserTasks
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.methods import Method, SupSup

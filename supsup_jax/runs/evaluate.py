@@ -15,8 +15,8 @@ from supsup_jax import evaluation
 from supsup_jax.arguments import convert, wrong_type
 from supsup_jax.data import Benchmark, Dataset, HeldOut, OwnTasks, Samples
 from supsup_jax.data.conventions import converted
-from supsup_jax.data.own import labelled
 from supsup_jax.data.tasks import Part
+from supsup_jax.data.user_tasks import labelled
 from supsup_jax.errors import UserError
 from supsup_jax.evaluation import Evaluation, Protocol
 from supsup_jax.metrics import usual_masks

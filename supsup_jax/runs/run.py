@@ -17,7 +17,7 @@ import numpy as np
 from supsup_jax import arguments
 from supsup_jax.components import stored
 from supsup_jax.data import Dataset, Inputs
-from supsup_jax.data.own import UserTasks, handed, own_dataset
+from supsup_jax.data.user_tasks import UserTasks, learn_arguments, user_dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.methods import Carry, Method
@@ -142,8 +142,8 @@ class Run(Predictor):
             raise UserError(
                 "this run discovers its tasks in a stream; supsup_jax.scenarios.discovery.Learner goes on with that"
             )
-        data, steps, test = handed(data, labels, steps, test)
-        dataset, names = own_dataset(self.inputs, data, test)
+        data, steps, test = learn_arguments(data, labels, steps, test)
+        dataset, names = user_dataset(self.inputs, data, test)
         with self.locked():  # before, so that nothing is learned in vain
             for results in self.experiment.scenario.learn(self._work(dataset, steps)):
                 self.add(results, names)

@@ -80,7 +80,11 @@ def test_help_shows_only_what_changes_the_run():
 
 def test_verbose_help_explains_every_flag():
     said = adapter.call(SCRIPT, "--help-verbose")
-    for words in ("Outputs, the superfluous neurons included", "One of SupSup, Transfer", "Number of updates per task"):
+    for words in (
+        "Number of outputs, including superfluous neurons",
+        "One of SupSup, Transfer",
+        "Number of updates per task",
+    ):
         assert words in " ".join(said.split()).replace("│ ", ""), words
 
 

@@ -18,7 +18,7 @@ TIMES = {"finished", "seconds", "training_seconds"}
 
 # Of each guide: the name of its experiment, the flags of its own parts, and its parts as objects.
 OF_GUIDE = {
-    "add_a_method": ("dampened", {"--rest"}, "method=guide.Dampened()"),
+    "add_a_method": ("dampened", {"--kept"}, "method=guide.Dampened()"),
     "add_a_network": ("small_cnn", {"--channels", "--kernel"}, "network=guide.SmallCNN()"),
     "add_a_dataset": ("stripes", {"--side", "--noise"}, "tasks=guide.MovedImages(guide.Stripes())"),
     "add_a_search": ("shortlist", {"--candidates"}, "search=guide.Shortlist()"),

@@ -123,7 +123,7 @@ def test_searches_take_images_of_any_library(run):
         (lambda run: run.learn(X, np.eye(4)[Y]), ("a number or a text for each", "labels.argmax(1)")),
         (lambda run: run.learn([row for row in zip(X, Y, strict=True)]), ("not a list of 96",)),
         (lambda run: run.learn(Pairs(X, np.zeros(0))), ("data is empty",)),
-        (lambda run: run.learn(X, Y, test=(X, Y + 4)), ("the label 4, which none had", "nor 5, 6, 7")),
+        (lambda run: run.learn(X, Y, test=(X, Y + 4)), ("the label 4, which no training image has", "nor 5, 6, 7")),
         (lambda run: run.learn(X.astype(np.float32), Y), ("from 0 to", "divide them by 255")),
         (lambda run: run.learn((X / 255 - 0.3) / 0.3, Y), ("from -1 to", "mean and std normalise them later")),
         (lambda run: run.learn(X.astype(np.int64), Y), ("images are int64", "images.astype('uint8')")),
