@@ -153,7 +153,7 @@ class Checkpoints:
         return self._manager("state")
 
     def save(self, chunk: Chunk | None, record: dict[str, Any], state: PyTree[Any] | None = None) -> None:
-        """Saves what has come since the last step, which `restore` or `go_on` has read if there is one.
+        """Saves what has come since the last step, which `restore` or `resume` has read if there is one.
 
         Args:
             chunk: newly learned tasks, if there are any.
@@ -219,7 +219,7 @@ class Checkpoints:
             saved.append(Step(chunk, {name: plain[name] for name in _OF_RUN if name in plain}, plain["record"]))
         return Saved(saved, state)
 
-    def go_on(self) -> int:
+    def resume(self) -> int:
         """Goes on after the last step, without reading what it holds; with how many steps there are.
 
         Raises:

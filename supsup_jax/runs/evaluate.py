@@ -26,7 +26,7 @@ from supsup_jax.runs.opening import restore
 from supsup_jax.runs.records import masks_from_hex, matrices
 from supsup_jax.runs.run import Run
 from supsup_jax.scenarios import shared
-from supsup_jax.scenarios.feeding import own_rows
+from supsup_jax.scenarios.feeding import local_rows
 from supsup_jax.system import atomic, numerics
 from supsup_jax.system.progress import Progress
 
@@ -168,7 +168,7 @@ def _from_disk(run: Run, chosen: np.ndarray, benchmark: Benchmark, dataset: Data
         test, share, _ = shared.test_of(
             benchmark, dataset, one, run.experiment.scenario.test_batch_size, source.shorter_side
         )
-        accuracies.append(measure(share, run.weights_for(place), run.stats_for(place), test, own_rows(one)))
+        accuracies.append(measure(share, run.weights_for(place), run.stats_for(place), test, local_rows(one)))
     return np.array(accuracies)
 
 

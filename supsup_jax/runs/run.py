@@ -25,13 +25,13 @@ from supsup_jax.model import Model
 from supsup_jax.networks import Network, Weights
 from supsup_jax.runs import composition
 from supsup_jax.runs import results as results_files
-from supsup_jax.runs.beginning import experiment_for
 from supsup_jax.runs.checkpoints import Checkpoints, Chunk
 from supsup_jax.runs.description import check_weights, describe
-from supsup_jax.runs.learned import DiscoveredTasks, LearnedTasks, TaskStore
 from supsup_jax.runs.pending import Pending
 from supsup_jax.runs.predictor import Predictor
+from supsup_jax.runs.python_run import experiment_for
 from supsup_jax.runs.records import EvaluationResult, Record
+from supsup_jax.runs.task_store import DiscoveredTasks, LearnedTasks, TaskStore
 from supsup_jax.scenarios import NNs
 from supsup_jax.scenarios.discovery import State
 from supsup_jax.scenarios.work import Results, StreamResults, Work
@@ -188,11 +188,11 @@ class Run(Predictor):
             UserError: if they cannot be saved; then nothing is added.
         """
         tasks = cast(TaskStore, self.tasks)
-        chunk, news, state = tasks.news(results, self.experiment.first_task + self.num_recorded, labels)
+        chunk, news, state = tasks.pack(results, self.experiment.first_task + self.num_recorded, labels)
         if state and self._is_stored:
             state = {"weights": jax.device_get(self.weights)} | state
         self._save(chunk, news, state)
-        tasks.learned(results, chunk)
+        tasks.add_learned(results, chunk)
         self._replace(state)
         self.pending.forget_unfinished()
         self._write(news)
@@ -228,7 +228,7 @@ class Run(Predictor):
     def carry(self) -> Carry:
         """What the tasks so far left for the next one to start from."""
         assert isinstance(self.tasks, LearnedTasks)
-        return self.tasks.started_from(self.weights)
+        return self.tasks.next_carry(self.weights)
 
     def state_of_learner(self) -> State:
         """The state of the learner that discovers the tasks of a stream."""
@@ -255,7 +255,7 @@ class Run(Predictor):
         folder.mkdir(parents=True, exist_ok=True)
         with self._opened(folder, 0) as checkpoints:
             state = self.tasks.state(self.weights)
-            checkpoints.save(self.tasks.whole(), self.record.to_json(), state or None)
+            checkpoints.save(self.tasks.merge(), self.record.to_json(), state or None)
         self.folder, self._steps = folder, 1
 
     @numerics.with_fixed_flags
@@ -331,7 +331,7 @@ class Run(Predictor):
             num_tasks: how many tasks were learned.
             weights: the base weights as they are now.
         """
-        bank, stats = self.tasks.together()
+        bank, stats = self.tasks.stack()
         count = self.num_tasks if self.experiment.scenario.discovers else num_tasks
         return Model(net=self.net, method=self.method, num_tasks=count, weights=weights, bank=bank, stats=stats)
 
@@ -361,7 +361,7 @@ class Run(Predictor):
             tasks_at_once=1,
             carry=self.carry,
             state=self.state_of_learner,
-            keeper=self.pending,
+            pending=self.pending,
             side_by_side=False,
         )
 
@@ -373,7 +373,7 @@ class Run(Predictor):
             UserError: if another process is using the folder, or it holds others.
         """
         with hosts.held_by_first(atomic.alone(folder)), Checkpoints(folder, self.about) as checkpoints:
-            if hosts.told_by_first(checkpoints.go_on) != steps:
+            if hosts.told_by_first(checkpoints.resume) != steps:
                 others = "has other steps than were read; restore all of it, and go on with that"
                 raise UserError(f"{folder} {others if steps else 'holds a run already; give a new folder'}")
             yield checkpoints

@@ -19,7 +19,7 @@ from supsup_jax.runs import records
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.records import EvaluationResult
 from supsup_jax.runs.run import Run
-from supsup_jax.scenarios.work import Kept, Listener, Parts, Report, Results, StreamResults, Work, silent
+from supsup_jax.scenarios.work import Listener, Parts, Report, Results, Snapshot, StreamResults, Work, silent
 from supsup_jax.system import atomic, backend, devices, hosts, interruption, numerics
 from supsup_jax.system.progress import Progress
 
@@ -150,12 +150,12 @@ def evaluate(run: Run, work: Work, num_tasks: int) -> EvaluationResult:
         like = run.method.init(numerics.key(0), run.weights)
         masks = records.masks_from_hex([task.mask or "" for task in tasks], like)
     stream = [result.slots for result in run.record.stream]
-    kept = Kept(run.model_of(num_tasks, work.weights), stream, masks)
+    snapshot = Snapshot(run.model_of(num_tasks, work.weights), stream, masks)
     result = run.pending.restore_evaluation(num_tasks)
     before, started = result.seconds, time.perf_counter()
     saved, done = started, len(result.given)
     progress = Progress("evaluating", num_tasks, "tasks", done, work.report)
-    for part in run.experiment.scenario.evaluate(work, kept, num_tasks, done):
+    for part in run.experiment.scenario.evaluate(work, snapshot, num_tasks, done):
         now = time.perf_counter()
         result = result.extend(before + now - started, *part)
         progress.add(len(part.accuracies.given))
@@ -170,7 +170,7 @@ def evaluate(run: Run, work: Work, num_tasks: int) -> EvaluationResult:
     return dataclasses.replace(
         result,
         training_seconds=sum(task.seconds for task in tasks),
-        storage=records.account(kept.model),
+        storage=records.account(snapshot.model),
         discovery=discovery_metrics(stream)._asdict() if stream else None,
     )
 
@@ -228,7 +228,7 @@ def work_of(run: Run, dataset: Dataset, tasks_at_once: int | None, listener: Lis
         tasks_at_once=min(tasks_at_once or fitting, experiment.num_tasks),
         carry=run.carry,
         state=run.state_of_learner,
-        keeper=run.pending,
+        pending=run.pending,
         report=report,
         stop_if_requested=stop_if_requested,
         shares_batches=shares,

@@ -201,7 +201,7 @@ def batches_of(places: int, batch_size: int, size: int) -> Share:
     return share._replace(rows=np.minimum(share.rows, places - 1), counts=share.counts * (share.rows < size))
 
 
-def own_rows(task: Rows) -> Rows:
+def local_rows(task: Rows) -> Rows:
     """The task's description where the split holds its samples alone, in order."""
     return task._replace(
         train=np.arange(len(task.train), dtype=np.int32), test=np.arange(len(task.test), dtype=np.int32)

@@ -16,7 +16,7 @@ import numpy as np
 from supsup_jax import classification, evaluation
 from supsup_jax.networks import has_convolutions
 from supsup_jax.optimizers import Optimizer
-from supsup_jax.scenarios.work import Kept, Measured, Parts, Results, Work, divergence
+from supsup_jax.scenarios.work import Measured, Parts, Results, Snapshot, Work, divergence
 from supsup_jax.system import devices, interruption
 from supsup_jax.training import Learned, Learner, Shared, not_finite, task_key, train_task
 
@@ -45,11 +45,11 @@ def learn(work: Work) -> Iterator[Results]:
             train = _side_by_side(work.parts, work.batch_size, has_convolutions(work.weights))
             shared = work.weights, work.stats, work.train, work.test, work.carry()
             learned = jax.block_until_ready(train(shared, tasks, work.tasks_at_once))
-        yield from sound(work, learned, first, time.perf_counter() - started)
+        yield from finite_results(work, learned, first, time.perf_counter() - started)
         place += len(learned.diverged)
 
 
-def sound(work: Work, learned: Learned, first: int, seconds: float) -> Iterator[Results]:
+def finite_results(work: Work, learned: Learned, first: int, seconds: float) -> Iterator[Results]:
     """Yields the tasks of a chunk before the first that diverged, if there are any.
 
     Args:
@@ -75,11 +75,11 @@ def sound(work: Work, learned: Learned, first: int, seconds: float) -> Iterator[
         raise divergence(work.parts, first + count, step, not_finite(learned.loss[count]))
 
 
-def evaluate(work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+def evaluate(work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> Iterator[Measured]:
     """Evaluates the first `num_tasks` tasks but those before `first`, by the experiment's protocol."""
-    model, test, protocol = kept.model, work.held_out, work.parts.protocol
+    model, test, protocol = snapshot.model, work.held_out, work.parts.protocol
     if work.parts.method.recovers:
-        parts = evaluation.evaluate_recovery(model, test, protocol, truth=kept.masks, first=first)
+        parts = evaluation.evaluate_recovery(model, test, protocol, truth=snapshot.masks, first=first)
         yield from (Measured(accuracies, paths) for accuracies, paths in parts)
     else:
         entries = np.arange(num_tasks)
@@ -113,7 +113,7 @@ def _in_turn(work: Work, tasks: Any, first: int, count: int) -> Learned:
         count: how many they are.
     """
     trains_weights, in_turn = work.parts.method.trains_weights(first), work.parts.method.in_turn(first)
-    train = alone(work.parts, work.batch_size, trains_weights)
+    train = in_turn_program(work.parts, work.batch_size, trains_weights)
     carry, learned = work.carry(), []
     for row in range(count):
         shared = work.weights, work.stats, work.train, work.test, carry
@@ -145,7 +145,7 @@ def _side_by_side(parts: Parts, batch_size: int, convolutions: bool) -> Callable
 
 
 @cache
-def alone(parts: Parts, batch_size: int, trains_weights: bool) -> Callable[..., Learned]:
+def in_turn_program(parts: Parts, batch_size: int, trains_weights: bool) -> Callable[..., Learned]:
     """The function that learns one task in turn.
 
     Args:
@@ -171,7 +171,7 @@ def _learner(
             classification.accuracy, parts.net, parts.benchmark, test, images_at_once=images_at_once
         )
         if not parts.benchmark.test_size:
-            validate = _nothing_to_validate_on  # `sound` makes it NaN, which `jax_debug_nans` would find here
+            validate = _nothing_to_validate_on  # `finite_results` makes it NaN, which `jax_debug_nans` would find here
         return train_task(
             Learner(parts.net, parts.method, optimizer, trains_weights),
             task,

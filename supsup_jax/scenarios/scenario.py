@@ -16,7 +16,7 @@ from supsup_jax.networks import Network
 from supsup_jax.optimizers import Optimizer
 from supsup_jax.scenarios import given, shared, stream
 from supsup_jax.scenarios.discovery import Learner, Rule
-from supsup_jax.scenarios.work import Kept, Measured, Results, StreamResults, Work
+from supsup_jax.scenarios.work import Measured, Results, Snapshot, StreamResults, Work
 
 
 class Scenario(Part, ABC):
@@ -62,19 +62,19 @@ class Scenario(Part, ABC):
         """
         return given.learn(work)
 
-    def evaluate(self, work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+    def evaluate(self, work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> Iterator[Measured]:
         """Evaluates the first tasks, in parts of some seconds.
 
         Args:
             work: the tasks.
-            kept: what was learned of them.
+            snapshot: what was learned of them.
             num_tasks: how many there are to infer from.
             first: the first one to evaluate; those before it were evaluated already.
 
         Yields:
             Some tasks each, in order.
         """
-        return given.evaluate(work, kept, num_tasks, first)
+        return given.evaluate(work, snapshot, num_tasks, first)
 
     def can_evaluate(self, method: Method, num_tasks: int, num_learned: int) -> bool:
         """Whether the first tasks can still be evaluated as when no more were learned.
@@ -108,9 +108,9 @@ class GG(Scenario):
         """Learns a task on all devices if its images are on disk."""
         return shared.learn(work) if work.shares_batches else given.learn(work)
 
-    def evaluate(self, work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+    def evaluate(self, work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> Iterator[Measured]:
         """Evaluates a task on all devices if its images are on disk."""
-        return (shared if work.shares_batches else given).evaluate(work, kept, num_tasks, first)
+        return (shared if work.shares_batches else given).evaluate(work, snapshot, num_tasks, first)
 
 
 @dataclass(frozen=True)
@@ -208,9 +208,9 @@ class NNs(_Inferred):
         assert isinstance(search, Search)
         return stream.learn(work, self.rule(search.objective), self.check_epochs)
 
-    def evaluate(self, work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+    def evaluate(self, work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> Iterator[Measured]:
         """Evaluates the first tasks with the masks that were discovered."""
-        return stream.evaluate(work, kept, num_tasks, first)
+        return stream.evaluate(work, snapshot, num_tasks, first)
 
     def can_evaluate(self, method: Method, num_tasks: int, num_learned: int) -> bool:
         """Only before later tasks come: they may train the same masks further."""

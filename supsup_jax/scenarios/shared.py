@@ -31,11 +31,11 @@ from supsup_jax.scenarios.feeding import (
     batches_of,
     fits,
     load,
-    own_rows,
+    local_rows,
     unreadable_rows,
 )
-from supsup_jax.scenarios.given import sound
-from supsup_jax.scenarios.work import Kept, Measured, Parts, Results, Unfinished, Work, divergence
+from supsup_jax.scenarios.given import finite_results
+from supsup_jax.scenarios.work import Measured, Parts, Results, Snapshot, Unfinished, Work, divergence
 from supsup_jax.system import devices, hosts, interruption
 from supsup_jax.training import (
     Learned,
@@ -108,24 +108,24 @@ def learn(work: Work) -> Iterator[Results]:
             work.weights = learned.weights
         one = jax.tree.map(lambda leaf: np.asarray(leaf)[None], learned._replace(weights=None, carry=None))
         one = one._replace(weights=learned.weights, carry=learned.carry if in_turn else None)
-        yield from sound(work, one, number, time.perf_counter() - started)
+        yield from finite_results(work, one, number, time.perf_counter() - started)
 
 
-def evaluate(work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+def evaluate(work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> Iterator[Measured]:
     """Evaluates the first `num_tasks` tasks but those before `first`, each with its images on all devices."""
-    model = kept.model
+    model = snapshot.model
     for place in range(first, num_tasks):
         task = jax.tree.map(lambda leaf, place=place: leaf[place], work.tasks)
         test, share = _test_of(work, work.first_task + place, task)
         effective = _effective_weights(model.method)(model.weights, model.bank, place)
         own_stats = jax.tree.map(lambda leaf, place=place: leaf[place], model.stats)
-        accuracy = _measure(work)(share, effective, own_stats, test, own_rows(task))
+        accuracy = _measure(work)(share, effective, own_stats, test, local_rows(task))
         yield Measured(evaluation.Evaluation(np.array([accuracy])))
 
 
 def _resume(work: Work, number: int, progress: Progress) -> _Task:
     """The task as it was saved unfinished, or from its beginning."""
-    saved = work.keeper.restore_unfinished(number, jax.eval_shape(lambda tree: tree, progress))
+    saved = work.pending.restore_unfinished(number, jax.eval_shape(lambda tree: tree, progress))
     if saved is None:
         return _Task(0, progress, [], [])
     work.report(f"going on with task {number} after {saved.done:,} updates")
@@ -143,7 +143,7 @@ def _train(
     """
     parts, batch_size, number = work.parts, work.batch_size, work.first_task + place
     description = jax.tree.map(lambda leaf: leaf[place], work.tasks)
-    own = own_rows(description)
+    own = local_rows(description)
     test, test_share = _test_of(work, number, description)
     per_epoch = -(-parts.benchmark.train_size // batch_size)
     batches = np.asarray(drawn_batches(parts.benchmark, parts.steps, batch_size)(order_key, description))
@@ -182,7 +182,7 @@ def _train(
     feed.close()
     _name_unreadable(work, number, work.dataset.train, feed.unreadable())
     if not math.isfinite(sum(task.epoch)):
-        work.keeper.forget_unfinished()
+        work.pending.forget_unfinished()
         first = next(step for step, loss in enumerate(task.epoch) if not math.isfinite(loss))
         raise divergence(parts, number, task.done - len(task.epoch) + first, task.epoch[first])
     if task.done < parts.steps:
@@ -191,7 +191,7 @@ def _train(
 
 def _save_unfinished(work: Work, number: int, task: _Task, seconds: float) -> None:
     measured = {"losses": task.losses, "accuracies": task.accuracies, "epoch": task.epoch, "seconds": seconds}
-    work.keeper.save_unfinished(Unfinished(number, task.done, jax.device_get(task.progress), measured))
+    work.pending.save_unfinished(Unfinished(number, task.done, jax.device_get(task.progress), measured))
 
 
 def _feed(work: Work, number: int, task: Rows, batches: Int[np.ndarray, "steps batch"], done: int) -> Feed:
@@ -232,7 +232,7 @@ def _name_unreadable(work: Work, number: int, split: Samples, rows: set[int]) ->
     """Says which images of a task could not be read."""
     assert isinstance(split.images, Images)
     if rows and hosts.is_first():
-        path = work.keeper.note_unreadable([split.images.name(row) for row in sorted(rows)])
+        path = work.pending.note_unreadable([split.images.name(row) for row in sorted(rows)])
         work.report(f"{len(rows)} images of task {number} cannot be read, and count for nothing: see {path}")
 
 

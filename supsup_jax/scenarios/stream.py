@@ -14,7 +14,7 @@ from supsup_jax.data import Benchmark
 from supsup_jax.errors import UserError
 from supsup_jax.metrics import usual_masks
 from supsup_jax.scenarios.discovery import DivergedError, Learner, Rule, State
-from supsup_jax.scenarios.work import Fed, Kept, Measured, Parts, StreamResults, Work, divergence
+from supsup_jax.scenarios.work import Measured, Parts, Snapshot, StreamResults, StreamTask, Work, divergence
 from supsup_jax.training import augmentation_keys, drawn_batches, epoch_ends, keys_of, task_key
 
 
@@ -50,7 +50,7 @@ def learn(work: Work, rule: Rule, check_epochs: bool) -> Iterator[StreamResults]
             trained |= {int(slot) for slot in used if slot >= 0}
             runs = [[int(slot), len([*batches])] for slot, batches in groupby(used)]
             accuracy = _accuracy(work, state, number, int(usual_masks([runs])[0]))
-            fed.append(Fed(number, runs, state.active, state.since_check, accuracy, seconds))
+            fed.append(StreamTask(number, runs, state.active, state.since_check, accuracy, seconds))
             message = f"task {number} came, accuracy {100 * accuracy:.2f} %; masks so far: {len(state.slots)}"
             work.report(message, parts.steps / seconds, number + 1)
         if fed:
@@ -60,11 +60,11 @@ def learn(work: Work, rule: Rule, check_epochs: bool) -> Iterator[StreamResults]
         place += len(fed)
 
 
-def evaluate(work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+def evaluate(work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> Iterator[Measured]:
     """Evaluates the first `num_tasks` tasks but those before `first`, with the masks that were discovered."""
-    entries = usual_masks([*kept.runs])[:num_tasks]
+    entries = usual_masks([*snapshot.runs])[:num_tasks]
     test, protocol = work.held_out, work.parts.protocol
-    yield from map(Measured, evaluation.evaluate_in_parts(kept.model, test, protocol, entries=entries, first=first))
+    yield from map(Measured, evaluation.evaluate_in_parts(snapshot.model, test, protocol, entries=entries, first=first))
 
 
 def _feed(work: Work, learner: Learner, state: State, number: int, check_epochs: bool) -> tuple[State, list[int]]:

@@ -88,7 +88,7 @@ class Unfinished(NamedTuple):
 
 
 @runtime_checkable
-class Keeper(Protocol):
+class PendingWork(Protocol):
     """Keeps what a scenario has to keep before a task is learned."""
 
     def save_unfinished(self, unfinished: Unfinished) -> None:
@@ -121,7 +121,7 @@ class Results(NamedTuple):
     seconds: float
 
 
-class Fed(NamedTuple):
+class StreamTask(NamedTuple):
     """A task of a stream, as the learner that was not told of it took it.
 
     Attributes:
@@ -150,12 +150,12 @@ class StreamResults(NamedTuple):
         state: the learner's state after the last task.
     """
 
-    tasks: list[Fed]
+    tasks: list[StreamTask]
     trained: list[int]
     state: State
 
 
-class Kept(NamedTuple):
+class Snapshot(NamedTuple):
     """The tasks learned so far, to be evaluated.
 
     Attributes:
@@ -207,7 +207,7 @@ class Work:
         state: gives the state of a stream's learner.
         report: called with a message, and updates a second.
         stop_if_requested: raises `KeyboardInterrupt` if an end was requested.
-        keeper: saves unfinished tasks.
+        pending: saves unfinished tasks.
         side_by_side: whether independent tasks are learned side by side.
         shares_batches: whether all devices share the batches of one task.
         cache_size: what the shorter sides of images on disk are resized to.
@@ -228,7 +228,7 @@ class Work:
     tasks_at_once: int
     carry: Callable[[], Carry]
     state: Callable[[], State]
-    keeper: Keeper
+    pending: PendingWork
     report: Callable[..., None] = lambda message, steps_per_second=0.0, tasks=None: None
     stop_if_requested: Callable[[], None] = _never
     side_by_side: bool = True

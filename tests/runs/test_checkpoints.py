@@ -71,7 +71,7 @@ def test_what_was_saved_is_restored(saved):
 def test_saving_goes_on_after_restoring(saved):
     folder, _ = saved
     with Checkpoints(folder, RUN) as opened:
-        assert opened.go_on() == 3
+        assert opened.resume() == 3
         opened.save(chunk(2, 2), {"tasks": 2})
     with Checkpoints(folder, RUN) as opened:
         steps = opened.restore(template).steps

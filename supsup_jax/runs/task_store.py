@@ -17,7 +17,7 @@ from supsup_jax.scenarios.work import Results, StreamResults
 from supsup_jax.system import numerics
 
 
-class News(NamedTuple):
+class NewTasks(NamedTuple):
     """Newly learned tasks in the form in which they are saved.
 
     Attributes:
@@ -49,7 +49,7 @@ class TaskStore(ABC):
         """
 
     @abstractmethod
-    def news(self, results: Any, first: int, labels: list[Any] | None = None) -> News:
+    def pack(self, results: Any, first: int, labels: list[Any] | None = None) -> NewTasks:
         """Newly learned tasks as they are saved, on the host.
 
         Args:
@@ -58,7 +58,7 @@ class TaskStore(ABC):
             labels: what the classes of the task are called, where it is a user's own.
         """
 
-    def learned(self, results: Any, chunk: Chunk | None) -> None:
+    def add_learned(self, results: Any, chunk: Chunk | None) -> None:
         """Takes in newly learned tasks, given `results` and its chunk in `news`."""
         self.add(chunk)
 
@@ -66,7 +66,7 @@ class TaskStore(ABC):
         """Takes in what tasks have replaced, beside the base weights; by default there is nothing."""
 
     @abstractmethod
-    def together(self) -> tuple[Bank, Stats]:
+    def stack(self) -> tuple[Bank, Stats]:
         """What is kept of all tasks, of which there has to be one, and their statistics, stacked along a task axis."""
 
     @abstractmethod
@@ -106,11 +106,11 @@ class LearnedTasks(TaskStore):
         if chunk:
             self._chunks.append(chunk)
 
-    def news(self, results: Results, first: int, labels: list[Any] | None = None) -> News:
+    def pack(self, results: Results, first: int, labels: list[Any] | None = None) -> NewTasks:
         """Newly learned tasks as they are saved, on the host."""
         learned = results.learned
         count = len(learned.loss)
-        state = self.left(learned.weights, learned.carry)
+        state = self.replaced_state(learned.weights, learned.carry)
         chunk, replaced = self.chunk(learned.adapter, learned.stats, count)
         has_truth = self._method.recovers and labels is None
         masks = masks_as_hex(learned.adapter) if has_truth else [None] * count
@@ -128,22 +128,22 @@ class LearnedTasks(TaskStore):
             )
             for row in range(count)
         ]
-        return News(chunk, Record(tasks=tasks), state | replaced)
+        return NewTasks(chunk, Record(tasks=tasks), state | replaced)
 
     def replace(self, state: dict[str, Any]) -> None:
         """Takes in what was replaced with them, beside the base weights."""
         self._memory = state.get("memory", self._memory)
         self._carry = state.get("legacy", self._carry)
 
-    def together(self) -> tuple[Bank, Stats]:
+    def stack(self) -> tuple[Bank, Stats]:
         """What is kept of all tasks, of which there has to be one, and their statistics, stacked along a task axis."""
-        _, bank, stats = self.whole()
+        _, bank, stats = self.merge()
         return bank if self._method.bank_grows else self._memory, stats
 
-    def whole(self) -> Chunk:
+    def merge(self) -> Chunk:
         """All tasks, of which there has to be one, as one chunk."""
         if len(self._chunks) > 1:  # put together once, and not again at every evaluation
-            self._chunks = [_together(self._method, self._chunks)]
+            self._chunks = [_merge_chunks(self._method, self._chunks)]
         return self._chunks[0]
 
     def chunk(self, adapters: Any, stats: Stats, count: int) -> tuple[Chunk, dict[str, Any]]:
@@ -162,22 +162,22 @@ class LearnedTasks(TaskStore):
         bank, stats, replaced = jax.device_get((bank, stats, replaced))
         return Chunk(count, bank, stats), replaced
 
-    def started_from(self, weights: Weights) -> Carry:
+    def next_carry(self, weights: Weights) -> Carry:
         """What the next task starts from, given the base weights."""
         return self._method.first_carry(weights) if self._carry is None else self._carry
 
-    def left(self, weights: Weights | None, carry: Carry | None) -> dict[str, Any]:
+    def replaced_state(self, weights: Weights | None, carry: Carry | None) -> dict[str, Any]:
         """What tasks that were learned in turn have replaced, as it is saved; on the host.
 
         Args:
             weights: the base weights, if they were trained.
             carry: what the last task has left for later ones.
         """
-        return jax.device_get(({} if weights is None else {"weights": weights}) | _if_any(carry))
+        return jax.device_get(({} if weights is None else {"weights": weights}) | _carry_state(carry))
 
     def state(self, weights: Weights) -> dict[str, Any]:
         """All that is replaced as tasks come, as it is now, given the base weights."""
-        state = self.left(weights if self._stores_weights else None, self._carry)
+        state = self.replaced_state(weights if self._stores_weights else None, self._carry)
         return state if self._memory is None else state | {"memory": self._memory}
 
     def shapes(self, num_tasks: int) -> tuple[Any, Any]:
@@ -195,16 +195,16 @@ class LearnedTasks(TaskStore):
         """The shapes and types of what is replaced as tasks come."""
         method = self._method
 
-        def state(weights: Weights) -> dict[str, Any]:
+        def initial_state(weights: Weights) -> dict[str, Any]:
             adapter = method.finalize(method.init(numerics.key(0), weights), weights)
-            left = {"weights": weights} if self._stores_weights else {}
+            state = {"weights": weights} if self._stores_weights else {}
             if method.in_turn(0):
-                left |= _if_any(method.first_carry(weights))
+                state |= _carry_state(method.first_carry(weights))
             if method.bank_grows:
-                return left
-            return left | {"memory": method.remember(None, jax.tree.map(lambda leaf: leaf[None], adapter))}
+                return state
+            return state | {"memory": method.remember(None, jax.tree.map(lambda leaf: leaf[None], adapter))}
 
-        return jax.eval_shape(state, self._weights)
+        return jax.eval_shape(initial_state, self._weights)
 
 
 class DiscoveredTasks(TaskStore):
@@ -245,7 +245,7 @@ class DiscoveredTasks(TaskStore):
             self._slots[number : number + 1] = [slot]
         self._state = None
 
-    def news(self, results: StreamResults, first: int, labels: list[Any] | None = None) -> News:
+    def pack(self, results: StreamResults, first: int, labels: list[Any] | None = None) -> NewTasks:
         """Newly learned tasks as they are saved: a chunk has the slots that they trained."""
         last = results.tasks[-1].task
         stream = [
@@ -254,9 +254,9 @@ class DiscoveredTasks(TaskStore):
         ]
         tasks = [TaskResult(fed.task, now(), None, fed.accuracy, fed.accuracy, fed.seconds) for fed in results.tasks]
         slots = [results.state.slots[slot] for slot in results.trained]
-        return News(self.chunk(slots) if slots else None, Record(tasks=tasks, stream=stream), {})
+        return NewTasks(self.chunk(slots) if slots else None, Record(tasks=tasks, stream=stream), {})
 
-    def learned(self, results: StreamResults, chunk: Chunk | None) -> None:
+    def add_learned(self, results: StreamResults, chunk: Chunk | None) -> None:
         """Takes in the learner's state, whose slots are shared: thousands of them are not held twice."""
         self._state, self._slots = results.state, [*results.state.slots]
 
@@ -266,7 +266,7 @@ class DiscoveredTasks(TaskStore):
             self._state = self._learner.resume(self._weights, self._slots, *self._position)
         return self._state
 
-    def together(self) -> tuple[Bank, Stats]:
+    def stack(self) -> tuple[Bank, Stats]:
         """The bank of their masks, of which there has to be one, and their statistics, stacked along a task axis."""
         state = self.state_of_learner()
         return jax.device_get(self._learner.masks(state, self._weights)), self._learner.stats(state)
@@ -289,12 +289,12 @@ def _as_bank(slots: Slot) -> tuple[Any, Stats]:
     return {"owned": slots.params, "optimizer": leaves}, slots.stats
 
 
-def _if_any(carry: Carry | None) -> dict[str, Carry]:
+def _carry_state(carry: Carry | None) -> dict[str, Carry]:
     """A part of the state, if there is anything in it."""
     return {"legacy": carry} if jax.tree.leaves(carry) else {}
 
 
-def _together(method: Method, chunks: Sequence[Chunk]) -> Chunk:
+def _merge_chunks(method: Method, chunks: Sequence[Chunk]) -> Chunk:
     """Several chunks of tasks as one."""
     counts, banks, stats = zip(*chunks, strict=True)
     bank = method.concatenate(banks, counts) if method.bank_grows else {}
