@@ -75,7 +75,7 @@ def plain(experiment: Experiment) -> dict[str, Any]:
     return composition.plain(experiment)
 
 
-def said(experiment: Experiment) -> SimpleNamespace:
+def settings_of(experiment: Experiment) -> SimpleNamespace:
     """The settings of an experiment as attributes."""
     return SimpleNamespace(**composition.settings_of(experiment))
 

@@ -99,7 +99,7 @@ def test_an_imported_lenet_infers_the_originals_tasks(supsup):
 
 
 def test_the_arguments_of_the_original_become_the_settings(supsup):
-    experiment = adapter.said(supsup[0].experiment)
+    experiment = adapter.settings_of(supsup[0].experiment)
     assert (experiment.network, experiment.width, experiment.features) == ("LeNet", 0.1, 20)
     assert (experiment.dataset, experiment.benchmark, experiment.seed) == ("mnist", "Permuted", 1)
     assert (experiment.scenario, experiment.search, experiment.objective) == ("GNu", "one_shot", "entropy")
@@ -157,7 +157,7 @@ def test_a_state_dictionary_alone_imports_with_the_missing_settings(supsup, tmp_
     with pytest.raises(UserError, match=r"does not say what its tasks are; give benchmark=Permuted"):
         import_torch(path, tmp_path / "other")
     other = restore(import_torch(path, tmp_path / "other", benchmark="PermutedMNIST", num_tasks=5))
-    assert other.num_tasks == 5 and adapter.said(other.experiment).network == "LeNet"
+    assert other.num_tasks == 5 and adapter.settings_of(other.experiment).network == "LeNet"
     np.testing.assert_array_equal(other.mask(4)["dense0"]["kernel"], run.mask(4)["dense0"]["kernel"])
 
 
@@ -182,9 +182,9 @@ def test_an_imported_batche_has_the_originals_logits_and_tasks(golden, tmp_path)
     path = final_pt(tmp_path / "final.pt", batche(arrays), set="MNISTPerm", num_tasks=4, **args)
     run = restore(import_torch(path, tmp_path / "run"))
     assert (
-        adapter.said(run.experiment).method,
-        adapter.said(run.experiment).width,
-        adapter.said(run.experiment).random_weights,
+        adapter.settings_of(run.experiment).method,
+        adapter.settings_of(run.experiment).width,
+        adapter.settings_of(run.experiment).random_weights,
     ) == ("BatchE", 0.05, False)
     images = grey(arrays["lenet_x"])
     for task, expected in enumerate(arrays["lenet_logits_per_task"]):
@@ -212,7 +212,10 @@ def test_an_imported_psp_predicts_what_the_rotated_weights_do(golden, tmp_path):
     args = {"conv_type": "PSPRotation", "set": "MNIST", "num_tasks": 3, "train_weight_tasks": -1}
     path = final_pt(tmp_path / "final.pt", state, **args)
     run = restore(import_torch(path, tmp_path / "run", benchmark="own"))
-    assert (adapter.said(run.experiment).network, adapter.said(run.experiment).method) == ("FC1024", "UpperBound")
+    assert (adapter.settings_of(run.experiment).network, adapter.settings_of(run.experiment).method) == (
+        "FC1024",
+        "UpperBound",
+    )
     images = rng.random((4, 28, 28, 1)).astype(np.float32)
     for task in range(3):
         last = (kernels[2] @ turns[2][task]).T
@@ -245,7 +248,7 @@ def test_an_imported_gemresnet18_has_the_originals_masks_and_statistics(golden, 
     args = {"conv_type": "MultitaskMaskConv", "er_sparsity": True, "sparsity": 32, "num_tasks": 2, "adaptor": "gt"}
     path = final_pt(tmp_path / "final.pt", state, **CIFAR, **args)
     run = restore(import_torch(path, tmp_path / "run"))
-    experiment = adapter.said(run.experiment)
+    experiment = adapter.settings_of(run.experiment)
     assert (experiment.method, experiment.er_scale, experiment.scenario) == ("SupSup", 32.0, "GG")
     assert (experiment.width, experiment.benchmark, run.inputs.num_classes) == (0.25, "SplitCIFAR100", 5)
     np.testing.assert_allclose(run.predict(coloured(arrays), task=1).logits, arrays["logits_eval"], atol=1e-5)
@@ -259,7 +262,7 @@ def test_heads_of_a_gemresnet18_import_and_export(golden, tmp_path):
     state |= {"linear.scores.0": head + 1, "linear.scores.1": head, "linear.weight": head * 0}
     args = {"conv_type": "StandardConv", "individual_heads": True, "num_tasks": 2, "train_weight_tasks": 1}
     run = restore(import_torch(final_pt(tmp_path / "final.pt", state, **CIFAR, **args), tmp_path / "run"))
-    assert adapter.said(run.experiment).method == "SeparateHeads"
+    assert adapter.settings_of(run.experiment).method == "SeparateHeads"
     np.testing.assert_array_equal(run.weights_for(0)["linear"]["kernel"], head[..., 0, 0].T + 1)
     export_torch(run, tmp_path / "back.pt")
     back = torch.load(tmp_path / "back.pt", weights_only=True)["state_dict"]
@@ -277,7 +280,7 @@ def test_a_single_network_predicts_for_all_tasks(golden, tmp_path):
     state |= {f"{norm}.bias": np.zeros_like(state[f"{norm}.running_var"]) for norm in norms}
     args = {"conv_type": "StandardConv", "num_tasks": 3, "train_weight_tasks": -1}
     run = restore(import_torch(final_pt(tmp_path / "final.pt", state, **CIFAR, **args), tmp_path / "run"))
-    assert (adapter.said(run.experiment).method, adapter.said(run.experiment).affine, run.num_tasks) == (
+    assert (adapter.settings_of(run.experiment).method, adapter.settings_of(run.experiment).affine, run.num_tasks) == (
         "LowerBound",
         True,
         3,
@@ -297,7 +300,7 @@ def test_a_resnet50_of_one_task_imports(golden, tmp_path):
     args = {"conv_type": "MaskConv", "er_sparsity": True, "sparsity": 8, "num_tasks": 100, "task_eval": 7}
     path = final_pt(tmp_path / "final.pt", state, set="SplitImageNet", wd=0.0, **args)
     run = restore(import_torch(path, tmp_path / "run"))
-    experiment = adapter.said(run.experiment)
+    experiment = adapter.settings_of(run.experiment)
     assert (experiment.network, experiment.benchmark, experiment.first_task) == ("ResNet50", "SplitImageNet", 7)
     assert (experiment.er_scale, experiment.weight_decay, run.num_tasks) == (8.0, 0.0, 1)
     scores = np.abs(state["layer3.4.conv2.scores"])
@@ -315,7 +318,10 @@ def test_a_masked_run_of_one_task_is_written_as_the_originals_runs_of_one(tmp_pa
     assert sorted(content["state_dict"]) == sorted(f"linear.{n}.{w}" for n in (0, 2, 4) for w in ("scores", "weight"))
     assert (content["args"]["task_eval"], content["args"]["conv_type"]) == (3, "MaskConv")
     other = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
-    assert (adapter.said(other.experiment).first_task, [result.task for result in other.record.tasks]) == (3, [3])
+    assert (adapter.settings_of(other.experiment).first_task, [result.task for result in other.record.tasks]) == (
+        3,
+        [3],
+    )
     jax.tree.map(np.testing.assert_array_equal, other.bank, run.bank)
 
 
@@ -329,7 +335,7 @@ def test_of_equal_scores_masks_have_those_that_the_original_has(golden, tmp_path
         torch.save(tensors(state), path)
     settings = {} if whole else {"er_scale": 2, "benchmark": "PermutedMNIST"}
     run = restore(import_torch(path, tmp_path / "run", **settings))
-    assert adapter.said(run.experiment).er_scale == 2.0
+    assert adapter.settings_of(run.experiment).er_scale == 2.0
     kept = np.asarray(run.mask(1)["dense1"]["kernel"]).T.reshape(-1)
     # The last ones in the order in which they lie there.
     count = 300 - int((1 - 2 * 40 / 300) * 300)
@@ -345,7 +351,7 @@ def test_a_hopfield_run_imports_with_its_memory(golden, tmp_path):
     args = {"set": "PartitionMNISTV2", "conv_type": "StandardConv", "bn_type": "FastHopMaskBN", "num_tasks": 3}
     path = final_pt(tmp_path / "final.pt", state, adaptor="hopfield_recovery", gamma=1.5e-3, **args)
     run = restore(import_torch(path, tmp_path / "run"))
-    assert (adapter.said(run.experiment).method, adapter.said(run.experiment).network, run.num_tasks) == (
+    assert (adapter.settings_of(run.experiment).method, adapter.settings_of(run.experiment).network, run.num_tasks) == (
         "HopSupSup",
         "BNNet",
         3,
@@ -402,7 +408,7 @@ def test_what_was_exported_imports_as_the_same_run(tmp_path, method, back, setti
     assert {
         name.split(":")[0] for name in adapter.differences(run.experiment, adapter.plain(other.experiment))
     } <= changed
-    assert adapter.said(other.experiment).method == back
+    assert adapter.settings_of(other.experiment).method == back
 
 
 def test_an_imported_run_goes_on_learning(tmp_path):
@@ -420,8 +426,8 @@ def test_transfer_goes_on_from_the_mean_of_the_originals_scores(supsup, tmp_path
     _, arrays = supsup
     path = final_pt(tmp_path / "transfer.pt", lenet(arrays), **SUPSUP | {"trainer": "reinit", "adaptor": "gt"})
     run = restore(import_torch(path, tmp_path / "other"))
-    assert adapter.said(run.experiment).method == "Transfer"
-    legacy = run.tasks.started_from(run.weights)
+    assert adapter.settings_of(run.experiment).method == "Transfer"
+    legacy = run.tasks.next_carry(run.weights)
     total = arrays["scores1"].sum(0)[..., 0, 0].T
     np.testing.assert_allclose(legacy["total"]["dense1"]["kernel"], total, rtol=1e-5, atol=1e-6)
     assert legacy["tasks"] == 6
