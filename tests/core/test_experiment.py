@@ -39,7 +39,7 @@ def test_evaluations_end_with_the_last_task():
         ({"method": "HopSupSup", "search": "recovery"}, "HopSupSup"),
         ({"method": "LowerBound", "search": "exhaustive"}, "search exhaustive does not serve method LowerBound"),
         ({"scenario": "NNs", "method": "BatchE", "search": "exhaustive"}, "scenario NNs needs method SupSup"),
-        ({"images_per_pick": 129}, "images_per_pick 129: more than a test batch has"),
+        ({"images_per_pick": 129}, "images_per_pick 129: must be at most 128"),
         ({"sync_bn": True, "network": "ResNet18"}, "sync_bn True: "),
         ({"dataset": "imagenet", "scenario": "GG"}, "resized_crop|imagenet|on disk"),
         ({"dataset": "imagenet", "benchmark": "SplitImageNet"}, "need scenario GG"),

@@ -113,13 +113,13 @@ def test_slots_have_statistics_of_their_own_that_start_afresh():
 
 @pytest.mark.parametrize("setting", ["check_every", "fewest", "budget"])
 def test_a_rule_without_sense_is_refused(setting):
-    with pytest.raises(ValueError, match=f"{setting} is 0"):
+    with pytest.raises(ValueError, match=f"{setting} 0: must be at least 1"):
         Rule(**{setting: 0})
 
 
 def test_every_image_needs_a_label_and_a_fresh_learner_has_no_masks():
     state = LEARNER.init(WEIGHTS)
-    with pytest.raises(ValueError, match=r"labels of shape \(1, 64\) for images of \(3, 64\)"):
+    with pytest.raises(ValueError, match=r"labels have shape \(1, 64\); expected one label per image: \(3, 64\)"):
         LEARNER.learn(state, WEIGHTS, STATS, np.zeros((3, 64, 8, 8, 1), np.float32), np.zeros((1, 64), np.int32))
     with pytest.raises(ValueError, match="does not hold 0 tasks"):
         LEARNER.masks(state, WEIGHTS)

@@ -131,7 +131,7 @@ def test_a_task_that_was_interrupted_is_gone_on_with_where_it_was(whole, images,
     assert any((tmp_path / "unfinished").iterdir())
     said = []
     assert_same(run(tmp_path, images, lambda report: said.append(report.message)), whole)
-    assert any(message.startswith("going on with task 1 after ") for message in said)
+    assert any(message.startswith("resuming task 1 after ") for message in said)
     assert not any((tmp_path / "unfinished").iterdir())
 
 
@@ -395,7 +395,7 @@ def test_a_run_is_the_same_on_four_devices_as_on_one(on_one_device, images, tmp_
 def test_two_hosts_share_a_run_go_on_with_it_and_find_it_finished(on_one_device, images, tmp_path):
     assert "hosts: 2" in preempted(*on_two_hosts(tmp_path, images))
     first, second = finished(*on_two_hosts(tmp_path, images, "--resume"))
-    assert "going on with task 0 after" in first
+    assert "resuming task 0 after" in first
     # The first host speaks, reads and writes. The second says nothing but what JAX's own libraries say, in C++,
     # whose lines can fall into one another.
     assert {line for line in second.splitlines() if "peer ranks" not in line} <= {""}
@@ -427,8 +427,8 @@ def test_a_run_that_is_preempted_goes_on_on_another_number_of_devices(on_one_dev
     preempted(script(tmp_path, images, 1))
     said = preempted(script(tmp_path, images, 4, "--resume"))
     (last,) = finished(script(tmp_path, images, 1, "--resume"))
-    assert "2 of 12 updates" in said
-    assert "going on with task 0 after" in last
+    assert "2 of 12 steps" in said
+    assert "resuming task 0 after" in last
     assert_close(results_of(tmp_path), on_one_device)
 
 
