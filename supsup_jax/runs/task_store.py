@@ -1,4 +1,4 @@
-"""What there is of learned tasks: put together from chunks, as they are learned or lie in a checkpoint."""
+"""Learned tasks of a run, collected from chunks of newly learned tasks or of checkpoints."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from supsup_jax.system import numerics
 
 
 class NewTasks(NamedTuple):
-    """Newly learned tasks in the form in which they are saved.
+    """Newly learned tasks in the form in which a checkpoint stores them.
 
     Attributes:
-        chunk: the tasks, if there is anything of them to keep.
-        record: what was measured.
-        state: what the tasks replace.
+        chunk: the tasks; `None` if nothing is stored per task.
+        record: measurements.
+        state: new values of the state.
     """
 
     chunk: Chunk | None
@@ -32,82 +32,86 @@ class NewTasks(NamedTuple):
 
 
 class TaskStore(ABC):
-    """What there is of tasks, as a run holds it in memory, and as it lies in its checkpoints."""
+    """Base class of stores for the learned tasks of a run, which convert them from and to the form in checkpoints."""
 
     @property
     @abstractmethod
     def num_tasks(self) -> int:
-        """How many tasks there are."""
+        """Number of tasks."""
 
     @abstractmethod
     def add(self, chunk: Chunk | None, stream: Sequence[StreamResult] = ()) -> None:
-        """Takes in a chunk of tasks.
+        """Add a chunk of tasks.
 
         Args:
-            chunk: holds them, if anything is kept of them.
-            stream: what the learner made of each, where tasks were discovered.
+            chunk: the tasks; `None` if nothing is stored per task.
+            stream: how the learner trained on each task, if tasks were discovered.
         """
 
     @abstractmethod
     def pack(self, results: Any, first: int, labels: list[Any] | None = None) -> NewTasks:
-        """Newly learned tasks as they are saved, on the host.
+        """Return newly learned tasks in the form in which a checkpoint stores them, on the host.
 
         Args:
-            results: what a scenario yields.
-            first: the number of the first task.
-            labels: what the classes of the task are called, where it is a user's own.
+            results: a result of `Scenario.learn`.
+            first: number of the first task.
+            labels: class labels of the task, if it is user-supplied.
         """
 
     def add_learned(self, results: Any, chunk: Chunk | None) -> None:
-        """Takes in newly learned tasks, given `results` and its chunk in `news`."""
+        """Add newly learned tasks, given the arguments and the chunk of `pack`."""
         self.add(chunk)
 
     def replace(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Takes in what tasks have replaced, beside the base weights; by default there is nothing."""
+        """Update the state, except for the base weights; by default there is none."""
 
     @abstractmethod
     def stack(self) -> tuple[Bank, Stats]:
-        """What is kept of all tasks, of which there has to be one, and their statistics, stacked along a task axis."""
+        """Return the bank and the stacked statistics of all tasks; at least one task must have been learned."""
 
     @abstractmethod
     def shapes(self, num_tasks: int) -> tuple[Any, Any]:
-        """The shapes and types of a chunk of so many: what is kept, and statistics."""
+        """Return shapes and dtypes of the bank and the statistics of a chunk.
+
+        Args:
+            num_tasks: number of tasks in the chunk.
+        """
 
     def state_shapes(self) -> dict[str, Any]:
-        """The shapes and types of what is replaced as tasks come; by default nothing is."""
+        """Return shapes and dtypes of the state; by default there is none."""
         return {}
 
 
 class LearnedTasks(TaskStore):
-    """Tasks that were given: what is kept of them, their statistics, and what they have replaced.
+    """Store for tasks whose boundaries were given: their adapters and statistics, and the state.
 
     Args:
-        method: what a task trains, and what is kept of it.
-        weights: the base weights as they were drawn, or their shapes.
-        stats: the statistics that tasks start from, or their shapes.
-        weights_are_stored: whether the weights are stored even if no task trains them.
+        method: the method.
+        weights: initial base weights, or their shapes.
+        stats: initial statistics of a task, or their shapes.
+        weights_are_stored: whether checkpoints store the base weights even if no task trains them.
     """
 
     def __init__(self, method: Method, weights: Any, stats: Any, weights_are_stored: bool = False):
         self._method = method
-        self._weights, self._stats = jax.eval_shape(lambda *both: both, weights, stats)
+        self._weights, self._stats = jax.eval_shape(lambda *trees: trees, weights, stats)
         self._stores_weights = weights_are_stored or method.trains_weights(0)
         self._chunks: list[Chunk] = []
         self._memory: Bank | None = None
-        self._carry: Carry | None = None  # what the last task that was learned in turn has left
+        self._carry: Carry | None = None  # carry of the last task learned in turn
 
     @property
     def num_tasks(self) -> int:
-        """How many tasks there are."""
+        """Number of tasks in all chunks."""
         return sum(chunk.num_tasks for chunk in self._chunks)
 
     def add(self, chunk: Chunk | None, stream: Sequence[StreamResult] = ()) -> None:
-        """Takes in further tasks."""
+        """Add a chunk of tasks."""
         if chunk:
             self._chunks.append(chunk)
 
     def pack(self, results: Results, first: int, labels: list[Any] | None = None) -> NewTasks:
-        """Newly learned tasks as they are saved, on the host."""
+        """Return newly learned tasks in the form in which a checkpoint stores them, on the host."""
         learned = results.learned
         count = len(learned.loss)
         state = self.replaced_state(learned.weights, learned.carry)
@@ -131,28 +135,28 @@ class LearnedTasks(TaskStore):
         return NewTasks(chunk, Record(tasks=tasks), state | replaced)
 
     def replace(self, state: dict[str, Any]) -> None:
-        """Takes in what was replaced with them, beside the base weights."""
+        """Update the memory and the carry."""
         self._memory = state.get("memory", self._memory)
         self._carry = state.get("legacy", self._carry)
 
     def stack(self) -> tuple[Bank, Stats]:
-        """What is kept of all tasks, of which there has to be one, and their statistics, stacked along a task axis."""
+        """Return the bank, or the memory, and the stacked statistics of all tasks."""
         _, bank, stats = self.merge()
         return bank if self._method.bank_grows else self._memory, stats
 
     def merge(self) -> Chunk:
-        """All tasks, of which there has to be one, as one chunk."""
-        if len(self._chunks) > 1:  # put together once, and not again at every evaluation
+        """Return all tasks as one chunk; at least one task must have been learned."""
+        if len(self._chunks) > 1:  # keep the merged chunk, so that an evaluation need not merge it again
             self._chunks = [_merge_chunks(self._method, self._chunks)]
         return self._chunks[0]
 
     def chunk(self, adapters: Any, stats: Stats, count: int) -> tuple[Chunk, dict[str, Any]]:
-        """Newly learned tasks as they are saved, and what they replace; both on the host.
+        """Return newly learned tasks as a chunk, and the new values of the state; both on the host.
 
         Args:
-            adapters: what is kept of them, stacked along a leading task axis.
-            stats: their statistics, stacked as well.
-            count: how many there are.
+            adapters: adapters of the tasks, stacked along a leading task axis.
+            stats: statistics of the tasks, stacked in the same way.
+            count: number of tasks.
         """
         bank, replaced = {}, {}
         if self._method.bank_grows:
@@ -163,25 +167,25 @@ class LearnedTasks(TaskStore):
         return Chunk(count, bank, stats), replaced
 
     def next_carry(self, weights: Weights) -> Carry:
-        """What the next task starts from, given the base weights."""
+        """Return the carry that the next task starts from, given the base weights."""
         return self._method.first_carry(weights) if self._carry is None else self._carry
 
     def replaced_state(self, weights: Weights | None, carry: Carry | None) -> dict[str, Any]:
-        """What tasks that were learned in turn have replaced, as it is saved; on the host.
+        """Return the state that tasks learned in turn replace; on the host.
 
         Args:
-            weights: the base weights, if they were trained.
-            carry: what the last task has left for later ones.
+            weights: the base weights, or `None` if they were not trained.
+            carry: carry of the last task.
         """
         return jax.device_get(({} if weights is None else {"weights": weights}) | _carry_state(carry))
 
     def state(self, weights: Weights) -> dict[str, Any]:
-        """All that is replaced as tasks come, as it is now, given the base weights."""
+        """Return the whole state, given the current base weights."""
         state = self.replaced_state(weights if self._stores_weights else None, self._carry)
         return state if self._memory is None else state | {"memory": self._memory}
 
     def shapes(self, num_tasks: int) -> tuple[Any, Any]:
-        """The shapes and types of a chunk of so many: what is kept, and statistics."""
+        """Return shapes and dtypes of the bank and the statistics of a chunk."""
         method = self._method
 
         def stacked(weights: Weights, stats: Stats) -> tuple[Bank, Stats]:
@@ -192,7 +196,7 @@ class LearnedTasks(TaskStore):
         return jax.eval_shape(stacked, self._weights, self._stats)
 
     def state_shapes(self) -> dict[str, Any]:
-        """The shapes and types of what is replaced as tasks come."""
+        """Return shapes and dtypes of the base weights, the carry and the memory, as far as checkpoints store them."""
         method = self._method
 
         def initial_state(weights: Weights) -> dict[str, Any]:
@@ -208,33 +212,31 @@ class LearnedTasks(TaskStore):
 
 
 class DiscoveredTasks(TaskStore):
-    """The slots of tasks that were discovered, of which a chunk holds those that were trained since the one before.
+    """Store for discovered tasks. A chunk contains the slots trained since the previous chunk.
 
     Args:
-        learner: what discovers them.
+        learner: learner that discovers the tasks.
         weights: the base weights.
-        stats: the statistics that slots start from.
+        stats: initial statistics of a slot.
     """
 
     def __init__(self, learner: Learner, weights: Weights, stats: Stats):
         self._learner, self._weights, self._stats = learner, weights, stats
         self._like = jax.eval_shape(lambda: learner.new_slot(weights, stats, 0))
         self._slots: list[Slot] = []
-        self._position: tuple[int | None, int | None] = (
-            None,
-            None,
-        )  # the slot in use, and batches since the last check
+        self._active: int | None = None  # the slot in training
+        self._since_check: int | None = None  # batches since the last check
         self._state: State | None = None
 
     @property
     def num_tasks(self) -> int:
-        """How many were discovered."""
+        """Number of discovered tasks."""
         return len(self._slots)
 
     def add(self, chunk: Chunk | None, stream: Sequence[StreamResult] = ()) -> None:
-        """Takes in slots: new ones, and others that were trained further."""
+        """Add the slots of a chunk: new slots, and slots that were trained further."""
         if stream:
-            self._position = stream[-1].active, stream[-1].since_check
+            self._active, self._since_check = stream[-1].active, stream[-1].since_check
         structure = jax.tree.structure(self._like.optimizer)
         for row, number in enumerate(stream[-1].saved if chunk else ()):
             assert chunk
@@ -246,56 +248,60 @@ class DiscoveredTasks(TaskStore):
         self._state = None
 
     def pack(self, results: StreamResults, first: int, labels: list[Any] | None = None) -> NewTasks:
-        """Newly learned tasks as they are saved: a chunk has the slots that they trained."""
+        """Return newly learned tasks in the form in which a checkpoint stores them: the slots that they trained."""
         last = results.tasks[-1].task
         stream = [
-            StreamResult(fed.task, fed.slots, results.trained if fed.task == last else [], fed.active, fed.since_check)
-            for fed in results.tasks
+            StreamResult(
+                task.task, task.slots, results.trained if task.task == last else [], task.active, task.since_check
+            )
+            for task in results.tasks
         ]
-        tasks = [TaskResult(fed.task, now(), None, fed.accuracy, fed.accuracy, fed.seconds) for fed in results.tasks]
+        tasks = [
+            TaskResult(task.task, now(), None, task.accuracy, task.accuracy, task.seconds) for task in results.tasks
+        ]
         slots = [results.state.slots[slot] for slot in results.trained]
         return NewTasks(self.chunk(slots) if slots else None, Record(tasks=tasks, stream=stream), {})
 
     def add_learned(self, results: StreamResults, chunk: Chunk | None) -> None:
-        """Takes in the learner's state, whose slots are shared: thousands of them are not held twice."""
+        """Take the learner's state. Its slots are shared, because there can be thousands of them."""
         self._state, self._slots = results.state, [*results.state.slots]
 
     def state_of_learner(self) -> State:
-        """The state of the learner that discovered them."""
+        """Return the state of the learner."""
         if self._state is None:
-            self._state = self._learner.resume(self._weights, self._slots, *self._position)
+            self._state = self._learner.resume(self._weights, self._slots, self._active, self._since_check)
         return self._state
 
     def stack(self) -> tuple[Bank, Stats]:
-        """The bank of their masks, of which there has to be one, and their statistics, stacked along a task axis."""
+        """Return the bank of masks and the stacked statistics; at least one task must have been discovered."""
         state = self.state_of_learner()
         return jax.device_get(self._learner.masks(state, self._weights)), self._learner.stats(state)
 
     def chunk(self, slots: Sequence[Slot]) -> Chunk:
-        """Some slots as they are saved."""
+        """Return slots as a chunk."""
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(slots))
         return Chunk(len(slots), *_as_bank(stacked))
 
     def shapes(self, num_tasks: int) -> tuple[Any, Any]:
-        """The shapes and types of a chunk of so many slots: what is kept, and statistics."""
+        """Return shapes and dtypes of the stored slots and the statistics of a chunk."""
         return _as_bank(
             jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((num_tasks, *leaf.shape), leaf.dtype), self._like)
         )
 
 
 def _as_bank(slots: Slot) -> tuple[Any, Stats]:
-    """Slots, stacked, as they lie in a checkpoint, which knows no optimiser's classes."""
+    """Return stacked slots as a bank and statistics; the bank has optimizer states as numbered arrays."""
     leaves = {str(place): leaf for place, leaf in enumerate(jax.tree.leaves(slots.optimizer))}
     return {"owned": slots.params, "optimizer": leaves}, slots.stats
 
 
 def _carry_state(carry: Carry | None) -> dict[str, Carry]:
-    """A part of the state, if there is anything in it."""
+    """Return the carry as a part of the state; empty if the carry has no arrays."""
     return {"legacy": carry} if jax.tree.leaves(carry) else {}
 
 
 def _merge_chunks(method: Method, chunks: Sequence[Chunk]) -> Chunk:
-    """Several chunks of tasks as one."""
+    """Merge several chunks into one."""
     counts, banks, stats = zip(*chunks, strict=True)
     bank = method.concatenate(banks, counts) if method.bank_grows else {}
     return Chunk(sum(counts), bank, jax.tree.map(lambda *leaves: np.concatenate(leaves), *stats))
