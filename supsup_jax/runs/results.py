@@ -114,7 +114,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     except ValueError:
         settings = None
     if not _are_settings(settings):
-        raise UserError(f"{path} does not hold the settings of a run; restore it, or start without --resume")
+        raise UserError(f"{path} does not contain the settings of a run; restore the file, or start without --resume")
     return settings | {"experiment": formats.upgraded(settings["experiment"])}
 
 

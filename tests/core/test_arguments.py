@@ -136,7 +136,7 @@ PERMUTED = data.Permuted(DIGITS)
         (lambda: ss.Run.new(LENET, steps=3, inputs=None), ("there is no argument steps", "training=Training(")),
         (lambda: ss.Run.new(LENET, "SupSup", inputs=None), ("method 'SupSup'", "methods.SupSup()")),
         (lambda: ss.evaluate(3), ("run 3", "give a run, its folder, or a Model")),
-        (lambda: ss.evaluate("nowhere"), ("nowhere holds no run",)),
+        (lambda: ss.evaluate("nowhere"), ("nowhere does not contain a run",)),
     ],
 )
 def test_what_cannot_be_converted_is_one_line_with_its_type(call, words):

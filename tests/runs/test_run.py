@@ -364,7 +364,7 @@ PAIR = IMAGES, np.array([0, 1])
         ),
         (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1)).mask(0), "no task"),
         (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1)).save("x"), "no tasks to save"),
-        (lambda run: ss.restore("nowhere"), "nowhere holds no run"),
+        (lambda run: ss.restore("nowhere"), "nowhere does not contain a run"),
     ],
 )
 def test_what_does_not_fit_is_one_clear_error_and_changes_nothing(own, wrong, words, tmp_path, monkeypatch):
