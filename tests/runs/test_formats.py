@@ -77,7 +77,7 @@ def test_a_part_that_settings_cannot_make_is_named():
     images = data.Digits().load(Path()).test
     pair = images.images, images.labels
     own = ss.Experiment("own", data.Permuted(data.Arrays(pair, pair), num_tasks=3), networks.LeNet(20))
-    with pytest.raises(registry.UnknownPartError, match="source arrays needs test, train, which settings cannot express"):
+    with pytest.raises(registry.UnknownPartError, match="source arrays needs test, train, which settings cannot"):
         composition.experiment_of(composition.plain(own))
 
 

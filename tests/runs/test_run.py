@@ -335,7 +335,7 @@ PAIR = IMAGES, np.array([0, 1])
         (lambda run: run.learn(PAIR, test=(IMAGES, np.array([0, 7]))), "the label 7, which none had"),
         (lambda run: run.learn(PAIR, steps=0), "steps 0: must be from 1"),
         (lambda run: ss.evaluate(run), r"no tasks to evaluate with its data set; give data=\[\(images"),
-        (lambda run: ss.evaluate(run, data=[PAIR]), "data of 1 tasks for 2"),
+        (lambda run: ss.evaluate(run, data=[PAIR]), "data has 1 pairs for 2 tasks"),
         (lambda run: ss.evaluate(run, tasks=[5], data=[PAIR]), "task 5 cannot be evaluated"),
         (lambda run: ss.evaluate(run, task="guessed"), "give 'given' or 'inferred'"),
         (
