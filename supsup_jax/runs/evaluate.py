@@ -56,7 +56,7 @@ class RunEvaluation:
     accuracy_per_image: Float[np.ndarray, " tasks"] | None
     picked: Float[np.ndarray, " tasks"] | None
     confusion: Int[np.ndarray, "tasks entries"] | None
-    matrix: Float[np.ndarray, "evaluations came"]
+    matrix: Float[np.ndarray, "evaluations all_tasks"]
 
     def to_csv(self, path: str | Path) -> None:
         """Write a CSV file with one row per task."""

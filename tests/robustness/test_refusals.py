@@ -62,7 +62,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(script, learned, capfd):
     whole = table.read_bytes()
     table.write_bytes(whole + b'"' + bytes(200_000))
     damaged = state(learned)
-    refused(capfd, lambda: script(learned, "--num-tasks", 4, "--resume"), "results.csv is no table")
+    refused(capfd, lambda: script(learned, "--num-tasks", 4, "--resume"), "results.csv is not a CSV file")
     assert state(learned) == damaged
     table.write_bytes(whole)
     assert {path: content and content[1] for path, content in state(learned).items()} == {

@@ -316,7 +316,7 @@ PAIR = IMAGES, np.array([0, 1])
         (lambda run: run.predict(np.full(IMAGES.shape, np.nan)), "no finite numbers"),
         (lambda run: run.predict(IMAGES, task=2), "there is no task 2; there are tasks 0 to 1"),
         (lambda run: run.predict(IMAGES, task=np.array([0, -1])), "there is no task -1"),
-        (lambda run: run.predict(IMAGES, task=np.array([0, 1, 1])), "give a number, or one for each image"),
+        (lambda run: run.predict(IMAGES, task=np.array([0, 1, 1])), "give an integer, or one for each image"),
         (lambda run: run.predict(IMAGES, task=np.array([0.5, 0])), "one for each image"),
         (lambda run: run.predict(IMAGES, search="exhaust"), "give one_shot or binary or exhaustive"),
         (lambda run: run.infer_task(IMAGES, objective="maximum"), "give entropy or superfluous"),
