@@ -362,7 +362,7 @@ PAIR = IMAGES, np.array([0, 1])
             lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1), mean=(0.1, 0.2)),
             "give one number, or one for each of 1 channels",
         ),
-        (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1)).mask(0), "no task"),
+        (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1)).mask(0), "has not learned any task"),
         (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1)).save("x"), "no tasks to save"),
         (lambda run: ss.restore("nowhere"), "nowhere does not contain a run"),
     ],
@@ -385,13 +385,13 @@ def test_a_folder_that_is_used_or_has_gone_on_is_left_alone(saved, tmp_path):
     run.learn(PAIR, steps=2)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
     for behind in (other, ss.restore(folder, step=0)):
-        with pytest.raises(UserError, match="has other steps than were read"):
+        with pytest.raises(UserError, match="has changed since this run was read"):
             behind.learn(PAIR, steps=2)
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already contains a run"):
         learned().save(folder)
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert other.num_tasks == 2
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already contains a run"):
         run.save(folder)
 
 

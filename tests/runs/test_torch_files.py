@@ -566,7 +566,7 @@ def test_unknown_tasks_are_refused_unless_they_are_the_users_own(golden, tmp_pat
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(supsup, tmp_path):
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already contains a run"):
         import_torch(tmp_path / "final.pt", tmp_path / "run")
 
 

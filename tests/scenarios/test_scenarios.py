@@ -93,7 +93,7 @@ def test_a_folder_is_free_again_after_an_error(tmp_path):
 
 
 def test_a_run_of_other_settings_is_not_gone_on_with(uninterrupted):
-    with pytest.raises(UserError, match=r"holds a run of other settings .*steps: 30 before, 31 now"):
+    with pytest.raises(UserError, match=r"contains a run with different settings .*steps: 30 before, 31 now"):
         run(uninterrupted.folder, adapter.changed(EXPERIMENT, steps=31))
 
 
@@ -299,7 +299,7 @@ def test_a_stream_of_which_nothing_was_learned_lately_is_gone_on_with(crowded, t
 
 
 def test_a_run_is_not_made_shorter(uninterrupted):
-    with pytest.raises(UserError, match="holds 12 tasks; give --num-tasks 12 or more"):
+    with pytest.raises(UserError, match="contains 12 tasks; give --num-tasks 12 or more"):
         run(uninterrupted.folder, adapter.changed(EXPERIMENT, num_tasks=3))
 
 
@@ -343,5 +343,5 @@ def test_what_was_saved_of_an_evaluation_must_be_this_runs(uninterrupted, tmp_pa
     other.folder = tmp_path / "seed=1"
     with other.locked():
         other.pending.save_evaluation(EvaluationResult.begin(2))
-    with pytest.raises(UserError, match=r"other settings \(learning_rate"):
+    with pytest.raises(UserError, match=r"different settings \(learning_rate"):
         run(tmp_path / "seed=1", longer)

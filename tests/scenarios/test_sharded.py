@@ -151,7 +151,7 @@ def test_what_was_saved_of_an_unfinished_task_must_be_whole(images, tmp_path):
     (theirs,) = other.glob("unfinished/*[0-9]")
     mine.rename(tmp_path / "mine")
     shutil.copytree(theirs, mine)
-    with pytest.raises(checkpoints.UserError, match=r"a run of other settings .learning_rate: 0.2 before"):
+    with pytest.raises(checkpoints.UserError, match=r"a run with different settings .learning_rate: 0.2 before"):
         run(tmp_path, images)
     shutil.rmtree(mine)
     (tmp_path / "mine").rename(mine)
