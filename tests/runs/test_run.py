@@ -362,7 +362,7 @@ PAIR = IMAGES, np.array([0, 1])
             lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1), mean=(0.1, 0.2)),
             "give one number, or one for each of 1 channels",
         ),
-        (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1)).mask(0), "has not learned any task"),
+        (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1)).mask(0), "not learned any task"),
         (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1)).save("x"), "no tasks to save"),
         (lambda run: ss.restore("nowhere"), "nowhere does not contain a run"),
     ],
