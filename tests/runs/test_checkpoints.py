@@ -58,7 +58,7 @@ def saved(tmp_path):
     return tmp_path, chunks
 
 
-def test_what_was_saved_is_restored(saved):
+def test_restore_returns_saved_contents(saved):
     folder, chunks = saved
     with Checkpoints(folder, RUN) as opened:
         steps = opened.restore(template).steps
@@ -68,7 +68,7 @@ def test_what_was_saved_is_restored(saved):
     jax.tree.map(np.testing.assert_array_equal, [tuple(steps[0].chunk), tuple(steps[2].chunk)], [*map(tuple, chunks)])
 
 
-def test_saving_goes_on_after_restoring(saved):
+def test_saving_continues_after_resume(saved):
     folder, _ = saved
     with Checkpoints(folder, RUN) as opened:
         assert opened.resume() == 3
@@ -78,7 +78,7 @@ def test_saving_goes_on_after_restoring(saved):
     assert [step.chunk.num_tasks for step in steps if step.chunk] == [8, 3, 2]
 
 
-def test_nothing_is_restored_from_an_empty_folder(tmp_path):
+def test_restore_from_an_empty_folder_returns_nothing(tmp_path):
     with Checkpoints(tmp_path, RUN) as opened:
         assert opened.restore(template) == ([], None)
 
@@ -112,7 +112,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", thorough_but(["flipped"], DAMAGES))
-def test_each_damaged_file_is_one_clear_error_or_changes_nothing(saved, damage, tmp_path_factory):
+def test_a_damaged_file_raises_a_one_line_error_or_is_harmless(saved, damage, tmp_path_factory):
     folder, chunks = saved
     files = sorted(path.relative_to(folder) for path in (folder / "checkpoints").rglob("*") if path.is_file())
     noticed = 0
@@ -149,7 +149,7 @@ def swap(one, other):
         [(*pair, what) for pair in itertools.combinations(range(4), 2) for what in ("", "record", "arrays")],
     ),
 )
-def test_a_step_in_the_place_of_another_is_noticed(tmp_path, one, other, what):
+def test_swapped_checkpoints_are_detected(tmp_path, one, other, what):
     with Checkpoints(tmp_path, RUN) as opened:
         for number in range(4):
             opened.save(chunk(2, number), {})
@@ -159,7 +159,7 @@ def test_a_step_in_the_place_of_another_is_noticed(tmp_path, one, other, what):
             opened.restore(template, last=last)
 
 
-def test_a_step_of_another_run_is_noticed(tmp_path):
+def test_a_checkpoint_of_another_run_is_detected(tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         with Checkpoints(tmp_path / name, RUN) as opened:
@@ -174,7 +174,7 @@ def test_a_step_of_another_run_is_noticed(tmp_path):
             opened.restore(template)
 
 
-def test_states_in_each_others_place_are_noticed(replaced):
+def test_swapped_states_are_detected(replaced):
     swap(replaced / "state/1", replaced / "state/2")
     with pytest.raises(UserError, match=r"state/2 cannot be read"):
         restored(replaced)
@@ -184,7 +184,7 @@ CONTENTS = ["[]", "5", '"x"', "{", "", "[" * 5_000, '{"init_timestamp_nsecs": []
 
 
 @pytest.mark.parametrize("content", thorough_but(["5", "{", "[" * 5_000], CONTENTS))
-def test_damaged_metadata_of_orbax_is_one_error_or_changes_nothing(saved, content, capfd):
+def test_damaged_orbax_metadata_raises_a_one_line_error_or_is_harmless(saved, content, capfd):
     folder, _ = saved
     (folder / "checkpoints/1/_CHECKPOINT_METADATA").write_text(content)
     capfd.readouterr()
@@ -205,7 +205,7 @@ def test_damaged_metadata_of_orbax_is_one_error_or_changes_nothing(saved, conten
         itertools.product(["record/metadata", "arrays/_METADATA", "_CHECKPOINT_METADATA"], ["link", "endless", "pipe"]),
     ),
 )
-def test_what_is_no_file_is_not_followed(saved, kind, file, tmp_path):
+def test_links_and_special_files_are_rejected(saved, kind, file, tmp_path):
     folder, _ = saved
     path = folder / "checkpoints/2" / file
     outside = tmp_path / "outside"
@@ -222,7 +222,7 @@ def test_what_is_no_file_is_not_followed(saved, kind, file, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["arrays", "record"])
-def test_what_was_changed_is_noticed_by_its_checksum(saved, what):
+def test_changed_contents_are_detected_by_their_checksum(saved, what):
     folder, _ = saved
     path = folder / "checkpoints/2/record/metadata"
     plain = json.loads(path.read_text())
@@ -238,7 +238,7 @@ def test_what_was_changed_is_noticed_by_its_checksum(saved, what):
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((6, 5, 1), np.uint8), ((6, 4, 1), np.float32)])
-def test_a_checkpoint_of_other_shapes_or_types_is_refused(saved, shape, dtype):
+def test_a_checkpoint_with_wrong_shapes_or_dtypes_is_rejected(saved, shape, dtype):
     folder, _ = saved
 
     def other(tasks):
@@ -248,14 +248,14 @@ def test_a_checkpoint_of_other_shapes_or_types_is_refused(saved, shape, dtype):
         opened.restore(other)
 
 
-def test_a_missing_checkpoint_is_noticed(saved):
+def test_a_missing_checkpoint_is_detected(saved):
     folder, _ = saved
     shutil.rmtree(folder / "checkpoints/1")
     with Checkpoints(folder, RUN) as opened, pytest.raises(UserError, match=r"checkpoints/1 .* is missing"):
         opened.restore(template)
 
 
-def test_a_checkpoint_of_another_format_is_refused(saved):
+def test_a_checkpoint_with_an_unknown_format_is_rejected(saved):
     folder, _ = saved
     plain = {"format": 0}
     plain["sha256"] = steps.digest_of_plain(plain)
@@ -287,14 +287,14 @@ def restored(folder, shapes=STATE_SHAPES):
         return opened.restore(template, shapes)
 
 
-def test_the_last_state_is_restored_and_one_more_is_kept(replaced):
+def test_the_last_state_is_restored_and_the_previous_one_is_kept(replaced):
     saved = restored(replaced)
     assert len(saved.steps) == 4
     jax.tree.map(np.testing.assert_array_equal, saved.state, later(2))
     assert sorted(path.name for path in (replaced / "state").iterdir() if path.name.isdecimal()) == ["1", "2"]
 
 
-def test_a_state_whose_step_did_not_follow_is_not_used_and_replaced(replaced):
+def test_a_state_without_its_checkpoint_is_ignored_and_replaced(replaced):
     shutil.rmtree(replaced / "checkpoints/3")
     shutil.rmtree(replaced / "checkpoints/2")  # as if the process had ended between the state and its step
     jax.tree.map(np.testing.assert_array_equal, restored(replaced).state, later(1))
@@ -305,13 +305,13 @@ def test_a_state_whose_step_did_not_follow_is_not_used_and_replaced(replaced):
 
 
 @pytest.mark.parametrize("lost", ["state", "state/2"])
-def test_a_missing_state_is_one_clear_error(replaced, lost):
+def test_a_missing_state_raises_a_one_line_error(replaced, lost):
     shutil.rmtree(replaced / lost)
     with pytest.raises(UserError, match=r"state/2 cannot be read"):
         restored(replaced)
 
 
-def test_a_state_of_other_shapes_is_refused(replaced):
+def test_a_state_with_wrong_shapes_is_rejected(replaced):
     other = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[:1], STATE))
     with pytest.raises(UserError, match="shapes or dtypes of its arrays differ"):
         restored(replaced, other)
@@ -321,7 +321,7 @@ def test_a_run_without_a_state_has_no_folder_for_it(saved):
     assert not (saved[0] / "state").exists()
 
 
-def test_a_run_is_read_as_it_was_at_an_earlier_step(replaced):
+def test_a_run_is_restored_at_an_earlier_checkpoint(replaced):
     with Checkpoints(replaced) as opened:
         saved = opened.restore(template, STATE_SHAPES, last=1)
         assert len(saved.steps) == 2
@@ -332,7 +332,7 @@ def test_a_run_is_read_as_it_was_at_an_earlier_step(replaced):
             opened.restore(template, STATE_SHAPES, last=7)
 
 
-def test_an_interrupt_during_a_save_comes_after_it(tmp_path, monkeypatch):
+def test_an_interrupt_during_a_save_is_raised_after_it(tmp_path, monkeypatch):
     with Checkpoints(tmp_path, RUN) as opened:
         save = opened._steps.save
 

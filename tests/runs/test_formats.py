@@ -44,7 +44,7 @@ def experiment(network: networks.Network | None = None, method: methods.Method |
     return ss.Experiment("own", tasks, network or networks.LeNet(20), method or methods.SupSup(), **changes)
 
 
-def test_settings_that_clash_are_called_by_the_kind_of_their_part():
+def test_clashing_settings_are_prefixed_with_the_kind_of_their_part():
     own = experiment(OwnNetwork(20), OwnMethod())
     settings = composition.plain(own)
     expected = {"network_scale": 1.0, "method_scale": 2.0, "method_memory": 3, "method_source": "x", "rest": 0.5}
@@ -58,7 +58,7 @@ def test_a_setting_without_a_clash_has_the_name_of_its_field():
     assert composition.plain(experiment(OwnNetwork(20)))["scale"] == 1.0
 
 
-def test_no_setting_is_called_like_an_option_of_scripts():
+def test_no_setting_has_the_name_of_a_script_option():
     of_scripts = {field.name for kind in (Options, Cluster) for field in fields(kind)}
     assert set(formats.OPTIONS) == of_scripts | {"help", "sparsity"}
 
@@ -73,7 +73,7 @@ def test_an_offered_part_is_found_by_its_name_and_keeps_its_functions(monkeypatc
     assert composition.experiment_of(composition.plain(own)) == own
 
 
-def test_a_part_that_settings_cannot_make_is_named():
+def test_a_part_that_settings_cannot_express_is_named_in_the_error():
     images = data.Digits().load(Path()).test
     pair = images.images, images.labels
     own = ss.Experiment("own", data.Permuted(data.Arrays(pair, pair), num_tasks=3), networks.LeNet(20))
@@ -91,6 +91,6 @@ def test_a_part_that_settings_cannot_make_is_named():
         (experiment(method=methods.SupSup(above_zero)), True),
     ],
 )
-def test_only_parts_that_a_script_defines_need_the_script(own, needs_script, monkeypatch):
+def test_only_parts_defined_in_a_script_need_the_script(own, needs_script, monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "__file__", "script.py", raising=False)
     assert (program_of(own) != PACKAGE) is needs_script

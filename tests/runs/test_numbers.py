@@ -53,7 +53,7 @@ def outcome(request, images, tmp_path_factory):
     return found, json.loads(STORED.read_text())[request.param], 2.5 / TEST_IMAGES.get(request.param, 359)
 
 
-def test_an_experiment_comes_out_as_it_did(outcome):
+def test_an_experiment_reproduces_its_stored_numbers(outcome):
     found, expected, two_images = outcome
     assert (found["stream"], found["bytes"]) == (expected["stream"], expected["bytes"])
     np.testing.assert_allclose(found["losses"], expected["losses"], rtol=1e-4)
@@ -69,7 +69,7 @@ def test_an_experiment_comes_out_as_it_did(outcome):
                 np.testing.assert_allclose(leaf, stored, rtol=1e-3, atol=1e-3)
 
 
-def test_an_experiment_compiles_as_often_as_it_did(outcome):
+def test_an_experiment_compiles_as_often_as_stored(outcome):
     found, expected, _ = outcome
     if expected["jax"] != jax.__version__:
         pytest.skip(f"the counts are those of JAX {expected['jax']}")

@@ -54,7 +54,7 @@ def saved(own, tmp_path_factory):
     return folder
 
 
-def test_a_task_of_ones_own_is_told_by_the_labels_it_was_learned_with(own):
+def test_a_user_supplied_task_is_predicted_with_its_labels(own):
     images, labels = moved(0)
     predicted = own.predict(images, task=0)
     assert (predicted.labels == NAMES[labels]).mean() > 0.8
@@ -65,7 +65,7 @@ def test_a_task_of_ones_own_is_told_by_the_labels_it_was_learned_with(own):
     assert (own.predict(images, task=1).labels == 10 * labels).mean() > 0.8
 
 
-def test_images_of_several_tasks_are_predicted_each_with_its_own(own):
+def test_images_of_several_tasks_are_predicted_with_their_own_tasks(own):
     images = np.concatenate([moved(0)[0][:5], moved(2)[0][:5]])
     tasks = np.repeat([0, 1], 5)
     together = own.predict(images, task=tasks)
@@ -78,7 +78,7 @@ def test_images_of_several_tasks_are_predicted_each_with_its_own(own):
 
 
 @pytest.mark.parametrize("count", thorough_but([3], [1, 3, 300]))
-def test_tasks_are_inferred_image_by_image_whatever_their_number(own, count):
+def test_tasks_are_inferred_image_by_image_for_any_number_of_images(own, count):
     images = np.resize(moved(0)[0], (count, 4, 4, 1))
     inferred = own.infer_task(images, return_scores=True)
     assert inferred.scores.shape == (count, 2)
@@ -98,7 +98,7 @@ def test_tasks_are_inferred_image_by_image_whatever_their_number(own, count):
         itertools.product(["one_shot", "binary", "exhaustive"], ["entropy", "superfluous"]),
     ),
 )
-def test_the_search_and_its_objective_may_be_chosen(own, search, objective):
+def test_search_and_objective_can_be_chosen(own, search, objective):
     images = own.inputs.images(moved(0)[0][:20])
     objectives = {"entropy": inference.entropy, "superfluous": inference.superfluous(4)}
     searches = {"one_shot": inference.OneShot, "binary": inference.Binary, "exhaustive": inference.Exhaustive}
@@ -106,7 +106,7 @@ def test_the_search_and_its_objective_may_be_chosen(own, search, objective):
     np.testing.assert_array_equal(own.infer_task(images, search=search, objective=objective), expected)
 
 
-def test_masks_and_weights_of_a_task_are_those_of_its_method(own):
+def test_mask_and_effective_weights_of_a_task_match_the_method(own):
     mask, weights = own.mask(1), own.weights_for(1)
     assert {0, 1} == set(np.unique(mask["dense0"]["kernel"]).tolist())
     jax.tree.map(lambda w, m, e: np.testing.assert_array_equal(w * m, e), own.weights, mask, weights)
@@ -114,7 +114,7 @@ def test_masks_and_weights_of_a_task_are_those_of_its_method(own):
     jax.tree.map(np.testing.assert_array_equal, fresh, own.weights)
 
 
-def test_a_saved_run_predicts_the_same_in_a_process_of_other_devices(own, saved, tmp_path):
+def test_a_saved_run_predicts_the_same_with_other_devices(own, saved, tmp_path):
     np.save(tmp_path / "images.npy", moved(0)[0])
     program = (
         "import jax, numpy as np, supsup_jax as ss\n"
@@ -131,7 +131,7 @@ def test_a_saved_run_predicts_the_same_in_a_process_of_other_devices(own, saved,
         np.testing.assert_array_equal(there["labels"], here.labels.astype(str))
 
 
-def test_a_restored_run_learns_on_and_what_it_knew_stays_as_it_was(saved, tmp_path):
+def test_a_restored_run_learns_a_task_and_keeps_the_earlier_ones(saved, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(saved, folder)
     run = ss.restore(folder)
@@ -146,7 +146,7 @@ def test_a_restored_run_learns_on_and_what_it_knew_stays_as_it_was(saved, tmp_pa
     assert ss.restore(folder, step=0).num_tasks == 2
 
 
-def test_a_task_does_not_depend_on_whether_the_run_was_saved_between(own, saved, tmp_path):
+def test_saving_in_between_does_not_change_later_tasks(own, saved, tmp_path):
     shutil.copytree(saved, tmp_path / "run")
     restored, at_once = ss.restore(tmp_path / "run"), learned()
     for run in (restored, at_once):
@@ -156,7 +156,7 @@ def test_a_task_does_not_depend_on_whether_the_run_was_saved_between(own, saved,
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("method", ["BatchE", "PSP", "Transfer", "SeparateHeads", "UpperBound"])
-def test_other_methods_learn_tasks_of_ones_own_too(method, tmp_path):
+def test_other_methods_learn_user_supplied_tasks(method, tmp_path):
     settings = {"method": method, "optimizer": "Adam", "weights_learning_rate": 1e-2}
     run = learned(**settings | ({"er_scale": 2.0, "optimizer": "RMSprop"} if method == "Transfer" else {}))
     run.save(tmp_path / "run")
@@ -172,7 +172,7 @@ def test_other_methods_learn_tasks_of_ones_own_too(method, tmp_path):
     assert run.infer_task(images).shape == (len(images),)
 
 
-def test_any_linen_module_learns_and_is_handed_in_again(tmp_path):
+def test_any_linen_module_learns_and_is_passed_to_restore(tmp_path):
     net = Network(ConvNet(4), (4, 4, 1))
     run = adapter.own_run(
         net, num_classes=4, mean=DATASET.mean, std=DATASET.std, steps=60, learning_rate=1e-2, batch_size=16
@@ -217,7 +217,7 @@ def test_hopsupsup_recovers_a_mask_from_images_of_one_task(hop, tmp_path):
             wrong()
 
 
-def test_labels_without_a_known_task_are_those_that_all_tasks_share():
+def test_labels_without_a_known_task_are_shared_by_all_tasks():
     logits = np.eye(3, dtype=np.float32)
     unknown = np.full(3, -1)
     assert predicted(logits, unknown, [["a", "b", "c"]] * 2, 3).labels.tolist() == ["a", "b", "c"]
@@ -225,7 +225,7 @@ def test_labels_without_a_known_task_are_those_that_all_tasks_share():
 
 
 @pytest.mark.thorough
-def test_networks_that_answer_by_the_batch_infer_and_export_nothing(tmp_path):
+def test_networks_that_use_the_batch_cannot_infer_or_export(tmp_path):
     run = adapter.own_run("BNNet", **INPUTS, method="UpperBound", width=0.01, features=6, steps=5, batch_size=16)
     run.learn(moved(0, DATASET.train))
     assert run.predict(moved(0)[0], task=0).logits.shape == (96, 6)
@@ -234,7 +234,7 @@ def test_networks_that_answer_by_the_batch_infer_and_export_nothing(tmp_path):
             wrong()
 
 
-def test_a_task_of_few_classes_gets_only_its_own_labels(tmp_path):
+def test_a_task_with_few_classes_gets_only_its_labels(tmp_path):
     """Also from an exported run."""
     run = learned()
     images, labels = moved(1, DATASET.train)
@@ -252,7 +252,7 @@ def test_a_task_of_few_classes_gets_only_its_own_labels(tmp_path):
         np.testing.assert_array_equal(classes, run.predict(others, task=task).probabilities.argmax(-1))
 
 
-def test_learning_reads_no_more_than_the_last_step(saved, tmp_path):
+def test_learning_reads_only_the_last_checkpoint(saved, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(saved, folder)
     run = ss.restore(folder)
@@ -267,7 +267,7 @@ def test_learning_reads_no_more_than_the_last_step(saved, tmp_path):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("task", [None, 1])
-def test_an_exported_run_is_run_by_jax_alone(own, tmp_path, task):
+def test_an_exported_run_needs_only_jax(own, tmp_path, task):
     images = np.concatenate([moved(0)[0][:3], moved(2)[0][:4]])
     own.export(tmp_path / "run.bin", task)
     np.save(tmp_path / "images.npy", images)
@@ -291,7 +291,7 @@ RUNS = Path(__file__).parents[1] / "stored"
 
 @pytest.mark.thorough  # tests/cli/test_commands.py evaluates one of them
 @pytest.mark.parametrize("method", ["SupSup", "BatchE"])
-def test_a_run_of_format_2_is_read_as_it_was_when_it_was_written(method):
+def test_a_run_of_format_2_has_its_recorded_accuracies(method):
     folder = RUNS / f"format-2-{method}"
     run = ss.restore(folder)
     with (folder / "accuracy_matrix.csv").open() as file:
@@ -367,7 +367,7 @@ PAIR = IMAGES, np.array([0, 1])
         (lambda run: ss.restore("nowhere"), "nowhere does not contain a run"),
     ],
 )
-def test_what_does_not_fit_is_one_clear_error_and_changes_nothing(own, wrong, words, tmp_path, monkeypatch):
+def test_invalid_arguments_raise_a_one_line_error_without_effects(own, wrong, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=words) as error:
         wrong(own)
@@ -376,7 +376,7 @@ def test_what_does_not_fit_is_one_clear_error_and_changes_nothing(own, wrong, wo
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_used_or_has_gone_on_is_left_alone(saved, tmp_path):
+def test_a_folder_that_is_in_use_or_has_changed_is_left_alone(saved, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(saved, folder)
     run, other = ss.restore(folder), ss.restore(folder)
@@ -396,7 +396,7 @@ def test_a_folder_that_is_used_or_has_gone_on_is_left_alone(saved, tmp_path):
 
 
 @pytest.mark.thorough
-def test_a_script_does_not_go_on_with_tasks_learned_from_python(tmp_path):
+def test_a_script_does_not_resume_tasks_learned_from_python(tmp_path):
     experiment = adapter.experiment("small", features=8, width=0.1, num_tasks=1, steps=5, batch_size=16)
     adapter.run_experiment(experiment, DATASET, tmp_path)
     run = ss.restore(tmp_path)
@@ -408,7 +408,7 @@ def test_a_script_does_not_go_on_with_tasks_learned_from_python(tmp_path):
         adapter.run_experiment(longer, DATASET, tmp_path)
 
 
-def test_evaluating_own_tasks_agrees_with_predicting_them(own, tmp_path):
+def test_evaluate_agrees_with_predict_for_user_supplied_tasks(own, tmp_path):
     tests = [(moved(0)[0][:50], NAMES[moved(0)[1][:50]]), (moved(2)[0], 10 * moved(2)[1])]
     given = ss.evaluate(own, data=tests)
     for task, (images, labels) in enumerate(tests):
@@ -425,7 +425,7 @@ def test_evaluating_own_tasks_agrees_with_predicting_them(own, tmp_path):
     assert [float(row[1]) for row in rows] == pytest.approx(inferred.accuracy, abs=1e-4)
 
 
-def test_images_without_the_axis_of_one_channel_are_taken():
+def test_images_without_the_channel_axis_are_accepted():
     inputs = Inputs((4, 4, 1), (0.0,), (1.0,), 4)
     np.testing.assert_array_equal(inputs.images(IMAGES[..., 0]), IMAGES)
     np.testing.assert_array_equal(inputs.images(np.ones((1, 4, 4))), np.full((1, 4, 4, 1), 255, np.float32))

@@ -93,13 +93,13 @@ def assert_same_contents(found, expected):
 
 
 @pytest.mark.parametrize("stored", marked(FROM_COMMANDS), indirect=True, scope="module")
-def test_a_stored_run_predicts_what_it_predicted(stored):
+def test_a_stored_run_predicts_the_same_as_before(stored):
     found = stored_runs.predictions(stored.folder, stored.expected["how"])
     assert_nearly_equal(found, stored.expected["before"]["predicted"])
 
 
 @pytest.mark.parametrize("stored", marked(FROM_COMMANDS, SLOW_TO_COMPILE), indirect=True, scope="module")
-def test_a_stored_run_has_the_accuracies_it_had(stored):
+def test_a_stored_run_has_the_same_accuracies_as_before(stored):
     expected = stored.expected["before"]["evaluated"]
     found = stored_runs.accuracies(stored.folder, stored.expected["how"], stored.images)
     assert found.keys() == expected.keys()
@@ -129,7 +129,7 @@ def test_commands_read_the_tables_and_settings_of_a_stored_run(stored):
     assert (shown["method"], shown["network"]) == (settings["method"], settings["network"])
 
 
-def test_figures_are_drawn_of_stored_runs(tmp_path):
+def test_figures_are_drawn_from_stored_runs(tmp_path):
     drawn = [name for name in FINISHED if name not in ("imagenet", "nns")]
     folders = [stored_runs.unpack(name, tmp_path / "runs") for name in drawn]
     assert all(folder.is_relative_to(tmp_path / "runs") for folder in folders)
@@ -138,7 +138,7 @@ def test_figures_are_drawn_of_stored_runs(tmp_path):
     assert {"figure2.png", "figure3.png", "recovery.png"} <= names
 
 
-def test_the_command_predict_says_what_a_stored_run_predicted(tmp_path):
+def test_the_command_predict_prints_the_stored_predictions(tmp_path):
     expected = stored_runs.expected_of("supsup")["before"]["predicted"]
     folder = stored_runs.unpack("supsup", tmp_path)
     _, *rows = csv.reader(io.StringIO(adapter.call("-m", "predict", folder, folder / "images.npy")))
@@ -146,7 +146,7 @@ def test_the_command_predict_says_what_a_stored_run_predicted(tmp_path):
     assert_nearly_equal(found, {"labels": expected["labels, task inferred"], "tasks": expected["tasks"]})
 
 
-def test_an_interrupted_run_was_resumed_to_the_numbers_of_a_whole_one():
+def test_an_interrupted_run_was_resumed_to_the_same_numbers():
     interrupted, whole = stored_runs.expected_of("interrupted"), stored_runs.expected_of("supsup")
     assert interrupted["after"]["numbers"] == whole["after"]["numbers"]
 
@@ -156,7 +156,7 @@ def own(tmp_path_factory):
     return Stored("from-python", tmp_path_factory.mktemp("runs"), Path())
 
 
-def test_a_stored_run_from_python_predicts_what_it_predicted(own):
+def test_a_stored_run_from_python_predicts_the_same_as_before(own):
     assert_nearly_equal(stored_runs.own_numbers(ss.restore(own.folder)), own.expected["before"]["predicted"])
 
 

@@ -76,7 +76,7 @@ def supsup(golden, tmp_path):
     return restore(import_torch(final_pt(tmp_path / "final.pt", lenet(arrays), **SUPSUP), tmp_path / "run")), arrays
 
 
-def test_an_imported_lenet_predicts_the_originals_logits(supsup):
+def test_an_imported_lenet_has_the_logits_of_the_original(supsup):
     run, arrays = supsup
     assert run.num_tasks == 6
     for task in range(6):
@@ -89,7 +89,7 @@ def test_an_imported_lenet_predicts_the_originals_logits(supsup):
             np.testing.assert_array_equal(run.weights[f"dense{place}"]["kernel"], arrays[f"weight{place}"][..., 0, 0].T)
 
 
-def test_an_imported_lenet_infers_the_originals_tasks(supsup):
+def test_an_imported_lenet_infers_the_tasks_of_the_original(supsup):
     run, arrays = supsup
     for objective, letter in (("entropy", "H"), ("superfluous", "G")):
         picked = [
@@ -111,7 +111,7 @@ def test_an_imported_run_is_evaluated_on_its_data_set(supsup, data_folder):
     assert (accuracy > 0.6).all(), accuracy
 
 
-def test_files_of_data_parallel_and_inference_buffers_import_the_same(supsup, tmp_path):
+def test_names_of_data_parallel_and_inference_buffers_are_ignored(supsup, tmp_path):
     run, arrays = supsup
     state = {f"module.{name}": array for name, array in lenet(arrays).items()}
     state |= {"module.linear.0.stacked": np.zeros((6, 2)), "module.alphas": np.ones((6, 1, 1, 1, 1))}
@@ -131,7 +131,7 @@ def test_files_of_compiled_networks_import_the_same(supsup, tmp_path, wrapped):
     jax.tree.map(np.testing.assert_array_equal, restore(import_torch(path, tmp_path / "other")).bank, run.bank)
 
 
-def test_a_file_of_two_networks_is_refused(supsup, tmp_path):
+def test_a_file_with_two_networks_is_rejected(supsup, tmp_path):
     _, arrays = supsup
     state = lenet(arrays)
     path = final_pt(
@@ -141,7 +141,7 @@ def test_a_file_of_two_networks_is_refused(supsup, tmp_path):
         import_torch(path, tmp_path / "other")
 
 
-def test_files_of_old_versions_of_pytorch_import_the_same(supsup, tmp_path):
+def test_files_in_the_old_format_of_pytorch_import_the_same(supsup, tmp_path):
     run, arrays = supsup
     path = tmp_path / "old.pt"
     content = {"state_dict": tensors(lenet(arrays)), "args": argparse.Namespace(**SUPSUP, seed=1)}
@@ -149,7 +149,7 @@ def test_files_of_old_versions_of_pytorch_import_the_same(supsup, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restore(import_torch(path, tmp_path / "other")).bank, run.bank)
 
 
-def test_a_state_dictionary_alone_imports_with_the_missing_settings(supsup, tmp_path):
+def test_a_state_dictionary_alone_needs_the_missing_settings(supsup, tmp_path):
     """What it does not contain has to be given."""
     run, arrays = supsup
     path = tmp_path / "state.pt"
@@ -161,7 +161,7 @@ def test_a_state_dictionary_alone_imports_with_the_missing_settings(supsup, tmp_
     np.testing.assert_array_equal(other.mask(4)["dense0"]["kernel"], run.mask(4)["dense0"]["kernel"])
 
 
-def test_tasks_that_were_discovered_have_to_be_counted(supsup, tmp_path):
+def test_the_number_of_discovered_tasks_must_be_given(supsup, tmp_path):
     path = final_pt(tmp_path / "nns.pt", lenet(supsup[1]), **SUPSUP | {"trainer": "nns"})
     with pytest.raises(UserError, match=r"how many of 6 masks were learned; give num_tasks="):
         import_torch(path, tmp_path / "other")
@@ -176,7 +176,7 @@ def batche(arrays, layer=lambda place: f"linear.{2 * place}"):
     return state
 
 
-def test_an_imported_batche_has_the_originals_logits_and_tasks(golden, tmp_path):
+def test_an_imported_batche_has_the_logits_and_tasks_of_the_original(golden, tmp_path):
     arrays = golden("batche.npz")
     args = {"conv_type": "VectorizedBatchEnsembles", "adaptor": "se_be_adapt", "train_weight_tasks": 1}
     path = final_pt(tmp_path / "final.pt", batche(arrays), set="MNISTPerm", num_tasks=4, **args)
@@ -194,7 +194,7 @@ def test_an_imported_batche_has_the_originals_logits_and_tasks(golden, tmp_path)
     np.testing.assert_array_equal(run.infer_task(images)[::2], arrays["lenet_pick_entropy_repeat1"])
 
 
-def test_an_imported_psp_predicts_what_the_rotated_weights_do(golden, tmp_path):
+def test_an_imported_psp_predicts_like_the_rotated_weights(golden, tmp_path):
     arrays = golden("psp.npz")  # of a last layer
     rng = np.random.default_rng(0)
     kernels = [
@@ -241,7 +241,7 @@ def coloured(arrays):
     return np.round(255 * (arrays["x"].transpose(0, 2, 3, 1) * std + mean)).astype(np.uint8)
 
 
-def test_an_imported_gemresnet18_has_the_originals_masks_and_statistics(golden, tmp_path):
+def test_an_imported_gemresnet18_has_the_masks_and_statistics_per_task(golden, tmp_path):
     """Those of each task."""
     arrays = golden("gemresnet18_mask.npz")
     state = {f"module.{name}": array for name, array in gemresnet18(arrays, "scores").items()}
@@ -255,7 +255,7 @@ def test_an_imported_gemresnet18_has_the_originals_masks_and_statistics(golden, 
     assert not run.stats_for(0)["bn1"]["mean"].any()
 
 
-def test_heads_of_a_gemresnet18_import_and_export(golden, tmp_path):
+def test_heads_of_a_gemresnet18_are_imported_and_exported(golden, tmp_path):
     arrays = golden("gemresnet18.npz")
     state = gemresnet18(arrays, "scores")
     head = state["linear.weight"]
@@ -271,7 +271,7 @@ def test_heads_of_a_gemresnet18_import_and_export(golden, tmp_path):
         np.testing.assert_array_equal(back[name], array, err_msg=name)
 
 
-def test_a_single_network_predicts_for_all_tasks(golden, tmp_path):
+def test_a_single_network_is_used_for_all_tasks(golden, tmp_path):
     arrays = golden("gemresnet18.npz")
     state = {re.sub(r"\.bns\.1", "", name): array for name, array in gemresnet18(arrays, "scores").items()}
     state = {name: array for name, array in state.items() if ".bns.0" not in name}
@@ -310,7 +310,7 @@ def test_a_resnet50_of_one_task_imports(golden, tmp_path):
     np.testing.assert_array_equal(run.weights["linear"]["kernel"], state["fc.weight"][..., 0, 0].T)
 
 
-def test_a_masked_run_of_one_task_is_written_as_the_originals_runs_of_one(tmp_path):
+def test_a_masked_run_of_one_task_is_exported_like_the_original(tmp_path):
     run = learned("SupSup", 1, er_scale=4.0, scenario="GG", first_task=3)
     run.record.tasks[0] = dataclasses.replace(run.record.tasks[0], task=3)
     export_torch(run, tmp_path / "final.pt")
@@ -326,7 +326,7 @@ def test_a_masked_run_of_one_task_is_written_as_the_originals_runs_of_one(tmp_pa
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_of_equal_scores_masks_have_those_that_the_original_has(golden, tmp_path, whole):
+def test_ties_between_scores_are_broken_like_in_the_original(golden, tmp_path, whole):
     state = lenet(golden("supermask_threshold.npz"), tasks=2)
     state = {name: np.sign(array) if "scores" in name else array for name, array in state.items()}
     args = {"conv_type": "MultitaskMaskConv", "er_sparsity": True, "sparsity": 2.0, "num_tasks": 2}
@@ -394,7 +394,7 @@ METHODS = [
 
 
 @pytest.mark.parametrize(("method", "back", "settings"), thorough_but([METHODS[1], METHODS[3], METHODS[-1]], METHODS))
-def test_what_was_exported_imports_as_the_same_run(tmp_path, method, back, settings):
+def test_an_exported_file_imports_as_the_same_run(tmp_path, method, back, settings):
     run = learned(method, **settings)
     export_torch(run, tmp_path / "final.pt")
     other = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
@@ -411,7 +411,7 @@ def test_what_was_exported_imports_as_the_same_run(tmp_path, method, back, setti
     assert adapter.settings_of(other.experiment).method == back
 
 
-def test_an_imported_run_goes_on_learning(tmp_path):
+def test_an_imported_run_learns_another_task(tmp_path):
     export_torch(learned("SeparateHeads", search="exhaustive"), tmp_path / "final.pt")
     run = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
     images = np.random.default_rng(2).random((8, 28, 28, 1))
@@ -422,7 +422,7 @@ def test_an_imported_run_goes_on_learning(tmp_path):
     assert run.num_tasks == 3
 
 
-def test_transfer_goes_on_from_the_mean_of_the_originals_scores(supsup, tmp_path):
+def test_imported_transfer_starts_from_the_mean_of_the_scores(supsup, tmp_path):
     _, arrays = supsup
     path = final_pt(tmp_path / "transfer.pt", lenet(arrays), **SUPSUP | {"trainer": "reinit", "adaptor": "gt"})
     run = restore(import_torch(path, tmp_path / "other"))
@@ -444,7 +444,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_that_would_execute_code_is_refused_and_does_not(tmp_path, zipped):
+def test_a_file_that_would_execute_code_is_rejected(tmp_path, zipped):
     path, trap = tmp_path / "final.pt", tmp_path / "trap"
     content = {"state_dict": {"linear.0.weight": torch.ones(2, 2, 1, 1)}, "args": Malicious(trap)}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
@@ -455,7 +455,7 @@ def test_a_file_that_would_execute_code_is_refused_and_does_not(tmp_path, zipped
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-def test_a_truncated_file_is_one_clear_error(tmp_path, zipped, share):
+def test_a_truncated_file_raises_a_one_line_error(tmp_path, zipped, share):
     path = tmp_path / "final.pt"
     torch.save({"state_dict": {"a": torch.ones(50, 50)}}, path, _use_new_zipfile_serialization=zipped)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
@@ -464,7 +464,7 @@ def test_a_truncated_file_is_one_clear_error(tmp_path, zipped, share):
     assert "\n" not in str(error.value)
 
 
-def test_a_flipped_bit_is_noticed_by_the_checksums_of_the_zip_file(tmp_path):
+def test_a_flipped_bit_is_detected_by_the_zip_checksums(tmp_path):
     """PyTorch does not compare them."""
     path = tmp_path / "final.pt"
     torch.save({"state_dict": {"a": torch.ones(500, 50)}}, path)
@@ -475,7 +475,7 @@ def test_a_flipped_bit_is_noticed_by_the_checksums_of_the_zip_file(tmp_path):
         import_torch(path, tmp_path / "run")
 
 
-def test_what_would_have_to_be_unpacked_is_refused(tmp_path):
+def test_a_compressed_file_is_rejected(tmp_path):
     torch.save({"state_dict": {"a": torch.ones(500, 50)}}, tmp_path / "plain.pt")
     deflated = zipfile.ZipFile(tmp_path / "final.pt", "w", zipfile.ZIP_DEFLATED)
     with zipfile.ZipFile(tmp_path / "plain.pt") as plain, deflated as packed:
@@ -485,7 +485,7 @@ def test_what_would_have_to_be_unpacked_is_refused(tmp_path):
         import_torch(tmp_path / "final.pt", tmp_path / "run")
 
 
-def test_a_tensor_that_repeats_a_few_bytes_is_refused(tmp_path):
+def test_a_tensor_that_repeats_a_few_bytes_is_rejected(tmp_path):
     torch.save({"state_dict": {"linear.0.weight": torch.ones(1).expand(1 << 20, 1 << 20)}}, tmp_path / "final.pt")
     with pytest.raises(UserError, match=r"holds linear\.0\.weight, which is more than there is in the file"):
         import_torch(tmp_path / "final.pt", tmp_path / "run")
@@ -493,7 +493,7 @@ def test_a_tensor_that_repeats_a_few_bytes_is_refused(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("wrong", [[1], "text", {"a": 1}, -1, 1e300, math.nan], ids=str)
-def test_arguments_of_another_form_are_one_clear_error_or_not_needed(golden, tmp_path, wrong):
+def test_malformed_arguments_raise_a_one_line_error_or_are_unused(golden, tmp_path, wrong):
     state = lenet(golden("supermask_threshold.npz"), tasks=2)
     for number, name in enumerate({*SUPSUP, "sparsity", "trainer", "seed", "lr", "epochs", "name", "task_eval"}):
         args = SUPSUP | {"num_tasks": 2, "conv_type": "MultitaskMaskConv", "sparsity": 0.5} | {name: wrong}
@@ -512,13 +512,13 @@ def test_arguments_of_another_form_are_one_clear_error_or_not_needed(golden, tmp
         ({"state_dict": {"fc.weight": torch.ones(2, 2)}}, r"has no conv1\.weight"),
     ],
 )
-def test_files_that_are_no_runs_are_refused(tmp_path, content, message):
+def test_files_without_a_run_are_rejected(tmp_path, content, message):
     torch.save(content, tmp_path / "final.pt")
     with pytest.raises(UserError, match=message):
         import_torch(tmp_path / "final.pt", tmp_path / "run", benchmark="own")
 
 
-def test_a_missing_file_is_one_clear_error(tmp_path):
+def test_a_missing_file_raises_a_one_line_error(tmp_path):
     with pytest.raises(UserError, match=r"final\.pt is no file; give the final\.pt that the original saved"):
         import_torch(tmp_path / "final.pt", tmp_path / "run")
 
@@ -542,7 +542,7 @@ def test_a_missing_file_is_one_clear_error(tmp_path):
         ({}, {"colour": 1}, "sets colour, which does not exist"),
     ],
 )
-def test_what_does_not_fit_is_one_clear_error(golden, tmp_path, change, settings, message):
+def test_contents_that_do_not_fit_raise_a_one_line_error(golden, tmp_path, change, settings, message):
     state = lenet(golden("supermask_threshold.npz")) | change
     path = final_pt(tmp_path / "final.pt", state, **SUPSUP)
     with pytest.raises(UserError, match=message) as error:
@@ -550,14 +550,14 @@ def test_what_does_not_fit_is_one_clear_error(golden, tmp_path, change, settings
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
-def test_masks_of_a_resnet_need_their_density(golden, tmp_path):
+def test_importing_masks_of_a_resnet_requires_their_density(golden, tmp_path):
     path = tmp_path / "state.pt"
     torch.save(tensors(gemresnet18(golden("gemresnet18_mask.npz"), "scores")), path)
     with pytest.raises(UserError, match=r"does not say how many scores a mask keeps; give er_scale="):
         import_torch(path, tmp_path / "run", benchmark="SplitCIFAR100")
 
 
-def test_unknown_tasks_are_refused_unless_they_are_the_users_own(golden, tmp_path):
+def test_unknown_tasks_are_rejected_unless_declared_user_supplied(golden, tmp_path):
     state = lenet(golden("supermask_threshold.npz"))
     path = final_pt(tmp_path / "final.pt", state, **SUPSUP | {"set": "RotatingMNIST"})
     with pytest.raises(UserError, match=r"is of 6 tasks of RotatingMNIST, which are none of ours"):
@@ -565,12 +565,12 @@ def test_unknown_tasks_are_refused_unless_they_are_the_users_own(golden, tmp_pat
     assert restore(import_torch(path, tmp_path / "run", benchmark="own")).inputs.num_classes == 20
 
 
-def test_a_folder_that_holds_a_run_is_left_alone(supsup, tmp_path):
+def test_a_folder_that_contains_a_run_is_left_alone(supsup, tmp_path):
     with pytest.raises(UserError, match="already contains a run"):
         import_torch(tmp_path / "final.pt", tmp_path / "run")
 
 
-def test_without_pytorch_the_error_says_how_to_install_it(supsup, tmp_path, monkeypatch):
+def test_without_pytorch_the_error_explains_how_to_install_it(supsup, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     for call in (
         lambda: import_torch(tmp_path / "final.pt", tmp_path / "b"),
@@ -580,7 +580,7 @@ def test_without_pytorch_the_error_says_how_to_install_it(supsup, tmp_path, monk
             call()
 
 
-def test_an_export_that_fails_leaves_what_was_there(supsup, tmp_path, monkeypatch):
+def test_a_failed_export_keeps_the_existing_file(supsup, tmp_path, monkeypatch):
     path = tmp_path / "back.pt"
     path.write_bytes(b"before")
     monkeypatch.setattr(torch, "save", lambda content, file: file.write(b"half") and 1 / 0)

@@ -52,7 +52,7 @@ def test_very_different_tasks_are_discovered_one_by_one(four):
 
 
 @pytest.mark.thorough
-def test_a_late_check_lets_a_task_share_the_slot_of_the_one_before():
+def test_after_a_late_check_a_task_shares_the_previous_slot():
     learner = Learner(NET, optimizer=LEARNER.optimizer, rule=Rule(check_every=BATCHES))
     images, labels = stream([0, 1, 1])
     late = BATCHES // 2
@@ -62,7 +62,7 @@ def test_a_late_check_lets_a_task_share_the_slot_of_the_one_before():
     assert slots.tolist() == BATCHES * [0] + 2 * BATCHES * [1]
 
 
-def test_a_task_that_comes_back_is_recognised_and_trained_further(four):
+def test_a_repeated_task_is_recognised_and_trained_further(four):
     state, _ = four
     again, slots = learn([2, 0], state=state)
     assert runs(slots) == [2, 0]
@@ -75,7 +75,7 @@ def test_a_task_that_comes_back_is_recognised_and_trained_further(four):
 
 
 @pytest.mark.thorough
-def test_how_the_stream_is_cut_changes_nothing(four):
+def test_results_do_not_depend_on_how_the_stream_is_split(four):
     whole, slots = four
     images, labels = stream([0, 1, 2, 3])
     state, pieces = LEARNER.init(WEIGHTS), []
@@ -96,7 +96,7 @@ def test_a_state_resumes_from_its_slots_alone(four):
 
 
 @pytest.mark.thorough
-def test_slots_have_statistics_of_their_own_that_start_afresh():
+def test_each_slot_has_separate_statistics_with_fresh_initial_values():
     net = networks.Network(ConvNet(10), DIGITS.image_shape)
     weights, stats = net.init(jax.random.key(0))
     learner = Learner(net, optimizer=optimizers.RMSprop(1e-3), rule=Rule(check_every=10, novelty=1e9))
@@ -112,12 +112,12 @@ def test_slots_have_statistics_of_their_own_that_start_afresh():
 
 
 @pytest.mark.parametrize("setting", ["check_every", "fewest", "budget"])
-def test_a_rule_without_sense_is_refused(setting):
+def test_a_rule_with_a_zero_is_rejected(setting):
     with pytest.raises(ValueError, match=f"{setting} 0: must be at least 1"):
         Rule(**{setting: 0})
 
 
-def test_every_image_needs_a_label_and_a_fresh_learner_has_no_masks():
+def test_labels_must_match_images_and_a_new_learner_has_no_masks():
     state = LEARNER.init(WEIGHTS)
     with pytest.raises(ValueError, match=r"labels have shape \(1, 64\); expected one label per image: \(3, 64\)"):
         LEARNER.learn(state, WEIGHTS, STATS, np.zeros((3, 64, 8, 8, 1), np.float32), np.zeros((1, 64), np.int32))
@@ -127,7 +127,7 @@ def test_every_image_needs_a_label_and_a_fresh_learner_has_no_masks():
         LEARNER.stats(state)
 
 
-def test_masks_are_those_of_the_slots(four):
+def test_masks_match_the_slots(four):
     state, _ = four
     bank = LEARNER.masks(state, WEIGHTS)
     for number, slot in enumerate(state.slots):
@@ -136,7 +136,7 @@ def test_masks_are_those_of_the_slots(four):
 
 
 @pytest.mark.thorough
-def test_with_all_slots_taken_only_known_tasks_are_trained():
+def test_when_all_slots_are_taken_new_tasks_are_skipped():
     """New tasks are skipped."""
     learner = Learner(NET, optimizer=optimizers.RMSprop(1e-3), rule=Rule(check_every=BATCHES, novelty=1.3, budget=2))
     _, slots = learn([0, 1, 2, 0], learner=learner)
@@ -157,7 +157,7 @@ def test_the_bank_grows_by_doubling_beyond_eight_slots():
         jax.tree.map(np.testing.assert_array_equal, banks.unpack(bank, number), expected)
 
 
-def test_a_check_can_be_asked_for_and_starts_the_count_anew():
+def test_a_requested_check_resets_the_count_of_batches():
     state, _ = learn([0])
     images, labels = stream([1])
     unasked, same = LEARNER.learn(state._replace(since_check=10), WEIGHTS, STATS, images[:20], labels[:20])
@@ -166,7 +166,7 @@ def test_a_check_can_be_asked_for_and_starts_the_count_anew():
     assert (new == 1).all() and asked.since_check == 20
 
 
-def test_a_task_is_new_exactly_if_no_share_of_the_softmax_is_large_enough(four):
+def test_a_task_is_new_iff_no_share_of_the_softmax_is_large_enough(four):
     state, _ = four
     images, labels = stream([1])
     bank = LEARNER.masks(state, WEIGHTS)

@@ -35,13 +35,13 @@ def uninterrupted(tmp_path_factory):
     return run(tmp_path_factory.mktemp("runs") / "seed=1", tasks_at_once=4)
 
 
-def test_a_run_evaluates_where_it_is_told_to(uninterrupted):
+def test_a_run_evaluates_at_the_given_numbers_of_tasks(uninterrupted):
     assert [result.num_tasks for result in uninterrupted.record.evaluations] == [3, 10, 12]
     assert [task.task for task in uninterrupted.record.tasks] == list(range(12))
     assert np.mean(uninterrupted.record.evaluations[-1].given) > 0.9
 
 
-def test_a_run_leaves_its_files(uninterrupted):
+def test_a_run_writes_its_files(uninterrupted):
     names = {path.name.split(".")[0] for path in uninterrupted.folder.iterdir()}
     assert {"adapt_results", "confusion", "metrics", "events", "checkpoints"} <= names
     assert len((uninterrupted.folder.parent / "results.csv").read_text().splitlines()) == 13
@@ -92,12 +92,12 @@ def test_a_folder_is_free_again_after_an_error(tmp_path):
     assert kept
 
 
-def test_a_run_of_other_settings_is_not_gone_on_with(uninterrupted):
+def test_a_run_with_other_settings_is_not_resumed(uninterrupted):
     with pytest.raises(UserError, match=r"contains a run with different settings .*steps: 30 before, 31 now"):
         run(uninterrupted.folder, adapter.changed(EXPERIMENT, steps=31))
 
 
-def test_a_damaged_checkpoint_loses_nothing_else(uninterrupted, tmp_path):
+def test_a_damaged_checkpoint_leaves_all_other_files_unchanged(uninterrupted, tmp_path):
     folder = tmp_path / "seed=1"
     shutil.copytree(uninterrupted.folder, folder)
     damaged = folder / "checkpoints/1/record/metadata"
@@ -120,7 +120,7 @@ def others(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", thorough_but(["LowerBound"], OTHERS))
-def test_every_method_resumes_after_an_interruption_to_the_same_results(others, tmp_path, name):
+def test_every_method_resumes_to_the_same_results(others, tmp_path, name):
     expected = others(name)
     folder = tmp_path / "seed=1"
 
@@ -137,7 +137,7 @@ def test_every_method_resumes_after_an_interruption_to_the_same_results(others, 
 
 
 @pytest.mark.parametrize("name", thorough_but(["BatchE", "SeparateHeads", "LowerBound", "NNs"], OTHERS))
-def test_every_method_is_restored_without_data_and_evaluates_as_before(others, name):
+def test_every_method_is_restored_and_evaluates_as_before(others, name):
     outcome = others(name)
     restored = supsup_jax.restore(outcome.folder)
     for part in ("weights", "stats", "bank"):
@@ -156,7 +156,7 @@ def test_every_method_is_restored_without_data_and_evaluates_as_before(others, n
 
 
 @pytest.mark.thorough
-def test_baselines_are_learned_and_psp_forgets_less_than_nothing_at_all(others):
+def test_psp_is_between_the_upper_and_the_lower_bound(others):
     upper, psp, lower = (others(name).record.evaluations[-1] for name in ("UpperBound", "PSP", "LowerBound"))
     assert np.mean(upper.given) > 0.9
     assert np.mean(upper.given) > np.mean(psp.given) > np.mean(lower.given)
@@ -177,7 +177,7 @@ def num_bytes(tree):
 
 
 @pytest.mark.thorough
-def test_every_byte_that_has_to_be_kept_is_counted(uninterrupted, others):
+def test_every_stored_byte_is_counted(uninterrupted, others):
     storage = {name: others(name).record.evaluations[-1].storage for name in OTHERS}
     weights = others("LowerBound").model.weights
     body = num_bytes([weights["dense0"], weights["dense1"]])
@@ -210,7 +210,7 @@ def flat(weights):
 
 
 @pytest.mark.thorough
-def test_batche_trains_the_weights_with_the_first_task_alone(others, tmp_path):
+def test_batche_trains_the_weights_only_on_the_first_task(others, tmp_path):
     batche = others("BatchE")
     first = run(tmp_path / "seed=1", adapter.changed(OTHERS["BatchE"], num_tasks=1))
     jax.tree.map(np.testing.assert_array_equal, batche.model.weights, first.model.weights)
@@ -221,13 +221,13 @@ def test_batche_trains_the_weights_with_the_first_task_alone(others, tmp_path):
     assert batche.record.evaluations[-1].inferred is not None
 
 
-def test_trained_weights_are_stored_twice_and_not_once_a_task(others):
+def test_trained_weights_are_stored_twice_not_once_per_task(others):
     kept = others("LowerBound").folder / "state"
     assert len([path for path in kept.iterdir() if path.name.isdecimal()]) == 2
 
 
 @pytest.mark.thorough
-def test_what_hopsupsup_keeps_does_not_grow_with_tasks(others, tmp_path):
+def test_storage_of_hopsupsup_does_not_grow_with_tasks(others, tmp_path):
     hop = others("HopSupSup")
     one = run(tmp_path / "seed=1", adapter.changed(OTHERS["HopSupSup"], num_tasks=1))
     (two,) = hop.record.evaluations
@@ -275,7 +275,7 @@ CROWDED = adapter.changed(
 
 
 @pytest.mark.thorough
-def test_of_tasks_that_were_skipped_nothing_is_right(crowded):
+def test_skipped_tasks_have_an_accuracy_of_zero(crowded):
     assert [result.slots for result in crowded.record.stream] == [[[0, 30]], [[1, 30]], *[[[-1, 30]]] * 3]
     evaluation = crowded.record.evaluations[-1]
     assert evaluation.discovery["masks"] == 2
@@ -286,7 +286,7 @@ def test_of_tasks_that_were_skipped_nothing_is_right(crowded):
 
 
 @pytest.mark.thorough
-def test_a_stream_of_which_nothing_was_learned_lately_is_gone_on_with(crowded, tmp_path):
+def test_a_stream_whose_last_tasks_were_skipped_is_resumed(crowded, tmp_path):
     def interrupt_evaluation(progress):
         if progress.message.startswith("evaluating 4 "):
             raise InterruptedForTestError
@@ -298,13 +298,13 @@ def test_a_stream_of_which_nothing_was_learned_lately_is_gone_on_with(crowded, t
     jax.tree.map(np.testing.assert_array_equal, resumed.model.bank, crowded.model.bank)
 
 
-def test_a_run_is_not_made_shorter(uninterrupted):
+def test_a_run_cannot_be_made_shorter(uninterrupted):
     with pytest.raises(UserError, match="contains 12 tasks; give --num-tasks 12 or more"):
         run(uninterrupted.folder, adapter.changed(EXPERIMENT, num_tasks=3))
 
 
 @pytest.mark.thorough
-def test_an_evaluation_asked_for_too_late_is_left_out(tmp_path):
+def test_an_evaluation_requested_too_late_is_left_out(tmp_path):
     """The weights have changed since."""
     folder = tmp_path / "seed=1"
     run(folder, adapter.changed(OTHERS["LowerBound"], num_tasks=3, eval_at=()))
@@ -335,7 +335,7 @@ def test_an_evaluation_that_was_killed_is_resumed(name, uninterrupted, others, t
     assert not [*(tmp_path / "seed=1/evaluation").glob("[0-9]*")]
 
 
-def test_what_was_saved_of_an_evaluation_must_be_this_runs(uninterrupted, tmp_path):
+def test_a_saved_evaluation_must_belong_to_the_same_run(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted.folder, tmp_path / "seed=1")
     longer = adapter.changed(EXPERIMENT, eval_at=(2,))
     other = supsup_jax.restore(uninterrupted.folder)

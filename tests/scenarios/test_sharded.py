@@ -82,7 +82,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.thorough
-def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(images, whole, tmp_path, monkeypatch):
+def test_a_diverging_task_ends_the_run_and_keeps_earlier_tasks(images, whole, tmp_path, monkeypatch):
     of_parts = shared._programs
 
     def spoilt(parts, trains_weights):
@@ -113,7 +113,7 @@ def test_tasks_are_learned(whole):
     assert np.mean(whole.record.evaluations[-1].given) > 0.4  # by chance 0.1
 
 
-def test_images_that_do_not_fit_on_a_device_are_decoded_by_batch(whole, images, tmp_path, monkeypatch):
+def test_images_that_do_not_fit_on_a_device_are_decoded_per_batch(whole, images, tmp_path, monkeypatch):
     """The results are the same."""
     monkeypatch.setattr(devices, "fits", lambda num_bytes: False)
     said = []
@@ -121,7 +121,7 @@ def test_images_that_do_not_fit_on_a_device_are_decoded_by_batch(whole, images, 
     assert any("does not fit on a device" in message for message in said)
 
 
-def test_a_task_that_was_interrupted_is_gone_on_with_where_it_was(whole, images, tmp_path):
+def test_an_interrupted_task_is_resumed_at_the_same_step(whole, images, tmp_path):
     def interrupt(report):
         if report.message.startswith("task 1: 3 of"):
             signal.raise_signal(signal.SIGTERM)
@@ -137,7 +137,7 @@ def test_a_task_that_was_interrupted_is_gone_on_with_where_it_was(whole, images,
 
 @pytest.mark.thorough
 @abandons_coroutines
-def test_what_was_saved_of_an_unfinished_task_must_be_whole(images, tmp_path):
+def test_a_saved_unfinished_task_must_be_intact(images, tmp_path):
     def interrupt(report):
         if report.message.startswith("task 0: 2 of"):
             signal.raise_signal(signal.SIGTERM)
@@ -171,7 +171,7 @@ def test_what_was_saved_of_an_unfinished_task_must_be_whole(images, tmp_path):
 
 
 @pytest.mark.thorough
-def test_a_task_is_the_same_alone_and_is_collected_into_the_whole_run(whole, images, tmp_path, monkeypatch):
+def test_tasks_learned_separately_are_collected_into_one_run(whole, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = []
     for task in range(2):
@@ -195,7 +195,7 @@ def test_a_task_is_the_same_alone_and_is_collected_into_the_whole_run(whole, ima
     assert collection.groups([tmp_path]) == [folders]
 
 
-def test_runs_that_do_not_make_one_are_not_collected(images, tmp_path):
+def test_runs_that_do_not_fit_together_are_not_collected(images, tmp_path):
     def folder(name, **changes):
         path = tmp_path / name
         path.mkdir()
@@ -220,7 +220,7 @@ def test_runs_that_do_not_make_one_are_not_collected(images, tmp_path):
 
 
 @pytest.mark.thorough
-def test_images_that_cannot_be_read_are_named_and_count_for_nothing(images, tmp_path):
+def test_unreadable_images_are_listed_and_left_out(images, tmp_path):
     broken = tmp_path / "data"
     subprocess.run(["cp", "-r", images, broken], check=True)
     order = np.random.RandomState(1).permutation(CLASSES)
@@ -252,7 +252,7 @@ def test_methods_that_train_weights_learn_and_resume(method, images, tmp_path):
     assert np.mean(expected.record.evaluations[-1].given) > 0.3
 
 
-def test_an_uneven_batch_is_shared_and_every_image_counts_once():
+def test_every_image_of_an_uneven_batch_counts_once():
     for batch in (1, 2, 3, 8, 9):
         shares = devices.shares(batch)
         assert shares.places.shape == shares.counts.shape == (2, -(-batch // 2))
@@ -285,7 +285,7 @@ def assert_trees_close(one, other):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, other)
 
 
-def test_an_update_that_devices_share_is_that_of_one_device():
+def test_a_step_shared_by_devices_equals_a_step_of_one_device():
     """Even if the number of devices does not divide the batch."""
     net = networks.LeNet(4, 0.1, (5, 5, 1))
     assert_trees_close(updated(net, 7, True), updated(net, 7, False))
@@ -297,14 +297,14 @@ def assert_synchronised_is_alone():
     return alone
 
 
-def test_a_shared_update_with_batch_norm_needs_synchronised_statistics():
+def test_a_shared_step_with_batch_norm_needs_synchronised_statistics():
     """Otherwise each device has its own statistics, and the loss differs."""
     alone = assert_synchronised_is_alone()
     *_, loss = updated(batch_norm_net(), 8, True)
     assert abs(float(loss - alone[2])) > 1e-3
 
 
-def test_feeds_give_the_rows_of_an_epoch_in_order():
+def test_batches_contain_each_row_once():
     share = feeding.batches_of(places=7, batch_size=4, size=5)
     assert share.rows.shape == share.counts.shape == (2, 2, 2)
     counted = share.rows[share.counts == 1]
@@ -392,7 +392,7 @@ def test_a_run_is_the_same_on_four_devices_as_on_one(on_one_device, images, tmp_
 
 
 @pytest.mark.thorough
-def test_two_hosts_share_a_run_go_on_with_it_and_find_it_finished(on_one_device, images, tmp_path):
+def test_two_hosts_share_a_run_resume_it_and_find_it_finished(on_one_device, images, tmp_path):
     assert "hosts: 2" in preempted(*on_two_hosts(tmp_path, images))
     first, second = finished(*on_two_hosts(tmp_path, images, "--resume"))
     assert "resuming task 0 after" in first
@@ -411,7 +411,7 @@ def test_two_hosts_share_a_run_go_on_with_it_and_find_it_finished(on_one_device,
     ("changes", "said"), [(["--seed", 2], "--seed is 2 on host 1"), (["--data", "."], "lacks train")]
 )
 @pytest.mark.thorough
-def test_hosts_with_other_settings_or_without_data_end_together(changes, said, images, tmp_path):
+def test_all_hosts_stop_if_one_has_other_settings_or_no_data(changes, said, images, tmp_path):
     coordinator = "--coordinator", f"127.0.0.1:{free_port()}", "--hosts", 2, "--host"
     processes = [script(tmp_path, images, 1, *coordinator, 0), script(tmp_path, images, 1, *coordinator, 1, *changes)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
@@ -423,7 +423,7 @@ def test_hosts_with_other_settings_or_without_data_end_together(changes, said, i
 
 
 @pytest.mark.thorough
-def test_a_run_that_is_preempted_goes_on_on_another_number_of_devices(on_one_device, images, tmp_path):
+def test_a_preempted_run_resumes_on_a_different_number_of_devices(on_one_device, images, tmp_path):
     preempted(script(tmp_path, images, 1))
     said = preempted(script(tmp_path, images, 4, "--resume"))
     (last,) = finished(script(tmp_path, images, 1, "--resume"))
@@ -433,7 +433,7 @@ def test_a_run_that_is_preempted_goes_on_on_another_number_of_devices(on_one_dev
 
 
 @pytest.mark.thorough
-def test_with_synchronised_batch_norm_four_devices_do_what_one_does():
+def test_synchronised_batch_norm_on_four_devices_equals_one_device():
     code = "import sys; sys.path.append('..'); import jax, test_sharded as t; assert jax.device_count() == 4"
     code += "; t.assert_synchronised_is_alone()"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
@@ -441,7 +441,7 @@ def test_with_synchronised_batch_norm_four_devices_do_what_one_does():
 
 
 @pytest.mark.thorough
-def test_tasks_are_farmed_out_and_collected_from_the_command_line(on_one_device, images, tmp_path):
+def test_tasks_are_distributed_and_collected_on_the_command_line(on_one_device, images, tmp_path):
     (said,) = finished(script(tmp_path, images, 1, "--tasks", "0:2", "--num-tasks", "1"))
     assert "seed=1~sparsity=8~task=1 finished" in said
     module = [sys.executable, "-m", "supsup_jax"]
@@ -459,7 +459,7 @@ def test_tasks_are_farmed_out_and_collected_from_the_command_line(on_one_device,
     not (shutil.which("srun") and "SLURM_CONF" in os.environ), reason="there is no srun, or SLURM_CONF names no file"
 )
 @pytest.mark.thorough
-def test_under_slurm_hosts_find_each_other(on_one_device, images, tmp_path):
+def test_hosts_under_slurm_find_each_other(on_one_device, images, tmp_path):
     (said,) = finished(script(tmp_path, images, 2, before=("srun", "--ntasks=2", "--overlap")))
     assert "hosts: 2" in said
     assert_close(results_of(tmp_path), on_one_device)
