@@ -52,7 +52,7 @@ def serving(folder):
 
 
 def prepare_with_tfds(folder, name, images, train):
-    """Write a data set as TFDS prepares it. The label of an image is its index; the first `train` images are for training."""
+    """Write images as a TFDS data set, labelled by their index; the first `train` images are for training."""
     import tensorflow_datasets as tfds
 
     class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -23,7 +23,7 @@ pytestmark = abandons_coroutines
 
 @pytest.fixture(scope="module", autouse=True)
 def few_objects_to_collect():
-    """Leaves out what is there already, which takes seconds each time."""
+    """Exclude existing objects from garbage collection, which would take seconds each time."""
     gc.collect()
     gc.freeze()
     yield
@@ -84,9 +84,9 @@ def test_restore_from_an_empty_folder_returns_nothing(tmp_path):
 
 
 def test_tasks_without_statistics_are_saved_and_restored(tmp_path):
-    one = chunk(8, 0)._replace(stats={})
+    without_stats = chunk(8, 0)._replace(stats={})
     with Checkpoints(tmp_path, RUN) as opened:
-        opened.save(one, {})
+        opened.save(without_stats, {})
         ((step,), _) = opened.restore(lambda tasks: (template(tasks)[0], {}))
     assert step.chunk.stats == {}
 
@@ -128,33 +128,33 @@ def test_a_damaged_file_raises_a_one_line_error_or_is_harmless(saved, damage, tm
         except UserError as error:
             assert re.search(r"checkpoints/\d cannot be read", str(error)) and "\n" not in str(error)
             noticed += 1
-        else:  # what Orbax keeps for itself, such as times
+        else:  # the file holds internal data of Orbax, such as times
             kept = [step.chunk for step in steps if step.chunk]
             assert [step.record for step in steps] == [{"tasks": 8}, {"evaluated": True}, {"tasks": 3}]
             jax.tree.map(np.testing.assert_array_equal, [*map(tuple, kept)], [*map(tuple, chunks)])
     assert noticed >= 3 * 2
 
 
-def swap(one, other):
-    aside = one.with_name("aside")
-    one.rename(aside)
-    other.rename(one)
-    aside.rename(other)
+def swap(first, second):
+    aside = first.with_name("aside")
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "what"),
+    ("first", "second", "part"),
     thorough_but(
         [(0, 3, ""), (1, 2, "record"), (2, 3, "arrays")],
-        [(*pair, what) for pair in itertools.combinations(range(4), 2) for what in ("", "record", "arrays")],
+        [(*pair, part) for pair in itertools.combinations(range(4), 2) for part in ("", "record", "arrays")],
     ),
 )
-def test_swapped_checkpoints_are_detected(tmp_path, one, other, what):
+def test_swapped_checkpoints_are_detected(tmp_path, first, second, part):
     with Checkpoints(tmp_path, RUN) as opened:
         for number in range(4):
             opened.save(chunk(2, number), {})
-    swap(tmp_path / f"checkpoints/{one}" / what, tmp_path / f"checkpoints/{other}" / what)
-    for last in (None, other):
+    swap(tmp_path / f"checkpoints/{first}" / part, tmp_path / f"checkpoints/{second}" / part)
+    for last in (None, second):
         with Checkpoints(tmp_path, RUN) as opened, pytest.raises(UserError, match=r"checkpoints/\d cannot be read"):
             opened.restore(template, last=last)
 
@@ -221,12 +221,12 @@ def test_links_and_special_files_are_rejected(saved, kind, file, tmp_path):
         opened.restore(template)
 
 
-@pytest.mark.parametrize("what", ["arrays", "record"])
-def test_changed_contents_are_detected_by_their_checksum(saved, what):
+@pytest.mark.parametrize("changed", ["arrays", "record"])
+def test_changed_contents_are_detected_by_their_checksum(saved, changed):
     folder, _ = saved
     path = folder / "checkpoints/2/record/metadata"
     plain = json.loads(path.read_text())
-    if what == "arrays":
+    if changed == "arrays":
         plain["arrays_sha256"] = "0" * 64
         plain.pop("sha256")
         plain["sha256"] = steps.digest_of_plain(plain)
@@ -274,7 +274,7 @@ def later(number):
 
 @pytest.fixture
 def replaced(tmp_path):
-    """Three steps, each of which replaces the state, and one that does not."""
+    """Three checkpoints that replace the state, and a fourth one that does not."""
     with Checkpoints(tmp_path, RUN) as opened:
         for number in range(3):
             opened.save(chunk(1, number), {}, later(number))
@@ -296,7 +296,7 @@ def test_the_last_state_is_restored_and_the_previous_one_is_kept(replaced):
 
 def test_a_state_without_its_checkpoint_is_ignored_and_replaced(replaced):
     shutil.rmtree(replaced / "checkpoints/3")
-    shutil.rmtree(replaced / "checkpoints/2")  # as if the process had ended between the state and its step
+    shutil.rmtree(replaced / "checkpoints/2")  # as if the process had ended between the state and its checkpoint
     jax.tree.map(np.testing.assert_array_equal, restored(replaced).state, later(1))
     with Checkpoints(replaced, RUN) as opened:
         opened.restore(template, STATE_SHAPES)

@@ -1,4 +1,4 @@
-"""Runs that version 0.1 wrote are restored, predict, evaluate and continue with the same results."""
+"""Runs written by version 0.1 are restored, predict, evaluate and continue with the same results."""
 
 import csv
 import io
@@ -19,29 +19,29 @@ FROM_COMMANDS = [name for name in stored_runs.NAMES if name != "from-python"]
 FINISHED = [name for name in FROM_COMMANDS if not name.startswith("interrupted")]
 
 QUICK = ["interrupted", "psp", "supsup"]
-"""Runs of the default tier; the others are tested with `pytest -m thorough`."""
+"""Runs of the default tier; the others belong to the thorough tier."""
 
 SLOW_TO_COMPILE = ["imagenet"]
-"""Runs of which only the predictions and tables are tested, except with `pytest -m long`."""
+"""Runs whose predictions and tables alone are tested, except in the tier `long`."""
 
-RESUMED_THERE = [name for name in FROM_COMMANDS if name != "interrupted-with-trained-weights"]
-"""Runs that version 0.1 could resume itself."""
+RESUMABLE = [name for name in FROM_COMMANDS if name != "interrupted-with-trained-weights"]
+"""Runs that version 0.1 can resume."""
 
 TEST_IMAGES = {name: 30 for name in stored_runs.NAMES if name.startswith(("imagenet", "interrupted-with"))}
 TEST_IMAGES |= {"hopsupsup": 62}
-"""Test images of the smallest task, where there are fewer than 359."""
+"""Number of test images of the smallest task, if it is below 359."""
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A folder with a small ImageNet."""
+    """The folder of a small ImageNet."""
     folder = tmp_path_factory.mktemp("data")
     write_small_imagenet(folder)
     return folder
 
 
 def marked(names, long=()):
-    """The names of runs as parameters, with the tiers that they belong to."""
+    """Return the names of runs as parameters, marked with their tiers."""
     return thorough_but([name for name in QUICK if name in names], names, long)
 
 
@@ -68,15 +68,15 @@ def stored(request, images, tmp_path_factory):
 
 
 def assert_nearly_equal(found, expected, most=1):
-    """Compares labels or tasks of images; `most` of them may differ, because of rounding."""
+    """Compare labels or tasks of images; up to `most` of them may differ, because of rounding."""
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         assert len(found[name]) == len(values)
-        assert sum(one != other for one, other in zip(found[name], values, strict=True)) <= most, name
+        assert sum(a != b for a, b in zip(found[name], values, strict=True)) <= most, name
 
 
 def assert_same_numbers(stored):
-    """Compares the numbers of a resumed run with those of version 0.1."""
+    """Compare the numbers of a resumed run with those of version 0.1."""
     found, expected = stored_runs.measures(stored.resumed), stored.expected["after"]["numbers"]
     assert (found["stream"], found["bytes"]) == (expected["stream"], expected["bytes"])
     np.testing.assert_allclose(found["losses"], expected["losses"], rtol=1e-4)
@@ -88,7 +88,7 @@ def assert_same_contents(found, expected):
     assert found["arrays"] == expected["arrays"]
     assert set(expected["keys"]) <= set(found["keys"]), "settings may be added, none may be missing"
     if found["orbax"] == expected["orbax"]:
-        # Records name the settings of a run's own parts alone; Orbax's own files vary by a few hundred bytes.
+        # Records list only the settings of parts in use, and internal files of Orbax vary by a few hundred bytes.
         assert found["bytes"] == pytest.approx(expected["bytes"], rel=0.1)
 
 
@@ -112,7 +112,7 @@ def test_a_stored_run_continues_to_the_same_numbers(stored):
     assert_same_numbers(stored)
 
 
-@pytest.mark.parametrize("stored", marked(RESUMED_THERE, SLOW_TO_COMPILE), indirect=True, scope="module")
+@pytest.mark.parametrize("stored", marked(RESUMABLE, SLOW_TO_COMPILE), indirect=True, scope="module")
 def test_checkpoints_hold_the_same_arrays_and_keys_as_before(stored):
     assert_same_contents(stored_runs.contents(stored.resumed), stored.expected["after"]["contents"])
 
@@ -152,16 +152,17 @@ def test_an_interrupted_run_was_resumed_to_the_same_numbers():
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory):
+def from_python(tmp_path_factory):
     return Stored("from-python", tmp_path_factory.mktemp("runs"), Path())
 
 
-def test_a_stored_run_from_python_predicts_the_same_as_before(own):
-    assert_nearly_equal(stored_runs.own_numbers(ss.restore(own.folder)), own.expected["before"]["predicted"])
+def test_a_stored_run_from_python_predicts_the_same_as_before(from_python):
+    found = stored_runs.own_numbers(ss.restore(from_python.folder))
+    assert_nearly_equal(found, from_python.expected["before"]["predicted"])
 
 
-def test_a_stored_run_from_python_learns_another_task(own, tmp_path):
-    run = ss.restore(shutil.copytree(own.folder, tmp_path / "run"))
+def test_a_stored_run_from_python_learns_another_task(from_python, tmp_path):
+    run = ss.restore(shutil.copytree(from_python.folder, tmp_path / "run"))
     assert run.learn(stored_runs.own_task(2)) == 2
-    assert_nearly_equal(stored_runs.own_numbers(run), own.expected["after"]["predicted"])
-    assert_same_contents(stored_runs.contents(tmp_path / "run"), own.expected["after"]["contents"])
+    assert_nearly_equal(stored_runs.own_numbers(run), from_python.expected["after"]["predicted"])
+    assert_same_contents(stored_runs.contents(tmp_path / "run"), from_python.expected["after"]["contents"])
