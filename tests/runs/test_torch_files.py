@@ -28,7 +28,7 @@ def tensors(arrays):
 
 
 def final_pt(path, arrays, state=None, **args):
-    """A file as the original's main program writes it."""
+    """Write a file in the form of the original's main program."""
     args = {"run_base_dir": pathlib.Path("runs/id=x~try=0"), "device": torch.device("cpu"), "seed": 1} | args
     state = tensors(arrays) | (state or {})
     content = {"epoch": 3, "arch": args.get("model"), "state_dict": state, "args": argparse.Namespace(**args)}
@@ -37,7 +37,7 @@ def final_pt(path, arrays, state=None, **args):
 
 
 def lenet(arrays, tasks=6):
-    """The state of a LeNet of the original, with a ParameterList of scores a layer."""
+    """Return the state of a LeNet of the original, with a ParameterList of scores per layer."""
     state = {}
     for place, layer in enumerate(("linear.0", "linear.2", "linear.4")):
         state[f"{layer}.weight"] = arrays[f"weight{place}"]
@@ -60,7 +60,7 @@ CIFAR = {"set": "RandSplitCIFAR100", "model": "GEMResNet18", "bn_type": "Multita
 
 
 def grey(x):
-    """Images from normalised ones `(images, 1, 28, 28)`."""
+    """Return uint8 images, given normalised ones of shape `(images, 1, 28, 28)`."""
     return np.round(255 * (x.transpose(0, 2, 3, 1) * STD + MEAN)).astype(np.uint8)
 
 
@@ -71,7 +71,7 @@ def in_order(arrays, task):
 
 @pytest.fixture
 def supsup(golden, tmp_path):
-    """The run of a LeNet of the original, and the arrays that it was made of."""
+    """The imported run of a LeNet of the original, and the arrays of its file."""
     arrays = golden("supermask_threshold.npz")
     return restore(import_torch(final_pt(tmp_path / "final.pt", lenet(arrays), **SUPSUP), tmp_path / "run")), arrays
 
@@ -150,7 +150,6 @@ def test_files_in_the_old_format_of_pytorch_import_the_same(supsup, tmp_path):
 
 
 def test_a_state_dictionary_alone_needs_the_missing_settings(supsup, tmp_path):
-    """What it does not contain has to be given."""
     run, arrays = supsup
     path = tmp_path / "state.pt"
     torch.save(tensors(lenet(arrays)), path)
@@ -195,7 +194,7 @@ def test_an_imported_batche_has_the_logits_and_tasks_of_the_original(golden, tmp
 
 
 def test_an_imported_psp_predicts_like_the_rotated_weights(golden, tmp_path):
-    arrays = golden("psp.npz")  # of a last layer
+    arrays = golden("psp.npz")  # arrays of a last layer
     rng = np.random.default_rng(0)
     kernels = [
         *(rng.normal(size=shape).astype(np.float32) for shape in ((6, 784), (6, 6))),
@@ -226,13 +225,13 @@ def test_an_imported_psp_predicts_like_the_rotated_weights(golden, tmp_path):
         np.testing.assert_allclose(run.predict(images, task=task).logits, x @ last, rtol=1e-4, atol=1e-3)
 
 
-def gemresnet18(arrays, what):
-    """The state of two tasks of a GEMResNet18 of the original, of which task 1 was learned."""
+def gemresnet18(arrays, parameter):
+    """Return the state of two tasks of a GEMResNet18 of the original; only task 1 was learned."""
     state = {name.removeprefix("param:"): array for name, array in arrays.items() if name.startswith("param:")}
     state |= {name.removeprefix("stat:"): array for name, array in arrays.items() if name.startswith("stat:")}
     for name in list(state):
-        if ".1" in name and (what in name or ".bns.1." in name):
-            state[name.replace(".bns.1.", ".bns.0.").replace(f"{what}.1", f"{what}.0")] = state[name] * 0
+        if ".1" in name and (parameter in name or ".bns.1." in name):
+            state[name.replace(".bns.1.", ".bns.0.").replace(f"{parameter}.1", f"{parameter}.0")] = state[name] * 0
     return state
 
 
@@ -242,7 +241,6 @@ def coloured(arrays):
 
 
 def test_an_imported_gemresnet18_has_the_masks_and_statistics_per_task(golden, tmp_path):
-    """Those of each task."""
     arrays = golden("gemresnet18_mask.npz")
     state = {f"module.{name}": array for name, array in gemresnet18(arrays, "scores").items()}
     args = {"conv_type": "MultitaskMaskConv", "er_sparsity": True, "sparsity": 32, "num_tasks": 2, "adaptor": "gt"}
@@ -311,7 +309,7 @@ def test_a_resnet50_of_one_task_imports(golden, tmp_path):
 
 
 def test_a_masked_run_of_one_task_is_exported_like_the_original(tmp_path):
-    run = learned("SupSup", 1, er_scale=4.0, scenario="GG", first_task=3)
+    run = learned_run("SupSup", 1, er_scale=4.0, scenario="GG", first_task=3)
     run.record.tasks[0] = dataclasses.replace(run.record.tasks[0], task=3)
     export_torch(run, tmp_path / "final.pt")
     content = torch.load(tmp_path / "final.pt", weights_only=True)
@@ -337,7 +335,7 @@ def test_ties_between_scores_are_broken_like_in_the_original(golden, tmp_path, w
     run = restore(import_torch(path, tmp_path / "run", **settings))
     assert adapter.settings_of(run.experiment).er_scale == 2.0
     kept = np.asarray(run.mask(1)["dense1"]["kernel"]).T.reshape(-1)
-    # The last ones in the order in which they lie there.
+    # Of equal scores, the last ones in memory order are kept.
     count = 300 - int((1 - 2 * 40 / 300) * 300)
     np.testing.assert_array_equal(np.flatnonzero(kept), np.arange(300 - count, 300))
 
@@ -363,14 +361,14 @@ def test_a_hopfield_run_imports_with_its_memory(golden, tmp_path):
         export_torch(run, tmp_path / "back.pt")
 
 
-def learned(method, tasks=2, **settings):
-    """A small run of tasks as they start, or that differ at least."""
+def learned_run(method, tasks=2, **settings):
+    """Return a small run whose tasks have initial parameters, made different from each other."""
     run = adapter.own_run("LeNet", 3, (28, 28, 1), method=method, width=0.05, features=4, batch_size=8, **settings)
     keys = jax.random.split(jax.random.key(7), tasks)
-    kept = jax.vmap(lambda key: run.method.finalize(run.method.init(key, run.weights), run.weights))(keys)
+    adapters = jax.vmap(lambda key: run.method.finalize(run.method.init(key, run.weights), run.weights))(keys)
     if method in ("UpperBound", "SeparateHeads", "FineTuning"):
-        kept = jax.tree.map(lambda leaf: leaf * np.array([[[1]], [[-2]]], np.float32), kept)
-    chunk, _ = run.tasks.chunk(kept, {}, tasks)
+        adapters = jax.tree.map(lambda leaf: leaf * np.array([[[1]], [[-2]]], np.float32), adapters)
+    chunk, _ = run.tasks.chunk(adapters, {}, tasks)
     run.tasks.add(chunk)
     run.record.tasks += [
         TaskResult(task, "today", None, math.nan, 0.5, 1.0, labels=["a", "b", "c"]) for task in range(tasks)
@@ -395,12 +393,12 @@ METHODS = [
 
 @pytest.mark.parametrize(("method", "back", "settings"), thorough_but([METHODS[1], METHODS[3], METHODS[-1]], METHODS))
 def test_an_exported_file_imports_as_the_same_run(tmp_path, method, back, settings):
-    run = learned(method, **settings)
+    run = learned_run(method, **settings)
     export_torch(run, tmp_path / "final.pt")
     other = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
     images = np.random.default_rng(1).random((5, 28, 28, 1))
     for task in range(2):
-        expected, found = (one.predict(images, task=task) for one in (run, other))
+        expected, found = (each.predict(images, task=task) for each in (run, other))
         np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
         np.testing.assert_array_equal(found.labels, expected.labels)
     assert other.inputs == run.inputs and str(other.record.tasks) == str(run.record.tasks)
@@ -412,7 +410,7 @@ def test_an_exported_file_imports_as_the_same_run(tmp_path, method, back, settin
 
 
 def test_an_imported_run_learns_another_task(tmp_path):
-    export_torch(learned("SeparateHeads", search="exhaustive"), tmp_path / "final.pt")
+    export_torch(learned_run("SeparateHeads", search="exhaustive"), tmp_path / "final.pt")
     run = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
     images = np.random.default_rng(2).random((8, 28, 28, 1))
     before = run.predict(images, task=1).logits
@@ -427,14 +425,14 @@ def test_imported_transfer_starts_from_the_mean_of_the_scores(supsup, tmp_path):
     path = final_pt(tmp_path / "transfer.pt", lenet(arrays), **SUPSUP | {"trainer": "reinit", "adaptor": "gt"})
     run = restore(import_torch(path, tmp_path / "other"))
     assert adapter.settings_of(run.experiment).method == "Transfer"
-    legacy = run.tasks.next_carry(run.weights)
+    carry = run.tasks.next_carry(run.weights)
     total = arrays["scores1"].sum(0)[..., 0, 0].T
-    np.testing.assert_allclose(legacy["total"]["dense1"]["kernel"], total, rtol=1e-5, atol=1e-6)
-    assert legacy["tasks"] == 6
+    np.testing.assert_allclose(carry["total"]["dense1"]["kernel"], total, rtol=1e-5, atol=1e-6)
+    assert carry["tasks"] == 6
 
 
 class Malicious:
-    """What writes a file when it is unpickled."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -465,7 +463,6 @@ def test_a_truncated_file_raises_a_one_line_error(tmp_path, zipped, share):
 
 
 def test_a_flipped_bit_is_detected_by_the_zip_checksums(tmp_path):
-    """PyTorch does not compare them."""
     path = tmp_path / "final.pt"
     torch.save({"state_dict": {"a": torch.ones(500, 50)}}, path)
     content = bytearray(path.read_bytes())
