@@ -23,7 +23,7 @@ def batches(task, key):
 
 
 def stream(numbers):
-    """Batches of tasks, one task after another."""
+    """Return batches of several tasks, one task after another."""
     pieces = [batches(task, jax.random.key(visit)) for visit, task in enumerate(BENCHMARK.tasks(DIGITS, 0, numbers))]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pieces)
 
@@ -34,7 +34,7 @@ def learn(numbers, learner=LEARNER, state=None, **options):
 
 
 def runs(slots):
-    """The slots of all visits, of which each must have used only one."""
+    """Return the slot of each visit to a task; each visit must have used only one slot."""
     visits = slots.reshape(-1, BATCHES)
     assert (visits == visits[:, :1]).all()
     return visits[:, 0].tolist()
@@ -104,7 +104,7 @@ def test_each_slot_has_separate_statistics_with_fresh_initial_values():
     both, slots = learner.learn(learner.init(weights), weights, stats, images, labels)
     assert slots.tolist() == [0] * 10 + [1] * 10
     assert learner.stats(both)["BatchNorm_0"]["mean"].shape == (2, 3)
-    # The second slot alone, taken by a learner that has the first one's scores from elsewhere and not its statistics.
+    # A learner whose first slot has different statistics must give the second slot the same statistics.
     first = both.slots[0]._replace(stats=jax.tree.map(lambda leaf: leaf + 1, both.slots[0].stats))
     state = learner.resume(weights, [first], 0, 10)
     again, _ = learner.learn(state, weights, stats, images[10:], labels[10:])
@@ -137,7 +137,6 @@ def test_masks_match_the_slots(four):
 
 @pytest.mark.thorough
 def test_when_all_slots_are_taken_new_tasks_are_skipped():
-    """New tasks are skipped."""
     learner = Learner(NET, optimizer=optimizers.RMSprop(1e-3), rule=Rule(check_every=BATCHES, novelty=1.3, budget=2))
     _, slots = learn([0, 1, 2, 0], learner=learner)
     assert runs(slots) == [0, 1, -1, 0]
@@ -160,10 +159,10 @@ def test_the_bank_grows_by_doubling_beyond_eight_slots():
 def test_a_requested_check_resets_the_count_of_batches():
     state, _ = learn([0])
     images, labels = stream([1])
-    unasked, same = LEARNER.learn(state._replace(since_check=10), WEIGHTS, STATS, images[:20], labels[:20])
-    assert (same == 0).all() and unasked.since_check == 30
-    asked, new = LEARNER.learn(state._replace(since_check=10), WEIGHTS, STATS, images[:20], labels[:20], check=True)
-    assert (new == 1).all() and asked.since_check == 20
+    unchecked, same = LEARNER.learn(state._replace(since_check=10), WEIGHTS, STATS, images[:20], labels[:20])
+    assert (same == 0).all() and unchecked.since_check == 30
+    checked, new = LEARNER.learn(state._replace(since_check=10), WEIGHTS, STATS, images[:20], labels[:20], check=True)
+    assert (new == 1).all() and checked.since_check == 20
 
 
 def test_a_task_is_new_iff_no_share_of_the_softmax_is_large_enough(four):

@@ -86,10 +86,10 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
 
 def test_a_folder_is_free_again_after_an_error(tmp_path):
     folder = tmp_path / "seed=1"
-    with pytest.raises(InterruptedForTestError) as kept:
+    with pytest.raises(InterruptedForTestError) as error:  # holds a reference to the failed run
         run(folder, adapter.changed(EXPERIMENT, num_tasks=3), report=partial(interrupt, after=0))
     run(folder, adapter.changed(EXPERIMENT, num_tasks=3))
-    assert kept
+    assert error
 
 
 def test_a_run_with_other_settings_is_not_resumed(uninterrupted):
@@ -110,7 +110,7 @@ def test_a_damaged_checkpoint_leaves_all_other_files_unchanged(uninterrupted, tm
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    """A run of every other method, learned task by task."""
+    """A function that returns the finished run of another method, learned task by task."""
 
     @cache
     def finished(name):
@@ -167,9 +167,9 @@ def test_psp_is_between_the_upper_and_the_lower_bound(others):
 def test_fine_tuning_gives_both_bounds(others):
     record = others("FineTuning").record
     assert np.mean([task.accuracy for task in record.tasks]) > 0.9
-    at_the_end = record.evaluations[-1].given
-    assert at_the_end[-1] == record.tasks[-1].accuracy
-    assert np.mean(at_the_end) < np.mean([task.accuracy for task in record.tasks])
+    final = record.evaluations[-1].given
+    assert final[-1] == record.tasks[-1].accuracy
+    assert np.mean(final) < np.mean([task.accuracy for task in record.tasks])
 
 
 def num_bytes(tree):
@@ -222,22 +222,22 @@ def test_batche_trains_the_weights_only_on_the_first_task(others, tmp_path):
 
 
 def test_trained_weights_are_stored_twice_not_once_per_task(others):
-    kept = others("LowerBound").folder / "state"
-    assert len([path for path in kept.iterdir() if path.name.isdecimal()]) == 2
+    states = others("LowerBound").folder / "state"
+    assert len([path for path in states.iterdir() if path.name.isdecimal()]) == 2
 
 
 @pytest.mark.thorough
 def test_storage_of_hopsupsup_does_not_grow_with_tasks(others, tmp_path):
     hop = others("HopSupSup")
-    one = run(tmp_path / "seed=1", adapter.changed(OTHERS["HopSupSup"], num_tasks=1))
-    (two,) = hop.record.evaluations
+    single = run(tmp_path / "seed=1", adapter.changed(OTHERS["HopSupSup"], num_tasks=1))
+    (result,) = hop.record.evaluations
     memory = 4 * 2 * (40**2 + 40) + 4
-    assert one.record.evaluations[0].storage == two.storage
-    assert two.storage == {"seed of the random weights": 8, "Hopfield memory": memory}
-    assert num_bytes(one.model.bank) == num_bytes(hop.model.bank) == memory
+    assert single.record.evaluations[0].storage == result.storage
+    assert result.storage == {"seed of the random weights": 8, "Hopfield memory": memory}
+    assert num_bytes(single.model.bank) == num_bytes(hop.model.bank) == memory
     assert not list((hop.folder / "checkpoints").glob("*/arrays"))
-    assert [len(path["hamming"]) for path in two.recovery] == [len(path["energy"]) + 1 for path in two.recovery]
-    assert two.given == [pytest.approx(task.accuracy, abs=0.2) for task in hop.record.tasks]
+    assert [len(path["hamming"]) for path in result.recovery] == [len(path["energy"]) + 1 for path in result.recovery]
+    assert result.given == [pytest.approx(task.accuracy, abs=0.2) for task in hop.record.tasks]
     assert (hop.folder / "recovery.csv").read_text().count("\n") > 4
 
 
@@ -253,19 +253,19 @@ def test_a_stream_is_recorded_batch_by_batch(others):
 @pytest.mark.thorough
 def test_a_stream_that_finds_each_task_learns_the_masks_of_given_tasks(tmp_path):
     experiment = adapter.changed(EXPERIMENT, num_tasks=3)
-    told = run(tmp_path / "told", experiment)
-    untold = run(
-        tmp_path / "untold",
+    given = run(tmp_path / "given", experiment)
+    discovered = run(
+        tmp_path / "discovered",
         adapter.changed(experiment, scenario="NNs", check_every=30, check_epochs=False, novelty=1e9),
     )
-    jax.tree.map(np.testing.assert_array_equal, untold.model.bank, told.model.bank)
-    assert untold.record.evaluations[-1].given == told.record.evaluations[-1].given
-    assert untold.record.evaluations[-1].discovery["one_mask"] == 1
+    jax.tree.map(np.testing.assert_array_equal, discovered.model.bank, given.model.bank)
+    assert discovered.record.evaluations[-1].given == given.record.evaluations[-1].given
+    assert discovered.record.evaluations[-1].discovery["one_mask"] == 1
 
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory):
-    """A stream of five tasks to a learner that may have two masks, learned task by task."""
+    """A stream of five tasks for a learner that may have two masks, learned task by task."""
     return run(tmp_path_factory.mktemp("crowded") / "seed=1", CROWDED, tasks_at_once=1)
 
 
@@ -305,8 +305,7 @@ def test_a_run_cannot_be_made_shorter(uninterrupted):
 
 @pytest.mark.thorough
 def test_an_evaluation_requested_too_late_is_left_out(tmp_path):
-    """The weights have changed since."""
-    folder = tmp_path / "seed=1"
+    folder = tmp_path / "seed=1"  # later tasks change the weights
     run(folder, adapter.changed(OTHERS["LowerBound"], num_tasks=3, eval_at=()))
     later = run(folder, adapter.changed(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,)))
     assert [result.num_tasks for result in later.record.evaluations] == [3, 4]
@@ -314,7 +313,7 @@ def test_an_evaluation_requested_too_late_is_left_out(tmp_path):
 
 @pytest.mark.parametrize("name", ["SupSup", "NNs", "HopSupSup", "SupSup, every task tried"])
 def test_an_evaluation_that_was_killed_is_resumed(name, uninterrupted, others, tmp_path, monkeypatch):
-    experiment, whole = (EXPERIMENT, uninterrupted) if name == "SupSup" else (OTHERS[name], others(name))
+    experiment, expected = (EXPERIMENT, uninterrupted) if name == "SupSup" else (OTHERS[name], others(name))
     monkeypatch.setattr(devices, "tasks_at_once", lambda *_: 1)
     monkeypatch.setattr(train, "_SAVE_AFTER", 0.0)
     extend, done = EvaluationResult.extend, []
@@ -331,7 +330,7 @@ def test_an_evaluation_that_was_killed_is_resumed(name, uninterrupted, others, t
     del done[:-1]
     resumed = run(tmp_path / "seed=1", adapter.changed(experiment, eval_at=()), tasks_at_once=4)
     assert done[:2] == [1, 1]
-    assert measured(resumed.record)["evaluations"] == measured(whole.record)["evaluations"][-1:]
+    assert measured(resumed.record)["evaluations"] == measured(expected.record)["evaluations"][-1:]
     assert not [*(tmp_path / "seed=1/evaluation").glob("[0-9]*")]
 
 
