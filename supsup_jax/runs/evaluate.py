@@ -110,7 +110,7 @@ def evaluate(run: Any, tasks: Any = None, task: Any = "given", data: Any = None)
     if data is not None and not isinstance(data, str | os.PathLike | Dataset):
         is_pair = isinstance(data, tuple) and len(data) == 2 and hasattr(data[0], "shape")
         return _evaluate_user_tasks(run, tasks, task, data if isinstance(data, Sequence) and not is_pair else [data])
-    from_script = [place for place in range(_num_tasks(run)) if _class_labels(run, place) is None]
+    from_script = [index for index in range(_num_tasks(run)) if _class_labels(run, index) is None]
     chosen = _task_numbers(run, tasks, from_script, "its data set")
     dataset = converted(data, "data") if isinstance(data, Dataset) else load_dataset(run, data)
     parts = run.experiment.build(dataset)
@@ -128,7 +128,7 @@ def evaluate(run: Any, tasks: Any = None, task: Any = "given", data: Any = None)
 
 def _evaluate_user_tasks(run: Run, tasks: Sequence[int] | None, task: str, pairs: UserData) -> RunEvaluation:
     """Evaluate tasks learned by `Run.learn`."""
-    from_python = [place for place in range(run.num_tasks) if _class_labels(run, place) is not None]
+    from_python = [index for index in range(run.num_tasks) if _class_labels(run, index) is not None]
     chosen = _task_numbers(run, tasks, from_python, "images and labels")
     if len(pairs) != len(chosen):
         raise UserError(f"data has {len(pairs)} pairs for {len(chosen)} tasks; give images and labels of each task")
@@ -136,8 +136,8 @@ def _evaluate_user_tasks(run: Run, tasks: Sequence[int] | None, task: str, pairs
         name = type(run.method).__name__
         raise UserError(f"{name} can only evaluate tasks of a benchmark; leave data out, or give its folder")
     splits = [
-        labelled(run.inputs, pair, _class_labels(run, place) or [])
-        for place, pair in zip(chosen.tolist(), pairs, strict=True)
+        labelled(run.inputs, pair, _class_labels(run, index) or [])
+        for index, pair in zip(chosen.tolist(), pairs, strict=True)
     ]
     images, labels = (np.concatenate(leaves) for leaves in zip(*splits, strict=True))
     sizes = np.array([len(split.labels) for split in splits], np.int32)
@@ -176,13 +176,13 @@ def _accuracies_from_disk(
     measure, accuracies = shared.measure(run.net, benchmark), []
     progress = Progress("evaluating", len(chosen), "tasks")
     source: Any = run.experiment.tasks.source
-    for row, place in progress.of(enumerate(chosen.tolist())):
+    for row, index in progress.of(enumerate(chosen.tolist())):
         description = jax.tree.map(lambda leaf, row=row: leaf[row], described)
         test, share, _ = shared.test_of(
             benchmark, dataset, description, run.experiment.scenario.test_batch_size, source.shorter_side
         )
         rows = local_rows(description)
-        accuracies.append(measure(share, run.weights_for(place), run.stats_for(place), test, rows))
+        accuracies.append(measure(share, run.weights_for(index), run.stats_for(index), test, rows))
     return np.array(accuracies)
 
 
@@ -224,9 +224,9 @@ def _num_tasks(run: Run) -> int:
     return len(run.record.stream) or run.num_tasks
 
 
-def _class_labels(run: Run, place: int) -> list[Any] | None:
+def _class_labels(run: Run, index: int) -> list[Any] | None:
     """Return the class labels of a user-supplied task; `None` for tasks of a benchmark."""
-    return None if run.record.stream else run.record.tasks[place].labels
+    return None if run.record.stream else run.record.tasks[index].labels
 
 
 def _task_numbers(run: Run, tasks: Sequence[int] | None, possible: list[int], data: str) -> np.ndarray:

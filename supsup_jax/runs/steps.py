@@ -191,7 +191,7 @@ def named_arrays(bank: PyTree[Any], stats: PyTree[Any]) -> dict[str, Any]:
 
 def numbered(tree: PyTree[Any]) -> dict[str, Any]:
     """Return the leaves of a tree by number, because Orbax cannot store the classes of optimizer states."""
-    return {str(place): leaf for place, leaf in enumerate(jax.tree.leaves(tree))}
+    return {str(index): leaf for index, leaf in enumerate(jax.tree.leaves(tree))}
 
 
 def _by_name(tree: PyTree[Any]) -> dict[str, Any]:

@@ -137,9 +137,9 @@ def _runs_below(folder: Path) -> dict[Path, Run]:
     """Return the runs in a folder and below by their resolved paths; links may lead to a run several times."""
     runs: dict[Path, Run] = {}
     for path in _run_folders(folder):
-        place = path.resolve()
-        if place not in runs and (run := settled(partial(_read_run, path), [path])) is not None:
-            runs[place] = run
+        resolved = path.resolve()
+        if resolved not in runs and (run := settled(partial(_read_run, path), [path])) is not None:
+            runs[resolved] = run
     return runs
 
 
@@ -151,11 +151,11 @@ def _run_folders(folder: Path) -> Iterator[Path]:
             status = os.stat(path)
         except FileNotFoundError:  # removed in the meantime
             continue
-        place = status.st_dev, status.st_ino
-        if place in seen:  # a link may lead to a parent folder
+        identity = status.st_dev, status.st_ino
+        if identity in seen:  # a link may lead to a parent folder
             below.clear()
             continue
-        seen.add(place)
+        seen.add(identity)
         if {SETTINGS, _ACCURACIES} <= set(files):
             below.clear()  # skip checkpoints, which are large trees
             yield Path(path)
@@ -312,7 +312,7 @@ def tries(runs: Iterable[Run]) -> list[list[Run]]:
 def over_seeds(seeds: Sequence[Mapping[int, float]]) -> Curve:
     """Return the mean over seeds at each position; seeds without a value there are left out."""
     at = sorted(set().union(*seeds))
-    values = [[seed[place] for seed in seeds if place in seed] for place in at]
+    values = [[seed[position] for seed in seeds if position in seed] for position in at]
     deviation = [stdev(column) if len(column) > 1 else 0.0 for column in values]
     return Curve(at, [fmean(column) for column in values], deviation, len(seeds))
 

@@ -243,7 +243,7 @@ class DiscoveredTasks(TaskStore):
             params, leaves, stats = jax.tree.map(
                 lambda leaf, row=row: leaf[row], (chunk.bank["owned"], chunk.bank["optimizer"], chunk.stats)
             )
-            slot = Slot(params, structure.unflatten(leaves[str(place)] for place in range(len(leaves))), stats)
+            slot = Slot(params, structure.unflatten(leaves[str(index)] for index in range(len(leaves))), stats)
             self._slots[number : number + 1] = [slot]
         self._state = None
 
@@ -291,7 +291,7 @@ class DiscoveredTasks(TaskStore):
 
 def _as_bank(slots: Slot) -> tuple[Any, Stats]:
     """Return stacked slots as a bank and statistics; the bank has optimizer states as numbered arrays."""
-    leaves = {str(place): leaf for place, leaf in enumerate(jax.tree.leaves(slots.optimizer))}
+    leaves = {str(index): leaf for index, leaf in enumerate(jax.tree.leaves(slots.optimizer))}
     return {"owned": slots.params, "optimizer": leaves}, slots.stats
 
 

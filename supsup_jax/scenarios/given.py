@@ -30,15 +30,15 @@ def learn(work: Work) -> Iterator[Results]:
     Raises:
         UserError: if a task diverges.
     """
-    method, place = work.parts.method, work.num_learned
-    while place < work.num_tasks:
-        places = _next_tasks(work, place)
-        numbers = work.first_task + places
+    method, index = work.parts.method, work.num_learned
+    while index < work.num_tasks:
+        indices = _next_tasks(work, index)
+        numbers = work.first_task + indices
         first = int(numbers[0])
         work.report(f"learning tasks {first} to {numbers[-1]}" if len(numbers) > 1 else f"learning task {first}")
         started = time.perf_counter()
         keys = jax.vmap(lambda task: task_key(work.seed, task))(numbers)
-        tasks = jax.tree.map(lambda leaf, places=places: leaf[places], work.tasks), keys
+        tasks = jax.tree.map(lambda leaf, indices=indices: leaf[indices], work.tasks), keys
         if method.in_turn(first) or not work.side_by_side:
             learned = _in_turn(work, tasks, first, len(numbers))
         else:
@@ -46,7 +46,7 @@ def learn(work: Work) -> Iterator[Results]:
             shared = work.weights, work.stats, work.train, work.test, work.carry()
             learned = jax.block_until_ready(train(shared, tasks, work.tasks_at_once))
         yield from finite_results(work, learned, first, time.perf_counter() - started)
-        place += len(learned.diverged)
+        index += len(learned.diverged)
 
 
 def finite_results(work: Work, learned: Learned, first: int, seconds: float) -> Iterator[Results]:

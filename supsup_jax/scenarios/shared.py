@@ -88,15 +88,15 @@ def learn(work: Work) -> Iterator[Results]:
         UserError: if a task diverges.
     """
     method = work.parts.method
-    for place in range(work.num_learned, work.num_tasks):
-        number = work.first_task + place
+    for index in range(work.num_learned, work.num_tasks):
+        number = work.first_task + index
         trains_weights, in_turn = method.trains_weights(number), method.in_turn(number)
         programs = _programs(work.parts, trains_weights)
         init_key, order_key = keys_of(task_key(work.seed, number))
         start, progress = programs.begin(work.weights, work.stats, init_key, work.carry())
         task = _resume(work, number, progress)
         started = time.perf_counter() - task.seconds
-        _train(work, place, programs, start, order_key, task, started=started)
+        _train(work, index, programs, start, order_key, task, started=started)
         learned = Learned(
             *programs.finish(start, task.progress, work.carry()),
             loss=np.array(task.losses),
@@ -113,11 +113,11 @@ def learn(work: Work) -> Iterator[Results]:
 def evaluate(work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> Iterator[Measured]:
     """Evaluate tasks `first` to `num_tasks - 1`, each on all devices."""
     model = snapshot.model
-    for place in range(first, num_tasks):
-        task = jax.tree.map(lambda leaf, place=place: leaf[place], work.tasks)
-        test, share = _test_of(work, work.first_task + place, task)
-        effective = _effective_weights(model.method)(model.weights, model.bank, place)
-        stats = jax.tree.map(lambda leaf, place=place: leaf[place], model.stats)
+    for index in range(first, num_tasks):
+        task = jax.tree.map(lambda leaf, index=index: leaf[index], work.tasks)
+        test, share = _test_of(work, work.first_task + index, task)
+        effective = _effective_weights(model.method)(model.weights, model.bank, index)
+        stats = jax.tree.map(lambda leaf, index=index: leaf[index], model.stats)
         accuracy = _measure(work)(share, effective, stats, test, local_rows(task))
         yield Measured(evaluation.Evaluation(np.array([accuracy])))
 
@@ -132,7 +132,7 @@ def _resume(work: Work, number: int, progress: Progress) -> _Task:
 
 
 def _train(
-    work: Work, place: int, programs: "_Programs", start: Start, order_key: Any, task: _Task, *, started: float
+    work: Work, index: int, programs: "_Programs", start: Start, order_key: Any, task: _Task, *, started: float
 ) -> None:
     """Train for the remaining steps of a task.
 
@@ -140,8 +140,8 @@ def _train(
         KeyboardInterrupt: if a stop was requested; the partly learned task is saved first.
         UserError: if the task diverges.
     """
-    parts, batch_size, number = work.parts, work.batch_size, work.first_task + place
-    description = jax.tree.map(lambda leaf: leaf[place], work.tasks)
+    parts, batch_size, number = work.parts, work.batch_size, work.first_task + index
+    description = jax.tree.map(lambda leaf: leaf[index], work.tasks)
     rows = local_rows(description)
     test, test_share = _test_of(work, number, description)
     per_epoch = -(-parts.benchmark.train_size // batch_size)
@@ -347,4 +347,4 @@ def measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, Sta
 @cache
 def _effective_weights(method: Method) -> Callable[[Weights, Any, int], Weights]:
     """Return the jitted function that computes the effective weights of a learned task."""
-    return jax.jit(lambda weights, bank, place: method.effective_weights(weights, method.unpack(bank, place)))
+    return jax.jit(lambda weights, bank, index: method.effective_weights(weights, method.unpack(bank, index)))

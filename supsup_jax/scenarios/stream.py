@@ -36,10 +36,10 @@ def learn(work: Work, rule: Rule, check_epochs: bool) -> Iterator[StreamResults]
     """
     parts = work.parts
     learner = Learner(parts.net, parts.method, parts.optimizer, rule, work.seed)
-    state, place = work.state(), work.num_learned
-    while place < work.num_tasks:
-        fed, trained, diverged = [], set[int](), None
-        for number in range(place, work.chunk_end(place, until_evaluation=True)):
+    state, index = work.state(), work.num_learned
+    while index < work.num_tasks:
+        tasks, trained, diverged = [], set[int](), None
+        for number in range(index, work.chunk_end(index, until_evaluation=True)):
             started = time.perf_counter()
             try:
                 after, used = _feed(work, learner, state, number, check_epochs)
@@ -50,14 +50,14 @@ def learn(work: Work, rule: Rule, check_epochs: bool) -> Iterator[StreamResults]
             trained |= {int(slot) for slot in used if slot >= 0}
             runs = [[int(slot), len([*batches])] for slot, batches in groupby(used)]
             accuracy = _accuracy(work, state, number, int(usual_masks([runs])[0]))
-            fed.append(StreamTask(number, runs, state.active, state.since_check, accuracy, seconds))
+            tasks.append(StreamTask(number, runs, state.active, state.since_check, accuracy, seconds))
             message = f"task {number}: accuracy {100 * accuracy:.2f} %; masks so far: {len(state.slots)}"
             work.report(message, parts.steps / seconds, number + 1)
-        if fed:
-            yield StreamResults(fed, sorted(trained), state)
+        if tasks:
+            yield StreamResults(tasks, sorted(trained), state)
         if diverged:
             raise diverged
-        place += len(fed)
+        index += len(tasks)
 
 
 def evaluate(work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> Iterator[Measured]:
