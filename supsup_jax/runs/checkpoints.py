@@ -253,7 +253,7 @@ class Checkpoints:
         while True:  # another process may add checkpoints now
             numbers = self._numbers()
             if last is not None and last not in numbers:
-                existing = f"give 0 to {max(numbers)}" if numbers else "it has none at all"
+                existing = f"give 0 to {max(numbers)}" if numbers else "it has no checkpoints yet"
                 raise UserError(f"{self._folder} has no checkpoint {last}; {existing}")
             count = max(numbers, default=-1) + 1 if last is None else last + 1
             if count <= len(self._records):

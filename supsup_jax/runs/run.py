@@ -1,6 +1,8 @@
 """A run as an object: infer tasks, classify images, return masks, learn further tasks, save.
 
-run = supsup_jax.restore("runs/quickstart/seed=1") run.predict(images).labels
+Example:
+    run = supsup_jax.restore("runs/quickstart/seed=1")
+    run.predict(images).labels
 """
 
 import contextlib

@@ -38,7 +38,7 @@ def save_step(manager: ocp.CheckpointManager, step: int, **items: Any) -> None:
                 raise FileNotFoundError("its folder has been removed")
             if not manager.save(step, args=ocp.args.Composite(**items)):
                 raise OSError("Orbax rejected it")
-        except Exception as error:  # Orbax and the libraries below it raise many kinds for a full disk
+        except Exception as error:  # Orbax and its dependencies raise many exception types for a full disk
             cause = error.strerror if isinstance(error, OSError) else None
             cause = cause or " ".join(str(error).split()).split(" [")[0][-200:]  # details follow in brackets
             raise UserError(
@@ -168,7 +168,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         with _quiet():
             yield
-    except Exception as error:  # Orbax and the libraries below it raise many kinds for a damaged file
+    except Exception as error:  # Orbax and its dependencies raise many exception types for a damaged file
         raise unusable(path, reason(error)) from error
 
 

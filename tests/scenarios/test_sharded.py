@@ -232,7 +232,7 @@ def test_unreadable_images_are_listed_and_left_out(images, tmp_path):
     messages = []
     outcome = run(tmp_path / "run", broken, lambda report: messages.append(report.message), num_tasks=1)
     assert (tmp_path / "run" / "unreadable.txt").read_text().splitlines() == [str(test), str(train)]
-    assert sum("1 images of task 0 cannot be read" in message for message in messages) == 3  # test images twice
+    assert sum("1 images of task 0 cannot be read" in message for message in messages) == 3  # 2 × test, 1 × training
     of = CLASSES // 2 * TEST - 1
     right = outcome.record.evaluations[-1].given[0] * of
     assert right == pytest.approx(round(right), abs=1e-4)
