@@ -62,12 +62,8 @@ class DivergedError(UserError):
     """Training in a stream diverged; a smaller learning rate may help.
 
     Args:
-        batch: index of the batch with the non-finite loss, among the batches of the call.
-        loss: loss of that batch.
-
-    Attributes:
-        batch: see above.
-        loss: see above.
+        batch: index of the batch with the non-finite loss, among the batches of the call; also an attribute.
+        loss: loss of that batch; also an attribute.
     """
 
     def __init__(self, batch: int, loss: float):
