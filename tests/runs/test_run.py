@@ -184,7 +184,7 @@ def test_any_linen_module_learns_and_is_passed_to_restore(tmp_path):
     run.save(tmp_path / "run")
     restored = ss.restore(tmp_path / "run", network=net)
     np.testing.assert_array_equal(restored.predict(images).logits, run.predict(images).logits)
-    with pytest.raises(UserError, match="give it as network="):
+    with pytest.raises(UserError, match="pass it as network="):
         ss.restore(tmp_path / "run")
     with pytest.raises(UserError, match="learned with initializer signed_constant, not kaiming_normal"):
         ss.restore(tmp_path / "run", network=Network(ConvNet(4), (4, 4, 1), kaiming_normal))
