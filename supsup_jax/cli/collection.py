@@ -11,10 +11,10 @@ from typing import Any
 from supsup_jax.errors import UserError
 from supsup_jax.runs import composition, results, tables
 from supsup_jax.runs.checkpoints import Checkpoints
-from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.opening import restore
 from supsup_jax.runs.records import Record
 from supsup_jax.runs.settings import read_run, write_run
+from supsup_jax.runs.task_store import LearnedTasks
 from supsup_jax.system.progress import Progress
 
 _COLLECTED = "~collected"
@@ -77,7 +77,7 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
         with Checkpoints(unfinished, learned[0].about | {"experiment": composition.plain(whole)}) as checkpoints:
             for run in learned:
                 assert isinstance(run.tasks, LearnedTasks)
-                checkpoints.save(run.tasks.whole(), Record(tasks=run.record.tasks).to_json())
+                checkpoints.save(run.tasks.merge(), Record(tasks=run.record.tasks).to_json())
         return unfinished.replace(results.new_folder(parent, f"{name}{_COLLECTED}"))
 
 

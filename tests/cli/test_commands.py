@@ -95,7 +95,7 @@ def test_every_command_explains_itself(command, name, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["show", "nowhere"], ["nowhere holds no run", "give a folder"]),
+        (["show", "nowhere"], ["nowhere does not contain a run", "give a folder"]),
         (["predict", "RUN", "nothing.npy"], ["nothing.npy does not exist"]),
         (["predict", "RUN", "cut.npy"], ["cut.npy is not a NumPy file"]),
         (["predict", "RUN", "objects.npy"], ["objects.npy is not a NumPy file"]),

@@ -45,17 +45,17 @@ def test_a_file_has_the_settings_of_an_experiment(config):
     [
         ("num_taks: 3", ["num_taks", "did you mean num_tasks?"]),
         ("er_scale: 3", ["er_scale", "did you mean sparsity?"]),
-        ("steps: 2.5", ["steps to 2.5", "a whole number"]),
-        ("steps: true", ["steps to True", "a whole number"]),
+        ("steps: 2.5", ["steps to 2.5", "an integer"]),
+        ("steps: true", ["steps to True", "an integer"]),
         ("learning_rate: 1e-4", ["learning_rate to '1e-4'", "a number", "1.0e-4"]),
         ("check_epochs: 1", ["check_epochs to 1", "true or false"]),
-        ("eval_at: [1, a]", ["eval_at to [1, 'a']", "a list of whole numbers"]),
+        ("eval_at: [1, a]", ["eval_at to [1, 'a']", "a list of integers"]),
         ("method: Sup", ["no method Sup", "did you mean SupSup"]),
         ("sparsity: dense", ["sparsity to 'dense'", "a number"]),
         ("steps: -1\nname: x", ["steps -1: must be"]),
         ("steps: 3", ["sets no name", "name: config"]),
-        ("- steps", ["does not hold settings"]),
-        ("1: 2", ["does not hold settings"]),
+        ("- steps", ["does not contain settings"]),
+        ("1: 2", ["does not contain settings"]),
         ("steps: [", ["is not YAML"]),
     ],
 )
@@ -75,26 +75,30 @@ def test_config_overrides_the_script_and_flags_override_config(parse, config):
     path = config("steps: 7\nmethod: HopSupSup\nnetwork: BNNet\nsearch: recovery\n")
     for given in ([f"--config={path}"], ["--config", path]):
         ((experiment,), said, *_) = parse("--num-tasks", 3, *given, "--attempts", 2, "--steps", 8)
-        assert (experiment.num_tasks, adapter.said(experiment).steps, adapter.said(experiment).batch_size) == (
+        assert (
+            experiment.num_tasks,
+            adapter.settings_of(experiment).steps,
+            adapter.settings_of(experiment).batch_size,
+        ) == (
             3,
             8,
             128,
         )
-        assert (adapter.said(experiment).method, adapter.said(experiment).attempts) == ("HopSupSup", 2)
+        assert (adapter.settings_of(experiment).method, adapter.settings_of(experiment).attempts) == ("HopSupSup", 2)
         assert said.config == path
 
 
 def test_seeds_and_sparsities_are_a_run_each(parse):
     each = parse("--seeds", 2, er_scale=(1, 32)).experiments
-    assert [(adapter.said(one).er_scale, one.seed) for one in each] == [(1, 0), (1, 1), (32, 0), (32, 1)]
+    assert [(adapter.settings_of(one).er_scale, one.seed) for one in each] == [(1, 0), (1, 1), (32, 0), (32, 1)]
     each = parse("--sparsity", 4, 0.5, er_scale=(1, 32)).experiments
-    assert [(adapter.said(one).er_scale, one.seed) for one in each] == [(4, 1), (0.5, 1)]
+    assert [(adapter.settings_of(one).er_scale, one.seed) for one in each] == [(4, 1), (0.5, 1)]
 
 
 def test_values_of_any_setting_are_a_run_each(parse, tmp_path):
     sweep = {"network": ("LeNet", "FC1024"), "features": (25, 100)}
     request = parse("--features", 30, 40, "--log-dir", tmp_path, **sweep)
-    assert [(adapter.said(one).network, adapter.said(one).features) for one in request.experiments] == [
+    assert [(adapter.settings_of(one).network, adapter.settings_of(one).features) for one in request.experiments] == [
         ("LeNet", 30),
         ("LeNet", 40),
         ("FC1024", 30),
@@ -130,7 +134,7 @@ def test_a_shared_run_is_taken_where_there_is_one(parse, tmp_path):
 def test_tasks_are_a_run_each(parse, tmp_path):
     arguments = ["--tasks", "2:4", "--scenario", "GG", "--network", "LeNet", "--log-dir", tmp_path]
     each = parse(*arguments, er_scale=(1, 32)).experiments
-    assert [(adapter.said(one).er_scale, one.first_task, one.num_tasks) for one in each] == [
+    assert [(adapter.settings_of(one).er_scale, one.first_task, one.num_tasks) for one in each] == [
         (1, 2, 1),
         (1, 3, 1),
         (32, 2, 1),
@@ -141,9 +145,12 @@ def test_tasks_are_a_run_each(parse, tmp_path):
 
 def test_the_density_of_a_file_goes_before_those_of_the_script(parse, config):
     path = config("sparsity: 8")
-    assert [adapter.said(one).er_scale for one in parse("--config", path, er_scale=(1, 32)).experiments] == [8]
-    assert [adapter.said(one).er_scale for one in parse("--config", path).experiments] == [8]
-    assert [adapter.said(one).er_scale for one in parse("--config", path, "--sparsity", 1, 2).experiments] == [1, 2]
+    assert [adapter.settings_of(one).er_scale for one in parse("--config", path, er_scale=(1, 32)).experiments] == [8]
+    assert [adapter.settings_of(one).er_scale for one in parse("--config", path).experiments] == [8]
+    assert [adapter.settings_of(one).er_scale for one in parse("--config", path, "--sparsity", 1, 2).experiments] == [
+        1,
+        2,
+    ]
 
 
 def test_without_sparsities_there_is_no_flag_for_them(parse, capsys):

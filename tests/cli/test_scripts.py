@@ -233,7 +233,7 @@ def assert_one_line_error(status, stderr, *words):
         (["--gpu-sets", "0|0"], ["device 0 twice"]),
         (["--partition", "main"], ["--partition is for runs on a cluster", "--cluster slurm"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml cannot be read"]),
-        (["--config", "a-file"], ["a-file does not hold settings"]),
+        (["--config", "a-file"], ["a-file does not contain settings"]),
         (["--sparsity", "3"], ["--sparsity"]),
         (["--initializer", "stored"], ["--initializer stored is for runs that were imported"]),
         (["--benchmark", "SplitMNIST"], ["--num-tasks 25: SplitMNIST has 5 tasks"]),

@@ -135,8 +135,8 @@ PERMUTED = data.Permuted(DIGITS)
         (lambda: ss.Run.new(LENET, inputs=(8, 8, 1)), ("inputs (8, 8, 1)", "give data.Inputs.new(")),
         (lambda: ss.Run.new(LENET, steps=3, inputs=None), ("there is no argument steps", "training=Training(")),
         (lambda: ss.Run.new(LENET, "SupSup", inputs=None), ("method 'SupSup'", "methods.SupSup()")),
-        (lambda: ss.evaluate(3), ("run 3", "give a run, its folder, or a Model")),
-        (lambda: ss.evaluate("nowhere"), ("nowhere holds no run",)),
+        (lambda: ss.evaluate(3), ("run 3", "give a Run, its folder, or a Model")),
+        (lambda: ss.evaluate("nowhere"), ("nowhere does not contain a run",)),
     ],
 )
 def test_arguments_of_the_wrong_type_are_refused_in_one_line(call, words):

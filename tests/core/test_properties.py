@@ -39,7 +39,9 @@ NUMBERS = st.one_of(
 VALUES = st.one_of(NUMBERS, st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8))
 OPTIONS = {field.name for options in (Options, Cluster) for field in dataclasses.fields(options)}
 SETTINGS = {
-    name for scenario in ("GG", "GNu", "NNs") for name in vars(adapter.said(adapter.experiment("x", scenario=scenario)))
+    name
+    for scenario in ("GG", "GNu", "NNs")
+    for name in vars(adapter.settings_of(adapter.experiment("x", scenario=scenario)))
 }
 FLAGS = sorted("--" + name.replace("_", "-") for name in OPTIONS | SETTINGS - {"er_scale"})
 

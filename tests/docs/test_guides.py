@@ -121,7 +121,7 @@ def check_that_a_run_is_opened_by_name_and_by_object(folder, name):
     experiment, flags, parts = OF_GUIDE[name]
     run = f"runs/{experiment}/seed=1"
     said = json.loads(python(folder, "-c", OPENED.replace("PARTS", parts), name, run).splitlines()[-1])
-    assert re.fullmatch(rf"{run} has the \w+ \w+, which its own script defines; .*", said["unknown"])
+    assert re.fullmatch(rf"{run} uses the \w+ \w+, which is defined in the script .*", said["unknown"])
     assert f"python {name}.py run {run}" in said["unknown"] and "pass the part" in said["unknown"]
     assert all(flag in said["help"] for flag in flags)
     (last,) = [line for line in measured(folder / run)[0] if line.get("kind") == "evaluation"][-1:]

@@ -336,7 +336,7 @@ def test_yaml_that_is_no_settings_is_named_wherever_it_stands(tmp_path, kind, mo
     text = YAML[kind]
     (tmp_path / "settings.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     refused(lambda: load_settings(tmp_path / "settings.yaml"), "settings.yaml")
-    refused(lambda: read_run(tmp_path), "settings.yaml does not hold the settings of a run")
+    refused(lambda: read_run(tmp_path), "settings.yaml does not contain the settings of a run")
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_settings_of_a_run_of_another_form_are_refused(tmp_path, change):
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(good))
     assert read_run(tmp_path)[0].name == "x"
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(good | change))
-    refused(lambda: read_run(tmp_path), "settings.yaml does not hold the settings of a run")
+    refused(lambda: read_run(tmp_path), "settings.yaml does not contain the settings of a run")
 
 
 def test_yaml_that_refers_to_itself_a_little_is_read():

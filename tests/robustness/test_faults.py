@@ -294,7 +294,7 @@ def test_rows_that_another_program_has_left_lose_none_of_the_runs(script, tmp_pa
     try:
         script(tmp_path, "--resume")
     except SystemExit as end:
-        assert end.code == 2 and "results.csv is no table" in capfd.readouterr().err
+        assert end.code == 2 and "results.csv is not a CSV file" in capfd.readouterr().err
     assert table.read_bytes().startswith(mine + content) and table.read_bytes().count(b"~task=") == 2
 
 

@@ -158,7 +158,7 @@ def test_tasks_that_are_learned_in_turn_are_saved_up_to_the_one_it_is_at(tmp_pat
     experiment = adapter.experiment(
         "q", "digits", method="LowerBound", num_tasks=5, steps=5, batch_size=32, width=0.1, scenario="GG"
     )
-    digits, train, learned = data.load_digits(), given.alone, []
+    digits, train, learned = data.load_digits(), given.in_turn_program, []
 
     def alone(*arguments):
         def learn(*task):
@@ -170,7 +170,7 @@ def test_tasks_that_are_learned_in_turn_are_saved_up_to_the_one_it_is_at(tmp_pat
 
         return learn
 
-    monkeypatch.setattr(given, "alone", alone)
+    monkeypatch.setattr(given, "in_turn_program", alone)
     with pytest.raises(KeyboardInterrupt), interruption.graceful(lambda _: None):
         adapter.run_experiment(experiment, digits, tmp_path, 5)
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -102,7 +102,7 @@ def test_a_lock_of_the_file_system_names_its_process_too(tmp_path):
 def test_a_shared_table_that_is_locked_says_so_within_two_seconds(monkeypatch, tmp_path, capfd):
     table, lock = tmp_path / "results.csv", tmp_path / ".results.csv.lock"
     task = records.TaskResult(0, "2020-12-06 12:00:00", 0.25, 0.9371, 0.94, 2.5)
-    monkeypatch.setattr(shared_table, "_PATIENCE", 1.1)
+    monkeypatch.setattr(shared_table, "_LOCK_TIMEOUT", 1.1)
     with filelock.FileLock(lock):
         started = time.monotonic()
         error = in_thread(lambda: shared_table.append_results(table, tmp_path, "a", [task]))

@@ -11,8 +11,8 @@ import numpy as np
 from supsup_jax.compat.torch.layout import BENCHMARKS, PARTS, UNITS, by_their_names, layer_of, theirs
 from supsup_jax.errors import UserError
 from supsup_jax.runs import composition
-from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.run import Run
+from supsup_jax.runs.task_store import LearnedTasks
 from supsup_jax.system import atomic, extras, numerics
 
 
@@ -44,7 +44,7 @@ def export_torch(run: Run, path: Path) -> None:
         arrays[f"{layer}.{name}"] = theirs(leaf)
     if method == "SeparateHeads":  # what the next head starts from
         assert isinstance(run.tasks, LearnedTasks)
-        (head,) = jax.tree.leaves(run.tasks.started_from(weights))
+        (head,) = jax.tree.leaves(run.tasks.next_carry(weights))
         arrays[f"{layer_of((run.net.head,), network)}.weight"] = theirs(head)
     for task in range(run.num_tasks):
         for layer, what, array in _kept_of(run, form, task):
