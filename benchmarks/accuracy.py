@@ -1,6 +1,6 @@
-"""Accuracy and time: the first task of SplitCIFAR100, with supsup_jax and with PyTorch's layers of the same shapes.
+"""Compare the accuracy and time of SplitCIFAR100's first task in supsup_jax and in PyTorch with layers of equal shapes.
 
-Command: python benchmarks/accuracy.py --data data   (rows of PyTorch need `pip install torch`)
+Command: python benchmarks/accuracy.py --data data   (rows of PyTorch require `pip install torch`)
 """
 
 import argparse
@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).parents[1] / "experiments/GG/splitcifar100/configs"
 
 
 def supsup_jax(name: str, data_folder: Path, epochs: int) -> tuple[float, float]:
-    """Accuracy after the last epoch, and seconds, compilation included."""
+    """Return the accuracy after the last epoch, and the seconds including compilation."""
     from supsup_jax.runs import composition
     from supsup_jax.runs.settings import load_experiment
     from supsup_jax.runs.train import run_experiment
@@ -32,7 +32,7 @@ def supsup_jax(name: str, data_folder: Path, epochs: int) -> tuple[float, float]
 
 
 def pytorch(name: str, data_folder: Path, epochs: int) -> tuple[float, float]:
-    """The same with PyTorch's layers, channels last, its own initial values, and its Adam and cosine."""
+    """Return the same for PyTorch's layers with channels last, and its initial values, Adam and cosine schedule."""
     import jax
     import numpy as np
     import torch
@@ -71,10 +71,10 @@ def pytorch(name: str, data_folder: Path, epochs: int) -> tuple[float, float]:
         for rows in torch.randperm(len(images)).split(experiment.batch_size):
             moves, flips = torch.randint(0, 9, (len(rows), 2)).tolist(), (torch.rand(len(rows)) < 0.5).tolist()
             crops = [
-                padded[row, :, top : top + 32, left : left + 32].flip(2)
+                padded[row, :, top : top + 32, start : start + 32].flip(2)
                 if flip
-                else padded[row, :, top : top + 32, left : left + 32]
-                for row, (top, left), flip in zip(rows.tolist(), moves, flips, strict=True)
+                else padded[row, :, top : top + 32, start : start + 32]
+                for row, (top, start), flip in zip(rows.tolist(), moves, flips, strict=True)
             ]
             batch = torch.stack(crops).contiguous(memory_format=torch.channels_last)
             optimizer.zero_grad()
@@ -88,7 +88,7 @@ def pytorch(name: str, data_folder: Path, epochs: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Prints a row for each method and framework."""
+    """Print a row for each method and framework."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data"), help="the folder with CIFAR-100")
     parser.add_argument("--epochs", type=int, default=20)

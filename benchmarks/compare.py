@@ -1,7 +1,7 @@
-"""Runs formulations of the same thing in processes of their own, in turn, and puts them side by side.
+"""Runs formulations of the same work in separate processes, in turn, and compares them.
 
-Machines drift, so each round measures what the machine can do at most and then runs every formulation once, and what is
-compared are the ratios within a round. Memory is the peak of the process, or of one that it starts.
+Since machines drift, each round measures the machine's peak rates and then runs every formulation once. The ratios
+within a round are compared. Memory is the peak of the process, or of a process that it starts.
 """
 
 import json
@@ -17,17 +17,17 @@ from typing import Any
 COLUMNS = ("seconds", "times the first row's", "share of the floor", "first call, s", "peak memory")
 
 Call = Callable[[], Any]
-"""What is timed. If it returns a dictionary, that is noted with the times."""
+"""The call that is timed. If it returns a dictionary, it is recorded with the times."""
 
 
 @dataclass(frozen=True)
 class Formulation:
-    """One way to do what a case does.
+    """One way to do the work of a case.
 
     Attributes:
-        prepare: does what is not timed, and gives what is.
-        part: which part of the case's work one call does.
-        once: whether it is called only once, and all that would make a second call faster is done in `prepare`.
+        prepare: does the setup, which is not timed, and returns the call to time.
+        part: the fraction of the case's work that one call does.
+        once: whether it is called only once; `prepare` then does everything that would make a second call faster.
     """
 
     prepare: Callable[[], Call]
@@ -37,15 +37,15 @@ class Formulation:
 
 @dataclass(frozen=True)
 class Case:
-    """Something that is done in several ways, the first of which the others are compared with.
+    """Work that is done in several ways, which are compared with the first one.
 
     Attributes:
-        name: what it is.
-        work: how many of its units it does.
-        unit: what is counted, e.g. "steps".
-        formulations: by name.
-        operations: the least floating-point operations it takes.
-        num_bytes: the least bytes that it moves from or to memory.
+        name: the name of the case.
+        work: the amount of work, in units.
+        unit: the unit, such as "steps".
+        formulations: the formulations by name.
+        operations: the minimum number of floating-point operations.
+        num_bytes: the minimum number of bytes moved from or to memory.
     """
 
     name: str
@@ -56,25 +56,25 @@ class Case:
     num_bytes: float = 0.0
 
     def floor(self, peak: dict[str, float]) -> float:
-        """The seconds below which no formulation can be, on a machine that can do so much."""
+        """Return the minimum seconds of any formulation, given the machine's peak rates."""
         return max(self.operations / peak["operations"], self.num_bytes / peak["bytes"])
 
 
 @dataclass
 class Row:
-    """What was measured of a formulation, in every round.
+    """Measurements of a formulation in every round.
 
     Attributes:
         case: the case.
-        name: of the formulation.
-        seconds: for the whole work of the case.
-        ratios: of these to the first formulation's, in the same round.
-        shares: of the floor in these, 1 being the best that there can be.
-        first: seconds to prepare and do it once, with imports and compilation.
-        memory: peak of the process, bytes.
-        peaks: what the machine could do at most.
-        notes: what else the calls returned.
-        missing: why it was not measured, if it was not.
+        name: the name of the formulation.
+        seconds: time for the whole work of the case.
+        ratios: ratio of the time to the first formulation's in the same round.
+        shares: ratio of the floor to the time; 1 is the optimum.
+        first: seconds to prepare and do the work once, with imports and compilation.
+        memory: peak memory of the process, in bytes.
+        peaks: the machine's peak rates.
+        notes: further values that the calls returned.
+        missing: the reason if it was not measured.
     """
 
     case: Case
@@ -89,14 +89,14 @@ class Row:
     missing: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the row as plain data."""
         plain = {key: value for key, value in vars(self).items() if key != "case"}
         about = {"case": self.case.name, "work": self.case.work, "unit": self.case.unit}
         return {**about, "operations": self.case.operations, "bytes": self.case.num_bytes, **plain}
 
 
 def measure(formulation: Formulation, seconds: float) -> dict[str, Any]:
-    """Times one formulation in this process: the median of calls over some seconds, after one call to warm up."""
+    """Time a formulation in this process: the median of calls over some seconds, after one call to warm up."""
     started = time.perf_counter()
     call = formulation.prepare()
     result = None if formulation.once else call()
@@ -113,7 +113,7 @@ def measure(formulation: Formulation, seconds: float) -> dict[str, Any]:
 
 
 def fastest(call: Call) -> float:
-    """The shortest time of five calls, in seconds, after one call to warm up."""
+    """Return the shortest time of five calls, in seconds, after one call to warm up."""
     call()
     times = []
     for _ in range(5):
@@ -124,12 +124,12 @@ def fastest(call: Call) -> float:
 
 
 def product_rate(size: int = 3000, dtype: str = "float32", precision: str = "highest") -> float:
-    """Operations per second of a product of two square matrices.
+    """Return the operations per second of a product of two square matrices.
 
     Args:
-        size: their rows and columns.
-        dtype: their type.
-        precision: of the product, as `jax.numpy.matmul` takes it.
+        size: the number of rows and columns.
+        dtype: the type of the matrices.
+        precision: the precision of the product, as in `jax.numpy.matmul`.
     """
     import jax
     import jax.numpy as jnp
@@ -140,7 +140,7 @@ def product_rate(size: int = 3000, dtype: str = "float32", precision: str = "hig
 
 
 def sum_rate(length: int = 10**8) -> float:
-    """Bytes per second that a sum of this many float32 numbers reads."""
+    """Return the bytes per second that a sum of `length` float32 numbers reads."""
     import jax
     import jax.numpy as jnp
 
@@ -149,30 +149,30 @@ def sum_rate(length: int = 10**8) -> float:
 
 
 def peak() -> dict[str, float]:
-    """What this machine can do a second: operations of a product of large float32 matrices, bytes of a large sum."""
+    """Return this machine's peak rates per second: operations of a float32 matrix product, and bytes of a large sum."""
     return {"operations": product_rate(), "bytes": sum_rate()}
 
 
 def in_child(*arguments: str) -> dict[str, Any]:
-    """What a process of its own that runs this program measures.
+    """Run this program in a separate process, and return what it measures.
 
     Raises:
-        RuntimeError: with the last line of what it said, if it failed.
+        RuntimeError: with the last line of its output, if it failed.
     """
     child = subprocess.run([sys.executable, sys.argv[0], *arguments], capture_output=True, text=True)
     if child.returncode:
-        raise RuntimeError((child.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+        raise RuntimeError((child.stderr.strip().splitlines() or ["it ended without a message"])[-1])
     return json.loads(child.stdout.splitlines()[-1])
 
 
 def compare(suite: str, cases: Sequence[Case], rounds: int, longest: float) -> Iterator[Row]:
-    """Measures cases, each formulation in a process of its own, started with `--child SUITE CASE FORMULATION`.
+    """Measure cases, each formulation in a separate process, started with `--child SUITE CASE FORMULATION`.
 
     Args:
         suite: the name of the file with the cases.
-        cases: what to measure.
+        cases: the cases to measure.
         rounds: how often each formulation runs.
-        longest: cases whose floor is more seconds are left out.
+        longest: cases with a floor above this number of seconds are skipped.
     """
     for number, case in enumerate(cases):
         rows = [Row(case, name) for name in case.formulations]
@@ -181,13 +181,13 @@ def compare(suite: str, cases: Sequence[Case], rounds: int, longest: float) -> I
             floor, base = case.floor(at_most), None
             for row in rows:
                 if floor > longest:
-                    row.missing = f"left out: at least {floor:.0f} s"
+                    row.missing = f"skipped: at least {floor:.0f} s"
                 if row.missing:
                     continue
                 try:
                     result = in_child("--child", suite, str(number), row.name)
                 except RuntimeError as error:
-                    row.missing = f"left out: {error}"
+                    row.missing = f"skipped: {error}"
                     continue
                 base = base or result["seconds"]
                 row.seconds.append(result.pop("seconds"))
@@ -201,13 +201,13 @@ def compare(suite: str, cases: Sequence[Case], rounds: int, longest: float) -> I
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """The median, with the smallest and the largest where there are several."""
+    """Return the median, with the minimum and the maximum if there are several values."""
     middle = format(statistics.median(values), form)
     return middle if len(values) == 1 else f"{middle} ({min(values):{form}} to {max(values):{form}})"
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """A table of rows for each case."""
+    """Return a Markdown table of rows for each case."""
     lines = []
     for row in rows:
         if not lines or row.case is not case:

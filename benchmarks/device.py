@@ -1,9 +1,9 @@
-"""The machine's devices and driver, and the rates of a large matrix product and of a large sum on the first device.
+"""Measure the machine's devices and driver, and the rates of a large matrix product and sum on the first device.
 
 Command: python benchmarks/device.py --output device
-         python benchmarks/device.py --smallest   (small arrays, to see that it runs)
+         python benchmarks/device.py --smallest   (small arrays, to check that it runs)
 
-Writes OUTPUT.md and OUTPUT.json. For tf32 a GPU rounds float32 matrices to TensorFloat-32; a CPU does not.
+Writes OUTPUT.md and OUTPUT.json. For tf32, a GPU rounds float32 matrices to TensorFloat-32, but a CPU does not.
 """
 
 import argparse
@@ -23,7 +23,7 @@ PRODUCTS = {
 
 
 def nvidia_smi(*arguments: str) -> str:
-    """Output of nvidia-smi; empty where it is missing or fails."""
+    """Return the output of nvidia-smi, or an empty string if it is missing or fails."""
     try:
         return subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -31,7 +31,7 @@ def nvidia_smi(*arguments: str) -> str:
 
 
 def measure(smallest: bool) -> dict:
-    """Devices, driver, versions, and rates per second."""
+    """Return devices, driver, versions, and rates per second."""
     import jax
 
     from supsup_jax.system import backend
@@ -53,7 +53,7 @@ def measure(smallest: bool) -> dict:
 
 
 def markdown(measured: dict) -> str:
-    """The measurements as text and a table."""
+    """Return the measurements as text and a table."""
     lines = [f"### {', '.join(measured['devices'])}\n", f"Driver: {measured['driver'].replace(chr(10), ', ')}.\n"]
     lines += ["|  | rate |", "| --- | --- |"]
     for name, rate in measured["operations"].items():
@@ -68,10 +68,10 @@ def markdown(measured: dict) -> str:
 
 
 def main() -> None:
-    """Measures, writes both files, and prints the first."""
+    """Measure, write both files, and print the Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--smallest", action="store_true", help="small arrays, to see that it runs")
-    parser.add_argument("--output", type=Path, default=Path("device"), help="the files to write, without ending")
+    parser.add_argument("--smallest", action="store_true", help="small arrays, to check that it runs")
+    parser.add_argument("--output", type=Path, default=Path("device"), help="the files to write, without suffix")
     arguments = parser.parse_args()
     measured = measure(arguments.smallest)
 

@@ -1,6 +1,6 @@
 """Evaluation of all 250 tasks of LeNet: 250 × 79 inferences among 250 masks, and 2.5 million classifications.
 
-PyTorch's row is the same mathematics with float masks, for 2 of the tasks.
+PyTorch's row does the same mathematics with float masks, for only 2 of the tasks.
 """
 
 import itertools
@@ -10,7 +10,7 @@ import numpy as np
 from compare import Case, Formulation
 
 TASKS = 250
-SOME = 2
+PYTORCH_TASKS = 2
 SIZES = (784, 300, 100, 100)
 
 
@@ -74,11 +74,11 @@ def pytorch() -> Callable[[], object]:
                 right += int(((h.argmax(-1) == y) & (gradient.argmin() == number)).sum())
         return right / len(images)
 
-    return lambda: [task(number) for number in range(SOME)]
+    return lambda: [task(number) for number in range(PYTORCH_TASKS)]
 
 
 def cases() -> list[Case]:
-    """One case."""
+    """Return the only case of this suite."""
     size = sum(inputs * outputs for inputs, outputs in itertools.pairwise(SIZES))
     return [
         Case(
@@ -87,7 +87,7 @@ def cases() -> list[Case]:
             "tasks",
             {
                 "supsup_jax, a device for each core": Formulation(ours),
-                "PyTorch, float masks, one gradient a batch": Formulation(pytorch, SOME / TASKS),
+                "PyTorch, float masks, one gradient a batch": Formulation(pytorch, PYTORCH_TASKS / TASKS),
             },
             operations=2.0 * TASKS * (79 * TASKS * size + 10000 * size),
         )

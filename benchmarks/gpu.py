@@ -1,16 +1,16 @@
-"""One command for a machine with a GPU and little time: how fast it is, and how far the paper's long runs come on it.
+"""Measure speed on a machine with a GPU in limited time, and how much of the paper's long runs it completes.
 
 Command: python benchmarks/gpu.py --data ~/data --minutes 30 --output gpu
          python benchmarks/gpu.py --data ~/data --minutes 5 --output cifar --parts device cifar   (some parts)
          python benchmarks/gpu.py --smoke   (every part at its smallest, on a CPU, without data)
 
-Runs the parts in turn, each in a process of its own: device.py, scripts of experiments/ as a user runs them, and suites
-of run.py. A part whose time is up gets SIGTERM and is reported with what it saved until then. A part is left out where
-less time is left than it needs. After a part that fails, the next one starts.
+Runs the parts in turn, each in a separate process: device.py, scripts of experiments/ as a user runs them, and suites
+of run.py. A part that exceeds its time gets SIGTERM, and is reported with the results that it has saved. A part is
+skipped if the remaining time is less than it needs. If a part fails, the next one starts.
 
-Writes OUTPUT.md and OUTPUT.json at the start and after each part, each whole. Runs and logs go to a new folder below
+Writes OUTPUT.md and OUTPUT.json at the start and after each part, atomically. Runs and logs go to a new folder below
 --runs, or a temporary one. Exit status: 0; 1 if a part failed; 2 after wrong arguments, with nothing written; 130 after
-Ctrl-C and 143 after SIGTERM, which end the part that is running.
+Ctrl-C and 143 after SIGTERM, which end the current part.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from supsup_jax.system import atomic
 ROOT = Path(__file__).parents[1]
 
 GRACE = 12.0
-"""Seconds from SIGTERM to SIGKILL; scripts save and end within 10."""
+"""Seconds from SIGTERM to SIGKILL; scripts save and end within 10 seconds."""
 
 SMOKE_LEAST = 5.0
 """Seconds that a part needs with --smoke."""
@@ -46,22 +46,22 @@ SMOKE_LEAST = 5.0
 SMOKE_ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 LOG_LINES = 15
-"""Lines at the end of a failed part's log that the report shows."""
+"""Number of lines at the end of a failed part's log that the report shows."""
 
 Report = tuple[dict[str, Any], list[str]]
-"""Measurements as plain data, and as lines of Markdown."""
+"""Measurements as plain data and as lines of Markdown."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A program with bounded time.
+    """A program with a time limit.
 
     Attributes:
         program: its file: a script of experiments/, or a program of benchmarks/ that writes OUTPUT.md and OUTPUT.json.
-        arguments: of its command line, without folders.
-        smallest: the arguments with --smoke.
-        least: the fewest seconds worth starting it for, on a GPU.
-        share: the largest fraction of --minutes it may take.
+        arguments: its command line, without folders.
+        smallest: its command line with --smoke.
+        least: the minimum seconds for which it is worth starting, on a GPU.
+        share: the largest fraction of --minutes that it may take.
     """
 
     program: str
@@ -76,7 +76,7 @@ class Part:
         return self.program.startswith("experiments/")
 
     def command(self, smoke: bool, data: Path, folder: Path) -> list[str]:
-        """The command line without Python: with the data sets' folder, and the one to write to."""
+        """Return the command line without Python, with the folder of the data sets and the folder to write to."""
         folders = (
             ["--data", str(data), "--log-dir", str(folder)] if self.is_script else ["--output", f"{folder}/tables"]
         )
@@ -87,7 +87,7 @@ DIGITS = ("--dataset", "digits", "--num-tasks", "2")
 PERMUTED_DIGITS = (*DIGITS, "--steps", "20", "--eval-at", "2", "--images-per-task", "8")
 SPLIT_DIGITS = (*DIGITS, "--benchmark", "SplitMNIST", "--network", "LeNet", "--features", "10", "--epochs", "1")
 
-# A chunk of SplitCIFAR100 has one task, so that tasks are saved one by one.
+# A chunk of SplitCIFAR100 has one task, so that each task is saved separately.
 CIFAR = ("--sparsity", "32", "--tasks-at-once", "1")
 
 PARTS = {
@@ -119,7 +119,7 @@ PARTS = {
 
 
 def read_tables(folder: Path) -> Report:
-    """The tables that a program of benchmarks/ has written."""
+    """Return the tables that a program of benchmarks/ has written."""
     if not (folder / "tables.md").exists():
         return {}, ["No row was written."]
     _, heading, tables = (folder / "tables.md").read_text().partition("### ")
@@ -127,11 +127,11 @@ def read_tables(folder: Path) -> Report:
 
 
 def read_run(folder: Path) -> Report:
-    """Tasks and evaluations that a script has saved."""
+    """Return the tasks and evaluations that a script has saved."""
     records = []
     for file in folder.rglob("metrics.jsonl"):
         for line in file.read_text().splitlines():
-            with contextlib.suppress(ValueError):  # a line that a killed process left unfinished
+            with contextlib.suppress(ValueError):  # the unfinished last line of a killed process
                 records.append(json.loads(line))
         num_tasks = results.read_settings(file.parent)["experiment"]["num_tasks"]
     tasks = [record for record in records if record["kind"] == "task"]
@@ -157,7 +157,7 @@ def read_run(folder: Path) -> Report:
 
 
 def evaluation_table(evaluations: Sequence[dict[str, Any]]) -> list[str]:
-    """A row for each evaluation of all tasks learned so far."""
+    """Return a table with a row for each evaluation of all tasks learned so far."""
     percentages = {
         "given": "task given, %",
         "inferred": "task inferred once a batch, %",
@@ -174,19 +174,19 @@ def evaluation_table(evaluations: Sequence[dict[str, Any]]) -> list[str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """Ends in one line after wrong arguments."""
+    """An argument parser that reports wrong arguments in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Prints the message alone, without the usage."""
+        """Print the message without the usage, and exit with status 2."""
         self.exit(2, f"error: {message}\n")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Reads and checks the command line."""
+    """Parse and check the command line."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with the data sets, as for the scripts")
     parser.add_argument("--minutes", type=float, help="time for all parts together")
-    parser.add_argument("--output", type=Path, help="the files to write, without ending")
+    parser.add_argument("--output", type=Path, help="the files to write, without suffix")
     parser.add_argument("--runs", type=Path, help="folder for runs and logs; by default a temporary one")
     parser.add_argument("--parts", nargs="+", metavar="PART", default=list(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--smoke", action="store_true", help="every part at its smallest; needs no other option")
@@ -204,20 +204,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if unknown := [part for part in options.parts if part not in PARTS]:
         parser.error(f"--parts {' '.join(unknown)}: unknown; expected some of {', '.join(PARTS)}")
     if not options.output.name:
-        parser.error(f"--output {options.output}: not the name of a file; give one without ending")
+        parser.error(f"--output {options.output}: not a file name; give one without suffix")
     try:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         if options.runs:
             options.runs.mkdir(parents=True, exist_ok=True)
         options.runs = Path(tempfile.mkdtemp(prefix="gpu-", dir=options.runs))
     except OSError as error:
-        parser.error(f"{error.filename}: {error.strerror}; give another --output or --runs")
+        parser.error(f"{error.filename}: {error.strerror}; give a different --output or --runs")
     return options
 
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """Collects the numbers of SIGINT and SIGTERM in a list instead of ending the process."""
+    """Collect the numbers of SIGINT and SIGTERM in a list instead of ending the process."""
     received: list[int] = []
     before = {
         number: signal.signal(number, lambda number, _: received.append(number))
@@ -231,10 +231,10 @@ def signals() -> Iterator[list[int]]:
 
 
 def run_bounded(command: Sequence[str], log: Path, seconds: float, smoke: bool, received: list[int]) -> tuple[int, str]:
-    """Runs a command in a process group of its own, ended when its time is up or this process got a signal.
+    """Run a command in a new process group; end it when its time is up or this process has received a signal.
 
     Returns:
-        Its exit status, and why it was ended early, if it was.
+        Its exit status, and the reason if it was ended early.
     """
     environment = os.environ | (SMOKE_ENVIRONMENT if smoke else {})
     reason = ""
@@ -251,13 +251,13 @@ def run_bounded(command: Sequence[str], log: Path, seconds: float, smoke: bool, 
             elif reason and time.monotonic() > until:
                 os.killpg(process.pid, signal.SIGKILL)
             time.sleep(0.05)
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # processes that it started and left running
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # child processes that are still running
             os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, reason
 
 
 def run_part(name: str, options: argparse.Namespace, seconds: float, received: list[int]) -> dict[str, Any]:
-    """Runs a part, and returns its entry in the report."""
+    """Run a part and return its entry in the report."""
     part, folder = PARTS[name], options.runs / name
     folder.mkdir()
     command, log = part.command(options.smoke, options.data, folder), folder / "log"
@@ -269,15 +269,15 @@ def run_part(name: str, options: argparse.Namespace, seconds: float, received: l
     entry["command"] = shlex.join(["python", *command])
     try:
         entry["measured"], entry["markdown"] = (read_run if part.is_script else read_tables)(folder)
-    except Exception as error:  # whatever it is, the next part starts
-        entry["outcome"] = f"failed: what it wrote cannot be read ({error!r})"
+    except Exception as error:  # of any type: the next part must start
+        entry["outcome"] = f"failed: its results cannot be read ({error!r})"
     if entry["outcome"].startswith("failed"):
         entry["log"] = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
     return entry
 
 
 def write(options: argparse.Namespace, about: dict[str, Any], entries: dict[str, dict[str, Any]]) -> None:
-    """Writes both files, each whole."""
+    """Write both files atomically."""
     plain = {name: {key: entry[key] for key in entry if key != "markdown"} for name, entry in entries.items()}
     text = json.dumps({**about, "parts": plain}, indent=1)
     atomic.write(options.output.with_name(f"{options.output.name}.json"), text + "\n")
@@ -293,7 +293,7 @@ def write(options: argparse.Namespace, about: dict[str, Any], entries: dict[str,
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the parts that the command line names, and returns the exit status."""
+    """Run the parts given on the command line, and return the exit status."""
     until = time.monotonic()
     options = parse(arguments)
     until += 60 * options.minutes
@@ -305,11 +305,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in entries:
             if received:
                 break
-            left, least = until - time.monotonic() - GRACE, SMOKE_LEAST if options.smoke else PARTS[name].least
-            if left < least:
-                entries[name] = {"outcome": f"left out: {max(left, 0):.0f} s left to run, needs {least:.0f} s"}
+            remaining, least = until - time.monotonic() - GRACE, SMOKE_LEAST if options.smoke else PARTS[name].least
+            if remaining < least:
+                entries[name] = {"outcome": f"skipped: {max(remaining, 0):.0f} s remain, needs {least:.0f} s"}
             else:
-                seconds = min(left, 60 * options.minutes * PARTS[name].share)
+                seconds = min(remaining, 60 * options.minutes * PARTS[name].share)
                 print(f"{name}: started, {seconds:.0f} s at most", flush=True)
                 entries[name] = run_part(name, options, seconds, received)
             print(f"{name}: {entries[name]['outcome']}", flush=True)

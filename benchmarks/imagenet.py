@@ -1,6 +1,6 @@
-"""SplitImageNet on this machine: images decoded a second, the cost of cutting out of them, and of a ResNet-50 step.
+"""Measure SplitImageNet on this machine: image decoding, random cutouts, and an update of ResNet-50.
 
-Command: python benchmarks/imagenet.py --data data   (without --data the rows of decoding are left out)
+Command: python benchmarks/imagenet.py --data data   (without --data, decoding is not measured)
 """
 
 import argparse
@@ -24,12 +24,12 @@ from supsup_jax.training import Learner, Progress
 
 CACHE_SIZE = 256
 
-# Of all tasks together, 100 epochs of them.
-IMAGES_OF_ALL = 100 * 1_281_167
+# Images of 100 epochs of all tasks together.
+TOTAL_IMAGES = 100 * 1_281_167
 
 
 def seconds(call: Callable[[], object], rounds: int) -> float:
-    """The median of some calls, after one to compile."""
+    """Return the median time of some calls, after one call to compile."""
     jax.block_until_ready(call())
     times = []
     for _ in range(rounds):
@@ -40,28 +40,28 @@ def seconds(call: Callable[[], object], rounds: int) -> float:
 
 
 def decoding(folder: Path, images: int = 1000) -> float:
-    """Seconds for an image, decoded and reduced on all cores."""
+    """Return the seconds per image for decoding and reducing images on all cores."""
     train = data.load_imagenet(folder).train
     rows = np.arange(min(images, len(train.labels)))
     return seconds(partial(train.images.frames, rows, CACHE_SIZE), 3) / len(rows)  # pyright: ignore
 
 
 def cutting(batch: int, size: int) -> float:
-    """Seconds for an image: a random cutout, resized and mirrored."""
+    """Return the seconds per image for a random cutout, resized and mirrored."""
     frames = jax.device_put(black_frames(batch, CACHE_SIZE))
     keys = jax.random.split(jax.random.key(0), batch)
     return seconds(partial(jax.jit(random_resized_crop, static_argnums=2), frames, keys, size), 5) / batch
 
 
 def step(method: Method, batch: int, size: int, precision: str, cuts: bool = False) -> float:
-    """Seconds for an image of an update of ResNet-50, perhaps with what cuts it out of a frame.
+    """Return the seconds per image of an update of ResNet-50.
 
     Args:
-        method: with or without masks.
-        batch: images an update.
-        size: their height and width.
-        precision: "float32", "tf32" (products of float32 in TensorFloat-32, on GPUs that have it) or "bfloat16".
-        cuts: whether images are cut out of frames within the update.
+        method: a method with or without masks.
+        batch: number of images per update.
+        size: height and width of the images.
+        precision: "float32", "tf32" (float32 products in TensorFloat-32, on GPUs that support it) or "bfloat16".
+        cuts: whether the update includes cutting images out of frames.
     """
     dtype = "bfloat16" if precision == "bfloat16" else "float32"
     net = networks.ResNet50(10, input_shape=(size, size, 3), dtype=jnp.dtype(dtype))
@@ -84,14 +84,14 @@ def step(method: Method, batch: int, size: int, precision: str, cuts: bool = Fal
 
 
 def selection() -> float:
-    """Seconds for the masks of ResNet-50 from scores."""
+    """Return the seconds for computing the masks of ResNet-50 from scores."""
     weights, _ = networks.ResNet50(10).init(jax.random.key(0))
     scores = methods.SupSup().init(jax.random.key(1), weights)
     return seconds(partial(jax.jit(masks.ErdosRenyi(8.0)), scores), 5)
 
 
 def main() -> None:
-    """Prints a row for each."""
+    """Print a row for each measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the folder with ImageNet")
     parser.add_argument("--batch-size", type=int, default=8)
@@ -100,11 +100,11 @@ def main() -> None:
     arguments = parser.parse_args()
     batch, size = arguments.batch_size, arguments.image_size
     title = f"ResNet-50, {size} × {size}, batches of {batch}, on {jax.devices()[0].device_kind}"
-    table = Table("what", "images/s", "ms for each image", title=title)
+    table = Table("operation", "images/s", "ms for each image", title=title)
 
-    def row(what: str, each: float) -> None:
-        print(what, each, flush=True)
-        table.add_row(what, f"{1 / each:,.1f}", f"{1000 * each:,.2f}")
+    def row(operation: str, each: float) -> None:
+        print(operation, each, flush=True)
+        table.add_row(operation, f"{1 / each:,.1f}", f"{1000 * each:,.2f}")
 
     if arguments.data:
         row(f"decoding, shorter side {CACHE_SIZE}, all cores", decoding(arguments.data))
@@ -114,9 +114,9 @@ def main() -> None:
         row(f"update without masks, {precision}", step(methods.UpperBound(), batch, size, precision))
         each = step(masked, batch, size, precision)
         row(f"update with masks, {precision}", each)
-        row(f"the same, cutting out within it, {precision}", step(masked, batch, size, precision, cuts=True))
-        print(f"100 tasks of 100 epochs at that rate: {each * IMAGES_OF_ALL / 86400:,.1f} days")
-    row("of it selecting the masks", selection() / batch)
+        row(f"update with masks and cutouts, {precision}", step(masked, batch, size, precision, cuts=True))
+        print(f"100 tasks of 100 epochs at that rate: {each * TOTAL_IMAGES / 86400:,.1f} days")
+    row("computing the masks, included in an update", selection() / batch)
     console = Console()
     console.width = max(console.width, 100)
     console.print(table)

@@ -1,7 +1,7 @@
-"""Task inference: which of thousands of masks of LeNet with 500 outputs or FC 1024-1024 with 100 is an image's?
+"""Task inference among thousands of masks of LeNet with 500 outputs or FC 1024-1024 with 100.
 
-PyTorch's rows are the same mathematics with float masks: one superposition of all masks, the entropy, and autograd
-with respect to α. Of more than one image each needs a backward pass of its own.
+PyTorch's rows do the same mathematics with float masks: one superposition of all masks, the entropy, and autograd with
+respect to α. Every image needs a separate backward pass.
 """
 
 import itertools
@@ -23,7 +23,7 @@ def ours(network: str, masks: int, images: int, search: str) -> Callable[[], Cal
 
         @partial(jax.jit, static_argnums=0)
         def random_bytes(shape: tuple[int, ...]) -> jax.Array:
-            # Row by row: drawn at once, they would take several times their memory.
+            # Row by row: drawing them all at once would take several times their memory.
             keys = jax.random.split(jax.random.key(0), shape[0])
             return jax.lax.map(lambda key: jax.random.bits(key, shape[1:], "uint8"), keys)
 
@@ -64,7 +64,7 @@ def pytorch(network: str, num_masks: int, images: int) -> Callable[[], Callable[
 
 
 def cases() -> list[Case]:
-    """One-shot and binary search for each network, number of masks and number of images."""
+    """Return one-shot and binary search for each network, number of masks and number of images."""
     all_cases = []
     for network, masks, images in itertools.product(NETWORKS, (2500, 10000), (1, 79, 1024)):
         size = sum(inputs * outputs for inputs, outputs in itertools.pairwise(NETWORKS[network]))
@@ -78,8 +78,8 @@ def cases() -> list[Case]:
                     images,
                     "images",
                     formulations,
-                    # Every gradient times every mask; but for the first round a superposition for every image,
-                    # which counting bits has for less.
+                    # Every gradient times every mask. In all but the first round, also a superposition for every image;
+                    # the first round counts bits instead, which costs less.
                     operations=2.0 * masks * size * images * (2 * passes - 1) if images > 1 else 0.0,
                     num_bytes=2 * passes * masks * size / 8,
                 )
@@ -88,6 +88,6 @@ def cases() -> list[Case]:
 
 
 def smallest() -> Case:
-    """One-shot search for one image among a few masks."""
+    """Return one-shot search for one image among 16 masks."""
     formulation = Formulation(ours("LeNet", 16, 1, "one_shot"))
     return Case("one_shot among 16 masks of LeNet, 1 image", 1, "images", {"supsup_jax, one_shot": formulation})

@@ -1,6 +1,7 @@
 """Training steps of ResNets with masks of the Erdős–Rényi densities and Adam, on batches in memory.
 
-GEMResNet18 has batches of 128 images of 32 × 32; ResNet-50, on a CPU, 8 of 64 × 64, and on a GPU 64 of 224 × 224.
+GEMResNet18 has batches of 128 images of 32 × 32; ResNet-50 has 8 images of 64 × 64 on a CPU, and 64 of 224 × 224 on a
+GPU.
 """
 
 from collections.abc import Callable
@@ -15,13 +16,13 @@ class Setting:
     """A network with its images.
 
     Attributes:
-        network: its name.
-        classes: its outputs.
-        scale: of the densities.
-        batch: images an update.
-        size: their height and width.
-        steps: updates of a task, of which there are two.
-        products: multiplications of a forward pass, of an image.
+        network: the name of the network.
+        classes: number of outputs.
+        scale: scale of the densities.
+        batch: number of images per update.
+        size: height and width of the images.
+        steps: number of updates for each of the two tasks.
+        products: number of multiplications in the forward pass of one image.
     """
 
     network: str
@@ -33,7 +34,7 @@ class Setting:
     products: float
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
-        """A batch."""
+        """Return a random batch of images and labels."""
         rng = np.random.default_rng(0)
         images = rng.normal(size=(self.batch, self.size, self.size, 3)).astype(np.float32)
         return images, rng.integers(0, self.classes, self.batch)
@@ -41,11 +42,11 @@ class Setting:
 
 TASKS = 2
 SMALLEST = "GEMResNet18, smallest"
-"""A setting only to see that the suite runs."""
+"""A small setting to check that the suite runs."""
 
 
 def settings() -> dict[str, Setting]:
-    """By name; smaller on a CPU."""
+    """Return the settings by name, smaller on a CPU."""
     from supsup_jax.system import backend
 
     large = (64, 224, 4) if backend.is_accelerator() else (8, 64, 1)
@@ -57,7 +58,7 @@ def settings() -> dict[str, Setting]:
 
 
 def ours(name: str, masked: bool = True, side_by_side: bool = False) -> Callable[[], Callable[[], object]]:
-    """Steps of all tasks: one after another, or side by side by `vmap`."""
+    """Return the preparation of steps of all tasks, one after another or side by side by `vmap`."""
 
     def prepare() -> Callable[[], object]:
         import jax
@@ -87,7 +88,7 @@ def ours(name: str, masked: bool = True, side_by_side: bool = False) -> Callable
 
             carry = params, transformation.init(params), stats
             (params, *_), losses = jax.lax.scan(step, carry, length=setting.steps)
-            return params, losses  # without what was trained, nothing would compute the last gradients
+            return params, losses  # if the parameters were not returned, XLA would skip the last gradients
 
         params = jax.vmap(lambda key: method.init(key, weights))(jax.random.split(jax.random.key(1), TASKS))
         run = jax.jit(jax.vmap(learn) if side_by_side else lambda params: jax.lax.map(learn, params))
@@ -104,8 +105,8 @@ def pytorch(name: str, masked: bool = True, channels_last: bool = True) -> Calla
 
         setting = settings()[name]
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        make = {"GEMResNet18": gem_resnet18, "ResNet50": resnet50}[setting.network]
-        model = make(setting.classes, setting.scale if masked else None)
+        create = {"GEMResNet18": gem_resnet18, "ResNet50": resnet50}[setting.network]
+        model = create(setting.classes, setting.scale if masked else None)
         images, labels = setting.data()
         x, y = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels).to(device)
         layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -127,16 +128,16 @@ def pytorch(name: str, masked: bool = True, channels_last: bool = True) -> Calla
 
 
 def case(name: str, formulations: dict[str, Formulation]) -> Case:
-    """Training of a setting's network, done in several ways."""
+    """Return the case of training a setting's network by several formulations."""
     setting = settings()[name]
     about = f"{TASKS * setting.steps} steps of {setting.batch} images of {setting.size} × {setting.size}"
     work = TASKS * setting.steps * setting.batch
-    operations = 6 * setting.products * work  # forward, towards the weights, and towards the inputs
+    operations = 6 * setting.products * work  # forward, and the gradients of the weights and of the inputs
     return Case(f"Training {name}, {about}", work, "images", formulations, operations)
 
 
 def cases() -> list[Case]:
-    """A case for each network."""
+    """Return a case for each network."""
     all_cases = []
     for name in ("GEMResNet18", "ResNet50"):
         formulations = {
@@ -153,5 +154,5 @@ def cases() -> list[Case]:
 
 
 def smallest() -> Case:
-    """Two steps of GEMResNet18 on a few small images."""
+    """Return two steps of GEMResNet18 on eight small images."""
     return case(SMALLEST, {"supsup_jax": Formulation(ours(SMALLEST))})

@@ -1,12 +1,13 @@
-"""Measures the numbers in docs/speed.md: this library beside PyTorch, and both beside the peak rates of the machine.
+"""Measure the numbers in docs/speed.md: this library beside PyTorch, and both relative to the machine's peak rates.
 
-Command: python benchmarks/run.py   (rows of PyTorch need `pip install torch torchvision`; without it they say so)
-         python benchmarks/run.py train inference --rounds 1   (some of it)
-         python benchmarks/run.py resnet --smallest   (one case that takes seconds, to see that the suite runs)
+Command: python benchmarks/run.py   (rows of PyTorch require `pip install torch torchvision`)
+         python benchmarks/run.py train inference --rounds 1   (some suites)
+         python benchmarks/run.py resnet --smallest   (one case that takes seconds, to check that the suite runs)
 
-Writes OUTPUT.md and OUTPUT.json after every case, each whole. The floor of a case is the time that its operations take
-at the rate of a large product of matrices, or its bytes at that of a large sum, whichever is longer, both measured in
-the same round. On a machine with a GPU everything runs there.
+Without PyTorch, its rows report that it is missing. Writes OUTPUT.md and OUTPUT.json after every case, atomically. The
+floor of a case is the time for its operations at the rate of a large matrix product, or for its bytes at the rate of a
+large sum, whichever is longer. Both rates are measured in the same round. On a machine with a GPU, everything runs on
+the GPU.
 """
 
 import argparse
@@ -26,7 +27,7 @@ WITH_SMALLEST = ("inference", "resnet")
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on."""
+    """Return the machine's hardware and the versions of packages."""
     versions = {}
     for package in ("jax", "flax", "optax", "orbax-checkpoint", "numpy", "torch"):
         try:
@@ -58,14 +59,14 @@ def _processor() -> str:
 
 
 def cases(suite: str) -> Sequence[compare.Case]:
-    """The cases of a suite; of "SUITE/smallest" the one that takes seconds."""
+    """Return the cases of a suite, or for "SUITE/smallest" only the case that takes seconds."""
     name, _, smallest = suite.partition("/")
     module = importlib.import_module(name)
     return [module.smallest()] if smallest else module.cases()
 
 
 def child(suite: str, number: str = "0", name: str = "") -> None:
-    """Measures one formulation in this process, and prints what came out."""
+    """Measure one formulation in this process and print the result."""
     if suite == "peak":
         result = compare.peak()
     else:
@@ -75,15 +76,15 @@ def child(suite: str, number: str = "0", name: str = "") -> None:
 
 
 def main() -> None:
-    """Runs the suites that the command line names."""
+    """Run the suites given on the command line."""
     if sys.argv[1:2] == ["--child"]:
         return child(*sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; by default all")
     parser.add_argument("--rounds", type=int, default=3, help="how often each formulation runs")
-    parser.add_argument("--longest", type=float, default=30.0, help="leave cases out whose floor is more seconds")
+    parser.add_argument("--longest", type=float, default=30.0, help="skip cases whose floor is more seconds than this")
     parser.add_argument("--smallest", action="store_true", help=f"one case in seconds; {', '.join(WITH_SMALLEST)} only")
-    parser.add_argument("--output", type=Path, default=Path("benchmark"), help="the files to write, without ending")
+    parser.add_argument("--output", type=Path, default=Path("benchmark"), help="the files to write, without suffix")
     arguments = parser.parse_args()
     if unknown := set(arguments.suites) - set(SUITES):
         parser.error(f"there is no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")

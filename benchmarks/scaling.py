@@ -1,7 +1,8 @@
-"""From 10 tasks to 25,000: what a task costs to learn and save, to restore, to evaluate, and to infer.
+"""From 10 tasks to 25,000: the cost of a task in learning and saving, restoring, and inference.
 
-Images are random, of 8 × 8 pixels, and tasks take 2 updates: what is measured is all that there is around these. The
-rows of a case are seconds for 25,000 tasks at the rate of a run of so many, so equal rows are a straight line.
+Images are random with 8 × 8 pixels, and each task takes 2 updates, so that everything around the updates is measured.
+The rows of a case are seconds for 25,000 tasks, extrapolated from runs of different sizes. Equal rows mean a linear
+cost.
 """
 
 import tempfile
@@ -17,7 +18,7 @@ AT_ONCE = 100
 
 
 def make_run(folder: Path, num_tasks: int, side: int = 8) -> Callable[[], object]:
-    """Gives what learns a run of so many tasks of LeNet in a folder, which must not exist."""
+    """Return a function that learns a run of `num_tasks` tasks of LeNet in a folder, which must not exist."""
     from supsup_jax import data, networks, scenarios
     from supsup_jax.data import Dataset, Samples
     from supsup_jax.experiment import Experiment, Training
@@ -93,9 +94,9 @@ def inferring(num_tasks: int) -> Callable[[], Callable[[], object]]:
 
 
 def cases() -> list[Case]:
-    """A case for each thing that is to grow in proportion."""
-    of = {"Learning and saving tasks, and evaluating each one given": learning, "Restoring tasks": restoring}
-    of |= {"Inferring the task of one image": inferring}
+    """Return a case for each operation that should scale linearly."""
+    operations = {"Learning and saving tasks, and evaluating each one given": learning, "Restoring tasks": restoring}
+    operations |= {"Inferring the task of one image": inferring}
     return [
         Case(
             name,
@@ -106,23 +107,23 @@ def cases() -> list[Case]:
                 for count in COUNTS
             },
         )
-        for name, prepare in of.items()
+        for name, prepare in operations.items()
     ]
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Draws what a task costs, against how many there are."""
+    """Plot the cost of a task against the number of tasks."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for case in cases():
-        mine = sorted(
+        points = sorted(
             (int(row.name.split()[1].replace(",", "")), float(np.median(row.seconds)), float(np.median(row.memory)))
             for row in rows
             if row.case.name == case.name and not row.missing
         )
-        if mine:
-            counts, seconds, memory = map(np.array, zip(*mine, strict=True))
+        if points:
+            counts, seconds, memory = map(np.array, zip(*points, strict=True))
             axes[0].loglog(counts, 1000 * seconds / MOST, marker="o", label=case.name)
             axes[1].semilogx(counts, memory / 2**20, marker="o", label=case.name)
     axes[0].set(xlabel="tasks", ylabel="milliseconds a task")

@@ -1,8 +1,8 @@
-"""Task inference on pairs of MNIST's digits: for how many picks each search finds the task, from 1 to 128 images each.
+"""Task inference on pairs of MNIST's digits: the share of right picks of each search, with 1 to 128 images per pick.
 
 Command: python benchmarks/splits.py --data data
          python benchmarks/splits.py --data data --method BatchE --learning-rate 1e-2 --features 10
-         python benchmarks/splits.py --data data --permuted   (orders of the pixels in place of pairs of digits)
+         python benchmarks/splits.py --data data --permuted   (orders of the pixels instead of pairs of digits)
 """
 
 import argparse
@@ -23,8 +23,8 @@ OBJECTIVES = {"H": ss.entropy, "G": ss.superfluous()}
 PICKS = (1, 8, 128)
 
 
-def found(arguments: argparse.Namespace, seed: int) -> dict[tuple[str, str], list[float]]:
-    """Shares of picks with the right task, for each number of images a pick, by search and objective."""
+def right_shares(arguments: argparse.Namespace, seed: int) -> dict[tuple[str, str], list[float]]:
+    """Return the shares of right picks for each number of images per pick, by search and objective."""
     family = (
         data.Permuted(data.MNIST(), num_tasks=5) if arguments.permuted else data.Split(data.MNIST(), 2, num_tasks=5)
     )
@@ -45,7 +45,7 @@ def found(arguments: argparse.Namespace, seed: int) -> dict[tuple[str, str], lis
     print(f"seed {seed}: accuracy {given:.2f} % with the task given", flush=True)
 
     tasks = benchmark.tasks(dataset, seed, range(run.num_tasks))
-    rows = np.random.default_rng(0).permutation(1800)[: arguments.images]  # every task has as many test images
+    rows = np.random.default_rng(0).permutation(1800)[: arguments.images]  # every task has at least 1,800 test images
     shown = [
         benchmark.samples(dataset.test, jax.tree.map(lambda leaf, task=task: leaf[task], tasks), rows, train=False)[0]
         for task in range(run.num_tasks)
@@ -66,30 +66,32 @@ def found(arguments: argparse.Namespace, seed: int) -> dict[tuple[str, str], lis
 
 
 def main() -> None:
-    """Prints a row for each search and objective."""
+    """Print a row for each search and objective."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("data"), help="the folder with MNIST")
-    parser.add_argument("--method", default="SupSup", help="SupSup, BatchE, or another whose tasks can be inferred")
-    parser.add_argument("--features", type=int, default=100, help="outputs; all but the classes are superfluous")
-    parser.add_argument("--learning-rate", type=float, default=1e-4, help="of RMSprop; 1e-2 is right for BatchE")
-    parser.add_argument("--steps", type=int, default=300, help="updates a task, of 128 images")
+    parser.add_argument("--method", default="SupSup", help="SupSup, BatchE, or any method whose tasks can be inferred")
     parser.add_argument(
-        "--images", type=int, default=384, help="test images of a task: 128, or 256, and so on to 1,792"
+        "--features", type=int, default=100, help="outputs; all outputs but the classes are superfluous"
+    )
+    parser.add_argument("--learning-rate", type=float, default=1e-4, help="of RMSprop; 1e-2 is right for BatchE")
+    parser.add_argument("--steps", type=int, default=300, help="updates of 128 images per task")
+    parser.add_argument(
+        "--images", type=int, default=384, help="test images per task: a multiple of 128, at most 1,792"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--permuted", action="store_true", help="orders of the pixels in place of pairs of digits")
+    parser.add_argument("--permuted", action="store_true", help="orders of the pixels instead of pairs of digits")
     arguments = parser.parse_args()
-    of_seeds = [found(arguments, seed) for seed in arguments.seeds]
+    shares_by_seed = [right_shares(arguments, seed) for seed in arguments.seeds]
     title = f"5 tasks, LeNet with {arguments.features} outputs, {arguments.method}: task found, in % of picks"
     table = Table("search", "objective", *(f"{pick} images a pick" for pick in PICKS), title=title)
-    for search, letter in of_seeds[0]:
-        values = 100 * np.array([shares[search, letter] for shares in of_seeds])
+    for search, letter in shares_by_seed[0]:
+        values = 100 * np.array([shares[search, letter] for shares in shares_by_seed])
         table.add_row(
             search,
             letter,
             *(
-                f"{mean:.0f} ({few:.0f} to {many:.0f})"
-                for mean, few, many in zip(values.mean(0), values.min(0), values.max(0), strict=True)
+                f"{mean:.0f} ({lowest:.0f} to {highest:.0f})"
+                for mean, lowest, highest in zip(values.mean(0), values.min(0), values.max(0), strict=True)
             ),
         )
     console = Console()

@@ -1,4 +1,4 @@
-"""From nothing to the first step: imports, the quickstart, a run that is restored, a checkpoint."""
+"""Times until the first step: imports, the quickstart, restoring a run, and saving a checkpoint."""
 
 import os
 import subprocess
@@ -15,12 +15,12 @@ TASKS = 2500
 
 
 def process(*arguments: str) -> Callable[[], Callable[[], object]]:
-    """A process of Python."""
+    """Return the preparation of a run of Python with these arguments."""
     return lambda: lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True) and None
 
 
 def quickstart(warm: bool) -> Callable[[], Callable[[], object]]:
-    """The quickstart, with all that it compiles at hand or without."""
+    """Return the preparation of a quickstart, with or without compiled programs in the cache."""
 
     def prepare() -> Callable[[], object]:
         folder = Path(tempfile.mkdtemp())
@@ -46,7 +46,7 @@ def restoring() -> Callable[[], object]:
 
 
 def saving(num_tasks: int) -> Callable[[], Callable[[], object]]:
-    """Saves 8 tasks after so many."""
+    """Return the preparation of saving 8 tasks after `num_tasks` others."""
 
     def prepare() -> Callable[[], object]:
         import supsup_jax as ss
@@ -73,7 +73,7 @@ def saving(num_tasks: int) -> Callable[[], Callable[[], object]]:
 
 
 def cases() -> list[Case]:
-    """What a user waits for."""
+    """Return cases of waiting times of users."""
     return [
         Case(
             "Importing",

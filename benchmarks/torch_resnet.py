@@ -1,4 +1,4 @@
-"""GEMResNet18 and ResNet-50 as one writes them with PyTorch's layers, with masks of the largest scores or without."""
+"""GEMResNet18 and ResNet-50 with PyTorch's standard layers, with top-k masks or without masks."""
 
 import math
 
@@ -37,7 +37,7 @@ class _Convolution(nn.Conv2d):
 def _normed(
     inputs: int, outputs: int, window: int, stride: int, scale: float | None, affine: bool = False
 ) -> list[nn.Module]:
-    """A convolution and its batch norm."""
+    """Return a convolution and its batch norm."""
     return [_Convolution(inputs, outputs, window, stride, scale), nn.BatchNorm2d(outputs, affine=affine)]
 
 
@@ -65,11 +65,11 @@ def _bottleneck(inputs: int, channels: int, stride: int, scale: float | None) ->
 
 
 def resnet50(classes: int, scale: float | None) -> nn.Module:
-    """The network for ImageNet; only what is to be trained requires a gradient.
+    """Return the network for ImageNet; only trained parameters require a gradient.
 
     Args:
-        classes: outputs.
-        scale: of the Erdős–Rényi densities of the masks; without it all weights are trained.
+        classes: number of outputs.
+        scale: scale of the Erdős–Rényi densities of the masks; with `None` all weights are trained.
     """
     blocks, inputs = [], 64
     for stage, count in enumerate((3, 4, 6, 3)):
@@ -89,11 +89,11 @@ def resnet50(classes: int, scale: float | None) -> nn.Module:
 
 
 def gem_resnet18(classes: int, scale: float | None, affine: bool = False) -> nn.Module:
-    """The network; only what is to be trained requires a gradient.
+    """Return the network; only trained parameters require a gradient.
 
     Args:
-        classes: outputs.
-        scale: of the Erdős–Rényi densities of the masks; without it all weights are trained.
+        classes: number of outputs.
+        scale: scale of the Erdős–Rényi densities of the masks; with `None` all weights are trained.
         affine: whether batch norm has gains and biases.
     """
     stages = [(20, 20, 1), (20, 20, 1), (20, 40, 2), (40, 40, 1), (40, 80, 2), (80, 80, 1), (80, 160, 2)]

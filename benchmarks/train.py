@@ -11,7 +11,7 @@ TASKS = 4
 BATCH = 128
 SIZES = {"LeNet": (784, 300, 100, 100), "FC1024": (784, 1024, 1024, 100)}
 
-# Loading every sample by itself takes so long that fewer steps have to do.
+# Loading samples one by one is so slow that this formulation runs fewer steps.
 LOADER_STEPS = 60
 
 
@@ -39,11 +39,11 @@ def ours(network: str, all_cores: bool) -> Callable[[], Callable[[], object]]:
         net, method = getattr(networks, network)(features=SIZES[network][-1]), methods.SupSup()
         weights, stats = net.init(training.weights_key(0))
 
-        def learn(shared, one):
+        def learn(shared, task_and_key):
             learner = training.Learner(net, method, optimizers.RMSprop())
             return training.train_task(
                 learner,
-                *one,
+                *task_and_key,
                 shared=training.Shared(*shared),
                 benchmark=benchmark,
                 steps=STEPS[network],
@@ -61,13 +61,13 @@ def ours(network: str, all_cores: bool) -> Callable[[], Callable[[], object]]:
 
 
 def pytorch(network: str, convolutions: bool, loader: bool = False) -> Callable[[], Callable[[], object]]:
-    """The same with PyTorch.
+    """Return the preparation of the same training in PyTorch.
 
     Args:
         network: one of `SIZES`.
-        convolutions: layers are 1 × 1 convolutions, as the original has them.
-        loader: samples come one by one through PIL, torchvision and a loader, in place of whole batches out of memory:
-            on a GPU from four processes and else within this one, as in the original.
+        convolutions: whether layers are 1 × 1 convolutions, as in the original.
+        loader: whether samples are loaded one by one through PIL, torchvision and a data loader, as in the original,
+            instead of in whole batches from memory. On a GPU four processes load them, on a CPU this process.
     """
 
     def prepare() -> Callable[[], object]:
@@ -144,11 +144,11 @@ def pytorch(network: str, convolutions: bool, loader: bool = False) -> Callable[
 
 
 def cases() -> list[Case]:
-    """A case for each network."""
+    """Return a case for each network."""
     all_cases = []
     for network, sizes in SIZES.items():
         products = [inputs * outputs for inputs, outputs in itertools.pairwise(sizes)]
-        # Forward, towards the weights, and towards the inputs of all layers but the first.
+        # Forward, and the gradients of the weights, and of the inputs of all layers but the first.
         operations = 2 * BATCH * (3 * sum(products) - products[0])
         work = TASKS * STEPS[network]
         formulations = {

@@ -1,9 +1,9 @@
 """Supermasks in Superposition in JAX and Flax.
 
-A script declares an `Experiment`, composed of its parts, and hands it to `main`. `restore` opens a trained run,
-`Run.new` begins one from Python, and `evaluate` measures one. A `Model` is what has been learned, as a pytree: `infer`
-and `alpha_gradient` take it. `register` gives a part of your own a name. `import supsup_jax` loads `masks`, `networks`,
-`methods` and `inference` alone, and the rest when it is first asked for.
+A script declares an `Experiment` from its parts and passes it to `main`. `restore` opens a trained run, `Run.new`
+starts a run from Python, and `evaluate` measures a run. A `Model` holds what has been learned, as a pytree, and is the
+argument of `infer` and `alpha_gradient`. `register` gives a custom part a name. `import supsup_jax` loads only `bank`,
+`masks`, `networks`, `methods` and `inference`; other names load at their first use.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -53,7 +53,7 @@ __all__ = [
     "superfluous",
 ]
 
-_LATER = {
+_LAZY = {
     "Experiment": "experiment",
     "Run": "runs.run",
     "Training": "experiment",
@@ -62,14 +62,14 @@ _LATER = {
     "restore": "runs.opening",
 }
 
-_ROOMS = ("data", "optimizers", "scenarios")
+_LAZY_PACKAGES = ("data", "optimizers", "scenarios")
 
 
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name in _ROOMS:
+    if name in _LAZY_PACKAGES:
         return importlib.import_module(f"supsup_jax.{name}")
-    if name not in _LATER:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__} has no attribute {name}")
-    return getattr(importlib.import_module(f"supsup_jax.{_LATER[name]}"), name)
+    return getattr(importlib.import_module(f"supsup_jax.{_LAZY[name]}"), name)

@@ -1,4 +1,4 @@
-"""Work with runs on disk: `supsup-jax COMMAND`. `supsup-jax quickstart` makes a first run in half a minute."""
+"""Work with runs on disk: `supsup-jax COMMAND`. `supsup-jax quickstart` trains a first run in half a minute."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from supsup_jax.cli.script import call
 
 @errors_in_one_line()
 def main() -> None:
-    """Run the command that the command line names."""
+    """Run the command given on the command line."""
     if sys.argv[1:2] == ["quickstart"]:
         from supsup_jax.cli import quickstart
 

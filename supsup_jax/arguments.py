@@ -1,8 +1,8 @@
-"""Arguments in the types that people have, converted where they come in: NumPy's, JAX's and PyTorch's, lists, paths.
+"""Converts arguments of the types that users have: numbers and arrays of NumPy, JAX and PyTorch, lists, paths.
 
-`Part` converts the fields of parts as their annotations say; functions call `convert` for theirs. What cannot be
-converted is an error that names the argument and its type. PyTorch is not imported: its tensors are known by what they
-can do.
+`Part` converts the fields of parts according to their annotations; functions call `convert` for their arguments. If a
+value cannot be converted, the error names the argument and the value's type. PyTorch is not imported: tensors are
+recognised by their methods.
 """
 
 import collections.abc
@@ -32,22 +32,22 @@ _EXAMPLES = {
     "tasks": "data.Permuted(data.MNIST())",
     "training": "Training(steps=1000)",
 }
-"""A part of each kind, as Python code makes it."""
+"""Python code for an example of each kind of part."""
 
 _LONGEST = 60
 
 
 class _PartType(ABCMeta):
-    """Converts the arguments of a class, where they are fields of a dataclass, before an instance is made."""
+    """Converts the arguments of a class that are dataclass fields before it creates an instance."""
 
-    if not TYPE_CHECKING:  # calls have the signature of the class
+    if not TYPE_CHECKING:  # for type checkers, calls have the signature of the class
 
         def __call__(cls, *values: Any, **named: Any) -> Any:
-            made = cls.__dict__.get("default_class", cls)
-            names = _names(made)
-            values = [*map(functools.partial(_field, made), names, values), *values[len(names) :]]
-            named = {name: _field(made, name, value) for name, value in named.items()}
-            return super(_PartType, made).__call__(*values, **named)
+            target = cls.__dict__.get("default_class", cls)
+            names = _names(target)
+            values = [*map(functools.partial(_field, target), names, values), *values[len(names) :]]
+            named = {name: _field(target, name, value) for name, value in named.items()}
+            return super(_PartType, target).__call__(*values, **named)
 
         @property
         def __signature__(cls) -> inspect.Signature:
@@ -58,21 +58,21 @@ class _PartType(ABCMeta):
 class Part(metaclass=_PartType):
     """Base class of the parts of experiments: dataclasses whose fields are converted before they are checked.
 
-    A class attribute `default_class` names the class that is made when the class itself is called.
+    A class attribute `default_class` names the class to instantiate when the class itself is called.
 
     Raises:
-        ArgumentError: if a value has another type than the field's annotation says, and cannot be converted.
+        ArgumentError: if a value does not have the type of its field's annotation and cannot be converted to it.
     """
 
 
 @functools.cache
 def _names(component: Any) -> list[str]:
-    """The names of the arguments of a class, in order."""
+    """Return the names of the arguments of a class, in order."""
     return list(inspect.signature(component).parameters)
 
 
 def _field(component: Any, name: str, value: Any) -> Any:
-    """The value of a field of a dataclass as its annotation says; defaults stay as they are."""
+    """Return the value of a dataclass field converted to its annotation; defaults are not converted."""
     field = getattr(component, "__dataclass_fields__", {}).get(name)
     if field is None or name not in (hints := _hints(component)) or value is field.default:
         return value
@@ -81,27 +81,27 @@ def _field(component: Any, name: str, value: Any) -> Any:
 
 @functools.cache
 def _hints(component: Any) -> dict[str, Any]:
-    """The annotations of a class, without those that name what only a type checker knows."""
+    """Return the annotations of a class, without names that only a type checker can resolve."""
     try:
         return get_type_hints(component)
-    except Exception:  # of any kind: annotations are evaluated
+    except Exception:  # of any type: annotations are evaluated
         hints = {name: hint for base in component.__bases__[::-1] for name, hint in _hints(base).items()}
-        own = inspect.get_annotations(component).items()
-        return hints | {name: hint for name, hint in own if not isinstance(hint, str)}
+        annotations = inspect.get_annotations(component).items()
+        return hints | {name: hint for name, hint in annotations if not isinstance(hint, str)}
 
 
 def convert(argument: str, value: Any, expected: Any) -> Any:
-    """A value as an annotation says.
+    """Convert a value to the type of an annotation.
 
     Args:
-        argument: its name, for messages.
+        argument: the name of the argument, for messages.
         value: the value.
-        expected: the annotation. Those that are not known, such as `Any`, allow everything.
+        expected: the annotation. Annotations that this function does not know, such as `Any`, accept every value.
 
     Raises:
-        ArgumentError: if it cannot be converted.
+        ArgumentError: if the value cannot be converted.
     """
-    if expected is Any:  # a class, which no value is an instance of
+    if expected is Any:  # a class without instances
         return value
     origin, members = get_origin(expected), get_args(expected)
     if origin in (Union, types.UnionType):
@@ -119,10 +119,10 @@ def convert(argument: str, value: Any, expected: Any) -> Any:
 
 
 def integer(argument: str, value: Any) -> int:
-    """An integer of any library, or a whole float.
+    """Convert an integer of any library, or a whole float, to `int`.
 
     Raises:
-        ArgumentError: if it is not a whole number.
+        ArgumentError: if the value is not a whole number.
     """
     if type(value) is int:
         return value
@@ -137,10 +137,10 @@ def integer(argument: str, value: Any) -> int:
 
 
 def number(argument: str, value: Any) -> float:
-    """A real number of any library.
+    """Convert a real number of any library to `float`.
 
     Raises:
-        ArgumentError: if it is not one.
+        ArgumentError: if the value is not a real number.
     """
     if type(value) is float:
         return value
@@ -154,10 +154,10 @@ def number(argument: str, value: Any) -> float:
 
 
 def text(argument: str, value: Any) -> str:
-    """A text, or a path as text.
+    """Convert a string or a path to `str`.
 
     Raises:
-        ArgumentError: if it is neither.
+        ArgumentError: if the value is neither.
     """
     if type(value) is str:
         return value
@@ -165,59 +165,59 @@ def text(argument: str, value: Any) -> str:
         return str(value)
     if isinstance(value, os.PathLike) and isinstance(path := os.fspath(value), str):
         return path
-    raise wrong_type(argument, value, "a text")
+    raise wrong_type(argument, value, "a string")
 
 
 def path(argument: str, value: Any) -> Path:
-    """A path, in which `~` is expanded.
+    """Convert a string or a path to `Path`, with `~` expanded.
 
     Raises:
-        ArgumentError: if it is not one.
+        ArgumentError: if the value is neither.
     """
     return Path(os.path.expanduser(text(argument, value)))
 
 
 def array(argument: str, value: Any) -> np.ndarray:
-    """The array that a value of any library holds: NumPy's, JAX's, PyTorch's on any device, or lists of them.
+    """Convert an array of NumPy, JAX or PyTorch on any device, or lists of them, to a NumPy array.
 
-    Floats that NumPy does not have, such as bfloat16, become float32.
+    Floating-point types that NumPy lacks, such as bfloat16, become float32.
 
     Raises:
-        UserError: if it holds none.
+        UserError: if the value is not an array.
     """
     if isinstance(value, str | bytes | type | dict | set) or value is None:
         raise wrong_type(argument, value, "an array")
     try:
-        made = np.asarray(_in_numpy(value))
-    except Exception as error:  # of many kinds, from many libraries
+        converted = np.asarray(_in_numpy(value))
+    except Exception as error:  # of many types, from many libraries
         if isinstance(value, list | tuple) and isinstance(error, ValueError):
-            raise UserError(f"the {argument} are of several shapes; give one array") from None
+            raise UserError(f"the {argument} have different shapes; give one array") from None
         raise wrong_type(argument, value, f"an array ({reason(error)})") from None
     if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
         raise UserError(f"the {argument} have masked values; fill them first")
-    if made.dtype.kind == "V" and made.dtype.names is None:
-        made = made.astype(np.float32)
-    return made
+    if converted.dtype.kind == "V" and converted.dtype.names is None:
+        converted = converted.astype(np.float32)
+    return converted
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether a value is a tensor of PyTorch."""
+    """Return whether a value is a PyTorch tensor."""
     return all(hasattr(value, name) for name in ("detach", "cpu", "numpy", "is_floating_point"))
 
 
 def wrong_type(argument: str, value: Any, expected: str) -> ArgumentError:
-    """The error for a value of a type that cannot be converted.
+    """Return the error for a value of a type that cannot be converted.
 
     Args:
-        argument: its name.
+        argument: the name of the argument.
         value: the value.
-        expected: what to give.
+        expected: what to give instead.
     """
     return ArgumentError(argument, shown(value), f"has type {_type_name(value)}; give {expected}")
 
 
 def shown(value: Any) -> str:
-    """A value in a message, shortened: an array by its shape, a class by its name."""
+    """Return a value as text for a message, shortened; an array as its shape, a class as its name."""
     if isinstance(value, type):
         return value.__name__
     if shape := getattr(value, "shape", None):
@@ -232,7 +232,7 @@ def _type_name(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The Python number in a scalar array or tensor; anything else as it is."""
+    """Return a scalar array or tensor as a Python number, and any other value unchanged."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         try:
             return value.item()
@@ -242,7 +242,7 @@ def _plain(value: Any) -> Any:
 
 
 def _in_numpy(value: Any) -> Any:
-    """A tensor as a NumPy array, also within lists; anything else as it is."""
+    """Return a tensor as a NumPy array, also inside lists, and any other value unchanged."""
     if is_tensor(value):
         tensor = value.detach().cpu()
         if getattr(tensor, "is_sparse", False):
@@ -274,7 +274,7 @@ _SCALARS: dict[type, Callable[[str, Any], Any]] = {
 
 
 def _convert_to_any_of(argument: str, value: Any, members: Sequence[Any]) -> Any:
-    """A value as one of several annotations says: the first that it fits as it is, else the first that converts it."""
+    """Convert a value to one of several annotations: one that it fits exactly, or the first that can convert it."""
     if (value is None and type(None) in members) or type(value) in members:
         return value
     errors = []
@@ -288,7 +288,7 @@ def _convert_to_any_of(argument: str, value: Any, members: Sequence[Any]) -> Any
 
 
 def _choice(argument: str, value: Any, choices: Sequence[Any]) -> Any:
-    """The choice that a value equals. Other values are left to the part, whose message names the choices."""
+    """Return the choice that a value equals. The part itself rejects other values and names the choices."""
     plain = str(value) if isinstance(value, str) else _plain(value)
     if not isinstance(plain, collections.abc.Hashable) or isinstance(plain, type) or getattr(plain, "shape", None):
         raise wrong_type(argument, value, " or ".join(map(str, choices)))
@@ -296,7 +296,7 @@ def _choice(argument: str, value: Any, choices: Sequence[Any]) -> Any:
 
 
 def _items(argument: str, value: Any) -> Iterable[Any]:
-    """The items of a sequence or an array; a number is a sequence of one."""
+    """Return the items of a sequence or an array; a single number becomes a sequence of length 1."""
     if isinstance(value, list | tuple | range):
         return value
     if isinstance(value, str | bytes | dict | set | type) or value is None:
@@ -310,15 +310,16 @@ def _items(argument: str, value: Any) -> Iterable[Any]:
 
 def _function(argument: str, value: Any) -> Any:
     if not callable(value) or (isinstance(value, type) and dataclasses.is_dataclass(value)):
-        made = f", such as {value.__name__}(...)" if isinstance(value, type) else ""
-        raise wrong_type(argument, value, f"a function{made}")
+        example = f", such as {value.__name__}(...)" if isinstance(value, type) else ""
+        raise wrong_type(argument, value, f"a function{example}")
     return value
 
 
 def _instance(argument: str, value: Any, expected: type) -> Any:
-    """A value that has to be an instance of a class.
+    """Check that a value is an instance of a class, and return it.
 
-    Of a part's class, others of the same kind pass; of other classes, all but numbers, texts and containers.
+    If the class is a part, other classes of the same kind pass. If not, all objects pass except numbers, strings and
+    containers.
     """
     if expected is type or getattr(expected, "_is_protocol", False) or isinstance(value, expected):
         return value

@@ -1,10 +1,10 @@
-"""Masks as bits: a bank holds the masks of many tasks, and has the two products that inference needs.
+"""Banks of masks: the masks of many tasks, packed into bits, with the two products that inference needs.
 
-A *bank* holds one bit for each entry of each task's mask: every leaf is uint8 of shape
-`weight.shape + (ceil(tasks / 8),)`, task i being bit `i % 8` of byte `i // 8`. Bits beyond the last task are 0.
+A *bank* holds one bit for each entry of each task's mask. Every leaf is uint8 of shape
+`weight.shape + (ceil(tasks / 8),)`, and task i is bit `i % 8` of byte `i // 8`. Bits beyond the last task are 0.
 
-Seen as a matrix of weights × tasks, a bank is multiplied from either side without ever being unpacked whole:
-`superpose` is `Σᵢ αᵢ Mᵢ`, `project` is `⟨g, Mᵢ⟩` for every i, and `count` is `superpose` for α of zeros and ones.
+As a matrix of weights × tasks, a bank is multiplied from either side without being unpacked as a whole:
+`superpose` computes `Σᵢ αᵢ Mᵢ`, `project` computes `⟨g, Mᵢ⟩` for every i, and `count` is `superpose` for α of 0 and 1.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,18 +20,18 @@ from supsup_jax.system import backend
 
 Bank = PyTree[UInt8[Array | np.ndarray, "..."]]
 
-# Up to this number of gradients a CPU sums faster than it multiplies matrices.
-_FEW = 8
+# For at most this number of gradients, sums are faster on a CPU than a matrix product.
+_MOST_SUMMED = 8
 
-# So many sums of floats stay in a core's cache.
+# This number of float sums fits in the cache of a core.
 _SUMS = 2**16
 
 
 def pack(masks: PyTree[Array | np.ndarray]) -> Bank:
-    """Packs masks into a bank, one bit a mask entry.
+    """Pack masks into a bank, one bit for each mask entry.
 
     Args:
-        masks: a pytree whose leaves have a leading task axis, `(tasks, *weight.shape)`; what is not 0 is a 1.
+        masks: a pytree whose leaves have a leading task axis, `(tasks, *weight.shape)`; nonzero entries count as 1.
 
     Returns:
         The bank: leaves uint8 of shape `(*weight.shape, ceil(tasks / 8))`.
@@ -40,7 +40,7 @@ def pack(masks: PyTree[Array | np.ndarray]) -> Bank:
         ValueError: if leaves have different numbers of tasks.
     """
     if len(tasks := {leaf.shape[0] for leaf in jax.tree.leaves(masks)}) > 1:
-        raise ValueError(f"the masks are of {' and '.join(map(str, sorted(tasks)))} tasks; they must be of the same")
+        raise ValueError(f"the masks are of {' and '.join(map(str, sorted(tasks)))} tasks; give the same number in all")
     return jax.tree.map(
         lambda leaf: jnp.packbits(jnp.moveaxis(leaf, 0, -1).astype(bool), axis=-1, bitorder="little"), masks
     )
@@ -49,11 +49,11 @@ def pack(masks: PyTree[Array | np.ndarray]) -> Bank:
 def unpack(
     bank: Bank, task: int | Int[Array | np.ndarray, ""] | np.integer
 ) -> PyTree[Float[Array | np.ndarray, "..."]]:
-    """The mask of one task, exactly as it was packed.
+    """Return the mask of one task, exactly as it was packed.
 
     Args:
         bank: leaves uint8 of shape `(*weight.shape, bytes)`.
-        task: the number of the task. One in a JAX array, which may be traced, is not checked.
+        task: the number of the task. A task in a JAX array, which may be traced, is not checked.
 
     Returns:
         A pytree of float32 leaves of shape `weight.shape`.
@@ -63,23 +63,23 @@ def unpack(
     """
     _check_task(bank, task)
     byte, bit = task // 8, task % 8
-    bit = bit.astype(jnp.uint8) if isinstance(bit, jax.Array) else np.uint8(bit)  # on the host what lies there
+    bit = bit.astype(jnp.uint8) if isinstance(bit, jax.Array) else np.uint8(bit)  # NumPy banks stay on the host
     return jax.tree.map(lambda leaf: ((leaf[..., byte] >> bit) & 1).astype(jnp.float32), bank)
 
 
 def _check_task(bank: Bank, task: Any) -> None:
     capacity = 8 * bytes_per_weight(bank)
     if not isinstance(task, jax.Array) and not 0 <= task < capacity:
-        raise IndexError(f"task {task} is not in a bank of at most {capacity} tasks")
+        raise IndexError(f"task {task} is not in this bank of at most {capacity} tasks")
 
 
 def replace(bank: Bank, task: int | Int[Array | np.ndarray, ""], mask: PyTree[Array | np.ndarray]) -> Bank:
-    """The bank with another mask for one task: one bit of each weight changes.
+    """Return the bank with a different mask for one task: one bit of each weight changes.
 
     Args:
         bank: leaves uint8 of shape `(*weight.shape, bytes)`.
-        task: the number of the task. One in a JAX array, which may be traced, is not checked.
-        mask: leaves of shape `weight.shape`; what is not 0 is a 1.
+        task: the number of the task. A task in a JAX array, which may be traced, is not checked.
+        mask: leaves of shape `weight.shape`; nonzero entries count as 1.
 
     Raises:
         IndexError: if the task lies outside the bank.
@@ -96,19 +96,19 @@ def replace(bank: Bank, task: int | Int[Array | np.ndarray, ""], mask: PyTree[Ar
 
 
 def append(bank: Bank, num_tasks: int, more: Bank, num_more: int) -> Bank:
-    """One bank of the tasks of `bank` followed by those of `more`. See `concatenate`."""
+    """Return one bank of the tasks of `bank` followed by the tasks of `more`. See `concatenate`."""
     return concatenate([bank, more], [num_tasks, num_more])
 
 
 def concatenate(banks: Sequence[Bank], num_tasks: Sequence[int]) -> Bank:
-    """One bank of all tasks, in order, whatever the number of tasks in each.
+    """Return one bank of all tasks, in order, for any number of tasks in each bank.
 
     Args:
-        banks: banks over the same weights; what is given as NumPy arrays stays on the host.
-        num_tasks: how many tasks each of them holds.
+        banks: banks over the same weights; NumPy arrays stay on the host.
+        num_tasks: the number of tasks in each bank.
 
     Raises:
-        ValueError: if a bank holds fewer bytes than its number of tasks needs, or the lengths differ.
+        ValueError: if a bank holds fewer bytes than its number of tasks requires, or the lengths differ.
     """
 
     def join(*leaves: Any) -> Any:
@@ -118,7 +118,7 @@ def concatenate(banks: Sequence[Bank], num_tasks: Sequence[int]) -> Bank:
         total = 0
         for leaf, tasks in zip(leaves, num_tasks, strict=True):
             if shift := total % 8:
-                # The first bits go to the byte that the tasks before them have left unfinished.
+                # The first bits fill up the last byte of the preceding tasks.
                 leaf = (xp.concat([leaf, none], axis=-1) << shift) | (xp.concat([none, leaf], axis=-1) >> (8 - shift))
                 unfinished = pieces[-1]
                 pieces[-1] = xp.concat([unfinished[..., :-1], unfinished[..., -1:] | leaf[..., :1]], axis=-1)
@@ -143,7 +143,7 @@ def _check_batch(bank: Bank, rows: Any) -> None:
 
 
 def first(bank: Bank, num_tasks: int) -> Bank:
-    """The bank of the first `num_tasks` tasks: fewer bytes, and zeros beyond the last task.
+    """Return the bank of the first `num_tasks` tasks, with fewer bytes and zeros beyond the last task.
 
     Raises:
         ValueError: if the bank cannot hold `num_tasks` tasks, or `num_tasks` is 0.
@@ -154,24 +154,24 @@ def first(bank: Bank, num_tasks: int) -> Bank:
 
 
 def narrow(bank: Bank, num_tasks: int) -> Bank:
-    """The bytes that hold the first `num_tasks` tasks, as they are; a bank that has no more is not copied.
+    """Return the bytes that hold the first `num_tasks` tasks, unchanged; without surplus bytes nothing is copied.
 
     Raises:
-        ValueError: as `first`.
+        ValueError: as in `first`.
     """
     _check_count(bank, num_tasks)
     return jax.tree.map(lambda leaf: leaf[..., : -(-num_tasks // 8)], bank)
 
 
 def bytes_per_weight(bank: Bank) -> int:
-    """How many bytes a bank holds for each weight."""
+    """Return the number of bytes that a bank holds for each weight."""
     return jax.tree.leaves(bank)[0].shape[-1]
 
 
 def count(bank: Bank, chosen: Bool[Array, "batch tasks"]) -> PyTree[Float[Array, "batch ..."]]:
-    """How many of the chosen tasks keep each weight: the superposition at uniform α, times their number.
+    """Count the chosen tasks that keep each weight: the superposition at uniform α, times their number.
 
-    Exact, since it counts: a sum of floats over thousands of masks is not.
+    The count is exact, unlike a sum of floats over thousands of masks.
 
     Args:
         bank: leaves uint8 of shape `(*weight.shape, bytes)`.
@@ -189,31 +189,31 @@ def count(bank: Bank, chosen: Bool[Array, "batch tasks"]) -> PyTree[Float[Array,
     return jax.tree.map(lambda leaf: jax.lax.map(partial(_count_common, leaf), picked), bank)
 
 
-def _count_common(rows: UInt8[Array, "*rows bytes"], one: UInt8[Array, " bytes"]) -> Float[Array, "*rows"]:
-    """How many bits each row has in common with one.
+def _count_common(rows: UInt8[Array, "*rows bytes"], mask: UInt8[Array, " bytes"]) -> Float[Array, "*rows"]:
+    """Count the bits that each row has in common with a bit mask.
 
-    XLA's CPU backend counts bits, and sums along the last axis, one by one. Pieces of the rows are therefore counted
-    and added element by element, before what is left is summed: 16 of at most 8 bits stay below 256.
+    XLA's CPU backend counts bits, and sums along the last axis, one at a time. Pieces of the rows are therefore counted
+    and added element by element before the final sum. A sum of 16 pieces of at most 8 bits stays below 256.
     """
 
     def piece(first: int, stop: int) -> Array:
-        common = rows[..., first:stop] & one[(None,) * (rows.ndim - 1) + (slice(first, stop),)]
+        common = rows[..., first:stop] & mask[(None,) * (rows.ndim - 1) + (slice(first, stop),)]
         pairs = common - ((common >> 1) & 0x55)
         quads = (pairs & 0x33) + ((pairs >> 2) & 0x33)
         return (quads + (quads >> 4)) & 0x0F
 
-    size = len(one) // 16
+    size = len(mask) // 16
     added = sum((piece(number * size, (number + 1) * size) for number in range(1, 16)), piece(0, size))
-    total = added.sum(-1, dtype=jnp.uint32) + piece(16 * size, len(one)).sum(-1, dtype=jnp.uint32)
+    total = added.sum(-1, dtype=jnp.uint32) + piece(16 * size, len(mask)).sum(-1, dtype=jnp.uint32)
     return total.astype(jnp.float32)
 
 
 def superpose(bank: Bank, alphas: Float[Array, "batch tasks"]) -> PyTree[Float[Array, "batch ..."]]:
-    """The superpositions `Σᵢ αᵢ Mᵢ` of all masks, for a batch of α (Section 3.3 of the paper).
+    """Return the superpositions `Σᵢ αᵢ Mᵢ` of all masks, for a batch of α (Section 3.3 of the paper).
 
     Args:
         bank: leaves uint8 of shape `(*weight.shape, bytes)`.
-        alphas: the coefficients, one row a superposition.
+        alphas: the coefficients, one row for each superposition.
 
     Returns:
         A pytree of float32 leaves of shape `(batch, *weight.shape)`.
@@ -238,30 +238,32 @@ def superpose(bank: Bank, alphas: Float[Array, "batch tasks"]) -> PyTree[Float[A
 def project(
     bank: Bank, gradients: PyTree[Float[Array | np.ndarray, "batch ..."]], num_tasks: int
 ) -> Float[Array, "batch {num_tasks}"]:
-    """The inner products `⟨g, Mᵢ⟩` of a batch of gradients with every mask.
+    """Return the inner products `⟨g, Mᵢ⟩` of a batch of gradients with every mask.
 
     With g = ∂L/∂W̃ ⊙ W this is ∂L/∂αᵢ for every task i, from one backward pass.
 
     Args:
         bank: leaves uint8 of shape `(*weight.shape, bytes)`.
         gradients: leaves of shape `(batch, *weight.shape)`.
-        num_tasks: how many tasks the bank holds.
+        num_tasks: the number of tasks in the bank.
 
     Raises:
         ValueError: if the bank cannot hold `num_tasks` tasks.
     """
     _check_count(bank, num_tasks)
     batch = len(jax.tree.leaves(gradients)[0])
-    few = batch <= _FEW and not backend.is_accelerator()
+    sums = batch <= _MOST_SUMMED and not backend.is_accelerator()
     total = jnp.zeros((batch, 8, bytes_per_weight(bank)), jnp.float32)
     for leaf, gradient in zip(jax.tree.leaves(bank), jax.tree.leaves(gradients), strict=True):
         rows, columns = leaf.reshape(-1, leaf.shape[-1]), gradient.reshape(batch, -1)
-        total += (_summed if few else _multiplied)(rows, columns)
+        total += (_project_by_sums if sums else _project_by_product)(rows, columns)
     return total.swapaxes(1, 2).reshape(batch, -1)[:, :num_tasks]
 
 
-def _multiplied(rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]) -> Float[Array, "batch 8 bytes"]:
-    """`project` as a product of matrices, of slices of the bank that are unpacked."""
+def _project_by_product(
+    rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]
+) -> Float[Array, "batch 8 bytes"]:
+    """Compute `project` as a matrix product with unpacked slices of the bank."""
 
     def add(total: Array, rows: Array, columns: Array) -> Array:
         product = _rounded_product if backend.is_accelerator() else partial(jnp.matmul, precision="highest")
@@ -274,44 +276,46 @@ def _multiplied(rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch r
 def _rounded_product(
     columns: Float[Array, "batch rows"], bits: Float[Array, "rows tasks"]
 ) -> Float[Array, "batch tasks"]:
-    """The product with zeros and ones, by an accelerator's units for bfloat16, and as exact as by those for float32.
+    """Return the product with a matrix of 0 and 1 as exactly as in float32, on an accelerator's units for bfloat16.
 
-    A float32 is the sum of three bfloat16, and products are summed as float32.
+    A float32 is the sum of three bfloat16 numbers, and products are summed in float32.
     """
     parts = []
     for _ in range(3):
         parts.append(jax.lax.reduce_precision(columns, exponent_bits=8, mantissa_bits=7))
         columns = columns - parts[-1]
-    left, right = jnp.concatenate(parts).astype(jnp.bfloat16), bits.astype(jnp.bfloat16)
-    return jnp.matmul(left, right, preferred_element_type=jnp.float32).reshape(3, len(columns), -1).sum(0)
+    split, bits = jnp.concatenate(parts).astype(jnp.bfloat16), bits.astype(jnp.bfloat16)
+    return jnp.matmul(split, bits, preferred_element_type=jnp.float32).reshape(3, len(columns), -1).sum(0)
 
 
-def _summed(rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]) -> Float[Array, "batch 8 bytes"]:
-    """`project` as sums, element by element: faster for few gradients than unpacking, which has to write floats.
+def _project_by_sums(
+    rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]
+) -> Float[Array, "batch 8 bytes"]:
+    """Compute `project` as element-wise sums: for few gradients faster than unpacking, which has to write floats.
 
-    XLA's CPU backend sums along an axis one by one. So as many sums as stay in the cache go on side by side, 16 rows
-    of each at a time, and are summed up at the end.
+    XLA's CPU backend sums along an axis one element at a time. So as many sums as fit in the cache are computed side by
+    side, each over 16 rows at a time, and are added at the end.
     """
     bits = jnp.asarray(1 << np.arange(8), jnp.uint8)[None, :, None]
-    abreast = max(1, _SUMS // (8 * rows.shape[1]))
+    num_sums = max(1, _SUMS // (8 * rows.shape[1]))
 
     def kept(rows: Array, columns: Array) -> Array:
         return jnp.where(rows[:, None] & bits != 0, columns[..., None, None], 0)
 
     def add(sums: Array, rows: Array, columns: Array) -> Array:
-        for first in range(0, 16 * abreast, abreast):
-            sums += kept(rows[first : first + abreast], columns[:, first : first + abreast])
+        for first in range(0, 16 * num_sums, num_sums):
+            sums += kept(rows[first : first + num_sums], columns[:, first : first + num_sums])
         return sums
 
-    zeros = jnp.zeros((len(columns), abreast, 8, rows.shape[1]), jnp.float32)
-    sums, *rest = _over_slices(add, zeros, rows, columns, 16 * abreast)
-    return sums.sum(1) + kept(*rest).sum(1)
+    zeros = jnp.zeros((len(columns), num_sums, 8, rows.shape[1]), jnp.float32)
+    sums, *remaining = _over_slices(add, zeros, rows, columns, 16 * num_sums)
+    return sums.sum(1) + kept(*remaining).sum(1)
 
 
 def _over_slices(
     add: Callable[[Array, Array, Array], Array], total: Array, rows: Array, columns: Array, size: int
 ) -> tuple[Array, Array, Array]:
-    """Adds slices of `size` rows to a total; gives it with the rows and columns that remain."""
+    """Add slices of `size` rows to a total; return it with the remaining rows and columns."""
     slices = len(rows) // size
     if slices:
         total = jax.lax.fori_loop(
@@ -328,18 +332,18 @@ def _over_slices(
 
 
 def _slice_size(rows: UInt8[Array, "rows bytes"]) -> int:
-    """How many weights of a bank to unpack at once."""
+    """Return the number of weights of a bank to unpack at once."""
     return max(1, backend.slice_bytes() // (32 * rows.shape[1]))
 
 
 def _bit_planes(rows: UInt8[Array, "*rows bytes"]) -> Float[Array, "*rows tasks"]:
-    """Bytes to floats, all first bits before all second bits: the order in which unpacking is vectorised."""
+    """Unpack bytes to floats, all first bits before all second bits: in this order unpacking is vectorised."""
     bits = jnp.arange(8, dtype=jnp.uint8).reshape(*(1,) * (rows.ndim - 1), 8, 1)
     planes = (rows[..., None, :] >> bits) & 1
     return planes.astype(jnp.float32).reshape(*rows.shape[:-1], 8 * rows.shape[-1])
 
 
 def _to_planes(values: Float[Array, "batch tasks"], size: int) -> Float[Array, "batch bits"]:
-    """Reorders values of tasks as `_bit_planes` orders its bits."""
+    """Reorder values of tasks in the order of the bits in `_bit_planes`."""
     values = jnp.pad(values, [(0, 0), (0, 8 * size - values.shape[-1])])
     return values.reshape(len(values), size, 8).swapaxes(1, 2).reshape(len(values), -1)

@@ -1,4 +1,4 @@
-"""Which images of a task a network classifies right, with the task given."""
+"""Classification of a task's images by the network, with the task given."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from supsup_jax.data import Benchmark, Samples, Tasks
 from supsup_jax.networks import Network, Stats, Weights
 
 IMAGES_AT_ONCE = 1000
-"""Test images of a task that go through the network together."""
+"""Number of a task's test images that pass through the network together."""
 
 
 def is_right(
@@ -18,7 +18,7 @@ def is_right(
     images: Float[Array, "batch height width channels"],
     labels: Int[Array, " batch"],
 ) -> Bool[Array, " batch"]:
-    """Which normalised images a network with some weights and statistics classifies right: the only place to say so."""
+    """Return which normalised images the network classifies correctly; every accuracy is computed from this."""
     logits, _ = net.apply(effective, stats, images, train=False)
     return logits.argmax(-1) == labels
 
@@ -33,16 +33,16 @@ def correct(
     *,
     images_at_once: int | None = None,
 ) -> Bool[Array, " samples"]:
-    """Which samples of a task the network classifies right, with the task given; none beyond the task's size.
+    """Return which samples of a task the network classifies correctly, with the task given; padding counts as wrong.
 
     Args:
         net: the network.
-        benchmark: shows samples as the task shows them.
+        benchmark: transforms samples as the task requires.
         split: the test samples of the data set.
         effective: the task's effective weights.
         stats: the task's batch-norm statistics.
-        task: describes the task.
-        images_at_once: images that go through the network together; about 1,000 by default.
+        task: the task's description.
+        images_at_once: number of images that pass through the network together; about 1,000 by default.
     """
 
     def one_batch(rows: Int[Array, " batch"]) -> Bool[Array, " batch"]:
@@ -66,6 +66,6 @@ def accuracy(
     *,
     images_at_once: int | None = None,
 ) -> Float[Array, ""]:
-    """The fraction of a task's samples that the network classifies right. Arguments are those of `correct`."""
+    """Return the fraction of a task's samples that are classified correctly. For the arguments see `correct`."""
     right = correct(net, benchmark, split, effective, stats, task, images_at_once=images_at_once)
     return right.sum() / benchmark.size(task, train=False)

@@ -1,29 +1,29 @@
-"""The built-in parts of experiments, registered by their names."""
+"""Registers the built-in parts of experiments under their names."""
 
 from functools import cache
 
 from supsup_jax import data, inference, methods, networks, optimizers, scenarios
-from supsup_jax.data.own import Handed, UserTasks
+from supsup_jax.data.user_tasks import UserArrays, UserTasks
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.networks import INITIALIZERS, CustomNetwork, signed_constant
 from supsup_jax.registry import register
 
 
 def stored(*arguments: object) -> object:
-    """The initializer of imported runs, whose weights lie in their checkpoints; only shapes are used."""
+    """Initialize weights of imported runs: only the shapes are used, since the weights come from checkpoints."""
     return signed_constant(*arguments)  # pyright: ignore[reportArgumentType]
 
 
 @cache
 def register_built_in() -> None:
-    """Registers all built-in parts, once."""
+    """Register all built-in parts, once."""
     for name, source in data.SOURCES.items():
         register(source, name=name)
     for part in (data.TFDS, data.ImageFolder, data.NPZ, data.Arrays):
         register(part)
     for part in (data.Permuted, data.Rotated, data.Split, data.SplitMNIST, data.SplitCIFAR100, data.SplitImageNet):
         register(part)
-    register(Handed)
+    register(UserArrays)
     register(UserTasks)
     for name in ("LeNet", "FC1024", "BNNet", "GEMResNet18", "ResNet18", "ResNet50", "ResNet101"):
         register(getattr(networks, name))

@@ -1,4 +1,4 @@
-"""Errors that the user has to act on, and warnings."""
+"""Errors that the user has to fix, and warnings."""
 
 import sys
 from functools import cache
@@ -6,19 +6,19 @@ from typing import Any
 
 
 class UserError(ValueError):
-    """Input that cannot be used: the message is one line that says what is wrong and what to do.
+    """Unusable input. The message is one line that says what is wrong and what to do.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints the message without a traceback and exits with status 2.
     """
 
 
 class ArgumentError(UserError):
-    """An argument with a value that cannot be used.
+    """An argument with an unusable value.
 
-    The message names the argument as Python code does; `renamed` names a flag or a setting in a file instead.
+    The message names the argument as in Python; `renamed` names a flag or a setting in a file instead.
 
     Args:
-        argument: its name.
+        argument: the name of the argument.
         value: its value.
         problem: what is wrong, and what to do.
     """
@@ -28,7 +28,7 @@ class ArgumentError(UserError):
         self.argument, self.value, self.problem = argument, value, problem
 
     def renamed(self, name: str) -> "ArgumentError":
-        """The same error of an argument that is called `name` where the user gave it."""
+        """Return the same error under the name that the user gave the argument, such as a flag."""
         return ArgumentError(name, self.value, self.problem)
 
 
@@ -38,10 +38,10 @@ def _shown(value: Any) -> str:
 
 @cache
 def warn(message: str) -> None:
-    """Prints a warning to stderr, once."""
+    """Print a warning to stderr, once per process."""
     print(f"warning: {message}", file=sys.stderr)
 
 
 def reason(error: Exception) -> str:
-    """The message of a library's error, as a part of one line."""
+    """Return the message of a library's error in one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__

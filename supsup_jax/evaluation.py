@@ -1,8 +1,8 @@
-"""Accuracy of every learned task: given, inferred, or its mask recovered from a memory; in batches over all tasks.
+"""Accuracy of every learned task, with the task given, inferred, or its mask recovered from a memory.
 
-With the task inferred there are two figures. *Per batch* is the paper's protocol: one pick for every batch of 128 test
-images. *Per image* is harder and closer to use: a pick for every single image. With unshared labels (scenario GNu) a
-wrong task cannot give a right answer, so a wrong pick counts its whole batch as wrong; with shared labels (GNs, NNs)
+With the task inferred, there are two protocols. *Per batch* is the paper's: one pick for every batch of 128 test
+images. *Per image* is harder and closer to real use: one pick for every image. With unshared labels (scenario GNu) a
+wrong task cannot give a right answer, so a wrong pick counts its whole batch as wrong. With shared labels (GNs, NNs)
 an answer is right if its label is.
 """
 
@@ -32,15 +32,14 @@ from supsup_jax.training import shuffle
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the task of test images is inferred.
+    """Protocol for inferring the task of test images.
 
     Attributes:
-        infer: the search with its objective, or how a mask is recovered from a memory; nothing if tasks are always
-            given.
-        batch_size: images of one batch, all of one task; 128 in the paper, 64 for HopSupSup.
-        images_per_pick: from how many of them, the first, the task is inferred: 1, or 128 for the full batch.
-        images_per_task: for how many test images of each task one is inferred for every single image.
-        shared_labels: whether an answer counts as right when its label is, whichever task was inferred (GNs, NNs).
+        infer: the search with its objective, or the recovery of a mask from a memory; `None` if tasks are always given.
+        batch_size: number of images in a batch, all of one task; 128 in the paper, 64 for HopSupSup.
+        images_per_pick: number of images of a batch, from the first, that one pick uses: 1, or 128 for the full batch.
+        images_per_task: number of test images of each task for the per-image protocol.
+        shared_labels: whether an answer counts as right if its label is, for any inferred task (GNs, NNs).
     """
 
     infer: Search | Recovery | None
@@ -51,20 +50,20 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if not 1 <= self.images_per_pick <= self.batch_size:
-            raise ValueError(f"a pick from {self.images_per_pick} images of a batch of {self.batch_size}")
+            raise ValueError(f"images_per_pick {self.images_per_pick}: must be from 1 to batch_size {self.batch_size}")
 
 
 class Evaluation(NamedTuple):
-    """What was measured over the tasks learned so far. Accuracies are fractions, one for each task.
+    """Measurements over the tasks learned so far. Accuracies are fractions, one for each task.
 
-    Where tasks are always given, there is only `given`.
+    If tasks are always given, all fields except `given` are `None`.
 
     Attributes:
         given: accuracy with the task given (GG).
-        inferred: accuracy by the paper's protocol, the task inferred once a batch (GNu, GNs).
-        inferred_per_image: accuracy with the task inferred for every single image.
-        picked: fraction of batches for which the right task was inferred.
-        picked_per_image: fraction of images for which the right task was inferred.
+        inferred: accuracy by the paper's protocol, with the task inferred once per batch (GNu, GNs).
+        inferred_per_image: accuracy with the task inferred for every image.
+        picked: fraction of batches whose task was inferred correctly.
+        picked_per_image: fraction of images whose task was inferred correctly.
         confusion: counts of batches, `(true task, inferred task)`.
     """
 
@@ -77,10 +76,10 @@ class Evaluation(NamedTuple):
 
 
 class RecoveryPath(NamedTuple):
-    """How a task's mask was recovered, at the start of each step and at the end.
+    """The recovery of a task's mask, at the start of each step and at the end.
 
     Attributes:
-        hamming: in how many units the state differs from the task's own mask.
+        hamming: number of units whose state differs from the task's own mask.
         energy: the memory's energy; not known at the end.
         entropy: mean entropy of the step's batch, in nats; not known at the end.
     """
@@ -91,15 +90,15 @@ class RecoveryPath(NamedTuple):
 
 
 class _Measured(NamedTuple):
-    """What is measured of one task; under a task axis, of all.
+    """Measurements of one task; with a leading task axis, of all tasks.
 
     Attributes:
-        is_right: which test images are classified right, the task given, in the fixed order.
-        size: how many of them there are.
-        picks: the task inferred for every batch; what lies beyond the size does not count.
-        image_picks: the task inferred for every one of the first images.
-        is_right_picked: which test images are classified right by the task inferred for their batch.
-        image_is_right: which of the first images are classified right by the task inferred for them.
+        is_right: which test images are classified correctly with the task given, in the fixed order.
+        size: the number of test images.
+        picks: the task inferred for every batch; batches beyond the size do not count.
+        image_picks: the task inferred for each of the first images.
+        is_right_picked: which test images are classified correctly by the task inferred for their batch.
+        image_is_right: which of the first images are classified correctly by the task inferred for them.
     """
 
     is_right: Any
@@ -114,33 +113,35 @@ class _Measured(NamedTuple):
 def evaluate(
     model: Model, test: HeldOut, protocol: Protocol, *, entries: Int[np.ndarray, " tasks"] | None = None
 ) -> Evaluation:
-    """Evaluates tasks, with as many to infer from as are stored; compiled once for each number of tasks.
+    """Evaluate tasks, inferring them among the tasks of the model; compiled once for each number of tasks.
 
     Args:
         model: the tasks among which to infer.
-        test: the tasks and their test images; those beyond the entries are left out.
+        test: the tasks and their test images; tasks beyond the entries are ignored.
         protocol: how the task is inferred.
-        entries: for each task its number in the model, -1 for a task that has none and of which nothing is right; by
-            default the first task has the first entry, and so on.
+        entries: for each task its number in the model, or -1 for a task without an entry, whose images all count as
+            wrong; by default the tasks are numbered from 0.
     """
     progress = Progress("evaluating", model.num_tasks if entries is None else len(entries), "tasks")
-    return joined(progress.of(evaluate_in_parts(model, test, protocol, entries=entries), lambda part: len(part.given)))
+    return concatenate(
+        progress.track(evaluate_in_parts(model, test, protocol, entries=entries), lambda part: len(part.given))
+    )
 
 
 def evaluate_in_parts(
     model: Model, test: HeldOut, protocol: Protocol, *, entries: Int[np.ndarray, " tasks"] | None = None, first: int = 0
 ) -> Iterator[Evaluation]:
-    """Evaluates tasks as `evaluate` does, in parts of some seconds.
+    """Evaluate tasks as `evaluate` does, in parts of a few seconds.
 
     Args:
         model: see `evaluate`.
         test: see `evaluate`.
         protocol: see `evaluate`.
         entries: see `evaluate`.
-        first: the first task to evaluate; those before it are left out.
+        first: the first task to evaluate; earlier tasks are skipped.
 
     Yields:
-        Some tasks each, in order.
+        The evaluations of consecutive tasks, in order.
     """
     num_tasks, benchmark = model.num_tasks, test.benchmark
     if entries is None:
@@ -149,53 +150,53 @@ def evaluate_in_parts(
     stats = jax.tree.map(lambda leaf: leaf[:num_tasks], model.stats)
     tasks = test.numbers[:count], _on_host(test.tasks, count)
     picks_per_task = -(-benchmark.test_size // protocol.batch_size) + protocol.images_per_task
-    apart, bank = _apart(protocol, model.method), model.bank
-    model = dataclasses.replace(model, stats=stats, bank={} if apart else bank)
+    separate, bank = _has_separate_adapters(protocol, model.method), model.bank
+    model = dataclasses.replace(model, stats=stats, bank={} if separate else bank)
     memory, convolutions = inference.memory(model.weights, picks_per_task), has_convolutions(model.weights)
     run = _over_tasks(model.method, benchmark, protocol, bytes_per_task=memory, convolutions=convolutions)
     shared = devices.replicate((model, test.samples, orders_key(test.seed)))
     capacity = devices.tasks_at_once(memory, convolutions)
     for part in devices.parts(first, count, capacity):
-        own = jax.tree.map(lambda leaf, part=part: np.asarray(leaf)[entries[part]], bank) if apart else {}
-        one = jax.tree.map(lambda leaf, part=part: leaf[part], tasks)
-        measured = run(shared, (entries[part], own, *one), min(capacity, count))
+        adapters = jax.tree.map(lambda leaf, part=part: np.asarray(leaf)[entries[part]], bank) if separate else {}
+        numbered = jax.tree.map(lambda leaf, part=part: leaf[part], tasks)
+        measured = run(shared, (entries[part], adapters, *numbered), min(capacity, count))
         yield _summary(measured, entries[part], num_tasks, protocol)
 
 
-def joined(parts: Iterable[Evaluation]) -> Evaluation:
-    """The evaluation of the tasks of all parts; at least one part is required."""
+def concatenate(parts: Iterable[Evaluation]) -> Evaluation:
+    """Concatenate the evaluations of one or more parts."""
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def evaluate_recovery(
     model: Model, test: HeldOut, protocol: Protocol, *, truth: Adapter, first: int = 0
 ) -> Iterator[tuple[Evaluation, list[RecoveryPath]]]:
-    """Recovers every task's mask from its own test images, and tests it on the same batches, as the original does.
+    """Recover every task's mask from its own test images, and test it on the same batches, as the original does.
 
     The inferred task is the one whose mask is nearest to the recovered mask. The last batch is filled up with the
     task's first images.
 
     Args:
-        model: its bank is the memory, and the batch norms of its network use the statistics of each batch.
+        model: a model whose bank is the memory, and whose network's batch norms use the statistics of each batch.
         test: see `evaluate`.
         protocol: see `evaluate`.
-        truth: the masks themselves, stacked along a leading task axis.
+        truth: the tasks' own masks, stacked along a leading task axis.
         first: see `evaluate_in_parts`.
 
     Yields:
-        Some tasks each, in order, and how their masks were recovered.
+        The evaluations of consecutive tasks, in order, and the recoveries of their masks.
     """
     num_tasks = len(jax.tree.leaves(truth)[0])
     tasks = jax.device_get(truth), np.arange(num_tasks), _on_host(test.tasks, num_tasks)
     run = _recover_tasks(test.benchmark, protocol)
-    shared, patterns = devices.replicate((model, test.samples, orders_key(test.seed))), _joined(truth)
+    shared, patterns = devices.replicate((model, test.samples, orders_key(test.seed))), _all_units(truth)
     capacity = devices.tasks_at_once(backend.num_bytes(model.bank))
     for part in devices.parts(first, num_tasks, capacity):
         measured = run(shared, jax.tree.map(lambda leaf, part=part: leaf[part], tasks), min(capacity, num_tasks))
-        distances = (_joined(measured.mask)[:, None] != patterns).sum(-1)
+        distances = (_all_units(measured.mask)[:, None] != patterns).sum(-1)
         numbers = np.arange(num_tasks)[part]
         last = np.take_along_axis(distances, numbers[:, None], 1)
-        hamming = np.concatenate([(_joined(measured.path.states) != patterns[part, None]).sum(-1), last], axis=1)
+        hamming = np.concatenate([(_all_units(measured.path.states) != patterns[part, None]).sum(-1), last], axis=1)
         picks = distances.argmin(1)
         path = hamming, measured.path.energy, measured.path.entropy, measured.steps
         paths = [
@@ -208,17 +209,17 @@ def evaluate_recovery(
 
 
 def orders_key(seed: int) -> Key[Array, ""]:
-    """The key that gives, with a task's number folded in, the order in which the task's test images come."""
+    """Return the key of the test images' order; the task's number is folded into it."""
     return jax.random.fold_in(numerics.key(seed), 2)
 
 
 def _on_host(tasks: Any, count: int) -> Any:
-    """The descriptions of the first tasks, where parts are taken of them without a program for each size."""
+    """Return the descriptions of the first tasks on the host, where slicing them compiles no program for each size."""
     return jax.tree.map(lambda leaf: leaf[:count], jax.device_get(tasks))
 
 
-def _apart(protocol: Protocol, method: Method) -> bool:
-    """Whether a task needs what is kept of it alone, since nothing is inferred, and every device only its tasks'."""
+def _has_separate_adapters(protocol: Protocol, method: Method) -> bool:
+    """Return whether a device gets only its tasks' adapters: they are stacked, and nothing is inferred."""
     return protocol.infer is None and method.stacks
 
 
@@ -226,18 +227,18 @@ def _apart(protocol: Protocol, method: Method) -> bool:
 def _over_tasks(
     method: Method, benchmark: Benchmark, protocol: Protocol, *, bytes_per_task: int, convolutions: bool
 ) -> Callable[..., Any]:
-    """The jitted function that evaluates tasks; the same one for the same settings."""
+    """Return the jitted function that evaluates tasks, the same one for equal arguments."""
     places, batch = benchmark.test_size, protocol.batch_size
     starts = np.arange(0, places, batch)
-    apart = _apart(protocol, method)
+    separate = _has_separate_adapters(protocol, method)
 
-    def one_task(shared: Any, one: Any) -> _Measured:
+    def one_task(shared: Any, described: Any) -> _Measured:
         model, test, orders = shared
-        entry, own, number, task = one
+        entry, adapter, number, task = described
 
         def as_entry(entry: Array) -> tuple[Weights, Stats]:
-            effective = method.effective_weights(model.weights, own) if apart else model.effective_weights(entry)
-            return effective, model.task_stats(entry)
+            weights = method.effective_weights(model.weights, adapter) if separate else model.effective_weights(entry)
+            return weights, model.task_stats(entry)
 
         size = benchmark.size(task, train=False)
         order = shuffle(jax.random.fold_in(orders, number), places, size)
@@ -251,7 +252,7 @@ def _over_tasks(
             images, _ = benchmark.samples(test, task, rows, train=False)
             return search(model, images, images_per_pick)
 
-        # The last batch may be shorter than a pick needs: its first images then come again.
+        # If the last batch is shorter than a pick needs, its first images are repeated.
         lengths = jnp.clip(size - starts, 1, batch)[:, None]
         batch_rows = order[jnp.minimum(starts[:, None] + np.arange(batch)[None] % lengths, places - 1)]
         pick_rows = batch_rows[:, : protocol.images_per_pick].reshape(-1)
@@ -265,8 +266,8 @@ def _over_tasks(
         if not protocol.shared_labels:
             return measured
 
-        def right_as(of: tuple[Array, Array]) -> Array:
-            pick, rows = of
+        def right_as(pick_and_rows: tuple[Array, Array]) -> Array:
+            pick, rows = pick_and_rows
             return is_right(model.net, *as_entry(pick), *benchmark.samples(test, task, rows, train=False))
 
         return measured._replace(
@@ -280,7 +281,7 @@ def _over_tasks(
 def _summary(
     measured: _Measured, entries: Int[np.ndarray, " tasks"], num_entries: int, protocol: Protocol
 ) -> Evaluation:
-    """Counts of right answers, as the two protocols count them."""
+    """Return the evaluation of some tasks, with right answers counted by both protocols."""
     sizes = measured.size[:, None]
     given = measured.is_right.sum(1) / measured.size
     if measured.picks is None:
@@ -312,14 +313,14 @@ def _summary(
 
 
 class _Recovered(NamedTuple):
-    """What is measured of one task whose mask is recovered; under a task axis, of all.
+    """Measurements of one task whose mask is recovered; with a leading task axis, of all tasks.
 
     Attributes:
         given: accuracy with the task's own mask.
-        recovered: accuracy with the mask that is recovered.
-        mask: the mask that is recovered.
-        steps: how many steps of the path count.
-        path: how it came about.
+        recovered: accuracy with the recovered mask.
+        mask: the recovered mask.
+        steps: the number of steps of the path that count.
+        path: the states of the recovery.
     """
 
     given: Any
@@ -331,16 +332,16 @@ class _Recovered(NamedTuple):
 
 @cache
 def _recover_tasks(benchmark: Benchmark, protocol: Protocol) -> Callable[..., _Recovered]:
-    """The jitted function that recovers masks; the same one for the same settings."""
+    """Return the jitted function that recovers masks, the same one for equal arguments."""
     places, batch = benchmark.test_size, protocol.batch_size
     starts = np.arange(0, places, batch)[:, None]
     recover = protocol.infer
     if not isinstance(recover, Recovery):
-        raise ValueError("the protocol does not say how masks are recovered")
+        raise ValueError(f"infer {recover}: must be a Recovery")
 
-    def one_task(shared: Any, one: Any) -> _Recovered:
+    def one_task(shared: Any, described: Any) -> _Recovered:
         model, test, orders = shared
-        own, number, task = one
+        truth, number, task = described
         size = benchmark.size(task, train=False)
         order = shuffle(jax.random.fold_in(orders, number), places, size)
         rows = order[(starts + np.arange(batch)) % size]
@@ -354,11 +355,11 @@ def _recover_tasks(benchmark: Benchmark, protocol: Protocol) -> Callable[..., _R
 
         steps = -(-size // batch)
         mask, path = recover(model.net, model.weights, model.bank, images, steps)
-        return _Recovered(accuracy_with(own), accuracy_with(mask), mask, jnp.asarray(steps), path)
+        return _Recovered(accuracy_with(truth), accuracy_with(mask), mask, jnp.asarray(steps), path)
 
     return devices.over_tasks(one_task, to_host=True)
 
 
-def _joined(masks: Any) -> Bool[np.ndarray, "..."]:
-    """The units of all layers along one last axis."""
+def _all_units(masks: Any) -> Bool[np.ndarray, "..."]:
+    """Return the units of all layers concatenated along the last axis."""
     return np.concatenate([np.asarray(leaf) != 0 for leaf in jax.tree.leaves(masks)], axis=-1)

@@ -1,4 +1,4 @@
-"""An experiment: everything that decides what a run computes, composed of parts."""
+"""Experiments: everything that determines what a run computes, composed of parts."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -23,16 +23,17 @@ from supsup_jax.system import numerics
 
 @dataclass(frozen=True)
 class Training(Part):
-    """How a task is trained.
+    """Training settings of a task.
 
     Attributes:
-        steps: updates of a task.
-        epochs: passes over a task's training images, in place of `steps`; the last batch of each counts as a whole one.
-        batch_size: images of an update.
-        optimizer: the optimizer, a new one for every task.
-        weights_learning_rate: step size, for all that is learned, of tasks that train the base weights.
-        schedule: step sizes over a task's updates; the cosine is stepped once an epoch.
-        warmup_epochs: epochs over which the step size grows linearly, before it stays or the cosine lowers it.
+        steps: number of updates per task.
+        epochs: number of passes over a task's training images, instead of `steps`; the last batch of each pass counts
+            as a whole batch.
+        batch_size: number of images per update.
+        optimizer: the optimizer, with a new state for every task.
+        weights_learning_rate: learning rate of tasks that train the base weights, for everything that they train.
+        schedule: schedule of the learning rate over a task's updates; the cosine changes once per epoch.
+        warmup_epochs: number of epochs over which the learning rate grows linearly, before `schedule` applies.
 
     Raises:
         ArgumentError: if a value is out of range.
@@ -56,10 +57,10 @@ class Training(Part):
             raise ArgumentError("schedule", self.schedule, "must be constant or cosine")
 
     def steps_of(self, train_size: int) -> int:
-        """The updates of a task with so many training images.
+        """Return the number of updates of a task with `train_size` training images.
 
         Raises:
-            ArgumentError: if they are too many, or the warm-up takes all of them.
+            ArgumentError: if there are too many updates, or the warm-up takes all of them.
         """
         per_epoch = -(-train_size // self.batch_size)
         steps = self.steps if self.epochs is None else self.epochs * per_epoch
@@ -68,34 +69,34 @@ class Training(Part):
             raise ArgumentError("steps" if self.epochs is None else "epochs", self.epochs or self.steps, problem)
         epochs = -(-steps // per_epoch)
         if self.warmup_epochs >= epochs:
-            problem = f"leaves none of {epochs} epochs for the rest; give fewer"
+            problem = f"must be less than the {epochs} epochs of training"
             raise ArgumentError("warmup_epochs", self.warmup_epochs, problem)
         return steps
 
     def optimizers(self, train_size: int) -> tuple[Optimizer, Optimizer]:
-        """The optimizers of a task, and of a task that trains the base weights, with their schedules."""
+        """Return the optimizers of a task, and of a task that trains the base weights, with their schedules."""
         per_epoch = -(-train_size // self.batch_size)
         schedule: Schedule | None = Warmup(self.warmup_epochs, per_epoch) if self.warmup_epochs else None
         if self.schedule == "cosine":
             schedule = Cosine(-(-self.steps_of(train_size) // per_epoch), per_epoch, self.warmup_epochs)
-        own = dataclasses.replace(self.optimizer, schedule=schedule)  # pyright: ignore[reportArgumentType]
-        return own, dataclasses.replace(own, learning_rate=self.weights_learning_rate)
+        optimizer = dataclasses.replace(self.optimizer, schedule=schedule)  # pyright: ignore[reportArgumentType]
+        return optimizer, dataclasses.replace(optimizer, learning_rate=self.weights_learning_rate)
 
 
 @dataclass(frozen=True)
 class Experiment(Part):
-    """Everything that decides what a run computes: the same experiment gives the same numbers.
+    """Everything that determines what a run computes: equal experiments give equal numbers.
 
     Attributes:
-        name: where results are written below the log directory.
-        tasks: the tasks, a family over a data set.
+        name: folder of the results, relative to the log directory.
+        tasks: a family of tasks over a data set.
         network: the network.
-        method: how tasks are learned in one network.
-        scenario: whether the task is known in training and in inference, and how it is inferred.
-        training: how a task is trained.
-        evaluate_at: numbers of tasks learned after which all of them are evaluated; always after the last.
-        first_task: the task to begin with, where tasks are independent and given (scenario GG).
-        seed: seed of weights, scores, tasks and batches.
+        method: the method of learning tasks in one network.
+        scenario: whether the task is known in training and at inference, and how it is inferred.
+        training: training settings of a task.
+        evaluate_at: numbers of tasks after which all learned tasks are evaluated; the last one is always included.
+        first_task: the first task to learn, if tasks are independent and given (scenario GG).
+        seed: random seed of weights, scores, tasks and batches.
 
     Raises:
         UserError: if a value is out of range, or parts do not fit together.
@@ -125,7 +126,7 @@ class Experiment(Part):
         self._check_scenario()
 
     def _check_scenario(self) -> None:
-        """Checks that scenario, method, network and tasks fit together.
+        """Check that scenario, method, network and tasks fit together.
 
         Raises:
             UserError: if they do not.
@@ -138,7 +139,7 @@ class Experiment(Part):
             raise UserError(f"scenario {type(scenario).__name__} needs search OneShot or Binary")
         if search is not None and not search.serves(method):
             known = {name_of("search", kind): kind() for kind in (OneShot, Binary, Exhaustive, Recovery)}
-            others = [f"search {name}" for name, one in known.items() if one.serves(method)]
+            others = [f"search {name}" for name, other in known.items() if other.serves(method)]
             raise UserError(
                 f"search {name_of('search', search)} does not serve method {type(method).__name__}; give "
                 f"{' or '.join([*others, 'scenario GG'])}"
@@ -148,37 +149,37 @@ class Experiment(Part):
         if self.network.uses_batch and scenario.infers and not method.recovers:
             raise UserError(f"network {type(self.network).__name__} needs whole batches of one task; give scenario GG")
         if self.network.sync_bn and not self.shares_batches:
-            raise ArgumentError("sync_bn", True, "needs tasks whose batches devices share, such as SplitImageNet's")
+            raise ArgumentError("sync_bn", True, "needs tasks whose batches are shared by devices, as of SplitImageNet")
         if self.network.affine and method.has_masks:
-            raise ArgumentError("affine", True, "gains and biases have no masks; give another method")
+            raise ArgumentError("affine", True, "gains and biases have no masks; choose a different method")
         if self.shares_batches and (scenario.infers or not method.trains_params):
-            raise UserError(f"tasks on disk need scenario GG, and another method than {type(method).__name__}")
+            raise UserError(f"tasks on disk need scenario GG, and a different method than {type(method).__name__}")
         if self.first_task and (scenario.infers or method.in_turn(0) or self.in_turn):
             problem = f"tasks of {type(method).__name__} in scenario {type(scenario).__name__} need the earlier ones"
             raise ArgumentError("first_task", self.first_task, f"{problem}; begin with task 0")
 
     @property
     def num_tasks(self) -> int:
-        """Tasks to learn."""
+        """The number of tasks to learn."""
         return self.tasks.num_tasks or 1
 
     @property
     def evaluations(self) -> list[int]:
-        """The numbers of tasks learned after which to evaluate, in order."""
+        """The numbers of learned tasks after which to evaluate, in ascending order."""
         return sorted({count for count in self.evaluate_at if count < self.num_tasks} | {self.num_tasks})
 
     @property
     def shares_batches(self) -> bool:
-        """Whether all devices share the batches of one task; otherwise each device has tasks of its own."""
+        """Whether all devices share the batches of one task; otherwise each device learns separate tasks."""
         return self.tasks.source.on_disk
 
     @property
     def in_turn(self) -> bool:
-        """Whether every task needs what the one before it has left."""
+        """Whether every task needs the carry of the task before it."""
         return self.scenario.discovers or self.method.in_turn(1)
 
     def build(self, dataset: Dataset) -> Parts:
-        """Binds the parts to a data set.
+        """Bind the parts to a data set.
 
         Raises:
             UserError: if the network does not fit the data set.
@@ -195,7 +196,7 @@ class Experiment(Part):
         search: Any = getattr(self.scenario, "search", None)
         objective = getattr(search, "objective", None)
         if isinstance(objective, superfluous) and outputs == benchmark.num_classes:
-            problem = f"objective superfluous needs more than the {outputs} outputs that stand for classes"
+            problem = f"objective superfluous needs more outputs than the {outputs} for classes"
             raise ArgumentError("features", outputs, problem)
         size = benchmark.train_size
         return Parts(
@@ -208,7 +209,7 @@ class Experiment(Part):
         )
 
     def densities(self, dataset: Dataset) -> dict[str, float]:
-        """The fraction of its weights that each layer's masks keep; empty where it is not fixed."""
+        """Return the fraction of weights that the masks of each layer keep; empty if it is not fixed."""
         weights, _ = jax.eval_shape(self.network.for_images(dataset.image_shape).init, numerics.key(0))
         leaves = jax.tree_util.tree_leaves_with_path(self.method.densities(weights))
         return {jax.tree_util.keystr(path[:-1], simple=True, separator="/"): density for path, density in leaves}

@@ -1,6 +1,6 @@
-"""Scores to masks, straight through, and the densities of masks.
+"""Masks from scores, with straight-through gradients, and the densities of masks.
 
-A *mask* is a pytree of {0, 1} with the structure of the weights; `supsup_jax.bank` packs those of many tasks.
+A *mask* is a pytree of {0, 1} with the structure of the weights; `supsup_jax.bank` packs the masks of many tasks.
 """
 
 import math
@@ -27,7 +27,7 @@ def _straight_through(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Ar
 
 
 def threshold(scores: PyTree[Float[Array | np.ndarray, "..."]]) -> PyTree[Float[Array, "..."]]:
-    """The mask that keeps the weights whose score is at least 0; an exact 0 is kept.
+    """Return the mask that keeps the weights whose score is at least 0, including exactly 0.
 
     The gradient passes straight through to the scores, unchanged (Section 3.1 of the paper).
 
@@ -42,7 +42,7 @@ def threshold(scores: PyTree[Float[Array | np.ndarray, "..."]]) -> PyTree[Float[
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _largest(scores: Array | np.ndarray, kept: int) -> Array:
-    # Floats that are not negative order as their bits do: the smallest magnitude that is kept is found bit by bit.
+    # Non-negative floats sort like their bits, so the smallest magnitude to keep is found bit by bit.
     bits = jax.lax.bitcast_convert_type(jnp.abs(jnp.asarray(scores, jnp.float32)), jnp.int32).reshape(-1)
 
     def refine(step: Array, smallest: Array) -> Array:
@@ -66,49 +66,49 @@ def _straight_through_magnitude(kept: int, primals: tuple[Array], tangents: tupl
 
 
 def num_kept(size: int, density: int | float) -> int:
-    """How many of a layer's weights the mask of a density keeps: `size - int((1 - density) * size)`."""
+    """Return the number of a layer's weights that a mask of a density keeps: `size - int((1 - density) * size)`."""
     return size - int((1 - density) * size)
 
 
 def top_k(
     scores: PyTree[Float[Array | np.ndarray, "..."]], density: float | PyTree[float]
 ) -> PyTree[Float[Array, "..."]]:
-    """The mask that keeps the weights whose scores are the largest by magnitude, in every layer for itself.
+    """Return the mask that keeps the weights with the largest scores by magnitude, separately in every layer.
 
-    Exactly `num_kept` are kept; of equal ones those that come later. The gradient passes straight through, times the
-    sign of the score (Section 3.1 of the paper; Ramanujan et al., 2020).
+    Exactly `num_kept` weights are kept; ties are broken in favour of later weights. The gradient passes straight
+    through, times the sign of the score (Section 3.1 of the paper; Ramanujan et al., 2020).
 
     Args:
         scores: a pytree of scores of any shapes.
-        density: the fraction that is kept, above 0 and at most 1; one for all layers, or a pytree of one for each.
+        density: the fraction to keep, above 0 and at most 1; one for all layers, or a pytree with one for each layer.
 
     Returns:
         A pytree of the same shapes and types with entries 0 and 1.
 
     Raises:
-        ValueError: if a density is out of its range.
+        ValueError: if a density is out of range.
     """
     densities = jax.tree.map(lambda _: density, scores) if isinstance(density, int | float) else density
-    if not all(0 < one <= 1 for one in jax.tree.leaves(densities)):
-        raise ValueError(f"densities are above 0 and at most 1, not {density}")
-    return jax.tree.map(lambda leaf, one: _largest(leaf, num_kept(leaf.size, one)), scores, densities)
+    if not all(0 < fraction <= 1 for fraction in jax.tree.leaves(densities)):
+        raise ValueError(f"density {density}: must be above 0 and at most 1")
+    return jax.tree.map(lambda leaf, fraction: _largest(leaf, num_kept(leaf.size, fraction)), scores, densities)
 
 
 def erdos_renyi(weights: PyTree[Any], scale: int | float) -> PyTree[float]:
-    """The densities of an Erdős–Rényi graph: a layer keeps more of its weights the smaller it is.
+    """Return the densities of an Erdős–Rényi graph: smaller layers keep a larger fraction of their weights.
 
-    For O outputs, I inputs and a window of kh × kw it is min(0.5, scale · (O + I) / (O · I · kh · kw)); 1 for what is
-    no kernel. The original calls the scale "sparsity", and more of it is denser.
+    With O outputs, I inputs and a window of kh × kw, the density is min(0.5, scale · (O + I) / (O · I · kh · kw)); for
+    leaves other than kernels it is 1. The original calls the scale "sparsity", but a larger scale is denser.
 
     Args:
-        weights: a pytree of arrays, or of anything with a shape: kernels `(in, out)` or `(height, width, in, out)`.
+        weights: a pytree of arrays, or objects with a shape: kernels `(in, out)` or `(height, width, in, out)`.
         scale: 1 to 32 in the paper.
 
     Raises:
-        ValueError: if the scale is not above 0.
+        ValueError: if the scale is not positive.
     """
     if not scale > 0:
-        raise ValueError(f"the scale is above 0, not {scale}")
+        raise ValueError(f"scale {scale}: must be positive")
     return jax.tree.map(
         lambda leaf: (
             min(0.5, scale * sum(leaf.shape[-2:]) / max(1, math.prod(leaf.shape))) if len(leaf.shape) > 1 else 1.0
@@ -128,11 +128,11 @@ class TopK(Part):
     density: float
 
     def __call__(self, scores: PyTree[Float[Array | np.ndarray, "..."]]) -> PyTree[Float[Array, "..."]]:
-        """The mask of scores."""
+        """Return the mask for the given scores."""
         return top_k(scores, self.density)
 
     def densities(self, weights: PyTree[Any]) -> PyTree[float]:
-        """The fraction of each leaf of the weights that a mask keeps."""
+        """Return the fraction of each leaf of the weights that a mask keeps."""
         return jax.tree.map(lambda _: self.density, weights)
 
 
@@ -147,9 +147,9 @@ class ErdosRenyi(Part):
     scale: float | int
 
     def __call__(self, scores: PyTree[Float[Array | np.ndarray, "..."]]) -> PyTree[Float[Array, "..."]]:
-        """The mask of scores."""
+        """Return the mask for the given scores."""
         return top_k(scores, self.densities(scores))
 
     def densities(self, weights: PyTree[Any]) -> PyTree[float]:
-        """The fraction of each leaf of the weights that a mask keeps."""
+        """Return the fraction of each leaf of the weights that a mask keeps."""
         return erdos_renyi(weights, self.scale)

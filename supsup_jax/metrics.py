@@ -1,4 +1,4 @@
-"""What continual learning reports, from the accuracies of tasks at several times."""
+"""Metrics of continual learning, from the accuracies of tasks measured at several times."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,18 +7,18 @@ import numpy as np
 from jaxtyping import Float, Int
 
 Rows = Mapping[int, Sequence[float]]
-"""The accuracy matrix: by the number of tasks learned, the accuracy of each of them, a fraction."""
+"""The accuracy matrix: maps a number of tasks learned to the accuracy of each of them, as fractions."""
 
 
 class Metrics(NamedTuple):
-    """All tasks learned so far in three numbers; fractions.
+    """Three metrics over all tasks learned so far, as fractions.
 
     Attributes:
         average_accuracy: mean over tasks.
-        forgetting: mean, over the tasks that were measured before, of the best accuracy until then minus that of now
-            (Chaudhry et al., 2018); nothing if there are none.
-        backward_transfer: mean, over the same tasks, of the accuracy of now minus the first one measured (Lopez-Paz
-            and Ranzato, 2017); nothing if there are none.
+        forgetting: best earlier accuracy minus current accuracy, averaged over the tasks with an earlier measurement
+            (Chaudhry et al., 2018); `None` without such tasks.
+        backward_transfer: current accuracy minus the first measured one, averaged over the same tasks (Lopez-Paz and
+            Ranzato, 2017); `None` without such tasks.
     """
 
     average_accuracy: float
@@ -27,13 +27,13 @@ class Metrics(NamedTuple):
 
 
 def metrics(rows: Rows, num_tasks: int, when_learned: Sequence[float] | None = None) -> Metrics:
-    """The metrics after so many tasks.
+    """Compute the metrics after `num_tasks` tasks.
 
     Args:
         rows: the accuracy matrix.
-        num_tasks: one of its rows.
-        when_learned: accuracy of each task right after it was learned, where that was measured. The task learned last
-            is left out then: nothing came after it.
+        num_tasks: a key of `rows`.
+        when_learned: accuracy of each task right after it was learned, if that was measured. The task learned last is
+            then left out, since no task followed it.
     """
     now = np.asarray(rows[num_tasks])
     earlier = [when_learned[: num_tasks - 1]] if when_learned is not None else []
@@ -46,29 +46,29 @@ def metrics(rows: Rows, num_tasks: int, when_learned: Sequence[float] | None = N
         row[: len(accuracies)] = accuracies
     best = np.nanmax(table, axis=0)
     first = table[np.isfinite(table).argmax(0), np.arange(measured)]
-    now_of_them = now[:measured]
-    return Metrics(float(now.mean()), float((best - now_of_them).mean()), float((now_of_them - first).mean()))
+    current = now[:measured]
+    return Metrics(float(now.mean()), float((best - current).mean()), float((current - first).mean()))
 
 
 def num_compared(rows: Rows, num_tasks: int, when_learned: Sequence[float] | None = None) -> int:
-    """Over how many tasks, the first ones, forgetting and backward transfer are means; arguments as for `metrics`."""
+    """Return how many tasks, from the first, forgetting and backward transfer average; for arguments see `metrics`."""
     before = [len(rows[count]) for count in rows if count < num_tasks]
     return max([0, *before, *([min(len(when_learned), num_tasks - 1)] if when_learned is not None else [])])
 
 
 Runs = Sequence[Sequence[int]]
-"""The masks that one task's batches trained: `(mask, batches)` in order, mask -1 where they were skipped."""
+"""The masks that one task's batches trained: `(mask, batches)` in order; mask -1 means that batches were skipped."""
 
 
 class Discovery(NamedTuple):
-    """How well the masks that a learner discovered agree with the tasks of its stream.
+    """Agreement between the masks that a learner discovered and the tasks of its stream.
 
     Attributes:
-        masks: how many were discovered.
-        one_mask: fraction of tasks that are exactly one mask: all their batches trained it, and no other's did.
-        purity: fraction of batches that belong to the task that trained their mask most.
-        completeness: 1 where all batches of a task trained one mask, 0 where masks say nothing of tasks (Rosenberg and
-            Hirschberg, 2007).
+        masks: number of discovered masks.
+        one_mask: fraction of tasks that match one mask exactly: all their batches trained it, and no other batches did.
+        purity: fraction of batches that belong to the task with the most batches of their mask.
+        completeness: 1 if all batches of each task trained one mask, 0 if masks are independent of tasks (Rosenberg
+            and Hirschberg, 2007).
     """
 
     masks: int
@@ -78,10 +78,10 @@ class Discovery(NamedTuple):
 
 
 def discovery_metrics(stream: Sequence[Runs]) -> Discovery:
-    """The agreement of masks and tasks, counted in batches; skipped ones count as one more mask.
+    """Return the agreement of masks and tasks, counted in batches; skipped batches count as one more mask.
 
     Args:
-        stream: for each task the masks that its batches trained.
+        stream: for each task, the masks that its batches trained.
     """
     table = _batches_of(stream)
     one_mask = ((table > 0).sum(1) == 1) & ((table > 0) & ((table > 0).sum(0) == 1)).any(1) & (table[:, 0] == 0)
@@ -94,7 +94,7 @@ def discovery_metrics(stream: Sequence[Runs]) -> Discovery:
 
 
 def _completeness(joint: Float[np.ndarray, "tasks masks"]) -> float:
-    """1 - H(mask | task) / H(mask) of a joint distribution; 1 where there is one mask."""
+    """Return 1 - H(mask | task) / H(mask) of a joint distribution, or 1 if there is only one mask."""
     of_tasks, of_masks = joint.sum(1, keepdims=True), joint.sum(0)
     entropy = -np.log(of_masks, where=of_masks > 0, out=np.zeros_like(of_masks)) @ of_masks
     conditional = -(joint * np.log(joint / of_tasks, where=joint > 0, out=np.zeros_like(joint))).sum()
@@ -102,13 +102,13 @@ def _completeness(joint: Float[np.ndarray, "tasks masks"]) -> float:
 
 
 def usual_masks(stream: Sequence[Runs]) -> Int[np.ndarray, " tasks"]:
-    """For each task the mask that most of its batches trained; -1 if all were skipped."""
+    """Return for each task the mask that most of its batches trained, or -1 if all were skipped."""
     trained = _batches_of(stream)[:, 1:]
     return np.where(trained.any(1), trained.argmax(1) if trained.size else 0, -1)
 
 
 def _batches_of(stream: Sequence[Runs]) -> Int[np.ndarray, "tasks masks"]:
-    """How many batches of each task trained each mask; the first column holds those skipped."""
+    """Count the batches of each task that trained each mask; the first column counts skipped batches."""
     most = max((mask for runs in stream for mask, _ in runs), default=-1)
     table = np.zeros((len(stream), most + 2), np.int64)
     for task, runs in enumerate(stream):

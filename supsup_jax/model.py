@@ -1,4 +1,4 @@
-"""What has been learned, as one pytree: a network, its base weights, and the adapters of all tasks."""
+"""The model: a network, its base weights and the adapters of all tasks, as one pytree."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ from supsup_jax.system import numerics
 )
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """Tasks learned in one network. Tasks are numbered from 0.
+    """The tasks learned in one network. Tasks are numbered from 0.
 
     Under `jax.jit` the arrays are traced; the network, the method and the number of tasks are static.
 
     Attributes:
         net: the network.
-        method: how the adapter of a task and the base weights become effective weights.
-        num_tasks: how many tasks of the bank count, from the first.
+        method: computes effective weights from a task's adapter and the base weights.
+        num_tasks: the number of tasks in the bank; entries beyond it are unused.
         weights: the base weights.
-        bank: the adapters of all tasks, packed as the method packs them; `None` before the first task.
-        stats: the batch-norm statistics of all tasks, stacked along a leading task axis; `{}` where there are none.
+        bank: the adapters of all tasks, as packed by the method; `None` before the first task.
+        stats: the batch-norm statistics of all tasks, stacked along a leading task axis; `{}` without batch norm.
     """
 
     net: Network
@@ -45,26 +45,26 @@ class Model:
 
     @classmethod
     def init(cls, net: Network | Any, method: Method | Any, key: Key[Array, ""] | Any) -> "Model":
-        """A model that has learned no task: random base weights.
+        """Return a model with random base weights and no tasks.
 
         Args:
             net: the network.
-            method: how tasks are learned.
+            method: the method of learning tasks.
             key: a random key; the same key gives the same weights.
         """
         net, method = convert("net", net, Network), convert("method", method, Method)
         if not isinstance(key, jax.Array):
             raise wrong_type("key", key, "a random key, such as jax.random.key(1)")
         weights, stats = net.init(key)
-        none = jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape), leaf.dtype), stats)
-        return cls(net=net, method=method, num_tasks=0, weights=weights, bank=None, stats=none)
+        empty = jax.tree.map(lambda leaf: jnp.zeros((0, *leaf.shape), leaf.dtype), stats)
+        return cls(net=net, method=method, num_tasks=0, weights=weights, bank=None, stats=empty)
 
     @numerics.with_fixed_flags
     def extend(self, learned: Any) -> "Model":
-        """The model with further tasks.
+        """Return the model with further tasks.
 
         Args:
-            learned: what `training.train_task` returned, for one task, or for many with a leading task axis.
+            learned: the result of `training.train_task` for one task, or for several with a leading task axis.
         """
         count = 1 if learned.loss.ndim == 1 else len(learned.loss)
         adapters, stats = learned.adapter, learned.stats
@@ -82,24 +82,24 @@ class Model:
 
     @numerics.with_fixed_flags
     def adapter(self, task: SupportsIndex | Int[Array, ""]) -> Adapter:
-        """The adapter of one task, such as its mask."""
+        """Return the adapter of one task, such as its mask."""
         return self.method.unpack(self.bank, _number(task))
 
     @numerics.with_fixed_flags
     def effective_weights(self, task: SupportsIndex | Int[Array, ""]) -> Weights:
-        """The weights that the network runs with for one task."""
+        """Return the effective weights of one task."""
         return self.method.effective_weights(self.weights, self.adapter(task))
 
     def task_stats(self, task: SupportsIndex | Int[Array, ""]) -> Stats:
-        """The batch-norm statistics of one task."""
+        """Return the batch-norm statistics of one task."""
         number = _number(task)
         return jax.tree.map(lambda leaf: leaf[number], self.stats)
 
     def mean_stats(self) -> Stats:
-        """The mean of all tasks' batch-norm statistics, with which superposed masks run."""
+        """Return the mean of all tasks' batch-norm statistics, for superpositions of masks."""
         return jax.tree.map(lambda leaf: leaf[: self.num_tasks].mean(0), self.stats)
 
 
 def _number(task: Any) -> Any:
-    """The number of a task, which may be traced."""
+    """Return the number of a task, which may be traced."""
     return task if isinstance(task, jax.Array | np.ndarray) else integer("task", task)

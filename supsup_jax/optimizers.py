@@ -1,4 +1,4 @@
-"""The optimisers of the experiments, each as PyTorch defines it, and the schedule of their step sizes."""
+"""The optimisers of the experiments, as PyTorch defines them, and learning rate schedules."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -12,40 +12,40 @@ from supsup_jax.arguments import Part
 from supsup_jax.checks import check_number
 
 if TYPE_CHECKING:
-    import optax  # takes a tenth of the time of `import supsup_jax`
+    import optax  # importing it takes a tenth of the time of `import supsup_jax`
 
 
 @dataclass(frozen=True)
 class Warmup:
-    """The share of the step size that an update has: it grows linearly over the first epochs, and then stays 1.
+    """Factor on the learning rate that grows linearly over the first epochs, and then stays 1.
 
-    It changes once an epoch: in epoch e of W epochs of warm-up, counted from 0, it is (e + 1) / W.
+    The factor changes once per epoch: in epoch e of W warm-up epochs, counted from 0, it is (e + 1) / W.
 
     Attributes:
-        epochs: of the warm-up.
-        steps_per_epoch: updates.
+        epochs: number of warm-up epochs.
+        steps_per_epoch: number of updates per epoch.
     """
 
     epochs: int
     steps_per_epoch: int
 
     def __call__(self, step: Any) -> Float[Array, ""]:
-        """The share of an update, given its number, counted from 0."""
+        """Return the factor of an update, given its number from 0."""
         epoch = jnp.asarray(step) // self.steps_per_epoch
         return jnp.minimum((epoch + 1) / max(self.epochs, 1), 1.0)
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """The share of the step size that an update has: a cosine from 1 to 0, stepped once an epoch.
+    """Factor on the learning rate that follows a cosine from 1 to 0 and changes once per epoch.
 
-    In epoch e of E, counted from 0, it is (1 + cos(π e / E)) / 2; with W epochs of warm-up (e + 1) / W in these, and
-    the cosine over the rest.
+    In epoch e of E, counted from 0, it is (1 + cos(π e / E)) / 2. With W warm-up epochs, it is (e + 1) / W during the
+    warm-up, and the cosine spans the remaining epochs.
 
     Attributes:
-        epochs: of the whole training, the warm-up included.
-        steps_per_epoch: updates.
-        warmup: epochs in which the step size grows linearly.
+        epochs: number of epochs of the whole training, including the warm-up.
+        steps_per_epoch: number of updates per epoch.
+        warmup: number of epochs in which the learning rate grows linearly.
     """
 
     epochs: int
@@ -53,7 +53,7 @@ class Cosine:
     warmup: int = 0
 
     def __call__(self, step: Any) -> Float[Array, ""]:
-        """The share of an update, given its number, counted from 0."""
+        """Return the factor of an update, given its number from 0."""
         epoch = (jnp.asarray(step) // self.steps_per_epoch).astype(jnp.float32)
         cosine = (1 + jnp.cos(jnp.pi * (epoch - self.warmup) / (self.epochs - self.warmup))) / 2
         return jnp.where(epoch < self.warmup, Warmup(self.warmup, self.steps_per_epoch)(step), cosine)
@@ -67,9 +67,9 @@ def _scheduled(learning_rate: float, schedule: Schedule | None) -> Any:
 
 
 def _promoting(transformation: "optax.GradientTransformation") -> "optax.GradientTransformation":
-    """The transformation for `jax_numpy_dtype_promotion="strict"`, under which optax's bias correction fails.
+    """Wrap a transformation so that it works with `jax_numpy_dtype_promotion="strict"`.
 
-    It raises a float to the power of an integer.
+    Under that flag optax's bias correction fails, since it raises a float to the power of an integer.
     """
     import optax
 
@@ -81,17 +81,17 @@ def _promoting(transformation: "optax.GradientTransformation") -> "optax.Gradien
 
 
 class Optimizer(Part, ABC):
-    """Base class of optimisers, frozen dataclasses with at least these fields.
+    """Base class of optimisers: frozen dataclasses with at least these fields.
 
     Attributes:
-        learning_rate: step size.
-        schedule: the share of the step size that an update has; all of it by default.
+        learning_rate: learning rate.
+        schedule: factor on the learning rate for each update; by default 1.
     """
 
     kind: ClassVar[str] = "optimizer"
 
     derived: ClassVar[tuple[str, ...]] = ("schedule", "decay", "epsilon")
-    """Fields that are no settings of an experiment."""
+    """Fields that are not settings of an experiment."""
 
     learning_rate: float
     schedule: Schedule | None
@@ -99,11 +99,11 @@ class Optimizer(Part, ABC):
     def __post_init__(self) -> None:
         check_number("learning_rate", self.learning_rate)
         for name in ("weight_decay", "momentum"):
-            check_number(name, getattr(self, name, 0.0), from_0=True)
+            check_number(name, getattr(self, name, 0.0), allow_zero=True)
 
     @abstractmethod
     def transformation(self) -> "optax.GradientTransformation":
-        """The optimiser as optax has it."""
+        """Return the optimiser as an optax transformation."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,10 @@ class RMSprop(Optimizer):
     """RMSprop without momentum: epsilon outside the root, and no bias correction.
 
     Attributes:
-        learning_rate: step size; 1e-4 in the MNIST experiments.
-        decay: of the running mean of squared gradients (PyTorch's alpha).
-        epsilon: added to its root.
-        schedule: the share of the step size that an update has; all of it by default.
+        learning_rate: learning rate; 1e-4 in the MNIST experiments.
+        decay: decay rate of the running mean of squared gradients (PyTorch's alpha).
+        epsilon: added to the root of that mean.
+        schedule: factor on the learning rate for each update; by default 1.
     """
 
     learning_rate: float = 1e-4
@@ -123,7 +123,7 @@ class RMSprop(Optimizer):
     schedule: Schedule | None = None
 
     def transformation(self) -> "optax.GradientTransformation":
-        """The optimiser as optax has it."""
+        """Return optax's RMSprop with these settings."""
         import optax
 
         return optax.rmsprop(
@@ -133,12 +133,12 @@ class RMSprop(Optimizer):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam, to whose gradient the weight decay is added (L2).
+    """Adam with weight decay added to the gradient (L2).
 
     Attributes:
-        learning_rate: step size.
-        weight_decay: times what is trained, scores included; 1e-4 in the original's experiments.
-        schedule: the share of the step size that an update has; all of it by default.
+        learning_rate: learning rate.
+        weight_decay: factor on all trained values, including scores; 1e-4 in the original's experiments.
+        schedule: factor on the learning rate for each update; by default 1.
     """
 
     learning_rate: float = 1e-3
@@ -146,7 +146,7 @@ class Adam(Optimizer):
     schedule: Schedule | None = None
 
     def transformation(self) -> "optax.GradientTransformation":
-        """The optimiser as optax has it."""
+        """Return optax's Adam with these settings."""
         import optax
 
         learning_rate = _scheduled(self.learning_rate, self.schedule)
@@ -155,13 +155,13 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Gradient descent with momentum, to whose gradient the weight decay is added (L2).
+    """Gradient descent with momentum, and weight decay added to the gradient (L2).
 
     Attributes:
-        learning_rate: step size.
-        momentum: what remains of the last update.
-        weight_decay: times what is trained, scores included; 1e-4 in the original's experiments.
-        schedule: the share of the step size that an update has; all of it by default.
+        learning_rate: learning rate.
+        momentum: factor on the previous update.
+        weight_decay: factor on all trained values, including scores; 1e-4 in the original's experiments.
+        schedule: factor on the learning rate for each update; by default 1.
     """
 
     learning_rate: float = 0.1
@@ -170,7 +170,7 @@ class SGD(Optimizer):
     schedule: Schedule | None = None
 
     def transformation(self) -> "optax.GradientTransformation":
-        """The optimiser as optax has it."""
+        """Return optax's SGD with these settings."""
         import optax
 
         learning_rate = _scheduled(self.learning_rate, self.schedule)

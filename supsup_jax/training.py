@@ -1,7 +1,7 @@
-"""One task, learned: a pure function that is compiled once and mapped over chunks of tasks.
+"""Training of one task: a pure function that is compiled once and mapped over chunks of tasks.
 
-The data lies on the device; batches are drawn, shown as the task shows them and normalised inside the loop.
-Randomness is a function of (seed, task) alone, so task 7 is the same alone or among 250.
+The data is on the device. Inside the loop, batches are drawn, transformed for the task, and normalised. Randomness is a
+function of (seed, task) alone, so task 7 is the same alone or among 250 tasks.
 """
 
 from collections.abc import Callable
@@ -22,21 +22,21 @@ from supsup_jax.optimizers import Optimizer
 from supsup_jax.system import numerics
 
 Validate = Callable[[Weights, Stats, Tasks], Float[Array, ""]]
-"""From effective weights, statistics and the task's description to an accuracy on held-out data."""
+"""Maps effective weights, batch-norm statistics and the task's description to an accuracy on held-out data."""
 
 
 class Learned(NamedTuple):
-    """What training a task gives; under a map over tasks every leaf has a leading task axis.
+    """The result of training a task; under a map over tasks every leaf has a leading task axis.
 
     Attributes:
-        adapter: what is kept of the task.
-        weights: the base weights as the task leaves them; `None` if it does not train them.
-        carry: what it leaves for later tasks to start from; `None` unless it is learned in turn.
-        stats: its batch-norm statistics.
-        loss: mean cross-entropy of each epoch's batches, in nats; no number where what is learned is none any more.
+        adapter: the task's adapter.
+        weights: the base weights after the task; `None` if the task does not train them.
+        carry: the method's state for the tasks that follow; `None` unless tasks are learned in turn.
+        stats: the task's batch-norm statistics.
+        loss: mean cross-entropy of each epoch's batches, in nats; NaN if anything that is learned is not finite.
         accuracy: accuracy on the test set after each epoch, a fraction.
-        diverged: the first update, counted from 0, whose loss is not finite, or the last of the first epoch that leaves
-            something else that is not; as many as there are updates where training has not diverged.
+        diverged: the first update, counted from 0, whose loss is not finite, or the last update of the first epoch
+            after which something else is not finite; the number of updates if training has not diverged.
     """
 
     adapter: Adapter
@@ -49,21 +49,21 @@ class Learned(NamedTuple):
 
 
 def task_key(seed: int, task: int | Int[Array, ""]) -> Key[Array, ""]:
-    """The key of a task: independent of every other task's, and of the weights'."""
+    """Return the key of a task, independent of the keys of other tasks and of the weights."""
     return jax.random.fold_in(jax.random.fold_in(numerics.key(seed), 1), task)
 
 
 def weights_key(seed: int) -> Key[Array, ""]:
-    """The key of the network's weights."""
+    """Return the key of the network's weights."""
     return jax.random.fold_in(numerics.key(seed), 0)
 
 
 class Shared(NamedTuple):
-    """What all tasks have in common.
+    """The inputs that all tasks share.
 
     Attributes:
         weights: the base weights.
-        stats: the batch-norm statistics that a task starts with.
+        stats: the initial batch-norm statistics of a task.
         train: the training samples of the data set.
     """
 
@@ -73,11 +73,11 @@ class Shared(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What a task starts from.
+    """The initial values of a task.
 
     Attributes:
         weights: the base weights.
-        params: what it trains.
+        params: the parameters that the task trains.
     """
 
     weights: Weights
@@ -85,12 +85,12 @@ class Start(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """A task that is being learned: what each update changes.
+    """The training state of a task, which each update changes.
 
     Attributes:
-        learned: the `weights`, if they are trained, and its `params`, if they are trained.
+        learned: the `weights` and the `params`, each `None` if it is not trained.
         optimizer: the optimiser's state.
-        stats: its batch-norm statistics.
+        stats: the task's batch-norm statistics.
     """
 
     learned: dict[str, Any]
@@ -100,14 +100,14 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class Learner:
-    """How a task is learned.
+    """The update step of a task, for a network, a method and an optimiser.
 
     Attributes:
         net: the network.
-        method: what the task trains, and how that becomes effective weights.
-        optimizer: changes what is learned.
-        trains_weights: whether the base weights are learned, beside the task's parameters.
-        average: the mean of a pytree over all that share a batch; by default one has all of it.
+        method: defines the parameters of a task, and computes effective weights from them.
+        optimizer: the optimiser of all that is learned.
+        trains_weights: whether the base weights are learned, in addition to the task's parameters.
+        average: returns the mean of a pytree over all devices that share a batch; by default the identity.
     """
 
     net: Network
@@ -117,29 +117,29 @@ class Learner:
     average: Callable[[Any], Any] = lambda tree: tree
 
     def start(self, weights: Weights, key: Key[Array, ""], carry: Carry | None = None) -> Start:
-        """What a task starts from.
+        """Return the initial values of a task.
 
         Args:
             weights: the base weights.
-            key: the first of the two that `keys_of` makes of the task's.
-            carry: what the tasks before have left, if the method has any.
+            key: the first key that `keys_of` returns for the task's key.
+            carry: the carry of the tasks before, if the method has one.
         """
         return Start(weights, self.method.init(key, weights, carry))
 
     def begin(self, start: Start, stats: Stats) -> Progress:
-        """A task of which nothing is learned yet, given the statistics that tasks start from."""
+        """Return the training state before the first update, given the initial batch-norm statistics."""
         weights = start.weights if self.trains_weights else None
         learned: Any = {"weights": weights, "params": start.params if self.method.trains_params else None}
         return Progress(learned, self.optimizer.transformation().init(learned), stats)
 
-    def now(self, start: Start, learned: dict[str, Any]) -> Start:
-        """The base weights and the task's parameters, as they are now."""
+    def current(self, start: Start, learned: dict[str, Any]) -> Start:
+        """Return the current base weights and task parameters."""
         parts = zip(start, (learned["weights"], learned["params"]), strict=True)
         return Start(*(fixed if changed is None else changed for fixed, changed in parts))
 
     def effective(self, start: Start, progress: Progress) -> Weights:
-        """The weights that the network runs with now."""
-        return self.method.training_weights(*self.now(start, progress.learned))
+        """Return the current effective weights."""
+        return self.method.training_weights(*self.current(start, progress.learned))
 
     def update(
         self,
@@ -149,18 +149,18 @@ class Learner:
         labels: Int[Array, " batch"],
         counts: Float[Array, " batch"] | None = None,
     ) -> tuple[Progress, Float[Array, ""]]:
-        """One update, and the mean cross-entropy of its batch before it, in nats.
+        """Return the training state after an update, and the mean cross-entropy of its batch before it, in nats.
 
         Args:
-            start: what the task started from.
-            progress: how far it is.
-            images: normalised images, or this part's share of them.
+            start: the initial values of the task.
+            progress: the training state.
+            images: normalised images, or this device's share of them.
             labels: their labels.
-            counts: how much each counts in the mean; by default all alike.
+            counts: weight of each image in the mean; by default equal weights.
         """
 
         def loss(learned: Any) -> tuple[Array, Stats]:
-            effective = self.method.training_weights(*self.now(start, learned))
+            effective = self.method.training_weights(*self.current(start, learned))
             logits, stats = self.net.apply(effective, progress.stats, images, train=True)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             if counts is None:
@@ -176,31 +176,31 @@ class Learner:
     def finish(
         self, start: Start, progress: Progress, carry: Carry | None
     ) -> tuple[Adapter, Weights | None, Carry | None, Stats]:
-        """What came of a task, all its updates made: what `Learned` begins with.
+        """Return the first four fields of `Learned` after all updates of a task.
 
         Args:
-            start: what it started from.
-            progress: how far it is.
-            carry: what the tasks before had left, if it was learned in turn.
+            start: the initial values of the task.
+            progress: the training state.
+            carry: the carry of the tasks before, if the task was learned in turn.
         """
-        weights, params = self.now(start, progress.learned)
+        weights, params = self.current(start, progress.learned)
         carry = None if carry is None else self.method.next_carry(carry, params)
         return self.method.finalize(params, weights), progress.learned["weights"], carry, progress.stats
 
 
 def all_finite(tree: PyTree[Any]) -> Bool[Array, ""]:
-    """Whether all numbers are finite. A loss does not say so: a score that is no number keeps its weight out."""
+    """Return whether all numbers are finite. A loss does not show it: a NaN score removes its weight from the mask."""
     return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def not_finite(losses: Any) -> float:
-    """The first of some losses that is not finite."""
+def first_not_finite(losses: Any) -> float:
+    """Return the first loss that is not finite."""
     return next(float(loss) for loss in losses if not np.isfinite(loss))
 
 
 @numerics.with_fixed_flags
 def keys_of(task_key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""]]:
-    """Of a task's key, one for what it trains, and one for its batches."""
+    """Split a task's key into the key of its parameters and the key of its batches."""
     init_key, order_key = jax.random.split(task_key)
     return init_key, order_key
 
@@ -218,20 +218,20 @@ def train_task(
     validate: Validate,
     carry: Carry | None = None,
 ) -> Learned:
-    """Learns one task; to be jitted, and mapped over tasks.
+    """Train one task; to be jitted, and mapped over tasks.
 
-    Batches are drawn without replacement within an epoch, and across the end of one, so that all have one size.
+    Batches are drawn without replacement within an epoch. They continue across its end, so that all have the same size.
 
     Args:
-        learner: how the task is learned.
-        task: describes the task.
+        learner: the update step.
+        task: the task's description.
         key: the task's key.
-        shared: the base weights, and what else all tasks have in common.
-        benchmark: shows samples as the task shows them.
-        steps: updates.
-        batch_size: samples an update.
+        shared: the inputs that all tasks share.
+        benchmark: transforms samples as the task requires.
+        steps: number of updates.
+        batch_size: number of samples per update.
         validate: called after each epoch.
-        carry: what the tasks before have left, if the method has any.
+        carry: the carry of the tasks before, if the method has one.
     """
     init_key, order_key = keys_of(key)
     start = learner.start(shared.weights, init_key, carry)
@@ -263,26 +263,26 @@ def train_task(
 def augmentation_keys(
     order_key: Key[Array, ""], step: int | Int[Array, ""], places: Int[Array | np.ndarray, " images"]
 ) -> Key[Array, " images"]:
-    """The keys with which images of a batch are augmented.
+    """Return the keys for the augmentation of the images of a batch.
 
     Args:
-        order_key: what the task's batches are drawn with.
+        order_key: the key of the task's batches.
         step: the number of the update.
-        places: of the images in the batch.
+        places: the positions of the images in the batch.
     """
-    no_epoch = 2**32 - 1  # the shuffles of epochs are drawn with their numbers
+    no_epoch = 2**32 - 1  # shuffles fold the number of their epoch into the same key
     key = jax.random.fold_in(jax.random.fold_in(order_key, no_epoch), step)
     return jax.vmap(partial(jax.random.fold_in, key))(places)
 
 
 def epoch_ends(samples: int, steps: int, batch_size: int) -> list[int]:
-    """After how many updates each epoch ends; the last may be cut short."""
+    """Return the number of updates at which each epoch ends; the last epoch may be shorter."""
     per_epoch = -(-samples // batch_size)
     return [*range(per_epoch, steps, per_epoch), steps]
 
 
 def shuffle(key: Key[Array, ""], places: int, size: int | Int[Array, ""]) -> Int[Array, " places"]:
-    """The first `size` of so many rows in random order, then the rest; `size` need not be known when it is compiled."""
+    """Return the first `size` of `places` rows in random order, then the others; `size` may be traced."""
     if isinstance(size, int):
         return jax.random.permutation(key, places)
     return jnp.where(jnp.arange(places) < size, jax.random.uniform(key, (places,)), jnp.inf).argsort()
@@ -292,16 +292,16 @@ def shuffle(key: Key[Array, ""], places: int, size: int | Int[Array, ""]) -> Int
 def draw_batches(
     key: Key[Array, ""], places: int, size: int | Int[Array, ""], steps: int, batch_size: int
 ) -> Int[Array, "steps batch"]:
-    """The rows of every batch of a task: a fresh shuffle for each epoch, one after another.
+    """Return the rows of every batch of a task, from consecutive shuffles, one for each epoch.
 
     Args:
         key: a random key.
-        places: the samples of the task, or of the largest.
-        size: the samples of the task.
-        steps: batches.
-        batch_size: samples a batch.
+        places: the number of samples of the task, or of the largest task.
+        size: the number of samples of the task.
+        steps: number of batches.
+        batch_size: number of samples per batch.
     """
-    # Where the size is not known, one task may have half the samples of another before its last shuffle comes again.
+    # With a traced size, a task may have half the samples of the largest task before its last shuffle is repeated.
     fewest = size if isinstance(size, int) else places // 2
     epochs = jnp.arange(-(-steps * batch_size // fewest))
     shuffles = jax.lax.map(lambda epoch: shuffle(jax.random.fold_in(key, epoch), places, size), epochs)
@@ -313,7 +313,7 @@ def draw_batches(
 
 @cache
 def drawn_batches(benchmark: Benchmark, steps: int, batch_size: int) -> Callable[[Key[Array, ""], Tasks], Array]:
-    """The jitted function that draws the batches of a task as `draw_batches` does, given its key and description."""
+    """Return the jitted function of a task's key and description that draws the task's batches by `draw_batches`."""
 
     def draw(key: Key[Array, ""], task: Tasks) -> Array:
         return draw_batches(key, benchmark.train_size, benchmark.size(task, train=True), steps, batch_size)

@@ -1,9 +1,9 @@
-"""Two CPU devices, as the scripts have on two cores, also where there is a GPU; the real data where it is at hand.
+"""Configures the tests: two CPU devices, also on machines with a GPU, and folders of real data.
 
-Most of the tests' time is XLA's, which compiles for them. So it does it quickly instead of well, and nothing twice.
+Most of the tests' time is XLA's compile time. Programs are therefore compiled without most optimizations, and cached.
 
-SUPSUP_DATA names a folder with data sets as `--data` takes it, SUPSUP_GOLDEN one with arrays that the original
-implementation computed. Tests that need them are skipped where they are not set.
+SUPSUP_DATA names a folder of data sets as in `--data`, SUPSUP_GOLDEN a folder of arrays that the original
+implementation computed. Without them, tests that need them are skipped.
 """
 
 import contextlib
@@ -18,21 +18,21 @@ import jax
 import numpy as np
 import pytest
 
-pytest.register_assert_rewrite("helpers")  # so that its assertions explain themselves
+pytest.register_assert_rewrite("helpers")  # so that failed assertions show their values
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Sets how programs are compiled, by this process and by those that its tests start.
+    """Set compiler options for this process and for processes that tests start.
 
-    What is compiled is kept for two weeks, in the user's cache: without it, the tests take twice as long. Where another
-    process has not written a file whole, JAX warns and compiles anew.
+    Compiled programs are cached for two weeks in the user's cache: without it, the tests take twice as long. If another
+    process has only partly written a file, JAX warns and compiles again.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supsup_jax/compiled-for-tests"
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # another worker was faster
+        with contextlib.suppress(FileNotFoundError):  # another worker has removed it
             if time.time() - file.stat().st_mtime > 14 * 86400:
                 file.unlink()
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry")
@@ -46,22 +46,22 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[option.upper()] = str(value)
 
 
-def _folder(variable: str, what: str) -> Path:
+def _folder(variable: str, content: str) -> Path:
     folder = os.environ.get(variable)
     if not folder:
-        pytest.skip(f"{variable} does not name a folder with {what}")
+        pytest.skip(f"{variable} does not name a folder with {content}")
     return Path(folder)
 
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The folder with real data sets."""
+    """Return the folder with real data sets."""
     return _folder("SUPSUP_DATA", "data sets")
 
 
 @pytest.fixture(scope="session")
 def golden() -> Callable[[str], dict]:
-    """Loads arrays or numbers that the original implementation computed, by file name."""
+    """Return a function that loads arrays or numbers of the original implementation by file name."""
     folder = _folder("SUPSUP_GOLDEN", "arrays of the original implementation")
 
     def load(name: str) -> dict:
@@ -75,8 +75,8 @@ def golden() -> Callable[[str], dict]:
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """Calls a command in an empty folder, in this process; with what it printed, or its complaint and status."""
-    from supsup_jax.__main__ import main  # not above: the types of its calls are to be checked
+    """Return a function that runs a command in an empty folder and returns stdout, or stderr if it fails."""
+    from supsup_jax.__main__ import main  # imported late, so that its types are checked at run time
 
     monkeypatch.chdir(tmp_path)
 

@@ -1,8 +1,8 @@
-"""Add a data set, and a new kind of tasks made of it.
+"""Add a data set, and a new kind of tasks over it.
 
-The data set is generated here; read your files instead. It has small images of four
-kinds of stripes, noisy and in colour. A task shows them a few columns further to the
-left, and every second task as negatives. Eight tasks in one network.
+The data set is generated here; in your script, read files instead. It has small colour
+images of four kinds of noisy stripes. Every two tasks shift the images by one more column
+to the left, and every second task shows negatives. One network learns eight tasks.
 
     python add_a_dataset.py
     python add_a_dataset.py --noise 120 --side 12
@@ -24,11 +24,11 @@ from supsup_jax import data, networks, optimizers, scenarios
 @ss.register
 @dataclass(frozen=True)
 class Stripes(data.Source):
-    """Noisy stripes in colour; the class is their direction and distance.
+    """Noisy coloured stripes; the class is their direction and distance.
 
     Attributes:
         side: height and width of the images.
-        noise: standard deviation of the noise of a pixel, on the scale 0 to 255.
+        noise: standard deviation of the noise of a pixel, on a scale of 0 to 255.
     """
 
     name: ClassVar[str] = "stripes"
@@ -38,7 +38,7 @@ class Stripes(data.Source):
     noise: float = 60.0
 
     def load(self, folder: Path) -> data.Dataset:
-        """Images as uint8, labels from 0; the same arrays at every call."""
+        """Return images as uint8 and labels from 0; the same arrays at every call."""
         rng = np.random.default_rng(0)
         row, column = np.indices((self.side, self.side))
         diagonals = (row + column) // 2 % 2, (row - column) // 2 % 2
@@ -55,16 +55,16 @@ class Stripes(data.Source):
 
 
 @dataclass(frozen=True)
-class Moved(data.Benchmark):
-    """The tasks: a number of columns, and whether images are negatives."""
+class ShiftedColumns(data.Benchmark):
+    """Tasks that shift columns, and may show negatives."""
 
     def tasks(self, dataset: data.Dataset, seed: int, numbers: Sequence[int]) -> Any:
-        """Descriptions of tasks: arrays with a leading task axis."""
+        """Return descriptions of tasks: arrays with a leading task axis."""
         order = np.asarray(numbers, np.int32)
         return {"columns": order // 2, "negative": order % 2 == 1}
 
     def samples(self, split: data.Samples, task: Any, rows: Any, train: bool, keys: Any = None) -> Any:
-        """Images and labels of some rows of one task, inside a jitted function."""
+        """Return images and labels of some rows of a task, inside a jitted function."""
         images = jnp.asarray(split.images)[rows]
         images = jnp.roll(images, -task["columns"], axis=2)
         images = jnp.where(task["negative"], 255 - images, images)
@@ -74,13 +74,13 @@ class Moved(data.Benchmark):
 @ss.register
 @dataclass(frozen=True)
 class MovedImages(data.TaskFamily):
-    """A column further to the left every two tasks; odd tasks show negatives."""
+    """Task family: one more column to the left every two tasks; odd tasks show negatives."""
 
     num_tasks: int = 8
 
     def bind(self, dataset: data.Dataset) -> data.Benchmark:
-        """The tasks over a loaded data set."""
-        return Moved.of(dataset)
+        """Return the benchmark over a loaded data set."""
+        return ShiftedColumns.of(dataset)
 
 
 EXPERIMENT = ss.Experiment(

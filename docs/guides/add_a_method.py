@@ -1,12 +1,12 @@
-"""Add a method: half of what a mask removes stays.
+"""Add a method: masks that dampen weights instead of removing them.
 
-SupSup sets the weights that a mask removes to zero. Here they keep a fraction of their
-values, so that a task is a choice between two strengths of each weight. Twelve tasks on
-handwritten digits, each with its pixels in a different order; the task of an image is
-inferred by trying all of them.
+SupSup sets the weights outside a mask to zero. Here they keep a fraction of their values,
+so a mask selects one of two strengths for each weight. The experiment has twelve tasks on
+handwritten digits, each with its pixels in a different order. The task of an image is
+inferred by trying all tasks.
 
     python add_a_method.py
-    python add_a_method.py --rest 0             # masks as SupSup has them
+    python add_a_method.py --kept 0             # the masks of SupSup
     python add_a_method.py --method SupSup
 """
 
@@ -23,25 +23,25 @@ from supsup_jax.errors import ArgumentError
 @ss.register
 @dataclass(frozen=True)
 class Dampened(methods.SupSup):
-    """A mask that dampens weights instead of removing them.
+    """SupSup with masks that dampen weights instead of removing them.
 
     Attributes:
-        rest: the fraction of its value that a weight keeps where the mask is 0.
+        kept: fraction of its value that a weight keeps where the mask is 0.
     """
 
-    rest: float = 0.5
+    kept: float = 0.5
 
-    # Effective weights are not W ⊙ M, so the searches by one gradient do not apply.
+    # Effective weights are not W ⊙ M, so searches that superpose masks do not apply.
     searches: ClassVar[tuple[str, ...]] = ("Exhaustive",)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rest < 1:
-            raise ArgumentError("rest", self.rest, "must be at least 0 and less than 1")
+        if not 0 <= self.kept < 1:
+            raise ArgumentError("kept", self.kept, "must be at least 0 and less than 1")
 
     def effective_weights(self, weights: Any, adapter: Any) -> Any:
-        """The weights, those outside the mask dampened."""
+        """Return the weights, with those outside the mask dampened."""
         return jax.tree.map(
-            lambda weight, mask: weight * (self.rest + (1 - self.rest) * mask),
+            lambda weight, mask: weight * (self.kept + (1 - self.kept) * mask),
             weights,
             adapter,
         )

@@ -1,8 +1,8 @@
-"""Add a network: a small convolutional network, whose channels and kernel size are flags.
+"""Add a network: a small convolutional network with channels and kernel size as flags.
 
-Five tasks on handwritten digits, each with two of them, with the task given. The
-network is a Flax Linen module; the dataclass around it holds its arguments and makes the
-module. It knows nothing about masks and tasks.
+The network is a Flax Linen module. A dataclass holds its arguments and creates the
+module. It is independent of masks and tasks. The experiment has five tasks of two
+handwritten digits each, with the task given.
 
     python add_a_network.py
     python add_a_network.py --channels 16 --kernel 5
@@ -29,7 +29,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Logits of a batch of images, `(batch, height, width, channels)`."""
+        """Return the logits of a batch of images, `(batch, height, width, channels)`."""
         window = (self.kernel, self.kernel)
         for channels in (self.channels, 2 * self.channels):
             x = nn.relu(nn.Conv(channels, window, use_bias=False)(x))
@@ -41,14 +41,14 @@ class CNN(nn.Module):
 @ss.register
 @dataclass(frozen=True)
 class SmallCNN(networks.Network):
-    """A small convolutional network.
+    """Small convolutional network.
 
     Attributes:
-        features: number of outputs; those beyond the classes are superfluous neurons.
-        channels: channels of the first convolution; the second one has twice as many.
+        features: number of outputs; outputs beyond the classes are superfluous neurons.
+        channels: number of channels of the first convolution; the second has twice as many.
         kernel: height and width of the convolutions' kernels.
         input_shape: shape of an image; the experiment sets it to that of the data set.
-        initializer: draws the kernels.
+        initializer: initialiser of the kernels.
     """
 
     features: int = 10
@@ -57,7 +57,7 @@ class SmallCNN(networks.Network):
     input_shape: tuple[int, ...] = (28, 28, 1)
     initializer: networks.Initializer | networks.InitializerName = "signed_constant"
 
-    head: ClassVar[str] = "head"  # for methods with a head for each task
+    head: ClassVar[str] = "head"  # for methods with separate heads
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,7 +67,7 @@ class SmallCNN(networks.Network):
 
     @property
     def module(self) -> nn.Module:
-        """The Linen module."""
+        """Linen module with these arguments."""
         return CNN(self.features, self.channels, self.kernel)
 
 

@@ -1,12 +1,12 @@
-"""Add a search: one gradient selects a shortlist, and the tasks on it are tried.
+"""Add a search: one gradient selects a shortlist of tasks, which are then tried.
 
-OneShot takes the task with the smallest derivative. Exhaustive tries every task, which is
-more reliable and takes a forward pass for each. This search tries the few tasks with the
-smallest derivatives. Ten tasks on handwritten digits, each with its pixels in a
-different order.
+OneShot selects the task with the smallest derivative. Exhaustive tries every task, which
+is more reliable and takes a forward pass per task. This search tries only the tasks with
+the smallest derivatives. The experiment has ten tasks on handwritten digits, each with
+its pixels in a different order.
 
     python add_a_search.py
-    python add_a_search.py --candidates 1       # as OneShot
+    python add_a_search.py --candidates 1       # the same as OneShot
     python add_a_search.py --search exhaustive
 """
 
@@ -24,13 +24,13 @@ from supsup_jax.errors import ArgumentError
 @ss.register
 @dataclass(frozen=True)
 class Shortlist(ss.OneShot):
-    """Tries the tasks with the smallest derivatives; serves the same methods as OneShot.
+    """Search that tries the tasks with the smallest derivatives; it serves the same methods as OneShot.
 
     Attributes:
-        candidates: number of tasks that are tried.
+        candidates: number of tasks to try.
     """
 
-    name: ClassVar[str] = "shortlist"  # in files, and for --search
+    name: ClassVar[str] = "shortlist"  # in files, and as the value of --search
 
     candidates: int = 3
 
@@ -40,7 +40,7 @@ class Shortlist(ss.OneShot):
             raise ArgumentError("candidates", self.candidates, "must be at least 1")
 
     def scores(self, model: ss.Model, images: jax.Array, images_per_pick: int = 1) -> jax.Array:
-        """The objective, or infinity outside the shortlist, `(picks, tasks)`."""
+        """Return the objective of each task, or infinity outside the shortlist, `(picks, tasks)`."""
         alphas = jnp.full(model.num_tasks, 1 / model.num_tasks)
         gradient = ss.alpha_gradient(model, images, alphas, self.objective, images_per_pick)
         _, shortlists = jax.lax.top_k(-gradient, min(self.candidates, model.num_tasks))

@@ -306,7 +306,7 @@ class Jobs:
         if job := self._local.get(member):
             return not job.done()
         try:
-            with atomic.alone(member.folder):
+            with atomic.locked(member.folder):
                 return False
         except UserError:
             return True

@@ -11,10 +11,10 @@ from typing import Any
 from supsup_jax.errors import UserError
 from supsup_jax.runs import composition, results, tables
 from supsup_jax.runs.checkpoints import Checkpoints
-from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.opening import restore
 from supsup_jax.runs.records import Record
 from supsup_jax.runs.settings import read_run, write_run
+from supsup_jax.runs.task_store import LearnedTasks
 from supsup_jax.system.progress import Progress
 
 _COLLECTED = "~collected"
@@ -63,7 +63,7 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
     following = max(experiment.first_task + experiment.num_tasks for experiment, _, _ in runs.values())
     whole = composition.changed(first, num_tasks=following - first.first_task)
     dataset = first.tasks.load(data_folder or options["data"])
-    learned = [restore(folder) for folder in Progress("collecting", len(order), "runs").of(order)]
+    learned = [restore(folder) for folder in Progress("collecting", len(order), "runs").track(order)]
     for folder, run in zip(order, learned, strict=True):
         if run.num_tasks != run.experiment.num_tasks:
             raise UserError(f"{folder} has {run.num_tasks} tasks, expected {run.experiment.num_tasks}; leave it out")
@@ -79,7 +79,7 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
         with Checkpoints(unfinished, learned[0].about | {"experiment": composition.plain(whole)}) as checkpoints:
             for run in learned:
                 assert isinstance(run.tasks, LearnedTasks)
-                checkpoints.save(run.tasks.whole(), Record(tasks=run.record.tasks).to_json())
+                checkpoints.save(run.tasks.merge(), Record(tasks=run.record.tasks).to_json())
         return unfinished.replace(results.new_folder(parent, f"{name}{_COLLECTED}"))
 
 

@@ -25,7 +25,7 @@ from supsup_jax.runs.records import EvaluationResult, compared_of, metrics_of, t
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.tables import Run as MeasuredRun
 from supsup_jax.scenarios.work import Report
-from supsup_jax.system.words import duration
+from supsup_jax.system.durations import duration
 
 # Lines of the log that are printed for a failed run.
 _LAST_LINES = 20

@@ -269,7 +269,7 @@ def _request(
         for seed in seeds
         for task in _tasks_of(options)
     ]
-    if (len(each) > 1 or options.gpu_sets or cluster.cluster) and hosts.several(options.coordinator):
+    if (len(each) > 1 or options.gpu_sets or cluster.cluster) and hosts.is_distributed(options.coordinator):
         raise UserError(
             "several hosts can share only a single run; give one seed, one --sparsity, and no --gpu-sets or --cluster"
         )

@@ -64,7 +64,7 @@ def errors_in_one_line() -> Iterator[None]:
     except UserError as error:
         raise _exit_with(str(error)) from None
     except (MemoryError, RuntimeError, AssertionError, ValueError) as error:
-        hosts.let_watch_end()  # if another host has died, the watch reports that
+        hosts.wait_for_watch()  # if another host has died, the watch reports that
         detail = " ".join(str(error).split())[-100:]
         if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
             raise _exit_with(f"there is not enough memory ({detail}); make the run or its network smaller") from None
@@ -107,8 +107,8 @@ def main(
     _prepare_devices(experiment)
     _join_hosts(experiment, options)
     platforms.check()
-    dataset = hosts.together(lambda: experiment.tasks.load(options.data))
-    hosts.agree(summary(dataset) if hosts.is_joined() else {})
+    dataset = hosts.run_on_all(lambda: experiment.tasks.load(options.data))
+    hosts.check_equal(summary(dataset) if hosts.is_joined() else {})
     _check(experiment, dataset)
 
     settings = text_of(experiment, dataset, vars(options))
@@ -120,10 +120,10 @@ def main(
                 places.warn_if_new([experiment])
                 folder = places.new(experiment)
                 stack.callback(results.remove_unused, folder)
-            stack.enter_context(atomic.alone(folder))
+            stack.enter_context(atomic.locked(folder))
             return str(folder)
 
-        return [_run(experiment, dataset, Path(hosts.told_by_first(folder)), options.tasks_at_once, settings)]
+        return [_run(experiment, dataset, Path(hosts.broadcast(folder)), options.tasks_at_once, settings)]
 
 
 def _prepare_devices(experiment: Experiment) -> None:
@@ -177,7 +177,7 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
     _check(experiment, dataset)
     # The settings describe the machine, which may differ from the machine that made the folder.
     settings = text_of(experiment, dataset, options, command)
-    with atomic.alone(folder):
+    with atomic.locked(folder):
         _run(experiment, dataset, folder, options["tasks_at_once"], settings)
 
 
@@ -199,7 +199,7 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     if not hosts.is_first():
         with interruption.graceful(lambda _: None, lambda: None):
             return run_experiment(experiment, dataset, folder, tasks_at_once)
-    extras.say_what_is_missing()
+    extras.warn_missing()
     if densities := experiment.densities(dataset):
         show_densities(densities)
     if hosts.count() > 1:
@@ -271,7 +271,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
             if folder is not None and not results.is_finished(folder, experiment.evaluations):
                 # Settings of running jobs are not changed, nor of damaged runs, which will fail with their own error.
                 with contextlib.suppress(locks.LockedError, DamagedError):
-                    stack.enter_context(atomic.alone(folder))
+                    stack.enter_context(atomic.locked(folder))
                     opened(experiment, dataset, folder)
                     replaced[folder] = (folder / results.SETTINGS).read_text()
         pairs = list(zip(experiments, earlier, strict=True))
@@ -280,7 +280,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
         for folder, text in zip(folders, texts, strict=True):
             if folder not in earlier or folder in replaced:
                 results.write_text(folder, text)
-    extras.say_what_is_missing()
+    extras.warn_missing()
     members = [sweep.Member(folder, each.evaluations) for each, folder in zip(experiments, folders, strict=True)]
 
     parent = folders[0].parent

@@ -1,4 +1,4 @@
-"""Where the arrays come from, and what a task is."""
+"""Data sets, and tasks over them."""
 
 from supsup_jax.data.arrays import Dataset, Samples
 from supsup_jax.data.augmentation import Frames

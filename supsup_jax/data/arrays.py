@@ -1,4 +1,4 @@
-"""Data sets, most of them as arrays in memory."""
+"""Containers for data sets."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ class Samples(NamedTuple):
     """The samples of a training or test set; a pytree.
 
     Attributes:
-        images: uint8, or floats of 0 to 255, `(samples, height, width, channels)`; those of ImageNet are on disk, and
-            some of them decoded are frames. Sources may return floats of 0 to 1, which are then multiplied by 255.
+        images: uint8, or floats from 0 to 255, `(samples, height, width, channels)`. ImageNet's images stay on disk
+            (`Images`); decoded ones are `Frames`. Sources may return floats from 0 to 1, which are multiplied by 255.
         labels: int32, `(samples,)`.
     """
 
@@ -34,8 +34,8 @@ class Dataset(NamedTuple):
     Attributes:
         train: the training samples.
         test: the test samples.
-        mean: subtracted from images scaled to [0, 1], for each channel.
-        std: what they are then divided by, for each channel.
+        mean: mean of each channel, of images scaled to [0, 1].
+        std: standard deviation of each channel, of images scaled to [0, 1].
     """
 
     train: Samples
@@ -45,13 +45,13 @@ class Dataset(NamedTuple):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """`(height, width, channels)` of an image, as a network sees it."""
+        """Shape `(height, width, channels)` of an image as the network sees it."""
         images: Any = self.train.images
         return images.shape[1:]
 
     @property
     def num_classes(self) -> int:
-        """How many different labels there are, counted from 0."""
+        """Number of classes: the largest training label plus 1."""
         return int(self.train.labels.max()) + 1
 
 
@@ -60,11 +60,11 @@ NORMALISATION = {
     "cifar100": ((0.491, 0.482, 0.447), (0.247, 0.243, 0.262)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-"""Mean and standard deviation of each channel, as the original has them."""
+"""Mean and standard deviation of each channel, as in the original code."""
 
 
 def summary(dataset: Dataset) -> dict[str, str]:
-    """The number of images of each split, and a digest of their labels and of the names of their files, if any."""
+    """Return each split's number of images, and a digest of its labels and of its file names, if it has any."""
     facts = {}
     for split in ("train", "test"):
         samples: Any = getattr(dataset, split)

@@ -1,4 +1,4 @@
-"""Random changes of training images, and cuts of images of any shape, inside the jitted step."""
+"""Random augmentation of training images, and crops of images of any shape, inside the jitted step."""
 
 import math
 from typing import NamedTuple
@@ -10,24 +10,24 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, UInt8
 
 from supsup_jax.system import numerics
 
-# torchvision's RandomResizedCrop: the share of the image that a cutout has, its width to its height, and how often one
-# that does not fit is drawn anew.
+# Parameters of torchvision's RandomResizedCrop: the range of the crop's share of the area, the range of its aspect
+# ratio (width / height), and the number of attempts to draw a crop that fits.
 _SHARES = (0.08, 1.0)
 _RATIOS = (3 / 4, 4 / 3)
 _ATTEMPTS = 10
 
 
 class Frames(NamedTuple):
-    """Images of any shape, in frames of one; a pytree.
+    """Images of any shape, stored in frames of the same shape; a pytree.
 
-    All lie on their longer side, portraits transposed. What is longer than a frame is squeezed into it.
+    Every image lies on its longer side: portraits are transposed. Images longer than a frame are squeezed into it.
 
     Attributes:
-        pixels: the frames. Their shorter side is the images' own.
-        width: columns of the frame that are used; the others are black.
-        aspect: the longer side of the image to the shorter one, also where it was squeezed.
-        transposed: whether it is a portrait.
-        readable: whether it could be read; else it is black, and counts for nothing.
+        pixels: the frames. Their shorter side is the shorter side of the images.
+        width: number of columns that the image fills; the other columns are black.
+        aspect: ratio of the image's longer side to its shorter side, before any squeezing.
+        transposed: whether the image is a portrait.
+        readable: whether the image could be decoded. If not, its frame is black and the sample is ignored.
     """
 
     pixels: UInt8[Array | np.ndarray, "images short long 3"]
@@ -41,111 +41,119 @@ class Frames(NamedTuple):
 def crop_and_flip(
     images: UInt8[Array, "batch height width channels"], keys: Key[Array, " batch"], padding: int
 ) -> UInt8[Array, "batch height width channels"]:
-    """Every image moved by up to `padding` pixels either way, with black coming in, and mirrored half of the time.
+    """Shift each image by up to `padding` pixels along both axes, and mirror it with probability ½.
 
-    That is torchvision's `RandomCrop` with padding, then `RandomHorizontalFlip`.
+    Pixels from outside the image are black. This is torchvision's `RandomCrop` with padding, followed by
+    `RandomHorizontalFlip`.
 
     Args:
-        images: images before they are normalised.
-        keys: a random key for each.
-        padding: black pixels that are added on every side, before images of the same size are cut out.
+        images: images before normalisation.
+        keys: one random key for each image.
+        padding: width of the black border, in pixels, from which images of the original size are cropped.
     """
     draws = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(keys)
     offsets = jnp.floor(draws[:, :2] * (2 * padding + 1)).astype(jnp.int32)
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
-    def one(
+    def crop(
         image: UInt8[Array, "padded_height padded_width channels"], offset: Int[Array, "2"], flip: Bool[Array, ""]
     ) -> UInt8[Array, "height width channels"]:
         cropped = jax.lax.dynamic_slice(image, (*offset, 0), images.shape[1:])
         return jnp.where(flip, cropped[:, ::-1], cropped)
 
-    # In a loop on two cores 1 ms for 128 images of 32 × 32; to gather pixels axis by axis 6 ms, all at once 9 ms.
-    return jax.vmap(one)(padded, offsets, draws[:, 2] < 0.5)
+    # On two cores this takes 1 ms for 128 images of 32 × 32; gathering pixels takes 6 ms (by axis) or 9 ms (at once).
+    return jax.vmap(crop)(padded, offsets, draws[:, 2] < 0.5)
 
 
 @numerics.with_fixed_flags
 def random_resized_crop(
     frames: Frames, keys: Key[Array, " batch"], size: int
 ) -> Float32[Array, "batch {size} {size} 3"]:
-    """A random cutout of every image, resized to a square, and mirrored half of the time; 0 to 255.
+    """Crop each image at random, resize the crop to a square, and mirror it with probability ½.
 
-    That is torchvision's `RandomResizedCrop` of 8 to 100 % of an image, then `RandomHorizontalFlip`.
+    This is torchvision's `RandomResizedCrop` of 8 to 100 % of an image, followed by `RandomHorizontalFlip`.
 
     Args:
         frames: the images.
-        keys: a random key for each.
-        size: pixels of a side.
+        keys: one random key for each image.
+        size: side of the square, in pixels.
+
+    Returns:
+        Images with values from 0 to 255.
     """
     short, long = frames.pixels.shape[1:3]
     lengths = _lengths(frames, short)
     draws = jax.vmap(lambda key: jax.random.uniform(key, (2 * _ATTEMPTS + 3,)))(keys)
     boxes = jax.vmap(lambda length, draw: _box(short, length, draw))(lengths, draws[:, :-1])
     flip = draws[:, -1] < 0.5
-    # Where the image was squeezed, so is the box.
+    # The box is squeezed as much as the image was.
     scale = frames.width / lengths
-    first = jnp.minimum(jnp.rint(boxes.left * scale).astype(jnp.int32), frames.width - 1)
-    last = jnp.maximum(jnp.rint((boxes.left + boxes.width) * scale).astype(jnp.int32), first + 1)
-    # Mirrored is what lies along the columns of the image: the rows of the frame, where it is transposed.
+    first = jnp.minimum(jnp.rint(boxes.x * scale).astype(jnp.int32), frames.width - 1)
+    last = jnp.maximum(jnp.rint((boxes.x + boxes.width) * scale).astype(jnp.int32), first + 1)
+    # Mirroring reverses the columns of the image. In a transposed frame these are the rows.
     columns = _places(size, flip & ~frames.transposed)
     rows = _places(size, flip & frames.transposed)
     return _resample(
         frames,
-        _weights(short, boxes.top, boxes.height, boxes.height / size, rows),
+        _weights(short, boxes.y, boxes.height, boxes.height / size, rows),
         _weights(long, first, last - first, (last - first) / size, columns),
     )
 
 
 @numerics.with_fixed_flags
 def centre_crop(frames: Frames, size: int) -> Float32[Array, "batch {size} {size} 3"]:
-    """The centre of every image, its shorter side resized to 256 pixels where `size` is 224; 0 to 255.
+    """Resize each image and crop its centre.
 
-    That is torchvision's `Resize`, then `CenterCrop`. Where frames have that size already, pixels come as they are.
+    This is torchvision's `Resize` of the shorter side to 256 / 224 of `size`, followed by `CenterCrop`. Pixels of
+    frames that have this size already are not changed.
 
     Args:
         frames: the images.
-        size: pixels of a side.
+        size: side of the crop, in pixels.
+
+    Returns:
+        Images with values from 0 to 255.
     """
     short, long = frames.pixels.shape[1:3]
     width = jnp.asarray(frames.width)
     resized = round(size * 256 / 224)
     lengths = _lengths(frames, resized)
-    top = jnp.full(len(lengths), round((resized - size) / 2))
-    left = jnp.rint((lengths - size) / 2)
-    none, whole = jnp.zeros_like(top), jnp.full_like(top, short)
+    y = jnp.full(len(lengths), round((resized - size) / 2))
+    x = jnp.rint((lengths - size) / 2)
+    zero, whole = jnp.zeros_like(y), jnp.full_like(y, short)
     return _resample(
         frames,
-        _weights(short, none, whole, whole / resized, top[:, None] + jnp.arange(size)),
-        _weights(long, none, width, width / lengths, left[:, None] + jnp.arange(size)),
+        _weights(short, zero, whole, whole / resized, y[:, None] + jnp.arange(size)),
+        _weights(long, zero, width, width / lengths, x[:, None] + jnp.arange(size)),
     )
 
 
 class _Box(NamedTuple):
-    """A part of an image that lies on its longer side, in whole pixels."""
+    """A box within an image that lies on its longer side, in whole pixels: its upper left corner and its size."""
 
-    top: Int32[Array, "*batch"]
-    left: Int32[Array, "*batch"]
+    y: Int32[Array, "*batch"]
+    x: Int32[Array, "*batch"]
     height: Int32[Array, "*batch"]
     width: Int32[Array, "*batch"]
 
 
 def _lengths(frames: Frames, short: int) -> Int32[Array, " batch"]:
-    """The longer sides of the images, squeezed or not, if their shorter sides were `short`: rounded down."""
-    # A quotient of whole numbers may be a little less in float32.
+    """Return the images' longer sides, rounded down, after resizing their shorter sides to `short`."""
+    # In float32 a quotient of integers may come out slightly too small.
     lengths = jnp.floor(short * frames.aspect + 1e-3).astype(jnp.int32)
-    own, long = frames.pixels.shape[1:3]
-    return jnp.where(jnp.asarray(frames.width) < long, frames.width, lengths) if short == own else lengths
+    frame_short, long = frames.pixels.shape[1:3]
+    return jnp.where(jnp.asarray(frames.width) < long, frames.width, lengths) if short == frame_short else lengths
 
 
 def _box(short: int, length: Int32[Array, ""], draws: Float32[Array, " draws"]) -> _Box:
-    """The part of an image that torchvision's `RandomResizedCrop` takes.
+    """Return the box that torchvision's `RandomResizedCrop` draws.
 
-    A portrait's is that of the transposed image: a ratio comes as often as its inverse.
+    The box of a portrait is drawn in the transposed image, because a ratio is as likely as its inverse.
 
     Args:
         short: the image's shorter side.
         length: its longer side.
-        draws: random numbers in [0, 1): two for each attempt, and two for where the box lies.
+        draws: random numbers in [0, 1): two for each attempt, and two for the position of the box.
     """
     shares, ratios = draws[:_ATTEMPTS], draws[_ATTEMPTS : 2 * _ATTEMPTS]
     area = short * length * (_SHARES[0] + (_SHARES[1] - _SHARES[0]) * shares)
@@ -154,18 +162,18 @@ def _box(short: int, length: Int32[Array, ""], draws: Float32[Array, " draws"]) 
     widths, heights = (jnp.rint(jnp.sqrt(part)).astype(jnp.int32) for part in (area * ratio, area / ratio))
     fits = (widths > 0) & (widths <= length) & (heights > 0) & (heights <= short)
     attempt = jnp.argmax(fits)
-    # Where no attempt fits the box is the whole image, as far as it is not too long, from its middle.
+    # If no attempt fits, the box is the whole image, or its middle if the image is too long.
     middle = jnp.minimum(length, round(short * _RATIOS[1]))
     width = jnp.where(fits.any(), widths[attempt], middle)
     height = jnp.where(fits.any(), heights[attempt], short)
     vertical, horizontal = draws[2 * _ATTEMPTS :]
-    top = jnp.floor(vertical * (short - height + 1)).astype(jnp.int32)
-    left = jnp.where(fits.any(), jnp.floor(horizontal * (length - width + 1)).astype(jnp.int32), (length - width) // 2)
-    return _Box(top, left, height, width)
+    y = jnp.floor(vertical * (short - height + 1)).astype(jnp.int32)
+    x = jnp.where(fits.any(), jnp.floor(horizontal * (length - width + 1)).astype(jnp.int32), (length - width) // 2)
+    return _Box(y, x, height, width)
 
 
 def _places(size: int, flip: Bool[Array, " batch"]) -> Int[Array, "batch {size}"]:
-    """The pixels of an output, in order or the other way round."""
+    """Return the positions of the output's pixels, reversed for flipped images."""
     places = jnp.arange(size)
     return jnp.where(flip[:, None], places[::-1], places)
 
@@ -177,14 +185,14 @@ def _weights(
     scale: Float[Array, " batch"],
     places: Int[Array, "batch out"] | Float[Array, "batch out"],
 ) -> Float32[Array, "batch out {pixels}"]:
-    """What each pixel of an axis adds to each of the resampled one, as Pillow's antialiased bilinear filter has it.
+    """Return the weight of each input pixel for each output pixel of an axis (Pillow's antialiased bilinear filter).
 
     Args:
-        pixels: how many the axis has.
-        first: the first one of the part that is resampled; those outside add nothing.
-        count: how many the part has.
-        scale: how many become one.
-        places: which ones of the resampled part are wanted, counted from its start.
+        pixels: number of input pixels along the axis.
+        first: first pixel of the part that is resampled; pixels outside the part have weight 0.
+        count: number of pixels of the part.
+        scale: number of input pixels for each output pixel.
+        places: positions of the output pixels, counted from the start of the part.
     """
     centres = first[:, None] + (places + 0.5) * scale[:, None]
     centres, scale = centres[..., None], scale[:, None, None]
@@ -198,7 +206,7 @@ def _weights(
 def _resample(
     frames: Frames, rows: Float32[Array, "batch size short"], columns: Float32[Array, "batch size long"]
 ) -> Float32[Array, "batch size size 3"]:
-    """Images of which every row and every column is a weighted sum of those of the frame; as they stand upright."""
+    """Return upright images whose rows and columns are weighted sums of those of the frames."""
     pixels = jnp.asarray(frames.pixels).astype(jnp.float32)
     images = jnp.einsum("bys,bslc,bxl->byxc", rows, pixels, columns)
     return jnp.where(jnp.asarray(frames.transposed)[:, None, None, None], images.swapaxes(1, 2), images)

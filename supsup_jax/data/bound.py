@@ -1,4 +1,4 @@
-"""The benchmarks that families make over a loaded data set."""
+"""Benchmarks that task families create over a loaded data set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ _FIXED_SEED = 1
 
 @dataclass(frozen=True)
 class PermutedPixels(PixelMapBenchmark):
-    """Every task shows the pixels in another order."""
+    """Tasks that each permute the pixels differently."""
 
     def tasks(self, dataset: Dataset, seed: int, numbers: Sequence[int]) -> Int32[np.ndarray, "tasks pixels"]:
-        """Pixel maps: pixel p of task i is pixel `map[i, p]` of the image.
+        """Return pixel maps: pixel p of task i is pixel `map[i, p]` of the image.
 
-        They are the original's, `RandomState(i + seed).permutation(pixels)`, so task 1 of seed 1 is task 0 of
-        seed 2: seeds that differ by less than the number of tasks share tasks.
+        The maps are those of the original code, `RandomState(i + seed).permutation(pixels)`. Task 1 of seed 1 is
+        therefore task 0 of seed 2: seeds that differ by less than the number of tasks share tasks.
         """
         pixels = int(np.prod(self.image_shape[:-1]))
-        maps = np.empty((len(numbers), pixels), np.int32)  # more than fit in memory are refused here at once
+        maps = np.empty((len(numbers), pixels), np.int32)  # fails at once if memory is short
         for place, number in enumerate(numbers):
             maps[place] = np.random.RandomState(number + seed).permutation(pixels)
         return maps
@@ -35,23 +35,23 @@ class PermutedPixels(PixelMapBenchmark):
 
 @dataclass(frozen=True)
 class RotatedPixels(PixelMapBenchmark):
-    """Every task turns the images by another angle.
+    """Tasks that each rotate the images by a different angle.
 
     Attributes:
-        degrees: between a task and the next.
+        degrees: angle between consecutive tasks.
     """
 
     degrees: int
 
     @property
     def max_tasks(self) -> int:
-        """How many tasks fill the circle."""
+        """Number of tasks that fill the circle."""
         return 360 // self.degrees
 
     def tasks(self, dataset: Dataset, seed: int, numbers: Sequence[int]) -> Int32[np.ndarray, "tasks pixels"]:
-        """Pixel maps: task i turns by `i * degrees` counter-clockwise, to the nearest pixel.
+        """Return pixel maps: task i rotates images by `i * degrees` counter-clockwise, to the nearest pixel.
 
-        What comes from outside the image reads 0. The maps are what Pillow makes of an image of pixel numbers.
+        Pixels from outside the image are 0. The maps are Pillow's rotations of an image of pixel numbers.
         """
         height, width, _ = self.image_shape
         numbered = np.arange(1, height * width + 1, dtype=np.int32).reshape(height, width)
@@ -68,7 +68,7 @@ Augmentation = Literal["crop_flip", "resized_crop"]
 
 @dataclass(frozen=True)
 class SplitClasses(ClassSplit):
-    """Every task has a few of the classes, in an order that the family says.
+    """Tasks that each have some of the classes, assigned in the order `class_order`.
 
     Attributes:
         class_order: see `Split`.
@@ -81,15 +81,15 @@ class SplitClasses(ClassSplit):
     augment: Augmentation | None
 
     def order(self, seed: int) -> Int[np.ndarray, " classes"]:
-        """The classes of the data set, as the tasks take them one after another."""
+        """Return the classes of the data set in the order in which they are assigned to tasks."""
         if self.class_order == "given":
             return np.arange(self.dataset_classes)
         return np.random.RandomState(seed if self.class_order == "drawn" else _FIXED_SEED).permutation(
             self.dataset_classes
         )
 
-    def labels(self, classes: Int[np.ndarray, "tasks own"]) -> Int[np.ndarray, "tasks classes"]:
-        """The label that each class has in each task: its position in the task, or as it is."""
+    def labels(self, classes: Int[np.ndarray, "tasks classes_per_task"]) -> Int[np.ndarray, "tasks classes"]:
+        """Return each class's label in each task: its position in the task, or the class itself without `relabel`."""
         if self.relabel:
             return super().labels(classes)
         return np.tile(np.arange(self.dataset_classes), (len(classes), 1))
@@ -97,7 +97,7 @@ class SplitClasses(ClassSplit):
     def show(
         self, images: PyTree[Array], keys: Key[Array, " batch"] | None
     ) -> UInt8[Array, "batch height width channels"] | Float[Array, "batch height width channels"]:
-        """Images as the network sees them, before they are normalised."""
+        """Return the images as the network sees them, before normalisation."""
         if self.augment == "resized_crop":
             size, _, _ = self.image_shape
             return centre_crop(images, size) if keys is None else random_resized_crop(images, keys, size)

@@ -1,8 +1,8 @@
-"""CIFAR-10 and CIFAR-100 in the folders that people have, else downloaded.
+"""Reader of CIFAR-10 and CIFAR-100 from common folder layouts, with download.
 
-In this order: torchvision's layout (`cifar100/cifar-100-python`, also without `cifar100`), the published archive
-`cifar-100-python.tar.gz` in the same places, which is read as it is, and a folder that TFDS prepared
-(`cifar100/3.0.2`). What is downloaded is the archive, to `cifar100`; CIFAR-10's names are alike.
+It looks in this order for torchvision's layout (`cifar100/cifar-100-python`, also without `cifar100`), the published
+archive `cifar-100-python.tar.gz` in the same places, which is read without unpacking, and a folder prepared by TFDS
+(`cifar100/3.0.2`). If none is found, the archive is downloaded to `cifar100`. CIFAR-10 has corresponding names.
 """
 
 import gzip
@@ -25,31 +25,31 @@ from supsup_jax.errors import UserError, reason
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 
-# An image has 3,072 bytes, a name and two labels; nothing that holds more than this is read.
+# An image has 3,072 bytes, a name and two labels. Larger files are not read.
 _BYTES_PER_IMAGE = 4096
-_BYTES_BESIDE = 1 << 20
+_EXTRA_BYTES = 1 << 20
 
-# Integers of one byte as a pickle has them, in batches between "(" and "e".
+# One-byte integers in a pickle, in batches between "(" and "e".
 _LABELS = re.compile(rb"(?:\((?:K.){1,1000}e)+", re.DOTALL)
 _LABEL = re.compile(rb"K(.)|[(e]", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Cifar:
-    """How a data set was published.
+    """Names, sizes and checksums of a published data set.
 
     Attributes:
-        title: its name in messages.
-        name: TFDS's name of it, and that of the folder of downloads.
-        folder: the one that the archive unpacks to.
-        archive: the archive's name.
-        archive_hash: its checksum, as `files.download` takes it.
-        url: where it is published.
-        members: the names of its files in the order of their samples, by split.
-        sizes: samples of each split; all of a split's files have equally many.
-        labels_key: which of a file's labels are read.
-        classes: how many there are.
-        known: of each file the MD5 and other digests (`digest`) that it may have.
+        title: name in messages.
+        name: name in TFDS, and of the folder for downloads.
+        folder: folder that the archive unpacks to.
+        archive: file name of the archive.
+        archive_hash: checksum of the archive, as `files.download` takes it.
+        url: URL of the folder that holds the archive.
+        members: file names of each split, in the order of their samples.
+        sizes: number of samples of each split; the files of a split have equal sizes.
+        labels_key: key of the labels in a file.
+        classes: number of classes.
+        known: for each file, the accepted checksums: MD5 of the file, and `digest` of its content.
     """
 
     title: str
@@ -65,17 +65,17 @@ class Cifar:
     known: Mapping[str, tuple[str, ...]]
 
     def is_present(self, folder: Path) -> bool:
-        """Whether the data set is complete in the user's data folder."""
+        """Return whether the data set is complete in the user's data folder."""
         return (
             any(self._has_files(place) or (place / self.archive).is_file() for place in self._places(folder))
             or files.find_prepared(folder, self.name) is not None
         )
 
     def read(self, folder: Path) -> tuple[files.RawSamples, files.RawSamples]:
-        """The training and the test samples, each images `(samples, 32, 32, 3)` and labels, uint8.
+        """Return the training and the test samples, each as images `(samples, 32, 32, 3)` and labels, uint8.
 
         Args:
-            folder: the user's data folder. What is missing is downloaded into it.
+            folder: the user's data folder. Missing files are downloaded into it.
 
         Raises:
             UserError: if a file is missing and cannot be downloaded, or is damaged.
@@ -108,7 +108,7 @@ class Cifar:
         return self._joined(found)
 
     def _read_archive(self, path: Path) -> tuple[files.RawSamples, files.RawSamples]:
-        """Reads all files in one pass over the archive; nothing is written, so no member can land elsewhere."""
+        """Read all files in one pass over the archive. No file is written."""
         found = {}
         splits = {f"{self.folder}/{name}": (name, split) for split, names in self.members.items() for name in names}
         most = sum(self._most(split) for _, split in splits.values())
@@ -120,7 +120,7 @@ class Cifar:
                         name, split = splits[member.name]
                         file = archive.extractfile(member) if member.isreg() else None
                         if file is None:
-                            raise ValueError(f"{member.name} is no file")
+                            raise ValueError(f"{member.name} is not a regular file")
                         found[name] = self._samples(_Bounded(file, self._most(split)).read(), name, split)
             if missing := [member for member, (name, _) in splits.items() if name not in found]:
                 raise ValueError(f"it has no {' and no '.join(missing)}")
@@ -134,11 +134,11 @@ class Cifar:
         return self.sizes[split] // len(self.members[split])
 
     def _most(self, split: str) -> int:
-        return _BYTES_BESIDE + _BYTES_PER_IMAGE * self._size(split)
+        return _EXTRA_BYTES + _BYTES_PER_IMAGE * self._size(split)
 
     @contextmanager
     def _naming(self, path: Path) -> Iterator[None]:
-        """Turns what reading a damaged file raises, which is of many kinds, into an error that names the file."""
+        """Turn any exception from reading a damaged file into a `UserError` with the file's path."""
         try:
             yield
         except Exception as error:
@@ -149,19 +149,19 @@ class Cifar:
             ) from error
 
     def _samples(self, pickled: bytes, name: str, split: str) -> files.RawSamples:
-        """The samples of a file as published, or of a copy whose images and labels are the published ones.
+        """Return the samples of a published file, or of a copy with the published images and labels.
 
         Raises:
-            Exception: of many kinds, if the file is neither.
+            Exception: of various types, if the file is neither.
         """
         size, known = self._size(split), self.known[name]
         is_published = hashlib.md5(pickled, usedforsecurity=False).hexdigest() in known
-        if is_published:  # What these bytes make is known: text and arrays. Python 2 wrote them.
+        if is_published:  # These bytes are safe to unpickle: text and arrays. Python 2 wrote them.
             content = pickle.loads(pickled, encoding="bytes")
             pixels, labels = content[b"data"], content[self.labels_key.encode()]
         else:
             pixels, labels = _found(pickled, size, self.labels_key)
-        # A row is the red, then the green, then the blue channel.
+        # A row holds the red, the green and the blue channel, in this order.
         images = np.ascontiguousarray(pixels.reshape(size, 3, 32, 32).transpose(0, 2, 3, 1))
         if not is_published and (len(labels) != size or digest(images, labels) not in known):
             raise ValueError("the checksum of its images and labels is not that of the published ones")
@@ -169,9 +169,9 @@ class Cifar:
 
 
 def _found(pickled: bytes, size: int, labels_key: str) -> tuple[UInt8[np.ndarray, " pixels"], list[int]]:
-    """The pixels and the labels in a pickle of unknown origin, which is searched for them and never interpreted.
+    """Find the pixels and the labels in a pickle of unknown origin, without unpickling it.
 
-    Whether they are right is for a checksum to say.
+    The caller has to check the result by a checksum.
 
     Args:
         pickled: the file.
@@ -179,7 +179,7 @@ def _found(pickled: bytes, size: int, labels_key: str) -> tuple[UInt8[np.ndarray
         labels_key: the key of the list of labels.
 
     Raises:
-        ValueError: if they are not there as one string of bytes and one list of small integers.
+        ValueError: if the pickle does not hold them as one byte string and one list of small integers.
     """
     count = size * 3 * 32 * 32
     start_of_bytes = (
@@ -193,26 +193,26 @@ def _found(pickled: bytes, size: int, labels_key: str) -> tuple[UInt8[np.ndarray
 
 
 class _Bounded:
-    """Reads a file to a limit: what unpacks to more, or says that it is larger, takes no more memory than that."""
+    """Reader that stops at a limit, so that damaged or malicious files cannot exhaust memory."""
 
     def __init__(self, file: Any, most: int):
-        self._file, self._left = file, most
+        self._file, self._remaining = file, most
 
     def read(self, size: int = -1) -> bytes:
-        """Reads at most `size` bytes, or to the end.
+        """Read at most `size` bytes, or to the end.
 
         Raises:
-            ValueError: if that is beyond the limit.
+            ValueError: if the file is longer than the limit.
         """
-        content = self._file.read(self._left + 1 if size < 0 else min(size, self._left + 1))
-        self._left -= len(content)
-        if self._left < 0:
+        content = self._file.read(self._remaining + 1 if size < 0 else min(size, self._remaining + 1))
+        self._remaining -= len(content)
+        if self._remaining < 0:
             raise ValueError("it is much larger")
         return content
 
 
 def digest(images: UInt8[np.ndarray, "_ height width channels"], labels: list[int]) -> str:
-    """The SHA-256 of images with their labels, whatever their order and however they are written."""
+    """Return the SHA-256 of images with their labels, independent of their order and of the file format."""
     each = (
         hashlib.sha256(image.tobytes() + bytes([label])).digest() for image, label in zip(images, labels, strict=True)
     )

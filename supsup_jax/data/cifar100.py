@@ -1,4 +1,4 @@
-"""CIFAR-100 as it was published."""
+"""The published files of CIFAR-100."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ _ARCHIVE = "cifar-100-python.tar.gz"
 # The SHA-256 of the archive, as TFDS registers it.
 _HASH = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
 
-# The MD5 of each published file in it, as torchvision has it, and the SHA-256 of all its images in any order.
+# For each published file, its MD5 as in torchvision, and the SHA-256 of its images in any order (`cifar.digest`).
 _KNOWN = {
     "train": (
         "16019d7e3df5f24257cddd939b257f8d",
@@ -28,10 +28,10 @@ _CLASSES = 100
 
 
 def read(folder: Path) -> tuple[files.RawSamples, files.RawSamples]:
-    """The training and the test samples, each images `(samples, 32, 32, 3)` and fine labels, uint8.
+    """Return the training and the test samples, each as images `(samples, 32, 32, 3)` and fine labels, uint8.
 
     Args:
-        folder: the user's data folder. If CIFAR-100 is not in it, it is downloaded into it.
+        folder: the user's data folder. If it does not hold CIFAR-100, the archive is downloaded into it.
 
     Raises:
         UserError: if a file is missing and cannot be downloaded, or is damaged.
@@ -40,7 +40,7 @@ def read(folder: Path) -> tuple[files.RawSamples, files.RawSamples]:
 
 
 def published() -> cifar.Cifar:
-    """Where CIFAR-100 lies, and what its files hold."""
+    """Return the names, sizes and checksums of CIFAR-100's files."""
     return cifar.Cifar(
         title="CIFAR-100",
         name="cifar100",

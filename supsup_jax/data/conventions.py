@@ -1,6 +1,6 @@
-"""What every data set keeps to, whoever made it: images from 0 to 255 in memory.
+"""Conversion and check of the range of images: every data set holds them from 0 to 255 in memory.
 
-Users hand floats in as 0 to 1. Sources and data sets of their own may have them so too, or as `Samples` holds them.
+Users pass floats from 0 to 1. Custom sources and data sets may return either range.
 """
 
 from typing import Any
@@ -16,16 +16,16 @@ from supsup_jax.errors import UserError, warn
 
 
 def converted(dataset: Dataset, where: str) -> Dataset:
-    """A data set as the library holds it: arrays of NumPy, and floats from 0 to 255.
+    """Return a data set as the library holds it: NumPy arrays, and floats from 0 to 255.
 
-    Floats none of which is above 1 are from 0 to 1, and are multiplied by 255; others stay as they are.
+    If no float is above 1, images are taken to be from 0 to 1 and multiplied by 255. Other images are not changed.
 
     Args:
-        dataset: what a source returned, or a user has made.
-        where: its source, for messages.
+        dataset: data set of a source or of the user.
+        where: name of the source, for messages.
 
     Raises:
-        UserError: if there are no arrays in it.
+        UserError: if it holds no arrays.
     """
     train, test = (_in_numpy(split) for split in (dataset.train, dataset.test))
     if _is_from_0_to_1(train.images):
@@ -41,10 +41,10 @@ def converted(dataset: Dataset, where: str) -> Dataset:
 
 
 def check(dataset: Dataset, where: str) -> None:
-    """Checks that floats are from 0 to 255, as `Samples` holds them.
+    """Check that floats are from 0 to 255, as `Samples` holds them.
 
     Raises:
-        UserError: if they are from 0 to 1, which `converted` takes.
+        UserError: if they are from 0 to 1. `converted` converts such images.
     """
     images = dataset.train.images
     if _is_from_0_to_1(images):
@@ -71,7 +71,7 @@ def _is_from_0_to_1(images: Any) -> bool:
 
 
 def _ends(images: Any) -> tuple[float, float] | None:
-    """The smallest and the largest value of floats; `None` of other images."""
+    """Return the smallest and the largest value of floats, or `None` for other images."""
     if isinstance(images, Images | Frames) or np.asarray(images).dtype.kind != "f" or not np.size(images):
         return None
     return float(np.min(images)), float(np.max(images))

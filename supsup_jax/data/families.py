@@ -1,7 +1,7 @@
-"""Families of tasks over any data set, as an experiment declares them.
+"""Task families: how an experiment derives its tasks from any data set.
 
-A family names its source and says how tasks follow from it; `bind` makes the `Benchmark` over the loaded data set,
-which jitted functions take.
+A family names its source and defines how tasks are derived from it. `bind` returns the `Benchmark` over the loaded
+data set, which jitted functions take.
 """
 
 import os
@@ -29,9 +29,9 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class TaskFamily(Part, ABC):
-    """Tasks that follow from a data set and a number.
+    """Base class of task families.
 
-    A subclass implements `bind`; it can stand in the user's own file:
+    A subclass implements `bind`. It can be defined in a user's script:
 
         @dataclass(frozen=True)
         class Shifted(data.TaskFamily):
@@ -40,13 +40,13 @@ class TaskFamily(Part, ABC):
             def bind(self, dataset):
                 return ShiftedPixels.of(dataset)
 
-    with a benchmark that says what a task is, for instance a subclass of `PixelMapBenchmark` that has `tasks`, or of
-    `ClassSplit` that has `order`. Families are frozen dataclasses whose fields are hashable and check themselves in
-    `__post_init__`; they are the flags of a script.
+    The benchmark that `bind` returns defines the tasks, for instance a subclass of `PixelMapBenchmark` that implements
+    `tasks`, or of `ClassSplit` that implements `order`. Families are frozen dataclasses with hashable fields, which
+    they validate in `__post_init__`. The fields become the flags of a script.
 
     Attributes:
         source: the data set.
-        num_tasks: how many tasks are learned. `None`: all that the benchmark has.
+            num_tasks: number of tasks to learn. `None` means all tasks of the benchmark.
 
     Raises:
         UserError: if a field is out of range.
@@ -62,10 +62,10 @@ class TaskFamily(Part, ABC):
         check_counts(self, "num_tasks")
 
     def load(self, folder: str | os.PathLike[str]) -> Dataset:
-        """The source's data set.
+        """Load the source's data set.
 
         Args:
-            folder: where the user keeps data; `~` is expanded.
+            folder: the user's data folder; `~` is expanded.
 
         Raises:
             UserError: if its files are missing or damaged.
@@ -74,13 +74,14 @@ class TaskFamily(Part, ABC):
 
     @abstractmethod
     def bind(self, dataset: Dataset) -> Benchmark:
-        """The benchmark over the loaded data set.
+        """Return the benchmark over the loaded data set.
 
         Args:
-            dataset: what `load` returned, or another of the same kind.
+            dataset: the data set that `load` returned, or a compatible one.
 
         Raises:
-            UserError: if the labels are not integers from 0, one a sample, or there are fewer tasks than `num_tasks`.
+            UserError: if the labels are not one non-negative integer per sample, or there are fewer than `num_tasks`
+                tasks.
         """
 
     @property
@@ -88,7 +89,7 @@ class TaskFamily(Part, ABC):
         return type(self).__name__
 
     def _check_count(self, benchmark: Benchmark) -> None:
-        """Checks that the benchmark has as many tasks as are to be learned."""
+        """Check that the benchmark has at least `num_tasks` tasks."""
         if benchmark.max_tasks is not None and (self.num_tasks or 1) > benchmark.max_tasks:
             problem = f"{self._name} has {benchmark.max_tasks} tasks"
             raise ArgumentError("num_tasks", self.num_tasks or 1, problem)
@@ -101,15 +102,15 @@ class TaskFamily(Part, ABC):
             )
 
     def check(self, dataset: Dataset, without_gaps: bool = False) -> None:
-        """Checks a data set: the range of its images, and its labels. A class without images is named in a warning.
+        """Check the range of the images and the labels of a data set, and warn about classes without images.
 
         Args:
             dataset: the loaded data set.
-            without_gaps: whether every class needs training images.
+            without_gaps: raise an error, rather than warn, if a class has no training images.
 
         Raises:
-            UserError: if floats are not of 0 to 255, labels are not integers from 0, one a sample, or a class that
-                needs training images has none.
+            UserError: if floats are not from 0 to 255, labels are not one non-negative integer per sample, or a class
+                that needs training images has none.
         """
         if not isinstance(dataset, Dataset):
             raise wrong_type("dataset", dataset, "a data.Dataset, such as data.Arrays(train=..., test=...).load()")
@@ -133,7 +134,7 @@ def _missing(dataset: Dataset, labels: Any) -> list[int]:
 
 
 def _classes(numbers: Iterable[int]) -> str:
-    """Names classes in a message."""
+    """Return the names of classes for a message."""
     numbers = list(numbers)
     shown = ", ".join(map(str, numbers[:_SHOWN])) + (", ..." if len(numbers) > _SHOWN else "")
     return f"class {shown}" if len(numbers) == 1 else f"classes {shown}"
@@ -141,13 +142,13 @@ def _classes(numbers: Iterable[int]) -> str:
 
 @dataclass(frozen=True)
 class Permuted(TaskFamily):
-    """Every task shows all images with their pixels in an order of its own.
+    """Tasks that each show all images with their pixels in a different order.
 
-    Grey or in colour: the channels of a pixel stay together. The order is a function of the seed and the task's number.
+    The channels of a pixel stay together. The order is a function of the seed and the task's number.
 
     Attributes:
         source: the data set.
-        num_tasks: how many tasks are learned; there is no end of them.
+        num_tasks: number of tasks to learn; there is no upper limit.
     """
 
     num_tasks: int = 250
@@ -164,13 +165,13 @@ class Permuted(TaskFamily):
 
 @dataclass(frozen=True)
 class Rotated(TaskFamily):
-    """Every task shows all images turned by an angle of its own, counter-clockwise.
+    """Tasks that each rotate all images by a different angle, counter-clockwise.
 
     Attributes:
         source: the data set.
-        num_tasks: how many tasks are learned.
-        degrees: from the angle of a task to that of the next; by default `360 // num_tasks`, which is filled in, so
-            that fewer or more tasks of the same family turn by the same angles.
+        num_tasks: number of tasks to learn.
+        degrees: angle between consecutive tasks. The default, `360 // num_tasks`, is filled in when the family is
+            created, so that the angles stay the same if `num_tasks` changes later.
     """
 
     num_tasks: int = 36
@@ -200,20 +201,20 @@ class Rotated(TaskFamily):
 
 @dataclass(frozen=True)
 class Split(TaskFamily):
-    """Every task has a few of the data set's classes, and no class is in two tasks.
+    """Tasks that each have some of the data set's classes; no class is in two tasks.
 
     Attributes:
         source: the data set.
-        classes_per_task: how many classes a task has.
-        num_tasks: how many tasks are learned; by default as many as the classes fill. Where classes are left over, a
-            warning says how many.
-        order: how classes are dealt to tasks: `"given"`, 0 to `classes_per_task - 1` first; `"drawn"`, in the order
-            `RandomState(seed).permutation(classes)`; `"fixed"`, the same with seed 1, whatever the seed.
-        relabel: whether a label is the position of the class in its task, so that all tasks have the same outputs;
-            else labels are as they are.
-        augment: how training images are varied: `"crop_flip"`, moved by up to 4 pixels and half of them mirrored;
-            `"resized_crop"`, random cutouts resized, half of them mirrored, and the centre in tests, for sources whose
-            images are on disk; by default not at all.
+        classes_per_task: number of classes of a task.
+        num_tasks: number of tasks to learn; by default as many as the classes allow. A warning names the classes that
+            are in no task.
+        order: order in which classes are assigned to tasks: `"given"`, from 0 upwards; `"drawn"`, in the order
+            `RandomState(seed).permutation(classes)`; `"fixed"`, the same with seed 1 for every seed.
+        relabel: whether labels are positions of classes within their task, so that all tasks share outputs; otherwise
+            labels are not changed.
+        augment: augmentation of training images: `"crop_flip"`, shifts by up to 4 pixels and mirroring of half of the
+            images; `"resized_crop"`, resized random crops, half of them mirrored, and centre crops of test images, for
+            sources whose images are on disk; by default none.
     """
 
     classes_per_task: int = 2
@@ -248,10 +249,10 @@ class Split(TaskFamily):
                 f"{self._name}: classes_per_task {self.classes_per_task} is more than the {dataset.num_classes} classes"
             )
         self._check_count(benchmark)
-        self._name_left_over(benchmark)
+        self._warn_of_unused_classes(benchmark)
         if not self.relabel:
             benchmark = replace(benchmark, num_classes=dataset.num_classes)
-        if self.order == "given":  # the tasks' sizes are known, and not only how large one may be
+        if self.order == "given":  # exact sizes are known, not only upper limits
             train, test = (
                 int(np.bincount(np.asarray(split.labels) // self.classes_per_task)[: benchmark.max_tasks].max())
                 for split in (dataset.train, dataset.test)
@@ -259,15 +260,15 @@ class Split(TaskFamily):
             benchmark = replace(benchmark, train_size=train, test_size=test)
         return benchmark
 
-    def _name_left_over(self, benchmark: SplitClasses) -> None:
-        """Warns of classes that are in no task although all tasks are to be learned."""
-        left = benchmark.dataset_classes - benchmark.max_tasks * self.classes_per_task
-        if not left or (self.num_tasks or benchmark.max_tasks) < benchmark.max_tasks:
+    def _warn_of_unused_classes(self, benchmark: SplitClasses) -> None:
+        """Warn about classes that are in no task although all tasks are to be learned."""
+        unused = benchmark.dataset_classes - benchmark.max_tasks * self.classes_per_task
+        if not unused or (self.num_tasks or benchmark.max_tasks) < benchmark.max_tasks:
             return
-        which = f"the last {left} in the order that the seed draws"
+        classes = f"the last {unused} in the order that the seed draws"
         if self.order != "drawn":
-            which = _classes(sorted(benchmark.order(0)[-left:].tolist()))
+            classes = _classes(sorted(benchmark.order(0)[-unused:].tolist()))
         warn(
             f"{self._name}: {benchmark.dataset_classes} classes make {benchmark.max_tasks} tasks of "
-            f"{self.classes_per_task}; in no task: {which}"
+            f"{self.classes_per_task}; in no task: {classes}"
         )

@@ -1,4 +1,4 @@
-"""What the readers of published data sets share: folders that TFDS prepared, and downloads."""
+"""Helpers for readers of published data sets: folders prepared by TFDS, downloads and checksums."""
 
 import hashlib
 import logging
@@ -23,11 +23,13 @@ RawSamples = tuple[UInt8[np.ndarray, "_ height width channels"], UInt8[np.ndarra
 
 
 def find_prepared(folder: Path, name: str) -> Path | None:
-    """The folder of the newest version of a data set that TFDS prepared below the user's folder, or in it.
+    """Return the folder of the newest version of a data set that TFDS prepared, or `None`.
+
+    It is searched for in the user's data folder and in its folder `name`.
 
     Args:
         folder: the user's data folder.
-        name: TFDS's name of the data set.
+        name: name of the data set in TFDS.
     """
     for place in (name, "."):
         versions = [path.parent for path in (folder / place).glob("*/dataset_info.json")]
@@ -38,15 +40,15 @@ def find_prepared(folder: Path, name: str) -> Path | None:
 
 @contextmanager
 def prepared(folder: Path, name: str, instead: str) -> Iterator[Any]:
-    """TFDS's builder of a data set that it prepared; what goes wrong within is an error of the user's.
+    """Open the TFDS builder of a prepared data set, and turn any exception within the context into a `UserError`.
 
     Args:
         folder: the folder of a version, as `find_prepared` returns it.
-        name: TFDS's name of the data set.
-        instead: what else the user can do, for messages.
+        name: name of the data set in TFDS.
+        instead: alternative for the user, for messages.
 
     Raises:
-        UserError: if it cannot be read, or is not the data set.
+        UserError: if the folder cannot be read, or holds a different data set.
     """
     tfds = extras.require("tfds", f"{folder}, prepared by TFDS,")
 
@@ -54,30 +56,30 @@ def prepared(folder: Path, name: str, instead: str) -> Iterator[Any]:
         builder: Any = tfds.builder_from_directory(folder)
         if builder.name != name:
             raise ValueError(f"it is {builder.name}")
-        if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:  # others fail, or read too little
+        if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:  # others fail, or return too few records
             raise ValueError(f"its format is {builder.info.file_format.value}")
         yield builder
-    except Exception as error:  # TFDS and the libraries below it raise many kinds for a damaged file
+    except Exception as error:  # TFDS and its libraries raise many types of exceptions for a damaged file
         raise UserError(
             f"{folder} cannot be read as {name} prepared by TFDS ({reason(error)}); expected "
-            f"file_format='array_record': prepare it again so, or {instead}"
+            f"file_format='array_record': prepare it again in this format, or {instead}"
         ) from error
 
 
 def read_prepared(
     folder: Path, name: str, sizes: dict[str, int], image_shape: tuple[int, ...], instead: str
 ) -> tuple[RawSamples, RawSamples]:
-    """The training and the test samples of a data set that TFDS prepared.
+    """Return the training and the test samples of a data set that TFDS prepared.
 
     Args:
         folder: the folder of a version, as `find_prepared` returns it.
-        name: TFDS's name of the data set.
-        sizes: how many samples `"train"` and `"test"` have.
-        image_shape: `(height, width, channels)` of an image.
-        instead: what else the user can do, for messages.
+        name: name of the data set in TFDS.
+        sizes: number of samples of `"train"` and `"test"`.
+        image_shape: shape `(height, width, channels)` of an image.
+        instead: alternative for the user, for messages.
 
     Raises:
-        UserError: if it cannot be read, or is not the data set.
+        UserError: if the folder cannot be read, or holds a different data set.
     """
     arrays = []
     with prepared(folder, name, instead) as builder:
@@ -94,7 +96,7 @@ def read_prepared(
 
 
 def join(parts: Sequence[RawSamples]) -> RawSamples:
-    """The samples of several files, one after another."""
+    """Concatenate the samples of several files."""
     if len(parts) == 1:
         return parts[0]
     images, labels = zip(*parts, strict=True)
@@ -102,21 +104,21 @@ def join(parts: Sequence[RawSamples]) -> RawSamples:
 
 
 def download(title: str, url: str, hashes: dict[str, str], folder: Path) -> None:
-    """Fetches files into a folder, each whole or not at all.
+    """Download files into a folder, each completely or not at all.
 
     Args:
-        title: the data set, for messages.
-        url: where the files are, ending in a slash.
-        hashes: the checksum of each file by its name: "sha256:" or "md5:", and the hexadecimal digits.
-        folder: where to put them.
+        title: name of the data set, for messages.
+        url: URL of the folder that holds the files, ending in a slash.
+        hashes: checksum of each file by its name: "sha256:" or "md5:", followed by the hexadecimal digits.
+        folder: destination.
 
     Raises:
-        UserError: if that is not possible.
+        UserError: if the files cannot be downloaded.
     """
 
     def failed(why: str) -> UserError:
         return UserError(
-            f"{folder} lacks {', '.join(hashes)}, {why}; put what is missing there, from {url}, or name the folder "
+            f"{folder} lacks {', '.join(hashes)}, {why}; put the missing files there, from {url}, or name the folder "
             f"that has {title} with --data"
         )
 
@@ -125,20 +127,20 @@ def download(title: str, url: str, hashes: dict[str, str], folder: Path) -> None
     import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)
-    downloader: Any = pooch.HTTPDownloader(timeout=(2, 10))  # seconds to connect, and between two answers
+    downloader: Any = pooch.HTTPDownloader(timeout=(2, 10))  # seconds, to connect and to read
     print(f"downloading {title} to {folder}")
     for name, known in hashes.items():
         try:
             pooch.retrieve(f"{url}{name}", known, name, folder, downloader=downloader)
-        except (OSError, ValueError) as error:  # the network's errors are OSErrors too; ValueError: another checksum
+        except (OSError, ValueError) as error:  # OSError: also network errors; ValueError: checksum
             raise failed(f"which cannot be downloaded ({reason(error)})") from error
 
 
 def has_hash(path: Path, known: str) -> bool:
-    """Whether a file has a checksum, given as `download` takes it.
+    """Return whether a file has the given checksum, in the form that `download` takes.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if the file cannot be read.
     """
     algorithm, _, digits = known.partition(":")
     with path.open("rb") as file:
@@ -146,7 +148,7 @@ def has_hash(path: Path, known: str) -> bool:
 
 
 def _reachable(url: str, seconds: float = 1.5) -> bool:
-    """Whether a host answers; a name server that does not answer is not waited for either. A proxy is trusted."""
+    """Return whether a host answers within a time that includes name resolution; with a proxy, assume that it does."""
     if urllib.request.getproxies():
         return True
     parts = urllib.parse.urlsplit(url)

@@ -1,4 +1,4 @@
-"""Folders that hold a folder of images for each class."""
+"""Lists of images in folders that hold one folder of images per class."""
 
 import os
 import re
@@ -24,12 +24,12 @@ _OF_SYSTEMS = (
     "lost+found",
     "system volume information",
 )
-"""Folders that operating systems and archives leave, in lower case; other ones, and files, begin with a dot."""
+"""Folders that operating systems and archives create, in lower case. Hidden files and folders are skipped as well."""
 
 _SHOWN = 3
 
 Split = tuple[Files, Int32[np.ndarray, " images"]]
-"""Image files, and the position of each one's class in sorted order."""
+"""Image files, and for each the position of its class in sorted order."""
 
 
 def read(
@@ -38,16 +38,17 @@ def read(
     classes_of: Callable[[Path, list[str]], dict[str, str]] | None = None,
     names: str | None = None,
 ) -> list[Split]:
-    """Lists the images of a training and a test folder in torchvision's layout, without opening them.
+    """List the images of a training and a test folder in torchvision's layout, without opening them.
 
-    What operating systems leave is left out.
+    Files and folders of operating systems are skipped.
 
     Args:
-        folder: holds the splits.
+        folder: folder that holds the splits.
         splits: the names of their folders.
-        classes_of: gives the classes of test images that lie in one folder, by their names; by default that is an
-            error.
-        names: what names of classes match as a whole, a regular expression; if any folder's does, others are left out.
+        classes_of: function that returns the class of each test image by file name, for test images in one folder; by
+            default such a folder is an error.
+        names: regular expression for the full names of class folders. If it matches any folder, other folders are
+            skipped.
 
     Returns:
         The training and the test images.
@@ -63,14 +64,14 @@ def read(
     for split in (train, test):
         if not classes[split] and _images(split):
             raise UserError(
-                f"{split} has its images in one folder, which does not say their classes; expected a folder of images "
+                f"{split} has its images in one folder, so their classes are unknown; expected a folder of images "
                 "for each class: sort them into such folders, or name another folder"
             )
     if differs := sorted(set(classes[train]) ^ set(classes[test])):
         lacking, other = (train, test) if differs[0] in classes[test] else (test, train)
         raise UserError(
             f"{lacking} has no folder {differs[0]}, but {other} has; expected the same classes in both, each a folder "
-            "of images: add it, or name another folder, with links to those classes that both of them have"
+            "of images: add it, or name another folder, with links to the classes that both have"
         )
     if not classes[train]:
         raise UserError(f"{train} and {test} are empty; expected a folder with images for each class: add them")
@@ -78,21 +79,21 @@ def read(
 
 
 def class_folders(split: Path) -> list[str]:
-    """The names of the folders in a folder, sorted, without those that operating systems leave."""
+    """Return the sorted names of the folders in a folder, without those of operating systems."""
     names = [entry.name for entry in os.scandir(split) if not _is_of_system(entry.name) and entry.is_dir()]
     return sorted(names)
 
 
 def _named(split: Path, folders: list[str], pattern: str | None) -> list[str]:
-    """The folders that are called as classes are, if any are."""
+    """Return the folders whose names match the pattern, or all of them if none does."""
     classes = [name for name in folders if pattern and re.fullmatch(pattern, name)]
     if classes and (others := [name for name in folders if name not in classes]):
-        warn(f"{split}: {_few(others)} not called as classes are; left out")
+        warn(f"{split}: names that are not classes, skipped: {_shortened(others)}")
     return classes or folders
 
 
 def is_picture(name: str, endings: tuple[str, ...] = ENDINGS) -> bool:
-    """Whether a file is a picture by its name; macOS leaves files called ._a.png beside a.png, which are none."""
+    """Return whether a file name is that of a picture. Files such as ._a.png, which macOS writes, are not pictures."""
     return name.lower().endswith(endings) and not name.startswith(".")
 
 
@@ -104,13 +105,13 @@ def _images(folder: Path) -> list[str]:
     return sorted(filter(is_picture, os.listdir(folder)))
 
 
-def _few(names: list[str]) -> str:
+def _shortened(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _listed(split: Path, classes: list[str]) -> Split:
-    """The images of classes that have folders."""
-    with ThreadPoolExecutor() as threads:  # a network's disk takes its time for each of a thousand folders
+    """Return the images of classes that have folders."""
+    with ThreadPoolExecutor() as threads:  # a network disk is slow for each of a thousand folders
         of_class = list(threads.map(partial(_paths, split), classes))
     paths = np.array([os.fsencode(path) for paths in of_class for path in paths])
     return Files(split, paths), np.repeat(np.arange(len(of_class), dtype=np.int32), list(map(len, of_class)))
@@ -119,20 +120,20 @@ def _listed(split: Path, classes: list[str]) -> Split:
 def _in_one_folder(
     split: Path, names: list[str], classes: list[str], classes_of: Callable[[Path, list[str]], dict[str, str]]
 ) -> Split:
-    """Images that lie in one folder, in the order that they would have in folders of their classes."""
+    """Return images of one folder, in the order that they would have in folders of their classes."""
     found = classes_of(split, names)
     labels = {name: label for label, name in enumerate(classes)}
     if others := sorted(set(found.values()) - set(labels)):
-        warn(f"{split} has images of {_few(others)}, which have no training images; left out")
+        warn(f"{split} has images of {_shortened(others)}, which have no training images; skipped")
     rows = sorted((labels[found[name]], name) for name in names if found[name] in labels)
     if lacking := sorted(set(classes) - set(found.values())):
-        raise UserError(f"{split} has no image of {_few(lacking)}; expected images of all training classes: add them")
+        raise UserError(f"{split} has no image of {_shortened(lacking)}; add images of all training classes")
     paths = np.array([os.fsencode(name) for _, name in rows])
     return Files(split, paths), np.array([label for label, _ in rows], np.int32)
 
 
 def _paths(split: Path, name: str) -> list[str]:
-    """The images of a class, sorted."""
+    """Return the sorted paths of a class's images."""
     paths = [f"{name}/{image}" for image in _images(split / name)]
     if not paths:
         raise UserError(

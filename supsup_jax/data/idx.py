@@ -1,4 +1,4 @@
-"""Data sets published as four idx files: MNIST and those that follow its layout."""
+"""Reader of data sets published as four idx files: MNIST and data sets with the same layout."""
 
 import gzip
 import hashlib
@@ -22,12 +22,12 @@ TEST_LABELS = "t10k-labels-idx1-ubyte"
 
 @dataclass(frozen=True)
 class IdxFile:
-    """A published file.
+    """Shape and checksums of a published file.
 
     Attributes:
-        shape: of the array that it holds.
-        sha256: of the unpacked content; empty where it is not published.
-        archive: of the gzipped file, as `files.download` takes it; empty where it is not published.
+        shape: shape of the array in the file.
+        sha256: SHA-256 of the unpacked content; empty if none is published.
+        archive: checksum of the gzipped file, as `files.download` takes it; empty if none is published.
     """
 
     shape: tuple[int, ...]
@@ -37,15 +37,15 @@ class IdxFile:
 
 @dataclass(frozen=True)
 class IdxDataset:
-    """Where a data set lies, and how it was published.
+    """Locations and files of a published data set.
 
     Attributes:
-        title: its name in messages.
-        url: where its files are published.
+        title: name in messages.
+        url: URL of the folder that holds the files.
         places: folders that may hold the files, below the user's data folder; downloads go to the first.
         members: training images and labels, test images and labels, by file name without `.gz`; see `find`.
-        prepared: TFDS's name of it.
-        zipped: the files come in an archive that has to be unpacked by hand.
+        prepared: name in TFDS.
+        zipped: whether the files come in an archive that has to be unpacked by hand.
     """
 
     title: str
@@ -56,15 +56,15 @@ class IdxDataset:
     zipped: bool = False
 
     def is_present(self, folder: Path) -> bool:
-        """Whether all files are in one place, or a folder that TFDS prepared is there."""
+        """Return whether one folder holds all files, or TFDS prepared the data set."""
         has_files = any(all(find(folder / place, name) for name in self.members) for place in self.places)
         return has_files or files.find_prepared(folder, self.prepared) is not None
 
     def read(self, folder: Path) -> tuple[files.RawSamples, files.RawSamples]:
-        """The training and the test samples: images `(samples, height, width, 1)` and labels, uint8.
+        """Return the training and the test samples, each as images `(samples, height, width, 1)` and labels, uint8.
 
         Args:
-            folder: the user's data folder. What is missing is downloaded into it.
+            folder: the user's data folder. Missing files are downloaded into it.
 
         Raises:
             UserError: if a file is missing and cannot be downloaded, or is damaged.
@@ -94,17 +94,15 @@ class IdxDataset:
         return (train_images[..., None], train_labels), (test_images[..., None], test_labels)
 
     def _read(self, path: Path, name: str) -> UInt8[np.ndarray, "..."]:
-        """Reads an idx file: two zeros, the type (8: uint8), the rank, each dimension in four bytes, then the data.
+        """Read an idx file: two zeros, the type (8: uint8), the rank, each dimension in four bytes, then the data.
 
-        Of a larger file, or one that unpacks to more, no more is read than shows that.
+        At most one byte more than expected is read, so that a larger file cannot exhaust memory.
         """
         file, url = self.members[name], self.url if self.zipped else f"{self.url}{name}.gz"
         shape = file.shape
         header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
         expected = len(header) + int(np.prod(shape))
-        changed = (
-            f"{path} is not as {self.title} was published (its content has another checksum): replace it, from {url}"
-        )
+        changed = f"{path} is not the published file of {self.title} (checksum mismatch): replace it, from {url}"
         try:
             if path.suffix == ".gz" and file.archive and not file.sha256 and not files.has_hash(path, file.archive):
                 raise UserError(changed)
@@ -116,7 +114,7 @@ class IdxDataset:
                 f"{url}"
             ) from error
         if not content.startswith(header) or len(content) != expected:
-            problem = "of another size" if content.startswith(header) else "with another header"
+            problem = "of the wrong size" if content.startswith(header) else "with the wrong header"
             size = f"{len(content)} bytes" if len(content) <= expected else "more bytes"
             raise UserError(
                 f"{path} is {problem} ({size}); expected an idx file of {' × '.join(map(str, shape))} bytes "
@@ -128,10 +126,10 @@ class IdxDataset:
 
 
 def find(folder: Path, name: str) -> Path | None:
-    """An idx file in a folder, unpacked or gzipped, by the name that it was published with or Kaggle's.
+    """Return the path of an idx file in a folder, unpacked or gzipped, by its published name or Kaggle's; else `None`.
 
-    Kaggle has a dot for the second hyphen, `train-images.idx3-ubyte`, as gzip files of MNIST name their contents. Its
-    archives, and some programs that unpack, put each file into a folder of its own name.
+    Kaggle writes a dot in place of the second hyphen, `train-images.idx3-ubyte`, as the gzip files of MNIST name their
+    contents. Its archives, and some programs that unpack, put each file into a folder of the same name.
     """
     names = name, re.sub(r"-(idx\d-ubyte)$", r".\1", name)
     files_ = [f"{each}{suffix}" for suffix in ("", ".gz") for each in names]

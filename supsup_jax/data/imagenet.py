@@ -1,8 +1,8 @@
-"""ImageNet from the folders that people have.
+"""Reader of ImageNet from common folder layouts.
 
-In this order: torchvision's layout (`imagenet/train|val/<wnid>/*.JPEG`, also without `imagenet`), Kaggle's
+It looks in this order for torchvision's layout (`imagenet/train|val/<wnid>/*.JPEG`, also without `imagenet`), Kaggle's
 (`ILSVRC/Data/CLS-LOC/train|val`), and a folder that TFDS prepared as array_record (`imagenet2012/5.1.0`). The images of
-val may lie in one folder, if Kaggle's `LOC_val_solution.csv` or the annotations say their classes. It cannot be
+val may lie in one folder if Kaggle's `LOC_val_solution.csv` or the annotations give their classes. ImageNet cannot be
 downloaded freely.
 """
 
@@ -21,11 +21,11 @@ from supsup_jax.data.images import Encoded, Images, Records
 from supsup_jax.errors import UserError
 from supsup_jax.system import extras
 
-_FOLDERS_OF_PEOPLE = ("imagenet", ".", "ImageNet", "ILSVRC2012", "imagenet-object-localization-challenge")
+_COMMON_FOLDERS = ("imagenet", ".", "ImageNet", "ILSVRC2012", "imagenet-object-localization-challenge")
 _PLACES = [
     str(Path(folder, within))
     for within in (".", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
-    for folder in _FOLDERS_OF_PEOPLE
+    for folder in _COMMON_FOLDERS
 ]
 _FOLDERS = ("train", "val")
 
@@ -38,14 +38,14 @@ _Split = tuple[Images, Int32[np.ndarray, " _"]]
 
 
 def read(folder: Path, image_size: int) -> tuple[_Split, _Split]:
-    """The training and the test images, each with their labels: the position of its class in sorted order.
+    """Return the training and the test images, each with labels: the position of the class in sorted order.
 
     Args:
         folder: the user's data folder.
-        image_size: pixels of a side of the square that a network will see.
+        image_size: side of the square images that the network sees, in pixels.
 
     Raises:
-        UserError: if ImageNet is not there or not as it should be, or what decodes it is not installed.
+        UserError: if ImageNet is missing or incomplete, or the packages that decode it are not installed.
     """
     extras.require("imagenet", "ImageNet")
     for place in _PLACES:
@@ -63,13 +63,13 @@ def read(folder: Path, image_size: int) -> tuple[_Split, _Split]:
 
 
 def is_present(folder: Path) -> bool:
-    """Whether ImageNet is in the user's data folder."""
+    """Return whether ImageNet is in the user's data folder."""
     has_files = any(all((folder / place / split).is_dir() for split in _FOLDERS) for place in _PLACES)
     return has_files or files.find_prepared(folder, _PREPARED) is not None
 
 
 def _missing(folder: Path) -> str:
-    """Says what belongs where; nearest is the layout of which there is a part."""
+    """Return the error message for missing files, which names the most complete layout."""
     lacking = {
         folder / place: [split for split in _FOLDERS if not (folder / place / split).is_dir()] for place in _PLACES
     }
@@ -83,7 +83,7 @@ def _missing(folder: Path) -> str:
 
 
 def _read_prepared(folder: Path) -> list[tuple[Encoded, Int32[np.ndarray, " images"]]]:
-    """Reads a folder that TFDS prepared, which stays encoded."""
+    """Read a folder that TFDS prepared; the images stay encoded."""
     tfds = extras.require("tfds", f"{folder}, prepared by TFDS,")
 
     places = " and ".join(str(folder.parents[1] / _PLACES[0] / split / "<class>") for split in _FOLDERS)
@@ -97,12 +97,12 @@ def _read_prepared(folder: Path) -> list[tuple[Encoded, Int32[np.ndarray, " imag
 
 
 def _labels(folder: Path, split: str, records: Any) -> Int32[np.ndarray, " images"]:
-    """The labels of all records. That takes a pass over the images too, so they are kept beside them.
+    """Return the labels of all records.
 
-    The file holds their SHA-256, and the labels.
+    Reading them takes a pass over the images, so they are stored beside the records: their SHA-256, then the labels.
     """
-    kept = folder / f"labels-{split}.bin"
-    with suppress(OSError), kept.open("rb") as file:  # not there yet, perhaps
+    cached = folder / f"labels-{split}.bin"
+    with suppress(OSError), cached.open("rb") as file:  # it may not exist yet
         digest, labels = file.read(32), file.read(4 * len(records) + 1)
         if len(labels) == 4 * len(records) and hashlib.sha256(labels).digest() == digest:
             return np.frombuffer(labels, "<i4").astype(np.int32)
@@ -112,9 +112,9 @@ def _labels(folder: Path, split: str, records: Any) -> Int32[np.ndarray, " image
         for start in track(starts, f"labels of {folder}, {split}, once")
     )
     labels = np.array([record["label"] for batch in batches for record in batch], np.int32)
-    with suppress(OSError):  # a folder that cannot be written costs this again
+    with suppress(OSError):  # if the folder is read-only, the next run reads them again
         content = labels.astype("<i4").tobytes()
-        unfinished = kept.with_name(f".{kept.name}.unfinished.{os.getpid()}")
+        unfinished = cached.with_name(f".{cached.name}.unfinished.{os.getpid()}")
         unfinished.write_bytes(hashlib.sha256(content).digest() + content)
-        unfinished.replace(kept)
+        unfinished.replace(cached)
     return labels

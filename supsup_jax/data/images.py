@@ -1,4 +1,4 @@
-"""Images on disk, of any size and perhaps damaged, decoded when they are needed: at once, or batch after batch."""
+"""Images on disk, of any size and possibly damaged, decoded on demand: all at once or batch by batch."""
 
 import atexit
 import gc
@@ -23,29 +23,29 @@ from PIL import Image
 from supsup_jax.data.augmentation import Frames
 from supsup_jax.system import backend
 
-# A frame is so much longer than short; most photographs are 4:3 or 3:2.
+# Ratio of a frame's sides. Most photographs are 4:3 or 3:2.
 _LONGEST = 1.5
 
-# What an image may be, whatever its name says. Of what Pillow knows some would run other programs.
+# Accepted formats, whatever the file's name. Some other formats make Pillow run external programs.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 
-# Of JPEGs fewer pixels are decoded where so many times as many as are kept, along a side, are left.
+# JPEGs are decoded at a reduced size if each side keeps at least this many times the pixels that are needed.
 _SPARE = 4
 
-# Images with more pixels are made to exhaust memory.
+# Larger images are rejected, because they may be crafted to exhaust memory.
 MOST_PIXELS = 100_000_000
 
-# What workers decode, until it is closed.
+# Generators whose worker processes run, until they are closed.
 _OPEN: WeakSet[Generator[Frames, None, None]] = WeakSet()
 
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Images that are files.
+    """Images stored as files.
 
     Attributes:
-        folder: where they are.
-        paths: each one's path from there; in an array, 1.3 million take a third of the memory.
+        folder: folder of the files.
+        paths: path of each file relative to the folder; as an array, 1.3 million paths take a third of a list's memory.
     """
 
     folder: Path
@@ -58,18 +58,18 @@ class Files:
         return Path(self.name(row)).read_bytes()
 
     def name(self, row: int) -> str:
-        """The file's path."""
+        """Return the path of a file."""
         return os.path.join(self.folder, os.fsdecode(self.paths[row]))
 
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """Images that are records of TFDS.
+    """Images stored as TFDS records.
 
     Attributes:
-        folder: that of the prepared version.
-        split: TFDS's name of the split.
-        records: what TFDS reads them with, without decoding.
+        folder: folder of the prepared version.
+        split: name of the split in TFDS.
+        records: TFDS data source that does not decode images.
     """
 
     folder: Path
@@ -83,7 +83,7 @@ class Records:
         return self.records[row]["image"]
 
     def name(self, row: int) -> str:
-        """The record's number, and where it is."""
+        """Return the number of a record, with its split and folder."""
         return f"record {row} of {self.split} in {self.folder}"
 
 
@@ -92,11 +92,11 @@ Encoded = Files | Records
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """The images of a split, on disk, of any size.
+    """Images of a split, on disk, of any size.
 
     Attributes:
-        source: where they are.
-        size: pixels of a side of the square that a network will see.
+        source: the encoded images.
+        size: side of the square images that the network sees, in pixels.
     """
 
     source: Encoded
@@ -107,11 +107,11 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """`(images, height, width, channels)`, as a network will see them."""
+        """Shape `(images, height, width, channels)`, as the network sees them."""
         return len(self), self.size, self.size, 3
 
     def name(self, row: int) -> str:
-        """What an image is called in messages: its path."""
+        """Return the name of an image for messages: its path."""
         return self.source.name(row)
 
     def frames(
@@ -121,13 +121,13 @@ class Images:
         progress: Callable[[int, int], None] | None = None,
         places: int | None = None,
     ) -> Frames:
-        """Decodes images on all cores.
+        """Decode images on all cores.
 
         Args:
-            rows: which ones.
-            cache_size: what their shorter sides are resized to.
-            progress: called after every image with how many are done, and of how many.
-            places: frames to return, black ones at the end; by default as many as there are images.
+            rows: rows of the images.
+            cache_size: length to which the images' shorter sides are resized, in pixels.
+            progress: function that is called after each image with the number of decoded images and the total.
+            places: number of frames to return, padded with black ones; by default the number of images.
         """
         _quieten_pillow()
         frames = black_frames(places or len(rows), cache_size)
@@ -140,15 +140,16 @@ class Images:
     def stream(
         self, batches: Int[np.ndarray, "steps batch"], cache_size: int, workers: int
     ) -> Generator[Frames, None, None]:
-        """Decodes batches one after another, ahead of their use.
+        """Decode batches one after another, ahead of their use.
 
         Args:
-            batches: the rows of each.
-            cache_size: what the images' shorter sides are resized to.
-            workers: processes that decode, which pays with many cores; with 0 of them it is threads of this one.
+            batches: rows of the images of each batch.
+            cache_size: length to which the images' shorter sides are resized, in pixels.
+            workers: number of processes that decode, which pays off with many cores; 0 decodes in threads of this
+                process.
 
         Returns:
-            The batches in their order. Closed, it ends what goes on in the background.
+            A generator of the batches in their order. Closing it stops the decoding in the background.
         """
         _quieten_pillow()
         frames = _decoded_ahead(batches, partial(_batch, self, cache_size), workers)
@@ -157,11 +158,11 @@ class Images:
         return frames
 
     def _decode(self, frames: Frames, rows: Int[np.ndarray, " images"], place: int) -> None:
-        """Puts an image into its place among frames, which stays black where it cannot be read."""
+        """Decode an image into its place among the frames; the frame stays black if the image cannot be read."""
         short, long = frames.pixels.shape[1:3]
         try:
             image = _decoded(self.source[int(rows[place])], short)
-        except Exception:  # reading records and decoding raise many kinds for what is damaged; the caller names it
+        except Exception:  # many types of exceptions, for damaged images; the caller reports them
             return
         shorter, longer = sorted(image.size)
         width = min(short * longer // shorter, long)
@@ -179,35 +180,35 @@ def _decoded_ahead(
     import grain
     from absl import flags
 
-    flags.FLAGS.mark_as_parsed()  # Grain asks for flags of its own, which no main function of absl has parsed
+    flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which no absl main function has parsed
     threads = 1 if workers else backend.cores()
     loaded = grain.MapDataset.source(list(batches)).map(decode).to_iter_dataset(grain.ReadOptions(threads, threads))
     if workers:
         loaded = loaded.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), _begin_worker)
         atexit.unregister(_close)
-        atexit.register(_close)  # after Grain is imported, so before what multiprocessing does at the end
+        atexit.register(_close)  # after Grain's import, to run before multiprocessing's exit handlers
     with closing(iter(loaded)) as iterator:
-        # What comes from workers lies in shared memory, which a copy frees at once.
+        # Batches from workers are in shared memory, which copying frees at once.
         yield from map(_copied, iterator) if workers else iterator
 
 
 def _begin_worker(*_: int) -> None:
     _quieten_pillow()
-    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; what is begun is finished first
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the process group; finish the current batch first
         signal.signal(number, signal.SIG_IGN)
 
 
 def _close() -> None:
-    """Ends the workers that are left when Python ends, and frees their memory, while there is what that takes."""
+    """Stop remaining workers before Python exits, while freeing their memory is still possible."""
     for frames in list(_OPEN):
-        with suppress(ValueError):  # another thread is at it
+        with suppress(ValueError):  # another thread uses it
             frames.close()
     gc.collect()
-    time.sleep(0.5)  # a thread of Grain's frees the shared memory, and would be cut off
+    time.sleep(0.5)  # a thread of Grain needs time to free the shared memory
 
 
 def _batch(images: Images, cache_size: int, rows: Int[np.ndarray, " images"]) -> Frames:
-    """What `Images.frames` returns, in one thread."""
+    """Decode images as `Images.frames` does, in one thread."""
     frames = black_frames(len(rows), cache_size)
     for place in range(len(rows)):
         images._decode(frames, rows, place)
@@ -219,11 +220,11 @@ def _copied(frames: Frames) -> Frames:
 
 
 def black_frames(images: int, cache_size: int) -> Frames:
-    """Frames of images that could not be read.
+    """Return black frames, marked as not readable.
 
     Args:
-        images: how many.
-        cache_size: their shorter side.
+        images: number of frames.
+        cache_size: shorter side of a frame, in pixels.
     """
     return Frames(
         np.zeros((images, cache_size, round(_LONGEST * cache_size), 3), np.uint8),
@@ -235,10 +236,10 @@ def black_frames(images: int, cache_size: int) -> Frames:
 
 
 def _decoded(encoded: bytes, cache_size: int) -> Image.Image:
-    """An image in RGB.
+    """Decode an image to RGB.
 
     Raises:
-        Exception: of many kinds, if it cannot be read.
+        Exception: of various types, if it cannot be read.
     """
     import simplejpeg
 
@@ -248,7 +249,7 @@ def _decoded(encoded: bytes, cache_size: int) -> Image.Image:
             least = _SPARE * cache_size
             pixels = simplejpeg.decode_jpeg(encoded, "RGB", min_height=least, min_width=least, min_factor=2)
             return Image.fromarray(pixels)
-    except ValueError:  # another format or kind of JPEG, or one that is damaged, perhaps only a little
+    except ValueError:  # not a JPEG, an unsupported JPEG, or a damaged one that Pillow may read
         pass
     with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         if image.width * image.height > MOST_PIXELS:
@@ -257,8 +258,8 @@ def _decoded(encoded: bytes, cache_size: int) -> Image.Image:
 
 
 def _quieten_pillow() -> None:
-    """Keeps Pillow from warning of images that are odd, or too large, which are dealt with.
+    """Silence Pillow's warnings about unusual or too large images, which this module handles.
 
-    For good: to hide warnings for a while is not possible in threads.
+    The filter stays in place, because warnings cannot be silenced temporarily in threads.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -1,4 +1,4 @@
-"""What images are to a network: their shape, how they are normalised, and how many classes a task may have."""
+"""Description of a network's inputs: the images' shape and normalisation, and the number of classes."""
 
 import math
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from supsup_jax.errors import UserError
 
 
 class Inputs(NamedTuple):
-    """What a network sees, and what it answers.
+    """Shape and normalisation of images, and the number of classes.
 
     Attributes:
-        image_shape: `(height, width, channels)`.
-        mean: for each channel, subtracted from images scaled to [0, 1].
-        std: for each channel, what they are then divided by.
-        num_classes: classes of a task, or of the largest; the first outputs of the network stand for them.
+        image_shape: shape `(height, width, channels)` of an image.
+        mean: mean of each channel, of images scaled to [0, 1].
+        std: standard deviation of each channel, of images scaled to [0, 1].
+        num_classes: number of classes of a task, or of the largest task. The network's first outputs are their logits.
     """
 
     image_shape: tuple[int, ...]
@@ -37,23 +37,23 @@ class Inputs(NamedTuple):
         mean: float | Sequence[float] | Any = (0.0,),
         std: float | Sequence[float] | Any = (1.0,),
     ) -> "Inputs":
-        """Checked inputs, in any types; the mean and the standard deviation may be one number for all channels.
+        """Create inputs from arguments of any types, and check them.
 
         Args:
-            image_shape: `(height, width, channels)`.
-            num_classes: classes of a task at most.
-            mean: for each channel, or for all, subtracted from images scaled to [0, 1].
-            std: for each channel, or for all, what they are then divided by.
+            image_shape: shape `(height, width, channels)` of an image.
+            num_classes: largest number of classes of a task.
+            mean: mean of each channel, or one number for all channels, of images scaled to [0, 1].
+            std: standard deviation of each channel, or one number for all channels, of images scaled to [0, 1].
 
         Raises:
-            UserError: if one of them cannot be used.
+            UserError: if an argument cannot be used.
         """
         shape = convert("image_shape", image_shape, tuple[int, ...])
         if len(shape) != 3 or min(shape) < 1:
             raise UserError(f"images have shape {shape}; give (height, width, channels), such as (28, 28, 1)")
         classes = integer("num_classes", num_classes)
         if classes < 1:
-            raise UserError(f"there are {classes} classes; give how many a task has at most, from 1")
+            raise UserError(f"num_classes is {classes}; give the largest number of classes of a task, at least 1")
         mean, std = (convert(name, given, tuple[float, ...]) for name, given in (("mean", mean), ("std", std)))
         for name, values in (("mean", mean), ("std", std)):
             if np.shape(values) not in ((1,), (shape[-1],)):
@@ -67,7 +67,7 @@ class Inputs(NamedTuple):
         return cls(shape, each[0], each[1], classes)
 
     def checked(self) -> "Inputs":
-        """The same, checked as by `new`.
+        """Return the same inputs, checked as by `new`.
 
         Raises:
             UserError: if one of the fields cannot be used.
@@ -76,10 +76,10 @@ class Inputs(NamedTuple):
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "Inputs":
-        """From plain data, in which lists stand for tuples.
+        """Read inputs from plain data, in which tuples are lists.
 
         Raises:
-            UserError: if it has another form.
+            UserError: if the data have a different form.
         """
         try:
             shape, mean, std = (tuple(plain[name]) for name in ("image_shape", "mean", "std"))
@@ -87,7 +87,7 @@ class Inputs(NamedTuple):
             for name, expected in get_type_hints(cls).items():
                 typeguard.check_type(getattr(inputs, name), expected)
         except (LookupError, TypeError, typeguard.TypeCheckError):
-            raise UserError(f"what images are to a run cannot be read ({plain}); restore it from a copy") from None
+            raise UserError(f"the inputs of the run cannot be read ({plain}); restore it from a copy") from None
         return inputs
 
     def normalise(
@@ -95,25 +95,25 @@ class Inputs(NamedTuple):
         images: UInt8[Array | np.ndarray, "batch height width channels"]
         | Float[Array | np.ndarray, "batch height width channels"],
     ) -> Float[Array, "batch height width channels"]:
-        """Images of 0 to 255 with the mean subtracted, divided by the standard deviation."""
+        """Subtract the mean from images from 0 to 255, and divide by the standard deviation."""
         scale = 1 / (255 * np.asarray(self.std, np.float32))
         shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
         channels = (1,) * (len(images.shape) - 1) + (-1,)
         return jnp.asarray(images, jnp.float32) * scale.reshape(channels) - shift.reshape(channels)
 
     def images(self, given: Any) -> np.ndarray:
-        """What a user gives as images, checked.
+        """Check a user's images and convert them.
 
         Args:
-            given: uint8 of 0 to 255, or floats of 0 to 1, of any library; `(images, height, width, channels)`, or with
-                the channels first, as PyTorch has them. Where there is one channel, its axis may be missing, and
-                images may be rows of all pixels, as scikit-learn has them.
+            given: uint8 from 0 to 255, or floats from 0 to 1, as an array of any library, `(images, height, width,
+                channels)`, or with the channels first, as in PyTorch. If there is one channel, its axis may be missing,
+                and images may be rows of all pixels, as in scikit-learn.
 
         Returns:
-            Images of 0 to 255, uint8 or float32, `(images, height, width, channels)`.
+            Images from 0 to 255, uint8 or float32, `(images, height, width, channels)`.
 
         Raises:
-            UserError: if they have another shape, type or range.
+            UserError: if the images have the wrong shape, type or range.
         """
         images, shape = images_array("images", given), self.image_shape
         if images.ndim == 4 and images.shape[1:] != shape == (*images.shape[2:], images.shape[1]):

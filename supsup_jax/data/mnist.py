@@ -1,7 +1,8 @@
-"""MNIST from the folders that people have, else downloaded.
+"""Reader of MNIST from common folder layouts, with download.
 
-In this order: torchvision's layout (`MNIST/raw`, also below `mnist`), the files themselves, gzipped or not, also as
-Kaggle has them, and a folder that TFDS prepared (`mnist/3.0.1`). What is downloaded goes to `mnist/MNIST/raw`.
+It looks in this order for torchvision's layout (`MNIST/raw`, also below `mnist`), the files themselves, gzipped or not,
+also by Kaggle's names, and a folder that TFDS prepared (`mnist/3.0.1`). If none is found, the files are downloaded to
+`mnist/MNIST/raw`.
 """
 
 from pathlib import Path
@@ -11,7 +12,8 @@ from supsup_jax.data.idx import IdxDataset, IdxFile
 
 _URL = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 
-# The shape that each published file has, and the SHA-256 of its gzip, as TFDS registers it, and of what that holds.
+# For each published file, the shape of its array, the SHA-256 of its gzip as TFDS registers it, and that of its
+# content.
 _FILES = {
     "train-images-idx3-ubyte": (
         (60000, 28, 28),
@@ -39,10 +41,10 @@ _PLACES = ("mnist/MNIST/raw", "MNIST/raw", "mnist/raw", "raw", "mnist", "MNIST",
 
 
 def read(folder: Path) -> tuple[files.RawSamples, files.RawSamples]:
-    """The training and the test samples, each images `(samples, 28, 28, 1)` and labels, uint8.
+    """Return the training and the test samples, each as images `(samples, 28, 28, 1)` and labels, uint8.
 
     Args:
-        folder: the user's data folder. If MNIST is not in it, it is downloaded into it.
+        folder: the user's data folder. If it does not hold MNIST, the files are downloaded into it.
 
     Raises:
         UserError: if a file is missing and cannot be downloaded, or is damaged.
@@ -51,6 +53,6 @@ def read(folder: Path) -> tuple[files.RawSamples, files.RawSamples]:
 
 
 def published() -> IdxDataset:
-    """Where MNIST lies, and what its files hold."""
+    """Return the names, locations and checksums of MNIST's files."""
     known = {name: IdxFile(shape, content, f"sha256:{archive}") for name, (shape, archive, content) in _FILES.items()}
     return IdxDataset("MNIST", _URL, _PLACES, known, "mnist")

@@ -1,6 +1,6 @@
-"""Images and labels in the forms that people have: pairs of arrays, and data sets of PyTorch.
+"""Conversion of users' images and labels: pairs of arrays, and PyTorch data sets.
 
-Images of integers are 0 to 255, uint8, and of floats 0 to 1. In memory the library has all of them from 0 to 255.
+Integer images are from 0 to 255 (uint8), floats from 0 to 1. In memory the library holds all of them from 0 to 255.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,19 +14,19 @@ from supsup_jax.errors import UserError, warn
 _PAIR = "a pair (images, labels), or a data set of pairs (image, label)"
 
 ROUNDING = 1e-3
-"""By how much floats may leave 0 to 1, as they do after resizing or in bfloat16; it is cut off."""
+"""Tolerance for floats outside 0 to 1, as resizing and bfloat16 produce them; such values are clipped."""
 
 
 def opened(argument: str, data: Any) -> tuple[Any, Any]:
-    """The images and the labels of what holds both.
+    """Separate images and labels.
 
     Args:
-        argument: its name, for messages.
-        data: a pair (images, labels), or a data set of PyTorch: a `Dataset` of pairs (image, label), a `TensorDataset`
-            of two tensors, or a `DataLoader`.
+        argument: name of the argument, for messages.
+        data: a pair (images, labels), or a PyTorch data set: a `Dataset` of pairs (image, label), a `TensorDataset` of
+            two tensors, or a `DataLoader`.
 
     Raises:
-        UserError: if it is none of these.
+        UserError: if `data` is none of these.
     """
     if isinstance(data, tuple | list):
         if len(data) != 2:
@@ -48,7 +48,7 @@ def opened(argument: str, data: Any) -> tuple[Any, Any]:
         raise UserError(f"{argument} is empty; give at least one image")
     images = [images_array("images", image, alone=not is_loader) for image, _ in items]
     if len({image.shape[is_loader:] for image in images}) > 1:
-        raise UserError(f"the images of {argument} are of several shapes; give images of one shape")
+        raise UserError(f"the images of {argument} have different shapes; give images of one shape")
     if not is_loader:
         return np.stack(images), [_plain(label) for _, label in items]
     labels = [labels_array("labels", label) for _, label in items]
@@ -56,17 +56,17 @@ def opened(argument: str, data: Any) -> tuple[Any, Any]:
 
 
 def images_array(argument: str, given: Any, alone: bool = False) -> np.ndarray:
-    """Images as an array whose last axis is the channels; tensors of PyTorch have them before height and width.
+    """Convert images to an array whose last axis is the channels.
 
-    Lists of integers from 0 to 255 become uint8.
+    PyTorch tensors with channels before height and width are transposed. Lists of integers from 0 to 255 become uint8.
 
     Args:
-        argument: its name, for messages.
+        argument: name of the argument, for messages.
         given: the images.
-        alone: whether it is a single image.
+        alone: whether `given` is a single image.
 
     Raises:
-        UserError: if they cannot be made an array.
+        UserError: if the images cannot be converted.
     """
     images = arguments.array(argument, given)
     first = given
@@ -81,10 +81,10 @@ def images_array(argument: str, given: Any, alone: bool = False) -> np.ndarray:
 
 
 def labels_array(argument: str, given: Any) -> np.ndarray:
-    """Labels as an array.
+    """Convert labels to an array.
 
     Raises:
-        UserError: if they cannot be made one, or are numbers and texts.
+        UserError: if the labels cannot be converted, or mix numbers and texts.
     """
     if not isinstance(given, list | tuple | range):
         labels = arguments.array(argument, given)
@@ -93,49 +93,49 @@ def labels_array(argument: str, given: Any) -> np.ndarray:
         given = labels.tolist()
     given = [_plain(label) for label in given]
     if len({isinstance(label, str) for label in given}) > 1:
-        raise UserError("the labels are numbers and texts; give one or the other")
+        raise UserError("the labels mix numbers and texts; give one or the other")
     return arguments.array(argument, given)
 
 
 def _plain(label: Any) -> Any:
-    """The number in a scalar array or tensor; other labels as they are."""
+    """Return the number in a scalar array or tensor; return other labels unchanged."""
     if getattr(label, "shape", None) == () and not isinstance(label, np.generic):
         return arguments.array("labels", label)[()]
     return label
 
 
 def column(labels: np.ndarray, samples: int) -> str:
-    """How labels of a wrong shape become one a sample, for messages; empty where that is not known."""
+    """Return a hint how to convert labels to one per sample, for messages; empty if the shape is not a known one."""
     if labels.shape == (samples, 1):
-        return "; a column becomes that with labels[:, 0]"
+        return "; convert a column with labels[:, 0]"
     is_table = labels.ndim == 2 and labels.shape[0] == samples and labels.dtype.kind in "biuf"
     if is_table and np.isin(labels, (0, 1)).all() and (labels.sum(-1) == 1).all():
-        return "; one-hot labels become that with labels.argmax(1)"
+        return "; convert one-hot labels with labels.argmax(1)"
     return ""
 
 
 def held(images: np.ndarray, refuse: Callable[[str], UserError], where: str) -> np.ndarray:
-    """Images from 0 to 255, as the library has them in memory, of those that users have.
+    """Convert users' images to the range that the library holds in memory.
 
     Args:
-        images: uint8 of 0 to 255, or floats of 0 to 1.
-        refuse: makes an error of what is wrong with them.
-        where: where they come from, for warnings.
+        images: uint8 from 0 to 255, or floats from 0 to 1.
+        refuse: function that returns an error for the description of a problem.
+        where: origin of the images, for warnings.
 
     Returns:
-        Images of the same shape, uint8 or float32.
+        Images from 0 to 255 of the same shape, uint8 or float32.
 
     Raises:
-        UserError: if they have another type or range.
+        UserError: if the images have the wrong type or range.
     """
     if images.dtype == np.uint8:
         return images
     if images.dtype.kind != "f":
-        how = "; integers from 0 to 255 become that with images.astype('uint8')" if images.dtype.kind in "iu" else ""
+        how = "; convert integers from 0 to 255 with images.astype('uint8')" if images.dtype.kind in "iu" else ""
         raise refuse(f"images are {images.dtype}; give uint8 of 0 to 255, or floats of 0 to 1{how}")
     low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
     if not np.isfinite(low) or not np.isfinite(high):
-        problem = "NaN or infinite values, which are no finite numbers"
+        problem = "they contain NaN or infinity"
         raise refuse(f"images have values from {low:g} to {high:g}: {problem}; give floats of 0 to 1, or uint8")
     if low < -ROUNDING or high > 1 + ROUNDING:
         how = "divide them by 255, or by their largest value" if low >= 0 else "mean and std normalise them later"
@@ -149,16 +149,18 @@ def held(images: np.ndarray, refuse: Callable[[str], UserError], where: str) -> 
 
 
 def check_statistics(where: str, mean: Any, std: Any) -> None:
-    """Warns of a mean and standard deviation that images of 0 to 1 cannot have; 0 and 1 leave images as they are.
+    """Warn if a mean or standard deviation is impossible for images from 0 to 1.
+
+    A mean of 0 and a standard deviation of 1 leave images unchanged.
 
     Args:
-        where: the argument or data set that they belong to.
-        mean: for each channel.
-        std: for each channel.
+        where: name of the argument or data set, for the warning.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
     """
     for name, given in (("mean", mean), ("std", std)):
         values = np.ravel(given).tolist()
-        if strange := [value for value in values if not 0 <= value <= 1]:
+        if impossible := [value for value in values if not 0 <= value <= 1]:
             scaled = ", ".join(f"{value / 255:.4g}" for value in values)
-            instead = "" if min(values) < 0 else f"; what was measured from 0 to 255 is to be divided by 255: {scaled}"
-            warn(f"{where}: {name} {strange[0]:g} cannot belong to images that are scaled to 0 to 1{instead}")
+            instead = "" if min(values) < 0 else f"; divide a value for images from 0 to 255 by 255: {scaled}"
+            warn(f"{where}: {name} {impossible[0]:g} is impossible for images scaled to 0 to 1{instead}")

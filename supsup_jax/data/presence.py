@@ -1,4 +1,4 @@
-"""A check that a data set is on disk, so that loading it downloads nothing."""
+"""Check that a data set is on disk, so that loading it downloads nothing."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,10 @@ from supsup_jax.data.sources import SOURCES
 
 
 def is_present(name: str, folder: str | Path) -> bool:
-    """Whether a data set is complete in the user's data folder, in one of the layouts that its source reads.
+    """Return whether a data set is complete in the user's data folder, in a layout that its source reads.
 
     Args:
         name: one of `SOURCES`.
-        folder: where the user keeps data; `~` is expanded.
+        folder: the user's data folder; `~` is expanded.
     """
     return name in SOURCES and SOURCES[name]().is_present(Path(os.path.expanduser(folder)))

@@ -1,4 +1,4 @@
-"""The paper's benchmarks: families with their data set and options."""
+"""The paper's benchmarks: task families with their data sets and options."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,28 +12,28 @@ from supsup_jax.data.tasks import Benchmark
 
 @dataclass(frozen=True)
 class PermutedMNIST(Permuted):
-    """MNISTPerm in the paper: every task shows MNIST's pixels in another order."""
+    """MNISTPerm in the paper: each task permutes MNIST's pixels differently."""
 
     source: Source = field(default=MNIST())
 
     @classmethod
     def of(cls, dataset: Dataset, **settings: Any) -> Benchmark:
-        """The benchmark over a data set, whatever the source. `settings` are fields of the family."""
+        """Return the benchmark over any data set; `settings` are fields of the family."""
         return cls(**settings).bind(dataset)
 
 
 @dataclass(frozen=True)
 class RotatedMNIST(Rotated):
-    """MNISTRotate in the paper: every task turns MNIST's images by another 10 degrees."""
+    """MNISTRotate in the paper: consecutive tasks rotate MNIST's images by 10 degrees more."""
 
     source: Source = field(default=MNIST())
     degrees: int | None = 10
 
     @classmethod
     def of(cls, dataset: Dataset, **settings: Any) -> Benchmark:
-        """The benchmark over a data set, whatever the source. `settings` are fields of the family.
+        """Return the benchmark over any data set; `settings` are fields of the family.
 
-        Its tasks fill the circle, unless `degrees` says otherwise.
+        Unless `degrees` is given, the tasks fill the circle.
         """
         every: dict[str, Any] = {"degrees": None}
         return cls(**(every | settings)).bind(dataset)
@@ -45,14 +45,14 @@ class _SplitPreset(Split):
 
     @classmethod
     def of(cls, dataset: Dataset, **settings: Any) -> Any:
-        """The benchmark over a data set, whatever the source. `settings` are fields of the family."""
+        """Return the benchmark over any data set; `settings` are fields of the family."""
         every: dict[str, Any] = {"num_tasks": None}
         return cls(**(every | settings)).bind(dataset)
 
 
 @dataclass(frozen=True)
 class SplitMNIST(_SplitPreset):
-    """Every task has two of MNIST's classes, with their labels as they are: 0 and 1, 2 and 3, ..."""
+    """Each task has two of MNIST's classes with unchanged labels: 0 and 1, 2 and 3, ..."""
 
     source: Source = field(default=MNIST())
     classes_per_task: int = 2
@@ -62,9 +62,9 @@ class SplitMNIST(_SplitPreset):
 
 @dataclass(frozen=True)
 class SplitCIFAR100(_SplitPreset):
-    """Every task has five of CIFAR-100's classes, drawn with the seed; a label is the position in the task.
+    """Each task has five of CIFAR-100's classes, drawn with the seed; labels are positions within the task.
 
-    In training images are moved by up to 4 pixels, and half of them mirrored.
+    Training images are shifted by up to 4 pixels, and half of them are mirrored.
     """
 
     source: Source = field(default=CIFAR100())
@@ -76,9 +76,9 @@ class SplitCIFAR100(_SplitPreset):
 
 @dataclass(frozen=True)
 class SplitImageNet(_SplitPreset):
-    """Every task has ten of ImageNet's classes, the same ones for every seed; a label is the position in the task.
+    """Each task has ten of ImageNet's classes, the same for every seed; labels are positions within the task.
 
-    Training sees random cutouts, resized and half of them mirrored; tests see the centre.
+    Training uses resized random crops, half of them mirrored; tests use the centre of each image.
     """
 
     source: Source = field(default=ImageNet())

@@ -1,4 +1,4 @@
-"""The classes of ImageNet's validation images where they lie in one folder, as they are published."""
+"""Classes of ImageNet's validation images that lie in one folder, as they are published."""
 
 import csv
 import re
@@ -10,28 +10,28 @@ from supsup_jax.errors import UserError, reason
 _TABLE = "LOC_val_solution.csv"
 _ANNOTATIONS = "Annotations/CLS-LOC/val"
 _NAME = re.compile(rb"<name>\s*(n\d{8})\s*</name>")
-_FLOORS = 5
+_MAX_LEVELS = 5
 
 
 def classes(folder: Path, names: list[str]) -> dict[str, str]:
-    """The class of each image of a folder, by the file's name.
+    """Return the class of each image of a folder, by file name.
 
-    They are looked up in Kaggle's `LOC_val_solution.csv`, in the folder or up to five above it, or else in the
-    annotations `ILSVRC/Annotations/CLS-LOC/val`.
+    They are looked up in Kaggle's `LOC_val_solution.csv`, which may be in the folder or up to five levels above it, or
+    else in the annotations `ILSVRC/Annotations/CLS-LOC/val`.
 
     Args:
-        folder: the folder with the images, such as `ILSVRC/Data/CLS-LOC/val`.
-        names: the images' names.
+        folder: folder of the images, such as `ILSVRC/Data/CLS-LOC/val`.
+        names: file names of the images.
 
     Raises:
-        UserError: if neither is there, it is damaged, or has no class for an image.
+        UserError: if neither is found, it is damaged, or it has no class for an image.
     """
-    above = [folder, *folder.absolute().parents[:_FLOORS]]
+    above = [folder, *folder.absolute().parents[:_MAX_LEVELS]]
     table = next((place / _TABLE for place in above if (place / _TABLE).is_file()), None)
     annotations = next((place / _ANNOTATIONS for place in above if (place / _ANNOTATIONS).is_dir()), None)
     if table is None and annotations is None:
         raise UserError(
-            f"{folder} has its images in one folder, which does not say their classes; put Kaggle's {_TABLE} beside "
+            f"{folder} has its images in one folder, so their classes are unknown; put Kaggle's {_TABLE} beside "
             f"it, or sort them into {folder}/<class> (valprep.sh of soumith/imagenetloader.torch does)"
         )
     if table is not None:
@@ -39,7 +39,7 @@ def classes(folder: Path, names: list[str]) -> dict[str, str]:
         of_image = {name: found.get(name.partition(".")[0], "") for name in names}
     else:
         assert annotations is not None
-        with ThreadPoolExecutor(16) as threads:  # a network's disk takes its time for each of 50,000 files
+        with ThreadPoolExecutor(16) as threads:  # a network disk is slow for each of 50,000 files
             read = threads.map(lambda name: _in_annotation(annotations / f"{name.partition('.')[0]}.xml"), names)
             of_image = dict(zip(names, read, strict=True))
     if unknown := [name for name, found in of_image.items() if not found]:
@@ -51,7 +51,7 @@ def classes(folder: Path, names: list[str]) -> dict[str, str]:
 
 
 def _in_table(path: Path) -> dict[str, str]:
-    """The class of each image: the first word of what Kaggle expected as its prediction."""
+    """Return the class of each image: the first word of the table's expected prediction."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}

@@ -1,4 +1,4 @@
-"""Which task is this? Objectives, and searches over the superposition of all masks (Section 3.3 of the paper)."""
+"""Task inference: objectives, and searches over the superposition of all masks (Section 3.3 of the paper)."""
 
 from supsup_jax.inference.objectives import Objective, entropy, maximum, superfluous
 from supsup_jax.inference.recovery import Recovery

@@ -1,4 +1,4 @@
-"""What task inference makes small: functions of the network's outputs (Sections 3.3 and 3.6 of the paper)."""
+"""Objectives that task inference minimises: functions of the network's outputs (Sections 3.3 and 3.6 of the paper)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ from supsup_jax.checks import check_count
 from supsup_jax.errors import ArgumentError
 
 Objective = Callable[[Array], Array]
-"""From logits `(batch, outputs)` to one number for each image, `(batch,)`; hashable."""
+"""Maps logits `(batch, outputs)` to one number for each image, `(batch,)`; hashable."""
 
 
 def for_classes(objective: Objective, num_classes: int) -> Objective:
-    """The objective of networks whose first `num_classes` outputs stand for classes."""
+    """Return the objective for networks whose first `num_classes` outputs stand for classes."""
     bind: Any = getattr(objective, "for_classes", None)
     return bind(num_classes) if bind else objective
 
 
 def entropy(logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
-    """The objective H: the entropy of the softmax of the logits, in nats."""
+    """Return the objective H: the entropy of the softmax of the logits, in nats."""
     log_p = jax.nn.log_softmax(logits)
     return -(jnp.exp(log_p) * log_p).sum(-1)
 
 
 def maximum(logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
-    """The largest probability that the softmax of the logits gives, times -1: it is smallest where a class is sure."""
+    """Return the largest softmax probability, times -1, so that it is smallest if one class is certain."""
     return -jax.nn.softmax(logits).max(-1)
 
 
@@ -37,12 +37,12 @@ def maximum(logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
 class superfluous(Part):  # noqa: N801 - used as a function: objective=superfluous(real=10)
     """The objective G of superfluous neurons (Section 3.6).
 
-    Its gradient is the paper's: that of the logsumexp of all logits, of which those of the classes are held. The value
-    of that logsumexp is largest for the task that fits, so the value here is another one, by which tasks can be
-    compared: the log of the probability that the softmax gives to all superfluous neurons together.
+    Its gradient is the paper's: the gradient of the logsumexp of all logits, with the logits of the classes held
+    constant. That logsumexp is largest for the right task, so its value cannot be minimised over tasks. The value is
+    therefore a different one: the log of the total softmax probability of all superfluous neurons.
 
     Attributes:
-        real: the number of outputs that stand for classes; they come first. In an experiment the tasks know it.
+        real: the number of outputs that stand for classes, which come first. In an experiment the tasks define it.
 
     Raises:
         ArgumentError: if `real` is below 1.
@@ -58,14 +58,14 @@ class superfluous(Part):  # noqa: N801 - used as a function: objective=superfluo
             check_count("real", self.real)
 
     def for_classes(self, num_classes: int) -> "superfluous":
-        """The objective of networks whose first `num_classes` outputs stand for classes."""
+        """Return the objective for networks whose first `num_classes` outputs stand for classes."""
         return superfluous(num_classes) if self.real is None else self
 
     def __call__(self, logits: Float[Array, "batch outputs"]) -> Float[Array, " batch"]:
-        """One number for each image.
+        """Return one number for each image.
 
         Raises:
-            ArgumentError: if it is not known how many outputs stand for classes.
+            ArgumentError: if the number of outputs that stand for classes is not known.
         """
         if self.real is None:
             raise ArgumentError("real", None, "give the number of outputs that stand for classes: superfluous(real=10)")

@@ -1,11 +1,11 @@
-"""Which task is this? Searches over the superposition of all masks (Section 3.3 of the paper).
+"""Searches for the task of images over the superposition of all masks (Section 3.3 of the paper).
 
 All masks are superposed, W ⊙ Σᵢ αᵢ Mᵢ, and the derivative of an objective of the output with respect to α is
-smallest for the mask that fits. One backward pass to the superposed weights gives all derivatives:
+smallest for the right mask. One backward pass to the superposed weights gives all derivatives:
 ∂L/∂αᵢ = Σ_layers ⟨∂L/∂W̃ ⊙ W, Mᵢ⟩, a product with the bank, so no float mask exists.
 
-Every image of a batch may belong to another task. With `images_per_pick=m`, m images in a row are known to share
-their task: the mean of their objectives is what is derived, and one task is picked for them.
+Every image of a batch may belong to a different task. With `images_per_pick=m`, m consecutive images are known to share
+their task: the mean of their objectives is differentiated, and one task is picked for them.
 """
 
 import dataclasses
@@ -40,14 +40,14 @@ def alpha_gradient(
     objective: Objective = entropy,
     images_per_pick: SupportsIndex = 1,
 ) -> Float[Array, "picks tasks"]:
-    """The derivatives of the objective with respect to every task's α, for each pick.
+    """Return the derivatives of the objective with respect to every task's α, for each pick.
 
     Args:
         model: masks over frozen weights. The network runs with the mean of all tasks' batch-norm statistics.
         images: normalised images.
         alphas: one row for all picks, or one for each.
         objective: `entropy`, or `superfluous(real=...)`.
-        images_per_pick: how many consecutive images share their task.
+        images_per_pick: number of consecutive images that share their task.
 
     Raises:
         UserError: if an argument has a type that cannot be used, or the images are not normalised floats.
@@ -82,16 +82,16 @@ def gradient_among(
     objective: Objective = entropy,
     images_per_pick: int = 1,
 ) -> Float[Array, "picks tasks"]:
-    """The derivatives with respect to every task's α where those of the chosen tasks are equal and the others 0.
+    """Return the derivatives with respect to every task's α if the chosen tasks have equal α and the others 0.
 
-    As `alpha_gradient`, but how many tasks take part need not be known when it is compiled.
+    Unlike in `alpha_gradient`, the number of chosen tasks may be traced.
 
     Args:
         model: masks over frozen weights.
         chosen: which tasks take part.
         images: normalised images.
         objective: `entropy`, or `superfluous(real=...)`.
-        images_per_pick: how many consecutive images share their task.
+        images_per_pick: number of consecutive images that share their task.
 
     Raises:
         ValueError: if the images do not divide into picks.
@@ -115,14 +115,14 @@ def binary_path(
     images_per_pick: int = 1,
     base: int = 2,
 ) -> Float[Array, "rounds picks tasks"]:
-    """The α of every round of the binary search: first all 1/n, last a 1 for the pick.
+    """Return the α of every round of the binary search: initially all 1/n, finally 1 for the pick.
 
     Args:
         model: masks over frozen weights.
         images: normalised images.
         objective: `entropy`, or `superfluous(real=...)`.
-        images_per_pick: how many consecutive images share their task.
-        base: a round keeps the best 1/base of the tasks.
+        images_per_pick: number of consecutive images that share their task.
+        base: each round keeps the best 1/base of the tasks.
 
     Raises:
         ValueError: if the images do not divide into picks, or the base is less than 2.
@@ -161,13 +161,13 @@ def objective_of_each(
     objective: Objective = entropy,
     images_per_pick: int = 1,
 ) -> Float[Array, "picks tasks"]:
-    """The objective of each pick with every task's own effective weights, for any method.
+    """Return the objective of each pick with every task's own effective weights, for any method.
 
     Args:
         model: the tasks to try.
         images: normalised images.
         objective: `entropy`, `maximum`, or `superfluous(real=...)`.
-        images_per_pick: how many consecutive images share their task; the mean of their objectives counts.
+        images_per_pick: number of consecutive images that share their task; their objectives are averaged.
 
     Raises:
         ValueError: if the images do not divide into picks, or there are no tasks.
@@ -187,10 +187,11 @@ def objective_of_each(
 
 @dataclass(frozen=True)
 class Search(Part, ABC):
-    """How the task of images is inferred; hashable.
+    """Search for the task of images; hashable.
 
     Attributes:
-        objective: what the right task makes small: `entropy`, `superfluous(real=...)` or, for `Exhaustive`, `maximum`.
+        objective: the objective that is smallest for the right task: `entropy`, `superfluous(real=...)` or, only for
+            `Exhaustive`, `maximum`.
     """
 
     objective: Objective = entropy
@@ -198,25 +199,25 @@ class Search(Part, ABC):
     kind: ClassVar[str] = "search"
 
     picks_smallest: ClassVar[bool] = True
-    """Whether the task that is picked is the one with the smallest score."""
+    """Whether the search picks the task with the smallest score."""
 
     def serves(self, method: Method) -> bool:
-        """Whether it infers tasks of a method; by default of all whose tasks can be inferred."""
+        """Return whether this search can infer the tasks of a method; by default, whether any search can."""
         return bool(method.searches)
 
     def for_classes(self, num_classes: int) -> "Search":
-        """The search for networks whose first `num_classes` outputs stand for classes."""
+        """Return the search for networks whose first `num_classes` outputs stand for classes."""
         return dataclasses.replace(self, objective=for_classes(self.objective, num_classes))
 
     def __call__(
         self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
     ) -> Int[Array, " picks"]:
-        """The task of each pick; of equal ones the lowest.
+        """Return the task of each pick; ties go to the lowest number.
 
         Args:
             model: the tasks among which to search.
             images: normalised images.
-            images_per_pick: how many consecutive images share their task.
+            images_per_pick: number of consecutive images that share their task.
 
         Raises:
             ValueError: if the images do not divide into picks.
@@ -227,37 +228,37 @@ class Search(Part, ABC):
     def scores(
         self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
     ) -> Float[Array, "picks tasks"]:
-        """What is small for the task of a pick. Arguments and errors are those of a call."""
+        """Return scores that are smallest for the right task. For arguments and errors see `__call__`."""
 
 
 @dataclass(frozen=True)
 class OneShot(Search):
-    """One gradient: the task whose α has the smallest derivative where all α are 1/n (Section 3.3)."""
+    """One gradient: picks the task whose α has the smallest derivative at α = 1/n (Section 3.3)."""
 
     def __post_init__(self) -> None:
         if self.objective is maximum:
-            raise ArgumentError("objective", "maximum", "has no use in a superposition; give entropy, or Exhaustive")
+            raise ArgumentError("objective", "maximum", "cannot be used in superpositions; give entropy, or Exhaustive")
 
     def serves(self, method: Method) -> bool:
-        """Those whose masks superpose linearly, as the method itself says."""
+        """Return whether the method declares that its masks superpose linearly."""
         return any(kind.__name__ in method.searches for kind in type(self).__mro__)
 
     def scores(
         self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
     ) -> Float[Array, "picks tasks"]:
-        """The derivatives of the objective with respect to every α, at 1/n."""
+        """Return the derivatives of the objective with respect to every α, at 1/n."""
         return gradient_among(model, np.ones(model.num_tasks, bool), images, self.objective, images_per_pick)
 
 
 @dataclass(frozen=True)
 class Binary(OneShot):
-    """About log₂ n rounds, each of which keeps the better half (Section 3.3); scores are what the first round sees.
+    """About log₂ n rounds; each round keeps the better half of the tasks (Section 3.3).
 
-    Exactly ⌈n/2⌉ tasks survive a round, the smallest derivatives, and among equal ones the lowest numbers; ⌈n/base⌉
-    with another base.
+    `scores` returns the scores of the first round. Exactly ⌈n/2⌉ tasks remain after a round, or ⌈n/base⌉ with a
+    different base: the ones with the smallest derivatives, and among ties the lowest numbers.
 
     Attributes:
-        base: a round keeps the best 1/base of the tasks; at least 2.
+        base: each round keeps the best 1/base of the tasks; at least 2.
     """
 
     base: int = 2
@@ -271,22 +272,22 @@ class Binary(OneShot):
     def __call__(
         self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
     ) -> Int[Array, " picks"]:
-        """The task that is left after all rounds."""
+        """Return the task that remains after all rounds."""
         path = binary_path(model, images, self.objective, images_per_pick, self.base)
         return path[-1].argmax(-1).astype(jnp.int32)
 
 
 @dataclass(frozen=True)
 class Exhaustive(Search):
-    """Every task is tried, for any method: the task with whose own effective weights the objective is smallest.
+    """Tries every task, for any method: picks the task with the smallest objective under its own effective weights.
 
-    BatchE infers its tasks so, by the entropy or by the largest maximal probability.
+    BatchE infers its tasks this way, by the entropy or by the largest maximal probability.
     """
 
     def scores(
         self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
     ) -> Float[Array, "picks tasks"]:
-        """The objective with every task's own effective weights."""
+        """Return the objective with every task's own effective weights."""
         return objective_of_each(model, images, self.objective, images_per_pick)
 
 
@@ -297,13 +298,13 @@ def infer(
     search: Search | Any,
     images_per_pick: SupportsIndex = 1,
 ) -> Int[Array, " picks"]:
-    """The task of each image, or of every `images_per_pick` consecutive ones; int32.
+    """Return the task of each image, or of every `images_per_pick` consecutive images, as int32.
 
     Args:
         model: the tasks among which to search.
-        images: normalised images, each of which may belong to another task.
+        images: normalised images; each may belong to a different task.
         search: `OneShot`, `Binary` or `Exhaustive`, with its objective.
-        images_per_pick: how many consecutive images share their task.
+        images_per_pick: number of consecutive images that share their task.
 
     Raises:
         UserError: if an argument has a type that cannot be used, or the images are not normalised floats.
@@ -325,17 +326,17 @@ def _model(given: Any) -> Model:
 
 
 def _floats(argument: str, given: Any) -> Any:
-    """An array of floats for a jitted function, which may be traced."""
+    """Return an array of floats for a jitted function; it may be traced."""
     values = given if isinstance(given, jax.Array | np.ndarray) else array(argument, given)
     if not jnp.issubdtype(values.dtype, jnp.floating):
-        how = ", as run.inputs.normalise makes them; run.infer_task takes images as they are"
-        problem = f"must be floats{how if argument == 'images' else ''}"
+        hint = ", as run.inputs.normalise returns them; run.infer_task takes raw images"
+        problem = f"must be floats{hint if argument == 'images' else ''}"
         raise ArgumentError(argument, f"of type {values.dtype}", problem)
     return values
 
 
 def _narrow(model: Model) -> Model:
-    """The model without masks beyond its tasks."""
+    """Return the model without masks beyond its tasks."""
     return dataclasses.replace(model, bank=banks.narrow(model.bank, model.num_tasks))
 
 
@@ -345,7 +346,7 @@ def _derivatives(
     superposed: Weights,
     objective: Objective,
 ) -> Float[Array, "picks tasks"]:
-    """∂L/∂α for each group, L being the mean objective of its images at `superposed`: one mask for all, or each."""
+    """Return ∂L/∂α for each group, with the mean objective L at the one superposition, or at each group's."""
     stats = model.mean_stats()
 
     def gradient(mask: Weights, images: Array) -> Weights:
@@ -353,7 +354,7 @@ def _derivatives(
             logits, _ = model.net.apply(effective, stats, images, train=False)
             return objective(logits).mean()
 
-        # An accelerator's faster, rounded products would blur the small differences between derivatives.
+        # The faster, rounded products of accelerators would blur the small differences between derivatives.
         with jax.default_matmul_precision("highest"):
             at = jax.grad(loss)(jax.tree.map(jnp.multiply, model.weights, mask))
         return jax.tree.map(jnp.multiply, at, model.weights)
@@ -366,7 +367,7 @@ def _derivatives(
 
 
 def memory(weights: Weights, picks: int) -> int:
-    """About how many bytes a search takes besides the bank: gradients, superpositions and copies of both."""
+    """Return roughly the bytes that a search takes besides the bank: gradients, superpositions and copies of both."""
     return 5 * min(picks * backend.num_bytes(weights), max(backend.gradient_bytes(), backend.num_bytes(weights)))
 
 
@@ -377,7 +378,7 @@ def _grouped(images: Array, images_per_pick: int) -> Array:
 
 
 def _in_chunks(function: Callable[..., Array], weights: Weights, *batches: Array) -> Array:
-    """Applies a function of batches to as many rows at a time as the memory for their gradients allows."""
+    """Apply a function of batches to as many rows at a time as the memory for their gradients allows."""
     at_once = max(1, backend.gradient_bytes() // backend.num_bytes(weights))
     parts = math.ceil(len(batches[0]) / at_once)
     return backend.scan_chunks(lambda _, *chunk: (None, function(*chunk)), None, parts, *batches)[1]

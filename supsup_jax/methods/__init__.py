@@ -1,4 +1,4 @@
-"""What a task trains, and how it becomes effective weights: one file a method."""
+"""Methods for learning many tasks in one network, one file per method."""
 
 from supsup_jax.methods.base import Adapter, Bank, Carry, Method, Params
 from supsup_jax.methods.batche import BatchE

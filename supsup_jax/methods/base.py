@@ -1,4 +1,4 @@
-"""What a method is: what a task trains, what is kept of it, and how that becomes effective weights."""
+"""Base class of methods, and the types of their data."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,38 +13,40 @@ from supsup_jax.networks import Network, Weights
 from supsup_jax.system import backend
 
 Params = PyTree[Array | np.ndarray]
-"""The parameters of one task while it is learned: what the optimizer changes, for instance scores."""
+"""Parameters of one task during training, which the optimizer updates, for instance scores."""
 
 Adapter = PyTree[Array | np.ndarray]
-"""What is kept of one task once it is learned, for instance its mask."""
+"""Data kept of one learned task, for instance its mask."""
 
 Bank = PyTree[Array | np.ndarray]
-"""The adapters of many tasks, in the form in which they lie in memory and in checkpoints."""
+"""Adapters of many tasks, in the form in which they are held in memory and in checkpoints."""
 
 Carry = PyTree[Array | np.ndarray]
-"""What a task leaves for the next one to start from, besides the base weights."""
+"""State that a task passes to the next task, besides the base weights."""
 
 
 class Method(Part, ABC):
-    """A way of learning many tasks in one network. Instances are frozen dataclasses of their settings.
+    """Base class of methods. Instances are frozen dataclasses of their settings.
 
-    A new method says what a task trains (`init`), what is kept of it (`finalize`), and how that and the base weights
-    become the weights that the network runs with (`effective_weights`). `pack`, `unpack` and `concatenate` are
-    overridden where there is a better form than adapters stacked along a leading task axis. Tasks are independent and
-    learned side by side, except those that train the base weights, and those of methods where every task leaves
-    something for the next one (`first_carry`, `next_carry`).
+    A subclass defines the parameters that a task trains (`init`), the adapter that is kept (`finalize`), and the
+    effective weights, computed from the base weights and the adapter (`effective_weights`). It overrides `pack`,
+    `unpack` and `concatenate` if its bank has a more compact form than adapters stacked along a leading task axis.
+
+    Tasks are independent and trained in parallel. The exceptions are tasks that train the base weights, and methods
+    whose tasks pass a carry to the next task (`first_carry`, `next_carry`).
 
     Attributes:
-        trains_params: whether the parameters of a task are trained; otherwise they stay as `init` gives them.
-        bank_grows: whether a bank of more tasks contains the bank of fewer; otherwise it has one size, and changes.
-        stacks: whether a bank is the adapters of all tasks, stacked along a leading task axis.
-        derived: fields that an experiment fills in, such as the name of a layer; all others are settings.
-        stores: what an adapter is, in words.
-        has_masks: whether an adapter is a mask of the weights, and the bank one of `supsup_jax.masks`.
-        recovers: whether all tasks are in one memory, out of which `inference.recovery` gets the mask of a task, given
-            images of that task. No task can be given then.
-        searches: the searches of `supsup_jax.inference` that can infer the task of an image, by their names. `OneShot`
-            and `Binary` superpose masks: effective weights W ⊙ M, linear in M.
+        trains_params: whether the parameters of a task are trained; otherwise they keep the values that `init` returns.
+        bank_grows: whether the bank grows with each task, so that it contains the banks of fewer tasks; otherwise its
+            size is fixed and its values change.
+        stacks: whether the bank is the adapters of all tasks stacked along a leading task axis.
+        derived: fields that an experiment fills in, such as the name of a layer; all other fields are settings.
+        stores: description of an adapter, in words.
+        has_masks: whether adapters are masks of the weights, and the bank is one of `supsup_jax.bank`.
+        recovers: whether all tasks share one memory, from which `inference.recovery` recovers a task's mask given
+            images of the task. Such methods cannot be given a task.
+        searches: names of the searches of `supsup_jax.inference` that can infer the task of an image. `OneShot` and
+            `Binary` superpose masks: they require effective weights W ⊙ M, linear in M.
     """
 
     kind: ClassVar[str] = "method"
@@ -59,92 +61,92 @@ class Method(Part, ABC):
     searches: ClassVar[tuple[str, ...]] = ("Exhaustive",)
 
     def check(self, net: Network) -> None:
-        """Checks that the method can work with a network; by default any.
+        """Check that the method supports a network; by default it supports every network.
 
         Raises:
-            UserError: if it cannot; the message says what the network lacks.
+            UserError: if it does not; the message says what the network lacks.
         """
 
     def for_network(self, net: Network) -> "Method":
-        """The method with what it has to know of a network, such as the name of its last layer."""
+        """Return the method with its `derived` fields filled in from a network, such as the name of the last layer."""
         return self
 
     def densities(self, weights: PyTree[Any]) -> PyTree[float]:
-        """The fraction of each leaf of the base weights that a mask keeps; `{}` where that is not fixed."""
+        """Return the density of the mask of each leaf of the base weights; `{}` if densities are not fixed."""
         return {}
 
     def trains_weights(self, task: int) -> bool:
-        """Whether the base weights are trained with this task; it is then learned after all before it, alone."""
+        """Return whether this task trains the base weights. It is then trained alone, after all earlier tasks."""
         return False
 
     def in_turn(self, task: int) -> bool:
-        """Whether this task is learned after all before it, alone, since it needs or changes what they leave."""
+        """Return whether this task is trained alone, after all earlier tasks, because it depends on them."""
         return self.trains_weights(task)
 
     def shared(self, weights: Weights) -> PyTree[Any]:
-        """The part of the base weights that learned tasks run with; by default all."""
+        """Return the part of the base weights that learned tasks use; by default all of them."""
         return weights
 
     def first_carry(self, weights: Weights) -> Carry:
-        """What the first task starts from, given the base weights as they were drawn; by default `{}`."""
+        """Return the carry of the first task, given the initial base weights; by default `{}`."""
         return {}
 
     def next_carry(self, carry: Carry, params: Params) -> Carry:
-        """What a task leaves for the next one; by default what it started from.
+        """Return the carry for the next task; by default it is not changed.
 
         Args:
-            carry: what the task started from.
-            params: its parameters, trained.
+            carry: carry that the task started from.
+            params: trained parameters of the task.
         """
         return carry
 
     @abstractmethod
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
-        """The parameters that a new task starts with.
+        """Return the initial parameters of a task.
 
         Args:
-            key: a random key, a function of (seed, task).
+            key: random key, a function of (seed, task).
             weights: the base weights.
-            carry: what the tasks before leave; by default `first_carry`.
+            carry: carry of the earlier tasks; by default `first_carry`.
         """
 
     @abstractmethod
     def finalize(self, params: Params, weights: Weights) -> Adapter:
-        """What is kept of a task; differentiable, since training runs through it.
+        """Return the adapter of a task. This function must be differentiable, because training runs through it.
 
         Args:
-            params: the parameters of the task.
+            params: parameters of the task.
             weights: the base weights.
         """
 
     @abstractmethod
     def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
-        """The weights that the network runs with, given the base weights and the adapter of a task."""
+        """Return the effective weights, given the base weights and the adapter of a task."""
 
     def training_weights(self, weights: Weights, params: Params) -> Weights:
-        """The weights that the network runs with while the task is learned."""
+        """Return the weights that the network uses while the task is trained."""
         return self.effective_weights(weights, self.finalize(params, weights))
 
     def pack(self, adapters: Adapter) -> Bank:
-        """The bank of adapters that are stacked along a leading task axis."""
+        """Return the bank of adapters that are stacked along a leading task axis."""
         return adapters
 
     def unpack(self, bank: Bank, task: int | Int[Array, ""]) -> Adapter:
-        """The adapter of one task."""
+        """Return the adapter of one task."""
         return jax.tree.map(lambda leaf: leaf[task], bank)
 
     def concatenate(self, banks: Sequence[Bank], counts: Sequence[int]) -> Bank:
-        """One bank of the tasks of several banks, given how many tasks each of them holds."""
+        """Concatenate banks, given the number of tasks that each of them holds."""
         return jax.tree.map(
             lambda *leaves: np.concatenate([x[:n] for x, n in zip(leaves, counts, strict=True)]), *banks
         )
 
     def remember(self, bank: Bank | None, adapters: Adapter) -> Bank:
-        """A bank that does not grow, after it has taken in more tasks.
+        """Return a bank of fixed size after adding tasks.
 
         Args:
-            bank: the bank so far; `None` before the first task.
-            adapters: the adapters of the new tasks, stacked along a leading task axis, in order.
+            bank: current bank; `None` before the first task.
+            adapters: adapters of the new tasks in order, stacked along a leading task axis.
 
         Raises:
             NotImplementedError: if the bank of this method grows.
@@ -152,14 +154,14 @@ class Method(Part, ABC):
         raise NotImplementedError(f"the bank of {type(self).__name__} grows: see `pack` and `concatenate`")
 
     def account(self, weights: Weights, bank: Bank, num_tasks: int) -> dict[str, int]:
-        """The bytes that tasks take, besides their batch-norm statistics, by what takes them.
+        """Return the storage of all tasks in bytes, by content, without batch-norm statistics.
 
-        Base weights that are never trained take the seed that they are drawn from.
+        Base weights that are never trained count as the seed from which they are drawn.
 
         Args:
             weights: the base weights.
-            bank: the adapters of all tasks.
-            num_tasks: how many tasks of the bank count, from the first.
+            bank: bank of all tasks.
+            num_tasks: number of tasks to count, from the first.
         """
         shared = self.shared(weights)
         if self.trains_weights(0):
@@ -169,7 +171,7 @@ class Method(Part, ABC):
         return account | self._account_of_bank(bank, num_tasks)
 
     def _account_of_bank(self, bank: Bank, num_tasks: int) -> dict[str, int]:
-        """The bytes of a bank."""
+        """Return the storage of the bank in bytes, by content."""
         if self.stacks:
             bank = jax.tree.map(lambda leaf: leaf[:num_tasks], bank)
         return {self.stores: backend.num_bytes(bank)}

@@ -1,4 +1,4 @@
-"""BatchE: a task trains two vectors a layer, whose outer product scales weights that the first task has trained."""
+"""BatchE: a task trains two vectors per layer; their outer product scales the weights that the first task trained."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,13 +17,13 @@ def _signs(key: Key[Array, ""], shape: tuple[int, ...], dtype: jnp.dtype) -> Flo
 
 @dataclass(frozen=True)
 class BatchE(Method):
-    """BatchEnsemble for continual learning (Wen et al., 2020): effective weights W ⊙ (t sᵀ), s and t from ±1.
+    """BatchEnsemble for continual learning (Wen et al., 2020): effective weights W ⊙ (t sᵀ), with s and t initially ±1.
 
-    A layer computes s ⊙ W(t ⊙ x). The base weights are trained together with the first task's vectors, and fixed
-    from then on. What is no kernel is not scaled.
+    A layer computes s ⊙ W(t ⊙ x). The first task trains the base weights together with its vectors; afterwards the base
+    weights are fixed. Only kernels are scaled.
 
     Attributes:
-        random_weights: whether the weights are never trained ("Rand W" in the paper).
+        random_weights: whether base weights stay random, without training ("Rand W" in the paper).
     """
 
     random_weights: bool = False
@@ -31,11 +31,11 @@ class BatchE(Method):
     stores: ClassVar[str] = "vectors s and t"
 
     def trains_weights(self, task: int) -> bool:
-        """With the first task, or never."""
+        """Return True for the first task, unless `random_weights` is set."""
         return task == 0 and not self.random_weights
 
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
-        """Random signs: for each kernel `t`, one for every input, and `s`, one for every output."""
+        """Return random signs: for each kernel a vector `t` over its inputs and a vector `s` over its outputs."""
 
         def vectors(kernel: Array) -> dict[str, Array]:
             return {"s": kernel[(0,) * (kernel.ndim - 1)], "t": kernel[(0,) * (kernel.ndim - 2)][:, 0]}
@@ -44,16 +44,16 @@ class BatchE(Method):
         return draw(key, shapes, _signs)
 
     def finalize(self, params: Params, weights: Weights) -> Adapter:
-        """The vectors."""
+        """Return the vectors unchanged."""
         return params
 
     def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
-        """The scaled weights."""
+        """Return the weights scaled by the task's vectors."""
 
-        def scaled(leaf: Array, own: dict[str, Array]) -> Array:
-            if not own:
+        def scaled(leaf: Array, vectors: dict[str, Array]) -> Array:
+            if not vectors:
                 return leaf
             window = (1,) * (leaf.ndim - 2)
-            return leaf * own["t"].reshape(*window, -1, 1) * own["s"].reshape(*window, 1, -1)
+            return leaf * vectors["t"].reshape(*window, -1, 1) * vectors["s"].reshape(*window, 1, -1)
 
         return jax.tree.map(scaled, weights, adapter)

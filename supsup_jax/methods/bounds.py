@@ -1,4 +1,4 @@
-"""What the methods are measured against: a network for every task, and one network for all without any method."""
+"""Baselines: a separate network for each task, and one network trained on all tasks without a method."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,11 +11,11 @@ from supsup_jax.networks import Weights
 
 @dataclass(frozen=True)
 class UpperBound(Method):
-    """A network of its own for each task: nothing is forgotten, and storage grows by a network.
+    """Separate network for each task: nothing is forgotten, and every task adds the storage of a network.
 
     Attributes:
-        fine_tunes: whether a task's network starts as the one before it ended, and not as the base weights. So the
-            paper's bound of SplitCIFAR100 was made, which reports every task right after it was learned.
+        fine_tunes: whether a task's network starts from the previous task's weights instead of the base weights. The
+            paper's upper bound of SplitCIFAR100 is computed this way and reports each task right after it was learned.
     """
 
     fine_tunes: bool = False
@@ -23,53 +23,53 @@ class UpperBound(Method):
     stores: ClassVar[str] = "networks"
 
     def shared(self, weights: Weights) -> dict[str, Array]:
-        """Nothing."""
+        """Return `{}`: learned tasks share no weights."""
         return {}
 
     def in_turn(self, task: int) -> bool:
-        """Every task, if it starts from the one before."""
+        """Return whether tasks start from the previous task's weights."""
         return self.fine_tunes
 
     def first_carry(self, weights: Weights) -> Carry:
-        """The weights that tasks start from."""
+        """Return the base weights if tasks start from the previous task's weights; otherwise `{}`."""
         return weights if self.fine_tunes else {}
 
     def next_carry(self, carry: Carry, params: Params) -> Carry:
-        """The task's weights, if the next one starts from them."""
+        """Return the task's weights if the next task starts from them."""
         return params if self.fine_tunes else carry
 
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
-        """Weights of its own, which start as the shared ones or as the last task's."""
+        """Return the previous task's weights or the base weights, according to `fine_tunes`."""
         return carry if self.fine_tunes and carry is not None else weights
 
     def finalize(self, params: Params, weights: Weights) -> Adapter:
-        """Its weights."""
+        """Return the task's weights."""
         return params
 
     def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
-        """Its weights."""
+        """Return the task's weights."""
         return adapter
 
 
 @dataclass(frozen=True)
 class LowerBound(Method):
-    """One network, trained on all tasks in turn; nothing protects what was learned before."""
+    """Single network, trained on all tasks in turn without protection against forgetting."""
 
     stores: ClassVar[str] = "nothing"
     searches: ClassVar[tuple[str, ...]] = ()
 
     def trains_weights(self, task: int) -> bool:
-        """With every task."""
+        """Return True: every task trains the base weights."""
         return True
 
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
-        """Nothing."""
+        """Return `{}`: a task has no parameters besides the base weights."""
         return {}
 
     def finalize(self, params: Params, weights: Weights) -> Adapter:
-        """Nothing."""
+        """Return the empty adapter."""
         return params
 
     def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
-        """The base weights."""
+        """Return the base weights."""
         return weights

@@ -1,4 +1,4 @@
-"""HopSupSup: a task trains a binary gain for every unit, and all tasks' gains are stored in one Hopfield memory."""
+"""HopSupSup: each task trains binary gains, and one Hopfield network stores the gains of all tasks."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -16,12 +16,12 @@ from supsup_jax.system import numerics
 
 
 class Memory(NamedTuple):
-    """The gains of all tasks, superposed. Its size does not depend on how many there are.
+    """Superposed gains of all tasks. The size does not depend on the number of tasks.
 
     Attributes:
-        matrices: for each layer of gains a Hopfield memory, `(units, units)`.
-        total: the sum of all patterns of ±1, `(units,)` a layer.
-        num_tasks: how many are stored.
+        matrices: weights of a Hopfield network for each layer of gains, `(units, units)`.
+        total: sum of all patterns of ±1 for each layer, `(units,)`.
+        num_tasks: number of stored tasks.
     """
 
     matrices: PyTree[Float[Array | np.ndarray, "units units"]]
@@ -31,10 +31,10 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True)
 class HopSupSup(Method):
-    """HopSupSup (Section 3.5 of the paper): effective gains [S >= 0] over frozen random weights.
+    """HopSupSup (Section 3.5 of the paper): effective gains [S >= 0] with frozen random weights.
 
-    Gains are the parameters that Flax calls `scale`. Scores start at 0, so the first mask is all ones. No mask is kept:
-    the memory is all that remains of the tasks, and `supsup_jax.inference.recovery` gets a mask back out of it.
+    Gains are the parameters that Flax calls `scale`. Scores start at 0, so the first mask is all ones. Only the memory
+    is kept; `supsup_jax.inference.recovery` recovers a task's mask from it.
     """
 
     bank_grows: ClassVar[bool] = False
@@ -44,23 +44,23 @@ class HopSupSup(Method):
     searches: ClassVar[tuple[str, ...]] = ()
 
     def check(self, net: Network) -> None:
-        """Checks that the network has gains.
+        """Check that the network has gains.
 
         Raises:
             UserError: if it has none.
         """
 
-        def params() -> Params:  # its shapes alone: no device is touched, whose number is set later
+        def params() -> Params:  # shapes only: JAX must not initialise devices yet, because their number is set later
             key = numerics.key(0)
             return self.init(key, net.init(key)[0])
 
         jax.eval_shape(params)
 
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
-        """Scores of 0 for the gains.
+        """Return scores of 0 for the gains.
 
         Raises:
-            UserError: if the network has none.
+            UserError: if the network has no gains.
         """
 
         def score(path: tuple[Any, ...], leaf: Array) -> Array | None:
@@ -68,21 +68,21 @@ class HopSupSup(Method):
 
         scores = jax.tree_util.tree_map_with_path(score, weights)
         if not jax.tree.leaves(scores):
-            raise UserError("HopSupSup needs a network with gains, parameters called `scale`, such as BNNet")
+            raise UserError("HopSupSup requires a network with gains (parameters named `scale`), such as BNNet")
         return scores
 
     def finalize(self, params: Params, weights: Weights) -> Adapter:
-        """The mask of the scores."""
+        """Return the mask of the scores."""
         return masks.threshold(params)
 
     def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
-        """The weights with the mask for gains."""
+        """Return the weights with the mask in place of the gains."""
         return jax.tree.map(
             lambda mask, weight: weight if mask is None else mask, adapter, weights, is_leaf=lambda leaf: leaf is None
         )
 
     def remember(self, bank: Memory | None, adapters: Adapter) -> Memory:
-        """The memory after it has taken in the masks of more tasks, in order."""
+        """Return the memory after storing more masks, in order."""
         patterns = jax.tree.map(lambda mask: 2.0 * mask - 1, adapters)
         if bank is None:
             units = jax.tree.map(lambda pattern: pattern.shape[-1], patterns)
@@ -99,13 +99,13 @@ class HopSupSup(Method):
 def storkey(
     matrix: Float[Array | np.ndarray, "units units"], patterns: Float[Array | np.ndarray, "patterns units"]
 ) -> Float[Array, "units units"]:
-    """The memory after it has taken in patterns one by one, by Storkey's rule.
+    """Store patterns one by one, by Storkey's rule.
 
-    With h = W x, W grows by (x xᵀ - I - x hᵀ - h xᵀ) / d for d units. The diagonal that this leaves is kept.
+    With h = W x, W increases by (x xᵀ - I - x hᵀ - h xᵀ) / d for d units. The resulting diagonal is not set to zero.
 
     Args:
-        matrix: the memory before; at first all zeros.
-        patterns: of ±1, in order.
+        matrix: current weights of the Hopfield network; initially zero.
+        patterns: patterns of ±1, in order.
     """
     units = matrix.shape[0]
 
@@ -118,6 +118,6 @@ def storkey(
 
 
 def energy(matrix: Float[Array, "units units"], state: Float[Array, " units"]) -> Float[Array, ""]:
-    """The energy -½ sᵀWs of a state, smallest where a stored pattern is."""
+    """Return the energy -½ sᵀWs of a state, which is smallest at stored patterns."""
     with jax.default_matmul_precision("highest"):
         return -state @ matrix @ state / 2

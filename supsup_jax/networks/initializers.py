@@ -1,7 +1,7 @@
-"""How weights and scores are drawn.
+"""Initialisers of weights and scores.
 
-Each has the signature of `jax.nn.initializers`: `(key, shape, dtype) -> array`. The fan-in of a kernel `(in, out)`
-is its inputs, that of a convolution `(height, width, in, out)` its inputs times the size of its window.
+They have the signature of `jax.nn.initializers`: `(key, shape, dtype) -> array`. The fan-in of a kernel `(in, out)` is
+the number of its inputs; that of a convolution `(height, width, in, out)` is this number times the window's size.
 """
 
 import math
@@ -25,7 +25,7 @@ kaiming_uniform: Initializer = jax.nn.initializers.variance_scaling(2.0, "fan_in
 """Uniform in ±√(6 / fan_in): the same standard deviation as `kaiming_normal`."""
 
 pytorch_default: Initializer = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""Uniform in ±1/√fan_in: how PyTorch's layers start (Kaiming-uniform with a = √5), and scores.
+"""Uniform in ±1/√fan_in: the default of PyTorch's layers (Kaiming-uniform with a = √5), also used for scores.
 
 The original calls it `default`.
 """
@@ -38,23 +38,23 @@ glorot_uniform: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_avg
 
 
 def signed_constant(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "..."]:
-    """A random sign times √(2 / fan_in): all weights of a layer have one magnitude (Section 3.1 of the paper).
+    """Return random signs times √(2 / fan_in): all weights of a layer have one magnitude (Section 3.1 of the paper).
 
     Args:
-        key: a random key.
-        shape: `(in, out)` or `(height, width, in, out)`.
-        dtype: the type of the weights.
+        key: random key.
+        shape: shape `(in, out)` or `(height, width, in, out)`.
+        dtype: type of the weights.
     """
     return jax.random.rademacher(key, shape, dtype) * _constant(2.0, shape, dtype)
 
 
 def xavier_constant(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "..."]:
-    """A random sign times √(1 / fan_in). Arguments are those of `signed_constant`."""
+    """Return random signs times √(1 / fan_in). Arguments are those of `signed_constant`."""
     return jax.random.rademacher(key, shape, dtype) * _constant(1.0, shape, dtype)
 
 
 def unsigned_constant(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, "..."]:
-    """√(2 / fan_in) everywhere. Arguments are those of `signed_constant`; the key is not used."""
+    """Return √(2 / fan_in) for all weights. Arguments are those of `signed_constant`; the key is not used."""
     return jnp.broadcast_to(_constant(2.0, shape, dtype), shape)
 
 
@@ -79,17 +79,17 @@ INITIALIZERS: dict[str, Initializer] = {
     "xavier_normal": xavier_normal,
     "glorot_uniform": glorot_uniform,
 }
-"""The initialisers by name."""
+"""Initialisers by name."""
 
 
 def initializer_of(initializer: Initializer | str) -> Initializer:
-    """Look an initialiser up.
+    """Return an initialiser by its name.
 
     Args:
-        initializer: one of the names in `INITIALIZERS`; a function is returned as it is.
+        initializer: one of the names in `INITIALIZERS`, or a function, which is returned unchanged.
 
     Raises:
-        UserError: if there is no initialiser of that name.
+        UserError: if there is no initialiser of this name.
     """
     if callable(initializer):
         return cast(Initializer, initializer)
@@ -101,20 +101,20 @@ def initializer_of(initializer: Initializer | str) -> Initializer:
 
 
 def _constant(variance: float, shape: tuple[int, ...], dtype: Any) -> Float[Array, ""]:
-    """√(variance / fan_in)."""
+    """Return √(variance / fan_in)."""
     return jnp.asarray(math.sqrt(variance / math.prod(shape[:-1])), dtype)
 
 
 @numerics.with_fixed_flags
 def draw(key: Key[Array, ""], shapes: PyTree[Any], initializer: Initializer) -> PyTree[Float[Array, "..."]]:
-    """Draws every leaf from the key and the leaf's own path, so that no leaf depends on another.
+    """Draw each leaf from the key and the leaf's path, so that leaves do not depend on each other.
 
-    A vector, which has no fan-in of its own, is drawn as a kernel with one output: its fan-in is its length.
+    A vector has no fan-in; it is drawn as a kernel with one output, whose fan-in is the vector's length.
 
     Args:
-        key: a random key.
-        shapes: a pytree of arrays, or of anything with a shape and a dtype.
-        initializer: how a leaf is drawn.
+        key: random key.
+        shapes: pytree of arrays, or of objects with a shape and a dtype.
+        initializer: initialiser of the leaves.
     """
 
     def leaf(path: tuple[Any, ...], like: Any) -> Array:

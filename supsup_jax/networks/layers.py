@@ -1,4 +1,4 @@
-"""The layers that networks are put together from, where Flax has no equal of PyTorch's or XLA none as fast."""
+"""Layers that differ from Flax's: batch norm as in PyTorch, and convolution and pooling that are fast on CPUs."""
 
 import functools
 import math
@@ -15,16 +15,16 @@ from supsup_jax.system import backend
 
 
 class BatchNorm(nn.Module):
-    """Batch norm over all axes but the last, as PyTorch has it: its running variance is the unbiased one.
+    """Batch norm over all axes except the last, as in PyTorch: the running variance is the unbiased one.
 
-    The statistics are the collection `batch_stats`: `mean`, which starts at 0, and `var`, which starts at 1.
+    The collection `batch_stats` holds the running statistics: `mean`, initially 0, and `var`, initially 1.
 
     Attributes:
-        affine: whether there are gains (`scale`) and biases (`bias`), one of each a channel.
-        momentum: the share of a new batch in the running statistics.
-        epsilon: added to the variance.
-        axis_name: a mapped axis over which the statistics of a batch are taken too, if any: of the devices that share
-            the batch equally.
+        affine: whether each channel has a gain (`scale`) and a bias (`bias`).
+        momentum: weight of the new batch in the running statistics.
+        epsilon: constant added to the variance.
+        axis_name: optional name of a mapped axis over which batch statistics are averaged as well: the axis of devices
+            that share the batch equally.
     """
 
     affine: bool = False
@@ -34,9 +34,9 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch channels"], train: bool) -> Float[Array, "*batch channels"]:
-        """Normalises with the statistics of this batch in training, and updates the running ones; else with those.
+        """Normalise with batch statistics and update the running ones in training; else use the running statistics.
 
-        Statistics are float32, whatever the inputs are.
+        Statistics are float32 for inputs of any type.
         """
         channels = x.shape[-1]
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
@@ -59,7 +59,7 @@ class BatchNorm(nn.Module):
         return (x * gain + bias).astype(x.dtype)
 
     def _mean(self, x: Array) -> Array:
-        """The mean of each channel."""
+        """Return the mean of each channel."""
         mean = x.mean(tuple(range(x.ndim - 1)))
         return jax.lax.pmean(mean, self.axis_name) if self.axis_name and not self.is_initializing() else mean
 
@@ -71,18 +71,18 @@ def conv_general_dilated(
     padding: Any,
     **settings: Any,
 ) -> Float[Array, "batch out_height out_width outputs"]:
-    """`jax.lax.conv_general_dilated`, to be handed to `flax.linen.Conv`, in the form that is fast on this backend.
+    """Compute `jax.lax.conv_general_dilated` in a form that is fast on the current backend, for `flax.linen.Conv`.
 
-    XLA's own convolution is slow on a CPU. There it is a product of matrices, the first of which has a row for each
-    place of the window, with what the window covers there: of so few images at a time that they stay in the cache. It
-    has no derivative in forward mode.
+    XLA's convolution is slow on CPUs. There this function multiplies a matrix of patches (one row for each position of
+    the window) by the kernel, for as many images at a time as fit into the cache. This form has no forward-mode
+    derivative.
 
     Args:
-        lhs: the images.
-        rhs: the kernel.
-        window_strides: one for each spatial axis.
+        lhs: images.
+        rhs: kernel.
+        window_strides: stride along each spatial axis.
         padding: `(before, after)` for each spatial axis, or a string.
-        settings: further arguments of `jax.lax.conv_general_dilated`.
+        settings: other arguments of `jax.lax.conv_general_dilated`.
     """
     dilations = (*(settings.get("lhs_dilation") or ()), *(settings.get("rhs_dilation") or ()))
     plain = rhs.ndim == 4 and set(dilations) <= {1} and settings.get("feature_group_count", 1) == 1
@@ -97,7 +97,7 @@ def conv_general_dilated(
 def _as_product(images: Array, kernel: Array, strides: Sequence[int], padding: tuple[tuple[int, int], ...]) -> Array:
     window, outputs = kernel.shape[:2], kernel.shape[-1]
 
-    @jax.checkpoint  # to gather the patches again for the gradient is faster than to read them from memory
+    @jax.checkpoint  # gathering patches again for the gradient is faster than reading them from memory
     def multiply(_: None, images: Array) -> tuple[None, Array]:
         return None, _patches(images, window, strides, padding) @ kernel.reshape(-1, outputs)
 
@@ -106,10 +106,10 @@ def _as_product(images: Array, kernel: Array, strides: Sequence[int], padding: t
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _unstrided(images: Array, kernel: Array, padding: tuple[tuple[int, int], ...]) -> Array:
-    """`_as_product` in strides of 1, whose gradients are made of the patches of the cotangents alone.
+    """`_as_product` with stride 1, whose gradients use only patches of the cotangents.
 
-    That of the images is the convolution of these with the kernel turned round, that of the kernel the product of the
-    images with them. Differentiated as it stands, patches would have to be added where they overlap.
+    The gradient of the images is the convolution of the cotangents with the reversed kernel; that of the kernel is the
+    product of the images with the cotangents' patches. Automatic differentiation would have to add overlapping patches.
     """
     return _as_product(images, kernel, (1, 1), padding)
 
@@ -124,11 +124,11 @@ def _unstrided_backward(padding: Any, saved: tuple[Array, Array], cotangents: Ar
     opposite = tuple(
         (size - 1 - before, size - 1 - after) for size, (before, after) in zip((height, width), padding, strict=True)
     )
-    turned = kernel[::-1, ::-1].swapaxes(2, 3).reshape(-1, inputs)
+    reversed_kernel = kernel[::-1, ::-1].swapaxes(2, 3).reshape(-1, inputs)
 
     def add(total: Array, images: Array, cotangents: Array) -> tuple[Array, Array]:
         patches = _patches(cotangents, (height, width), (1, 1), opposite)
-        return total + jnp.tensordot(images, patches, ((0, 1, 2), (0, 1, 2))), patches @ turned
+        return total + jnp.tensordot(images, patches, ((0, 1, 2), (0, 1, 2))), patches @ reversed_kernel
 
     parts = _num_chunks(cotangents, (height, width), (1, 1), opposite)
     zeros = jnp.zeros((inputs, height * width * outputs))
@@ -141,9 +141,10 @@ _unstrided.defvjp(_unstrided_forward, _unstrided_backward)
 
 
 def _patches(images: Array, window: Sequence[int], strides: Sequence[int], padding: Any) -> Array:
-    """What the window covers at each of its places, `(batch, rows, columns, window_height * window_width * inputs)`."""
+    """Return the patches of all window positions, `(batch, rows, columns, window_height * window_width * inputs)`."""
     border = ((0, 0, 0), *((before, after, 0) for before, after in padding), (0, 0, 0))
-    images = jax.lax.pad(images, jnp.zeros((), images.dtype), border)  # in contrast to jnp.pad, it also cuts off
+    # Unlike jnp.pad, lax.pad accepts negative padding.
+    images = jax.lax.pad(images, jnp.zeros((), images.dtype), border)
     rows, columns = (
         (size - part) // step + 1 for size, part, step in zip(images.shape[1:3], window, strides, strict=True)
     )
@@ -157,7 +158,7 @@ def _patches(images: Array, window: Sequence[int], strides: Sequence[int], paddi
 
 
 def _num_chunks(images: Array, window: Sequence[int], *settings: Any) -> int:
-    """Into how many parts to cut a batch, so that the patches of one stay in the cache."""
+    """Return the number of chunks of a batch such that the patches of one chunk fit into the cache."""
     if tuple(window) == (1, 1):
         return 1  # the images are the patches
     patches = jax.eval_shape(lambda: _patches(images, window, *settings))
@@ -165,9 +166,9 @@ def _num_chunks(images: Array, window: Sequence[int], *settings: Any) -> int:
 
 
 def max_pool(x: Float[Array, "batch height width channels"]) -> Float[Array, "batch _ _ channels"]:
-    """The maximum of windows of 3 × 3 in steps of 2, with a border that never is it.
+    """Return the maximum over windows of 3 × 3 with stride 2; the padding is never the maximum.
 
-    XLA's windows are slow on a CPU, their gradient above all: there it is the maximum of nine shifted images.
+    XLA's pooling is slow on CPUs, above all its gradient. There this is the maximum of nine shifted images.
     """
     if backend.is_accelerator():
         border: Any = ((1, 1), (1, 1))

@@ -1,4 +1,4 @@
-"""The fully connected networks of the MNIST experiments. They have no biases."""
+"""Fully connected networks of the MNIST experiments, without biases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ class MLP(nn.Module):
     """Dense layers with ReLU between them.
 
     Attributes:
-        widths: outputs of each layer, the last one's being the logits.
+        widths: number of outputs of each layer; the last layer returns the logits.
     """
 
     widths: Sequence[int]
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch ..."], train: bool) -> Float[Array, "batch outputs"]:
-        """Logits of a batch of images of any shape."""
+        """Return the logits of a batch of images of any shape."""
         x = x.reshape(len(x), -1)
         for index, width in enumerate(self.widths):
             x = nn.Dense(width, use_bias=False, name=f"dense{index}")(x)
@@ -31,22 +31,22 @@ class MLP(nn.Module):
 
 
 class BNMLP(nn.Module):
-    """Dense layers with batch norm and Swish between them; of the batch norm only gains are learned.
+    """Dense layers with batch norm and Swish between them; the only parameters of batch norm are gains.
 
     Attributes:
-        widths: outputs of each layer, the last one's being the logits.
+        widths: number of outputs of each layer; the last layer returns the logits.
     """
 
     widths: Sequence[int]
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch ..."], train: bool) -> Float[Array, "batch outputs"]:
-        """Logits of a batch of images of any shape; a batch's own statistics are used in training and test alike."""
+        """Return the logits of a batch of images of any shape, always normalised by batch statistics."""
         x = x.reshape(len(x), -1)
         for index, width in enumerate(self.widths):
             x = nn.Dense(width, use_bias=False, name=f"dense{index}")(x)
             if index < len(self.widths) - 1:
-                # Over the batch instead of the features: a batch norm that keeps no running statistics.
+                # Layer norm over the batch axis is a batch norm without running statistics.
                 x = nn.LayerNorm(
                     epsilon=1e-5, use_bias=False, reduction_axes=0, use_fast_variance=False, name=f"gain{index}"
                 )(x)
@@ -55,22 +55,22 @@ class BNMLP(nn.Module):
 
 
 class _DenseNetwork(SizedNetwork):
-    """A built-in network of dense layers, the last of which is `dense2`."""
+    """Base class of built-in networks of dense layers; the last layer is `dense2`."""
 
     head: ClassVar[str] = "dense2"
     layers: ClassVar[type[MLP] | type[BNMLP]] = MLP
 
     @property
     def module(self) -> nn.Module:
-        """The dense layers."""
+        """Module of dense layers."""
         return self.layers((*self.layer_sizes, self.features))
 
 
 @dataclass(frozen=True)
 class LeNet(_DenseNetwork):
-    """LeNet 300-100, as in "MNISTPerm, LeNet" of the paper: inputs-300-100-features.
+    """LeNet 300-100 of the paper's "MNISTPerm, LeNet": inputs-300-100-features.
 
-    Attributes are explained at `SizedNetwork`.
+    Attributes are documented at `SizedNetwork`.
     """
 
     units: ClassVar[tuple[int, ...]] = (300, 100)
@@ -78,9 +78,9 @@ class LeNet(_DenseNetwork):
 
 @dataclass(frozen=True)
 class FC1024(_DenseNetwork):
-    """The network of the paper's larger MNIST experiments: inputs-1024-1024-features.
+    """Network of the paper's larger MNIST experiments: inputs-1024-1024-features.
 
-    Attributes are explained at `SizedNetwork`.
+    Attributes are documented at `SizedNetwork`.
     """
 
     units: ClassVar[tuple[int, ...]] = (1024, 1024)
@@ -88,9 +88,9 @@ class FC1024(_DenseNetwork):
 
 @dataclass(frozen=True)
 class BNNet(_DenseNetwork):
-    """The network of HopSupSup: inputs-2048-2048-features with gains of batch norm, and Swish.
+    """Network of HopSupSup: inputs-2048-2048-features, with batch-norm gains and Swish.
 
-    Attributes are explained at `SizedNetwork`.
+    Attributes are documented at `SizedNetwork`.
     """
 
     units: ClassVar[tuple[int, ...]] = (2048, 2048)

@@ -1,6 +1,6 @@
-"""A network as a pure function of its weights.
+"""Networks as pure functions of their weights.
 
-Networks know nothing of masks, tasks or methods: a method hands in the weights that the network runs with.
+Networks are independent of masks, tasks and methods: a method passes the weights that the network uses.
 """
 
 import dataclasses
@@ -18,15 +18,15 @@ from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.networks.initializers import Initializer, InitializerName, draw, initializer_of, signed_constant
 from supsup_jax.system import numerics
 
-_MOST_UNITS = 2048  # the widest layer of the built-in networks at width 1: of BNNet, and of ResNet-50's last stage
+_MOST_UNITS = 2048  # widest layer of the built-in networks at width 1: in BNNet, and in ResNet-50's last stage
 
 
 class Rotated(NamedTuple):
-    """The kernel of a dense layer as the product `rotation @ kernel`, to be multiplied by a batch from the left.
+    """Kernel of a dense layer as the product `rotation @ kernel`; a batch is multiplied by `rotation` first.
 
     Attributes:
-        rotation: `(in, in)`.
-        kernel: `(in, out)`.
+        rotation: orthogonal matrix, `(in, in)`.
+        kernel: kernel before the rotation, `(in, out)`.
     """
 
     rotation: Float[Array | np.ndarray, "in in"]
@@ -38,22 +38,24 @@ Stats = PyTree[Float[Array | np.ndarray, "..."]]
 
 
 class Network(Part):
-    """A Linen module, the shape of its images, and how its weights are drawn.
+    """Flax Linen module, with the shape of its images and the initialiser of its kernels.
 
-    `Network(module, input_shape=...)` makes a `CustomNetwork` from any Linen module. The built-in networks, and
-    networks with arguments of their own, are subclasses: frozen dataclasses with a property `module`, compared and
-    hashed by their fields, of which `input_shape` and `initializer` are two.
+    `Network(module, input_shape=...)` creates a `CustomNetwork` from any Linen module. Built-in networks, and networks
+    with custom arguments, are subclasses: frozen dataclasses with a property `module`, compared and hashed by their
+    fields. `input_shape` and `initializer` must be among the fields.
 
     Attributes:
-        module: called as `module(x, train)`; its parameters are the weights, its `batch_stats` the statistics.
-        input_shape: shape of one image, `(height, width, channels)`.
-        initializer: draws the kernels; a function, or one of the names in `INITIALIZERS`.
-        head: the name of the last layer among the weights, of which methods may give each task its own.
-        uses_batch: whether its outputs for an image depend on the other images of the batch, in evaluation too.
-        affine: whether its batch norm has gains and biases, for networks with such an argument; else False.
-        sync_bn: whether its batch norm takes its statistics over all devices that share a batch, for networks with
-            such an argument; else False.
-        derived: fields that an experiment fills in; all others of numbers, texts and truth values are settings.
+        module: module that is called as `module(x, train)`; its parameters are the weights, its `batch_stats` the
+            statistics.
+        input_shape: shape `(height, width, channels)` of an image.
+        initializer: initialiser of the kernels: a function, or one of the names in `INITIALIZERS`.
+        head: name of the last layer among the weights, for methods that keep a separate last layer for each task.
+        uses_batch: whether the outputs for an image depend on the other images of the batch, also in evaluation.
+        affine: whether batch norm has gains and biases; False for networks without such an argument.
+        sync_bn: whether batch norm averages its statistics over all devices that share a batch; False for networks
+            without such an argument.
+        derived: fields that an experiment fills in; all other fields that are numbers, strings or booleans are
+            settings.
     """
 
     kind: ClassVar[str] = "network"
@@ -86,87 +88,89 @@ class Network(Part):
         object.__setattr__(self, "initializer", initializer_of(self.initializer))
 
     def for_images(self, shape: tuple[int, ...]) -> "Network":
-        """The same network for images of another shape.
+        """Return the same network for images of a different shape.
 
         Args:
-            shape: `(height, width, channels)`.
+            shape: shape `(height, width, channels)` of an image.
 
         Raises:
-            UserError: if it is a custom network, whose module is made for one shape.
+            UserError: if this is a custom network, whose module supports a single shape.
         """
         this: Any = self
         return self if shape == self.input_shape else dataclasses.replace(this, input_shape=shape)
 
     @property
     def num_outputs(self) -> int:
-        """How many outputs it has, the superfluous ones among them."""
+        """Number of outputs, including superfluous neurons."""
         module: Any = self.module
-        one = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
-        out = jax.eval_shape(lambda one: module.init_with_output(numerics.key(0), one, train=False)[0], one)
-        return out.shape[-1]
+        image = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
+        logits = jax.eval_shape(lambda x: module.init_with_output(numerics.key(0), x, train=False)[0], image)
+        return logits.shape[-1]
 
     @numerics.with_fixed_flags
     def init(self, key: Key[Array, ""]) -> tuple[Weights, Stats]:
-        """Draws the weights, and gives the statistics their initial values.
+        """Draw the weights, and initialise the statistics.
 
-        Kernels come from `initializer`, a function of the key and the kernel's path; parameters of one dimension
-        and the statistics are the module's own. No forward pass is run.
+        Kernels are drawn by `initializer`, as a function of the key and the kernel's path. Parameters of one dimension
+        and the statistics are initialised by the module. No forward pass is run.
 
         Args:
-            key: a random key; the same key gives the same weights.
+            key: random key; the same key gives the same weights.
 
         Returns:
-            The weights, and the batch-norm statistics: an empty dictionary for a network that has none.
+            The weights, and the batch-norm statistics: an empty dictionary if the network has none.
         """
 
-        def own(key: Key[Array, ""]) -> dict[str, Any]:
+        def initial_variables(key: Key[Array, ""]) -> dict[str, Any]:
             return dict(self.module.init(key, jnp.zeros((1, *self.input_shape)), train=False))
 
         def kernels_only(leaf: Any) -> Any:
             return leaf if leaf.ndim >= 2 else None
 
-        shapes = jax.eval_shape(own, key)
+        shapes = jax.eval_shape(initial_variables, key)
         kernels = draw(key, jax.tree.map(kernels_only, shapes["params"]), initializer_of(self.initializer))
-        # Under jit what is not returned is not computed: the kernels' own values and the forward pass.
-        rest = jax.jit(lambda key: jax.tree.map(lambda leaf: leaf if leaf.ndim < 2 else None, own(key)))(key)
+        # Under jit, values that are not returned are not computed: the module's kernels and the forward pass.
+        others = jax.jit(
+            lambda key: jax.tree.map(lambda leaf: leaf if leaf.ndim < 2 else None, initial_variables(key))
+        )(key)
         weights = jax.tree.map(
             lambda leaf, kernel: kernel if leaf is None else leaf,
-            rest["params"],
+            others["params"],
             kernels,
             is_leaf=lambda leaf: leaf is None,
         )
-        return weights, rest.get("batch_stats", {})
+        return weights, others.get("batch_stats", {})
 
     @numerics.with_fixed_flags
     def init_stats(self) -> Stats:
-        """The initial values of the statistics alone, without drawing weights."""
+        """Return the initial statistics, without drawing weights."""
 
-        def own() -> dict[str, Any]:
+        def initial_variables() -> dict[str, Any]:
             return dict(self.module.init(numerics.key(0), jnp.zeros((1, *self.input_shape)), train=False))
 
-        return jax.jit(lambda: own().get("batch_stats", {}))()
+        return jax.jit(lambda: initial_variables().get("batch_stats", {}))()
 
     def apply(
         self, weights: Weights, stats: Stats, x: Float[Array, "batch ..."], train: bool
     ) -> tuple[Float[Array, "batch outputs"], Stats]:
-        """Runs the network.
+        """Run the network.
 
         Args:
-            weights: as `init` gives them, or effective weights of the same structure; the kernel of a dense layer
-                may be `Rotated`.
-            stats: the batch-norm statistics of the task.
+            weights: weights from `init`, or effective weights of the same structure; the kernel of a dense layer may be
+                `Rotated`.
+            stats: batch-norm statistics of the task.
             x: normalised images, `(batch, height, width, channels)`.
-            train: whether batch norm uses the statistics of this batch, and updates the running ones.
+            train: whether batch norm uses the statistics of this batch and updates the running ones.
 
         Returns:
-            The logits and the statistics: updated in training, else the ones handed in.
+            The logits, and the statistics: updated in training, otherwise unchanged.
 
         Raises:
-            ValueError: if the images have another shape, or the kernel of another layer is `Rotated`.
+            ValueError: if the images have the wrong shape, or a kernel other than that of a dense layer is `Rotated`.
         """
         if x.shape[1:] != self.input_shape:
-            raise ValueError(f"the images have shape {x.shape[1:]}; this network sees {self.input_shape}")
-        kernels, rotations = _taken_apart(weights)
+            raise ValueError(f"the images have shape {x.shape[1:]}; this network expects {self.input_shape}")
+        kernels, rotations = _split_rotations(weights)
         with nn.intercept_methods(rotations):
             variables = {"params": kernels, "batch_stats": stats} if stats else {"params": kernels}
             if train and stats:
@@ -180,12 +184,12 @@ class Network(Part):
 
 @dataclass(frozen=True)
 class CustomNetwork(Network):
-    """A network made from a user's Linen module; `Network(module, input_shape=...)` makes one.
+    """Network from a user's Linen module. `Network(module, input_shape=...)` creates one.
 
-    The module has to be hashable. Attributes are explained at `Network`.
+    The module must be hashable. Attributes are documented at `Network`.
 
     Raises:
-        UserError: if an argument is out of its range.
+        UserError: if an argument is out of range.
     """
 
     module: nn.Module
@@ -200,10 +204,10 @@ class CustomNetwork(Network):
             raise wrong_type("module", self.module, "an instance of a Linen module")
 
     def for_images(self, shape: tuple[int, ...]) -> Network:
-        """This network, if it is made for images of this shape. Arguments and errors are those of `Network`."""
+        """Return this network if it is made for images of this shape. Arguments and errors are those of `Network`."""
         if shape != self.input_shape:
             raise UserError(
-                f"the network is made for images of shape {self.input_shape}, the data has {shape}; make it with "
+                f"the network is made for images of shape {self.input_shape}, the data has {shape}; create it with "
                 f"input_shape={shape}"
             )
         return self
@@ -214,18 +218,18 @@ Network.default_class = CustomNetwork
 
 @dataclass(frozen=True)
 class SizedNetwork(Network):
-    """A built-in network: its size follows from the number of its outputs and a width.
+    """Base class of built-in networks, whose size follows from the number of outputs and a width.
 
-    Subclasses say how large the hidden layers are (`units`) and make the module.
+    Subclasses define the sizes of hidden layers (`units`) and the module.
 
     Attributes:
-        features: outputs, the superfluous neurons included.
-        width: multiplies the sizes of the hidden layers.
-        input_shape: shape of one image, `(height, width, channels)`.
-        initializer: draws the kernels; a function, or one of the names in `INITIALIZERS`.
+        features: number of outputs, including superfluous neurons.
+        width: factor that multiplies the sizes of hidden layers.
+        input_shape: shape `(height, width, channels)` of an image.
+        initializer: initialiser of the kernels: a function, or one of the names in `INITIALIZERS`.
 
     Raises:
-        UserError: if an argument is out of its range, or a hidden layer would have no units.
+        UserError: if an argument is out of range, or a hidden layer would have no units.
     """
 
     features: int
@@ -234,7 +238,7 @@ class SizedNetwork(Network):
     initializer: Initializer | InitializerName = signed_constant
 
     units: ClassVar[tuple[int, ...]]
-    """Sizes of the hidden layers at width 1; a ResNet's are the channels of its first stage."""
+    """Sizes of the hidden layers at width 1; for a ResNet, the number of channels of the first stage."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -256,12 +260,12 @@ class SizedNetwork(Network):
 
 
 def has_convolutions(weights: Weights) -> bool:
-    """Whether any of the weights is a kernel of a convolution."""
+    """Return whether the weights include a kernel of a convolution."""
     return any(leaf.ndim > 2 for leaf in jax.tree.leaves(weights))
 
 
 class _Rotations:
-    """Turns the inputs of dense layers.
+    """Flax interceptor that rotates the inputs of dense layers.
 
     Args:
         of: rotations by the path of the layer's kernel.
@@ -282,8 +286,8 @@ class _Rotations:
             raise ValueError(f"only layers of the class flax.linen.Dense can be rotated, not {sorted(self._missed)}")
 
 
-def _taken_apart(weights: Weights) -> tuple[Weights, _Rotations]:
-    """The weights with `Rotated` ones' kernels in their place, and the rotations."""
+def _split_rotations(weights: Weights) -> tuple[Weights, _Rotations]:
+    """Separate `Rotated` kernels into plain kernels and rotations."""
 
     def is_rotated(leaf: Any) -> bool:
         return isinstance(leaf, Rotated)

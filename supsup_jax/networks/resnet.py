@@ -1,4 +1,4 @@
-"""Residual networks (He et al., 2016), put together from parts that are handed in."""
+"""Residual networks (He et al., 2016), composed of configurable parts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -19,13 +19,13 @@ DType = Literal["float32", "bfloat16"]
 
 
 class Block(nn.Module):
-    """What a block is made of.
+    """Base class of residual blocks.
 
     Attributes:
-        channels: of its convolutions of 3 × 3.
-        stride: of the first of these.
-        conv: makes a convolution.
-        norm: makes a batch norm.
+        channels: number of channels of the convolutions of 3 × 3.
+        stride: stride of the first of these convolutions.
+        conv: function that creates a convolution.
+        norm: function that creates a batch norm.
     """
 
     channels: int
@@ -34,7 +34,7 @@ class Block(nn.Module):
     norm: Callable[..., Any]
 
     def shortcut(self, x: Float[Array, "batch _ _ _"], outputs: int, train: bool) -> Float[Array, "batch _ _ outputs"]:
-        """What came in, in the shape of what comes out; to be called within the block."""
+        """Return the inputs, projected to the shape of the outputs if necessary; to be called within the block."""
         if self.stride == 1 and x.shape[-1] == outputs:
             return x
         x = self.conv(outputs, (1, 1), strides=self.stride, padding=0, name="shortcut_conv")(x)
@@ -42,11 +42,11 @@ class Block(nn.Module):
 
 
 class BasicBlock(Block):
-    """Two convolutions of 3 × 3, and what came in added to what comes out."""
+    """Two convolutions of 3 × 3 with a skip connection."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch _ _ _"], train: bool) -> Float[Array, "batch _ _ _"]:
-        """The block's outputs."""
+        """Return the outputs of the block."""
         conv = partial(self.conv, self.channels, (3, 3), padding=1)
         y = nn.relu(self.norm(name="bn1")(conv(strides=self.stride, name="conv1")(x), train))
         y = self.norm(name="bn2")(conv(name="conv2")(y), train)
@@ -54,11 +54,11 @@ class BasicBlock(Block):
 
 
 class Bottleneck(Block):
-    """Convolutions of 1 × 1, 3 × 3 and 1 × 1, the last to four times the channels, and what came in added to it."""
+    """Convolutions of 1 × 1, 3 × 3 and 1 × 1, the last with four times the channels, with a skip connection."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch _ _ _"], train: bool) -> Float[Array, "batch _ _ _"]:
-        """The block's outputs, of four times the channels."""
+        """Return the outputs of the block, with four times the channels."""
         outputs = 4 * self.channels
         y = self.conv(self.channels, (1, 1), padding=0, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y, train))
@@ -70,17 +70,20 @@ class Bottleneck(Block):
 
 
 class ResNet(nn.Module):
-    """A stem, stages of blocks, each with half the resolution and twice the channels, and the mean of all places.
+    """Stem, stages of blocks, global average pooling and a dense layer.
+
+    Each stage after the first halves the resolution and doubles the channels.
+
 
     Attributes:
-        blocks: blocks of each stage.
-        channels: of the first stage.
-        features: the logits.
-        block: makes a block, from its channels and stride.
-        norm: makes a batch norm.
-        large_images: whether the stem is ImageNet's, which leaves a quarter of the resolution: a convolution of 7 × 7
-            in steps of 2, and the maximum of 3 × 3 in steps of 2. Else it is a convolution of 3 × 3.
-        dtype: of the activations; the weights, the statistics and the logits are float32.
+        blocks: number of blocks of each stage.
+        channels: number of channels of the first stage.
+        features: number of logits.
+        block: function that creates a block, given its channels and stride.
+        norm: function that creates a batch norm.
+        large_images: whether the stem is that of ImageNet, which divides the resolution by 4: a convolution of 7 × 7
+            with stride 2, and max pooling of 3 × 3 with stride 2. Otherwise the stem is a convolution of 3 × 3.
+        dtype: type of the activations; weights, statistics and logits are float32.
     """
 
     blocks: Sequence[int]
@@ -93,7 +96,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"], train: bool) -> Float[Array, "batch outputs"]:
-        """Logits of a batch of images."""
+        """Return the logits of a batch of images."""
         conv = partial(nn.Conv, use_bias=False, conv_general_dilated=conv_general_dilated, dtype=self.dtype)
         window, stride = (7, 2) if self.large_images else (3, 1)
         x = conv(self.channels, (window, window), strides=stride, padding=window // 2, name="conv1")(x)
@@ -111,9 +114,9 @@ class ResNet(nn.Module):
 
 @dataclass(frozen=True)
 class GEMResNet18(SizedNetwork):
-    """The narrow ResNet-18 of the SplitCIFAR100 experiments (Lopez-Paz and Ranzato, 2017): 20 channels in its stem.
+    """Narrow ResNet-18 of the SplitCIFAR100 experiments (Lopez-Paz and Ranzato, 2017), with 20 channels in the stem.
 
-    The other attributes are explained at `SizedNetwork`.
+    Other attributes are documented at `SizedNetwork`.
 
     Attributes:
         affine: whether batch norm has gains and biases.
@@ -127,22 +130,22 @@ class GEMResNet18(SizedNetwork):
 
     @property
     def module(self) -> nn.Module:
-        """The ResNet."""
+        """Module of the network."""
         norm = partial(BatchNorm, affine=self.affine)
         return ResNet((2, 2, 2, 2), self.layer_sizes[0], self.features, BasicBlock, norm)
 
 
 @dataclass(frozen=True)
 class ImageNetResNet(SizedNetwork):
-    """A ResNet for ImageNet (He et al., 2016): 64 channels in its stem.
+    """Base class of ResNets for ImageNet (He et al., 2016), with 64 channels in the stem.
 
-    The other attributes are explained at `SizedNetwork`.
+    Other attributes are documented at `SizedNetwork`.
 
     Attributes:
         affine: whether batch norm has gains and biases.
         dtype: type of the activations, stored by name; a JAX dtype is accepted too. Weights, statistics and logits
             are float32.
-        sync_bn: whether batch norm takes its statistics over all devices that share a batch, those of the mapped axis
+        sync_bn: whether batch norm averages its statistics over all devices that share a batch, along the mapped axis
             `supsup_jax.system.devices.AXIS`.
     """
 
@@ -169,7 +172,7 @@ class ImageNetResNet(SizedNetwork):
 
     @property
     def module(self) -> nn.Module:
-        """The ResNet."""
+        """Module of the network."""
         norm = partial(BatchNorm, affine=self.affine, axis_name=devices.AXIS if self.sync_bn else None)
         sizes = self.blocks, self.layer_sizes[0], self.features
         return ResNet(*sizes, self.block, norm, large_images=True, dtype=jnp.dtype(self.dtype))
@@ -177,7 +180,7 @@ class ImageNetResNet(SizedNetwork):
 
 @dataclass(frozen=True)
 class ResNet18(ImageNetResNet):
-    """ResNet-18 for ImageNet. Attributes are explained at `ImageNetResNet`."""
+    """ResNet-18 for ImageNet. Attributes are documented at `ImageNetResNet`."""
 
     blocks: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
     block: ClassVar[type[Block]] = BasicBlock
@@ -185,7 +188,7 @@ class ResNet18(ImageNetResNet):
 
 @dataclass(frozen=True)
 class ResNet50(ImageNetResNet):
-    """ResNet-50, the network of the SplitImageNet experiments. Attributes are explained at `ImageNetResNet`."""
+    """ResNet-50, used by the SplitImageNet experiments. Attributes are documented at `ImageNetResNet`."""
 
     blocks: ClassVar[tuple[int, ...]] = (3, 4, 6, 3)
     block: ClassVar[type[Block]] = Bottleneck
@@ -193,7 +196,7 @@ class ResNet50(ImageNetResNet):
 
 @dataclass(frozen=True)
 class ResNet101(ImageNetResNet):
-    """ResNet-101 for ImageNet. Attributes are explained at `ImageNetResNet`."""
+    """ResNet-101 for ImageNet. Attributes are documented at `ImageNetResNet`."""
 
     blocks: ClassVar[tuple[int, ...]] = (3, 4, 23, 3)
     block: ClassVar[type[Block]] = Bottleneck

@@ -20,7 +20,7 @@ from supsup_jax.paper.reproduction import Number, numbers
 from supsup_jax.paper.scripts import Script, other_settings
 from supsup_jax.runs import composition
 from supsup_jax.runs.tables import Run
-from supsup_jax.system.words import duration
+from supsup_jax.system.durations import duration
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 

@@ -25,7 +25,7 @@ from supsup_jax.paper.reproduction import Number
 from supsup_jax.runs import composition, results
 from supsup_jax.runs.tables import Run, find_runs
 from supsup_jax.system import backend, interruption
-from supsup_jax.system.words import duration
+from supsup_jax.system.durations import duration
 
 PAUSE = 0.2
 """Seconds between two checks of a running script."""

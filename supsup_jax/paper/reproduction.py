@@ -14,7 +14,7 @@ from supsup_jax.paper.published import Identity, Point
 from supsup_jax.paper.scripts import expected_settings, other_settings
 from supsup_jax.runs.records import total
 from supsup_jax.runs.tables import Run, tries
-from supsup_jax.system.words import about
+from supsup_jax.system.durations import rounded
 
 _HEADINGS = {
     "GG/splitimagenet": "SplitImageNet, 100 tasks: Figure 2 left",
@@ -210,7 +210,7 @@ def _measured(tasks: int, values: Sequence[float], runs: Sequence[Run], verdict:
         verdict,
         f"{fmean(sizes):.2f}" if sizes else "",
         seeds if len(runs) == 1 else f"{len(runs)}: {seeds}",
-        about(fmean(seconds)) if seconds else "",
+        rounded(fmean(seconds)) if seconds else "",
         *(
             "; ".join(dict.fromkeys(filter(None, (describe(run.about) for run in runs))))
             for describe in (_machine, _commit, _command)

@@ -1,1 +1,1 @@
-"""Runs on disk: checkpoints, what was measured, settings, tables; and a restored run as an object to use."""
+"""Runs on disk: training, checkpoints, records, settings and tables; and restored runs for prediction."""

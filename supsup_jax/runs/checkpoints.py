@@ -1,14 +1,16 @@
-"""A run on disk: saved after every chunk of tasks, resumed, restored for use.
+"""Checkpoints of a run: written after every chunk of tasks, and read to resume or restore the run.
 
-A step holds what has come since the one before it: what is kept of new tasks, their statistics, and what was measured;
-so a run's checkpoints grow with its tasks and no faster. With it goes the experiment, whose seed gives the weights that
-are never trained. What is replaced as tasks come, such as weights that are, is the run's *state*: it lies beside the
-steps, and only the last two of it are kept. A task that takes long to learn is saved *unfinished* too, as is an
-*evaluation* that takes long, and the last of that is kept until it is finished. Saving is synchronous, and a step
-appears whole or not at all. What it says and its arrays have checksums, since Orbax reads a flipped bit without a word;
-and it names the checksum of the step that it follows, so that no other can stand in its place.
+A checkpoint holds the changes since the previous one: adapters and statistics of new tasks, and measurements. The size
+of all checkpoints therefore grows in proportion to the number of tasks. Each checkpoint also holds the experiment,
+whose seed determines the weights that are never trained. Arrays that tasks replace, such as trained base weights, are
+the *state* of a run. The state has a separate folder, in which only the last two versions are kept. A partly learned
+task (`unfinished`) and a partly finished `evaluation` are saved as well; only their last version is kept, until they
+are finished.
 
-Of several hosts the first one reads and writes.
+Saving is synchronous and atomic. The metadata and the arrays of a checkpoint have checksums, because Orbax does not
+report flipped bits. Each checkpoint stores the checksum of its predecessor, so that no other checkpoint can replace it.
+
+With several hosts, only the first one reads and writes.
 """
 
 import os
@@ -38,28 +40,27 @@ from supsup_jax.system import hosts
 from supsup_jax.system.progress import Progress
 
 FORMAT = 3
-"""Version of what a step holds. Steps of format 2, the first that was published, have neither checksums nor what images
-and weights are like; they are read as well."""
+"""Version of the checkpoint format. Version 2, the first published one, has no checksums, inputs or weights."""
 
-_READ = (2, FORMAT)
+_READABLE_FORMATS = (2, FORMAT)
 
-# What a step says of the state that goes with it, where there is none.
+# Metadata of a checkpoint without a state.
 _NO_STATE = {"state_step": None, "state_sha256": None}
 
-# What a step says of the run.
-_OF_RUN = ("experiment", "inputs", "weights", "flags")
+# Keys of the metadata that describe the run.
+_RUN_KEYS = ("experiment", "inputs", "weights", "flags")
 
-# The folders, and how many of what lies in each are kept.
-_KEPT = {"checkpoints": None, "state": 2, "unfinished": 1, "evaluation": 1}
+# Maximum number of versions to keep in each folder.
+_MAX_TO_KEEP = {"checkpoints": None, "state": 2, "unfinished": 1, "evaluation": 1}
 
 
 class Chunk(NamedTuple):
-    """Some tasks as they lie in a checkpoint, on the host.
+    """Some tasks as stored in a checkpoint, on the host.
 
     Attributes:
-        num_tasks: how many.
-        bank: their adapters, packed.
-        stats: their statistics, stacked along a leading task axis; `{}` where there are none.
+        num_tasks: number of tasks.
+        bank: adapters of the tasks, packed.
+        stats: statistics of the tasks, stacked along a leading task axis; `{}` if there are none.
     """
 
     num_tasks: int
@@ -68,12 +69,12 @@ class Chunk(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What one step of a checkpoint holds.
+    """Contents of one checkpoint.
 
     Attributes:
-        chunk: the tasks learned since the step before, if any.
-        run: what the run is, as plain data: see `Checkpoints`.
-        record: what was measured since the step before, as plain data.
+        chunk: tasks learned since the previous checkpoint; `None` if there are none.
+        run: description of the run as plain data; see `Checkpoints`.
+        record: measurements since the previous checkpoint, as plain data.
     """
 
     chunk: Chunk | None
@@ -82,11 +83,11 @@ class Step(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """A run's checkpoints, read.
+    """Contents of all checkpoints of a run.
 
     Attributes:
-        steps: every step, in order.
-        state: what the last of them left that is replaced as tasks come; nothing if there is none.
+        steps: all checkpoints, in order.
+        state: state that belongs to the last checkpoint; `None` if there is none.
     """
 
     steps: list[Step]
@@ -94,27 +95,27 @@ class Saved(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run, in folders `checkpoints`, `state`, `unfinished` and `evaluation` of its own.
+    """Checkpoints of one run, in the folders `checkpoints`, `state`, `unfinished` and `evaluation`.
 
-    It is a context manager.
+    This class is a context manager.
 
     Args:
-        folder: the run's folder.
-        run: what the run is, as plain data, which goes with every step: its `experiment`, of what kind its `inputs`
-            are, and the first of its `weights`. To read, it is left out: readers take no lock and write nothing.
+        folder: folder of the run.
+        run: description of the run as plain data, stored in every checkpoint: its `experiment`, its `inputs`, and the
+            first of its `weights`. Omit it to read only; a reader takes no lock and writes nothing.
 
     Attributes:
-        folder: the run's folder, as it was given.
+        folder: folder of the run, as given.
     """
 
     def __init__(self, folder: Path, run: dict[str, Any] | None = None):
         self.folder, self._run = folder, run or {}
-        self._folder = folder.absolute()  # Orbax refuses a relative path, and not always aloud
-        self._records: list[dict[str, Any]] = []  # of the first steps, as they were read
+        self._folder = folder.absolute()  # Orbax needs an absolute path, and does not always report a relative one
+        self._records: list[dict[str, Any]] = []  # metadata of the checkpoints read so far
         self._digests: list[str] = []  # their checksums
         self._managers: dict[str, ocp.CheckpointManager] = {}
         self._state: dict[str, Any] = _NO_STATE
-        self._last: str | None = None  # the checksum of the last step
+        self._last: str | None = None  # checksum of the last checkpoint
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -124,21 +125,24 @@ class Checkpoints:
             manager.close()
 
     def _manager(self, name: str) -> ocp.CheckpointManager:
-        """The manager of a folder, made when it is first needed: most runs have no state."""
+        """Return the manager of a folder. It is created on first use, since most runs have no state."""
         if name not in self._managers:
             folder = self._folder / name
             if self._run:
                 folder.mkdir(exist_ok=True)
             check_files(folder)
-            alone = ocp.options.MultiprocessingOptions(
+            multiprocessing = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix=name
             )
             options = ocp.CheckpointManagerOptions(
-                enable_async_checkpointing=False, create=False, max_to_keep=_KEPT[name], multiprocessing_options=alone
+                enable_async_checkpointing=False,
+                create=False,
+                max_to_keep=_MAX_TO_KEEP[name],
+                multiprocessing_options=multiprocessing,
             )
             handlers: Any = {
-                "arrays": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
-                "record": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+                "arrays": ocp.StandardCheckpointHandler(multiprocessing_options=multiprocessing),
+                "record": ocp.JsonCheckpointHandler(multiprocessing_options=multiprocessing),
             }
             with readable(folder):
                 self._managers[name] = ocp.CheckpointManager(folder, item_handlers=handlers, options=options)
@@ -153,21 +157,21 @@ class Checkpoints:
         return self._manager("state")
 
     def save(self, chunk: Chunk | None, record: dict[str, Any], state: PyTree[Any] | None = None) -> None:
-        """Saves what has come since the last step, which `restore` or `go_on` has read if there is one.
+        """Save a new checkpoint. Existing checkpoints must have been read by `restore` or `resume` before.
 
         Args:
-            chunk: newly learned tasks, if there are any.
-            record: what was measured, as plain data.
-            state: replaces the last one, if there is a new one.
+            chunk: newly learned tasks, or `None`.
+            record: measurements as plain data.
+            state: the new state, or `None` if it has not changed.
 
         Raises:
-            UserError: if it cannot be written.
+            UserError: if the checkpoint cannot be written.
         """
         if not hosts.is_first():
             return
         latest = self._steps.latest_step()
         step = 0 if latest is None else latest + 1
-        if state is not None:  # before the step that needs it; should that not follow, the last but one is still there
+        if state is not None:  # save it before the checkpoint that needs it; if that fails, the previous one remains
             for unused in self._states.all_steps():
                 if unused >= step:
                     self._states.delete(unused)
@@ -190,40 +194,40 @@ class Checkpoints:
         state_template: PyTree[Any] | None = None,
         last: int | None = None,
     ) -> Saved:
-        """Everything saved so far.
+        """Read all checkpoints.
 
         Args:
-            template: gives the shapes and types of bank and statistics for a number of tasks.
-            state_template: the shapes and types of the state.
-            last: the last step to read, if not all.
+            template: returns the shapes and dtypes of bank and statistics for a number of tasks.
+            state_template: shapes and dtypes of the state.
+            last: number of the last checkpoint to read; by default all are read.
 
         Raises:
-            UserError: if a step is missing, cannot be read, or was written by another version.
+            UserError: if a checkpoint is missing, damaged, or in an unknown format.
         """
-        records = hosts.told_by_first(lambda: self.records(last))
+        records = hosts.broadcast(lambda: self.records(last))
         self._state = {name: records[-1].get(name) for name in _NO_STATE} if records else _NO_STATE
-        state = None  # read at once: a process that writes meanwhile keeps the last two
+        state = None  # read it first: another process may write now, and keeps only the last two
         if (step := self._state["state_step"]) is not None:
-            if hosts.told_by_first(lambda: not (self._folder / f"state/{step}").is_dir()):
-                why = "it is missing" if last is None else "what it shared has been replaced"
+            if hosts.broadcast(lambda: not (self._folder / f"state/{step}").is_dir()):
+                why = "it is missing" if last is None else "later tasks have replaced it"
                 raise unusable(self._folder / f"state/{step}", why)
             state = self._arrays("state", step, state_template, self._state["state_sha256"])
         saved = []
         progress = Progress(f"reading {self._folder}", len(records), "checkpoints")
-        for number, plain in progress.of(enumerate(records)):
+        for number, plain in progress.track(enumerate(records)):
             chunk = None
             if tasks := plain["new_tasks"]:
                 named = named_arrays(*template(tasks))
                 arrays = self._arrays("checkpoints", number, named, plain.get("arrays_sha256")) if named else {}
                 chunk = Chunk(tasks, arrays.get("store", {}), arrays.get("stats", {}))
-            saved.append(Step(chunk, {name: plain[name] for name in _OF_RUN if name in plain}, plain["record"]))
+            saved.append(Step(chunk, {name: plain[name] for name in _RUN_KEYS if name in plain}, plain["record"]))
         return Saved(saved, state)
 
-    def go_on(self) -> int:
-        """Goes on after the last step, without reading what it holds; with how many steps there are.
+    def resume(self) -> int:
+        """Prepare to save further checkpoints without reading the existing ones, and return their number.
 
         Raises:
-            UserError: if the last step cannot be read.
+            UserError: if the last checkpoint cannot be read.
         """
         if not (self._folder / "checkpoints").is_dir():
             return 0
@@ -234,23 +238,23 @@ class Checkpoints:
         return len(steps)
 
     def _arrays(self, name: str, number: int, shapes: PyTree[Any], digest: str | None) -> Any:
-        """The arrays of a step in one of the folders, which the first host reads."""
-        return hosts.from_first(lambda: read_arrays(self._manager(name), number, shapes, digest), shapes)
+        """Return arrays of a checkpoint in one of the folders; the first host reads them."""
+        return hosts.broadcast_arrays(lambda: read_arrays(self._manager(name), number, shapes, digest), shapes)
 
     def records(self, last: int | None = None) -> list[dict[str, Any]]:
-        """What every step says, in order; on the first host only.
+        """Return the metadata of all checkpoints, in order; on the first host only.
 
         Args:
-            last: the last step to read, if not all.
+            last: number of the last checkpoint to read; by default all are read.
 
         Raises:
-            UserError: if one is missing, cannot be read, or was written by another version.
+            UserError: if a checkpoint is missing, damaged, or in an unknown format.
         """
-        while True:  # another process may add some meanwhile
+        while True:  # another process may add checkpoints now
             numbers = self._numbers()
             if last is not None and last not in numbers:
-                there = f"steps 0 to {max(numbers)}" if numbers else "none"
-                raise UserError(f"{self._folder} has no checkpoint {last}; there are {there}")
+                existing = f"give 0 to {max(numbers)}" if numbers else "it has no checkpoints yet"
+                raise UserError(f"{self._folder} has no checkpoint {last}; {existing}")
             count = max(numbers, default=-1) + 1 if last is None else last + 1
             if count <= len(self._records):
                 break
@@ -265,7 +269,7 @@ class Checkpoints:
         return self._records[:count]
 
     def _numbers(self) -> set[int]:
-        """The numbers of all steps."""
+        """Return the numbers of all checkpoints."""
         try:
             names = os.listdir(self._folder / "checkpoints")
         except FileNotFoundError:
@@ -273,32 +277,34 @@ class Checkpoints:
         return {int(name) for name in names if name.isdecimal()}
 
     def _record(self, number: int, numbers: set[int]) -> tuple[dict[str, Any], str]:
-        """What a step says, and its checksum, given the numbers of all steps and those before it."""
+        """Return the metadata of a checkpoint and its checksum, given the numbers of all checkpoints.
+
+        The previous checkpoints must have been read before.
+        """
         step = self._folder / f"checkpoints/{number}"
-        if number not in numbers and not step.is_dir():  # a list may lack it on a network file system
+        if number not in numbers and not step.is_dir():  # a network file system may leave it out of the list
             raise unusable(step, "it is missing")
         plain, digest = read_record(self._steps, number)
-        if plain.get("format") not in _READ:
-            raise unusable(
-                step, f"it is of another format than {' and '.join(map(str, _READ))}, which this version reads"
-            )
+        if plain.get("format") not in _READABLE_FORMATS:
+            formats_read = " and ".join(map(str, _READABLE_FORMATS))
+            raise unusable(step, f"its format is {plain.get('format')}; this version reads formats {formats_read}")
         if not {"experiment", "new_tasks", "record"} <= plain.keys():
-            raise unusable(step, "it does not say what it holds")
-        before = self._digests[-1] if self._digests else None
-        if plain.pop("follows", before) != before:  # the first of format 3 do not say it
-            raise unusable(step, "it does not follow the step before it: one of them is another's")
+            raise unusable(step, "its metadata is incomplete")
+        previous = self._digests[-1] if self._digests else None
+        if plain.pop("follows", previous) != previous:  # early checkpoints of format 3 lack this key
+            raise unusable(step, "it does not follow the checkpoint before it: one of them belongs to another run")
         return plain | {"experiment": formats.upgraded(plain["experiment"])}, digest
 
     def replace(self, name: str, plain: dict[str, Any], arrays: PyTree[Any]) -> None:
-        """Saves unfinished work in one of the folders, in place of what is there.
+        """Save partial work in one of the folders, in place of its previous version.
 
         Args:
-            name: of the folder: `unfinished` or `evaluation`.
+            name: `unfinished` or `evaluation`.
             plain: the work as plain data.
-            arrays: its arrays, if it has any.
+            arrays: its arrays; may be empty.
 
         Raises:
-            UserError: if it cannot be written.
+            UserError: if the work cannot be written.
         """
         if hosts.is_first():
             manager = self._manager(name)
@@ -307,12 +313,12 @@ class Checkpoints:
             save_with_record(manager, step, plain | {"run": self._run}, numbered(arrays))
 
     def latest(self, name: str) -> dict[str, Any] | None:
-        """The unfinished work in one of the folders as plain data, without its arrays; `None` if there is none.
+        """Return the partial work in one of the folders as plain data, without its arrays; `None` if there is none.
 
-        With it goes the metadata of the `run` that saved it, but for old ones.
+        It includes the description of the `run` that saved it, except for work saved by old versions.
 
         Raises:
-            UserError: if it cannot be read.
+            UserError: if the work cannot be read.
         """
 
         def record() -> dict[str, Any] | None:
@@ -323,25 +329,25 @@ class Checkpoints:
                 run |= {"experiment": formats.upgraded(run["experiment"])}
             return plain | {"step": latest}
 
-        return hosts.told_by_first(record)
+        return hosts.broadcast(record)
 
     def latest_arrays(self, name: str, saved: dict[str, Any], template: PyTree[Any]) -> PyTree[Any]:
-        """The arrays of unfinished work.
+        """Return the arrays of partial work.
 
         Args:
-            name: of the folder.
-            saved: the work, as `latest` gives it.
-            template: the shapes and types of the arrays.
+            name: `unfinished` or `evaluation`.
+            saved: the work as returned by `latest`.
+            template: shapes and dtypes of the arrays.
 
         Raises:
-            UserError: if they cannot be read.
+            UserError: if the arrays cannot be read.
         """
         named = numbered(template)
         arrays = self._arrays(name, saved["step"], named, saved.get("arrays_sha256"))
         return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in named])
 
     def forget(self, name: str) -> None:
-        """Removes unfinished work from one of the folders."""
+        """Delete the partial work in one of the folders."""
         if hosts.is_first() and (self._folder / name).is_dir():
             for step in self._manager(name).all_steps():
                 self._manager(name).delete(step)

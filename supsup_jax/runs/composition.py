@@ -1,7 +1,7 @@
-"""Experiments from settings by flat names, and back.
+"""Conversion between experiments and settings by flat names.
 
-Files and command lines hold names, never import paths: a part is found among the registered ones, or handed in as an
-object. `supsup_jax.runs.formats` has the names.
+Files and command lines contain names, never import paths. A part is either registered under its name or passed as an
+object. `supsup_jax.runs.formats` defines the names.
 """
 
 import dataclasses
@@ -24,17 +24,17 @@ from supsup_jax.optimizers import SGD
 from supsup_jax.runs.formats import DEFAULTS, FLAT, KINDS, LONGER, OF_KIND, TAKEN, key_of, renamed
 
 _FIXED = {"experiment": Experiment, "training": Training, "recovery": SGD}
-"""Parts of which there is one class."""
+"""Kinds of parts that have only one class."""
 
 
 class Setting(NamedTuple):
     """A field of a part as a setting.
 
     Attributes:
-        name: its flat name.
-        field: the field.
-        type: its type.
-        value: its value.
+        name: flat name.
+        field: name of the field.
+        type: type of the value.
+        value: the value.
     """
 
     name: str
@@ -45,15 +45,15 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """A part that can be made: its class, its settings, and its own parts.
+    """Description of a part, from which the part can be built.
 
     Attributes:
-        kind: its kind.
-        name: its name.
+        kind: kind of the part.
+        name: name of the part.
         component: its class, or a function that is the part itself.
-        settings: its settings, without those of its parts.
-        parts: its parts, by field.
-        like: a part of the same class, which gives the fields that are no settings.
+        settings: its settings, without those of nested parts.
+        parts: nested parts, by field.
+        like: an instance of the same class, which supplies the fields that are not settings.
     """
 
     kind: str
@@ -65,65 +65,65 @@ class Group:
 
     @property
     def key(self) -> str | None:
-        """The setting that names the part; `None` where there is no choice."""
+        """The setting that names the part; `None` if there is no choice."""
         if self.kind in KINDS or (self.kind == "mask" and not self.settings):
             return key_of(self.kind)
         return None
 
     def __iter__(self) -> Iterator["Group"]:
-        """The group itself, and those of all its parts."""
+        """Iterate over this group and the groups of all nested parts."""
         yield self
         for part in self.parts.values():
             yield from part
 
     @property
     def values(self) -> dict[str, Any]:
-        """All settings of the part and its parts, by flat name."""
+        """All settings of the part and its nested parts, by flat name."""
         named = {group.key: group.name for group in self if group.key}
-        own = {setting.name: setting.value for group in self for setting in group.settings}
-        first = {"name": own["name"]} if "name" in own else {}
-        return first | named | own
+        values = {setting.name: setting.value for group in self for setting in group.settings}
+        first = {"name": values["name"]} if "name" in values else {}
+        return first | named | values
 
     def make(self, values: Mapping[str, Any] | None = None) -> Any:
-        """Makes the part.
+        """Build the part.
 
         Args:
-            values: of settings, by flat name, in place of those that the group has.
+            values: values by flat name that replace those of the group.
 
         Raises:
-            UserError: if a value is out of range, or parts do not fit together. It names settings.
+            UserError: if a value is out of range, or parts do not fit together. The message names settings.
         """
         values = values or {}
-        own = {setting.field: values.get(setting.name, setting.value) for setting in self.settings}
+        fields = {setting.field: values.get(setting.name, setting.value) for setting in self.settings}
         if self.kind == "mask" and self.settings:
-            return _mask(**own)
+            return _mask(**fields)
         if not isinstance(self.component, type):
             return self.component
         parts = {field: part.make(values) for field, part in self.parts.items()}
-        if self.like is None and (missing := _required(self.component) - own.keys() - parts.keys()):
-            message = f"{self.kind} {self.name} needs {', '.join(sorted(missing))}, which no setting gives"
+        if self.like is None and (missing := _required(self.component) - fields.keys() - parts.keys()):
+            message = f"{self.kind} {self.name} needs {', '.join(sorted(missing))}, which settings cannot express"
             raise registry.UnknownPartError(self.kind, self.name, f"{message}; pass the object from Python")
         try:
             if self.like is not None:
-                return dataclasses.replace(self.like, **parts, **own)
-            return self.component(**parts, **own)
+                return dataclasses.replace(self.like, **parts, **fields)
+            return self.component(**parts, **fields)
         except ArgumentError as error:
             raise error.renamed(self._setting_of(error.argument)) from None
 
     def _setting_of(self, field: str) -> str:
-        """The flat name of a field of the part, or of one of its parts."""
-        return next((one.name for group in self for one in group.settings if one.field == field), field)
+        """Return the flat name of a field of the part, or of one of its nested parts."""
+        return next((setting.name for group in self for setting in group.settings if setting.field == field), field)
 
 
 def layout(values: Mapping[str, Any], objects: Mapping[str, Any] | None = None) -> Group:
-    """The parts of an experiment that settings describe.
+    """Return the group of the experiment that settings describe.
 
     Args:
-        values: settings by flat name; those that no part has are ignored.
-        objects: parts by kind, which are taken where settings name none, or one of their name.
+        values: settings by flat name; settings that no part has are ignored.
+        objects: parts by kind. A part is used if the settings name none of its kind, or name this part.
 
     Raises:
-        UserError: if a part is not known.
+        UserError: if a part is unknown.
     """
     register_built_in()
     values, objects = renamed(values), objects or {}
@@ -135,38 +135,38 @@ def layout(values: Mapping[str, Any], objects: Mapping[str, Any] | None = None) 
 
 
 def experiment_of(values: Mapping[str, Any], objects: Mapping[str, Any] | None = None) -> Experiment:
-    """The experiment that settings describe. Arguments are those of `layout`.
+    """Return the experiment that settings describe; for the arguments, see `layout`.
 
     Raises:
-        UserError: if a part is not known, a value is out of range, or parts do not fit together.
+        UserError: if a part is unknown, a value is out of range, or parts do not fit together.
     """
     return layout(values, objects).make()
 
 
 def settings_of(part: Any, kind: str = "experiment") -> dict[str, Any]:
-    """The settings of an experiment, or of a part of another kind, by flat name."""
+    """Return the settings of an experiment or another part, by flat name."""
     register_built_in()
     objects = objects_of(part, kind)
     return (layout({}, objects) if kind == "experiment" else _group(kind, {}, objects)).values
 
 
 def plain(part: Any, kind: str = "experiment") -> dict[str, Any]:
-    """The settings of an experiment, or of a part of another kind, as plain data for JSON and YAML."""
+    """Return the settings of an experiment or another part as plain data for JSON and YAML."""
     return {name: _plain(value) for name, value in settings_of(part, kind).items()}
 
 
 def changed(experiment: Experiment, **settings: Any) -> Experiment:
-    """The experiment with other settings, given by flat name.
+    """Return a copy of an experiment with some settings replaced, given by flat name.
 
     Raises:
-        UserError: if a part is not known, a value is out of range, or parts do not fit together.
+        UserError: if a part is unknown, a value is out of range, or parts do not fit together.
     """
     objects = objects_of(experiment)
     return experiment_of(layout({}, objects).values | settings, objects)
 
 
 def normalised(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings that a run of any version recorded, as this version would; as they are, if parts are not known."""
+    """Return all settings that a run of any version recorded, in the current form; unchanged if a part is unknown."""
     try:
         values = layout(recorded).values
     except UserError:
@@ -175,7 +175,7 @@ def normalised(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def objects_of(part: Any, kind: str = "experiment") -> dict[str, Any]:
-    """The parts of an experiment, or of a part of another kind, and itself, by kind."""
+    """Return an experiment or another part, and all its nested parts, by kind."""
     found: dict[str, Any] = {}
 
     def take(kind: str, part: Any) -> None:
@@ -188,9 +188,9 @@ def objects_of(part: Any, kind: str = "experiment") -> dict[str, Any]:
 
 
 def differences(experiment: Experiment, recorded: Mapping[str, Any]) -> list[str]:
-    """The settings that make an experiment another one than a run recorded; a longer run is the same.
+    """Return the settings in which an experiment differs from a recorded one, except for the length of the run.
 
-    Settings that the run does not record have their defaults: it may be older than a setting.
+    Settings that the run did not record have their defaults, because the run may be older than the setting.
     """
     now, before = settings_of(experiment), layout(recorded, objects_of(experiment) | {"experiment": None}).values
     return [
@@ -201,40 +201,43 @@ def differences(experiment: Experiment, recorded: Mapping[str, Any]) -> list[str
 
 
 def types_of(values: Mapping[str, Any], objects: Mapping[str, Any] | None, path: Path) -> dict[str, Any]:
-    """The type of each of some settings, also of those of other parts, which version 0.1 always recorded.
+    """Return the types of settings by name, including settings of other parts, which version 0.1 always recorded.
 
     Args:
         values: settings by flat name.
-        objects: parts by kind, as `layout` takes them.
-        path: where they were read.
+        objects: parts by kind; see `layout`.
+        path: file that they come from.
 
     Raises:
-        UserError: if one does not exist, or names a part that is not known.
+        UserError: if a setting does not exist, or names an unknown part.
     """
     group = layout(values, objects)
     known = {"er_scale": float | None, "density": float | None, "eval_at": tuple[int, ...], "log_base": int}
     known |= {"recovery_learning_rate": float} | {name: kind for name, (_, kind) in OF_KIND.items()}
-    known |= {setting.name: setting.type for one in group for setting in one.settings}
+    known |= {setting.name: setting.type for part in group for setting in part.settings}
     known |= {key_of(kind): str for kind in (*KINDS, "mask")}
     for name in values.keys() - known.keys():
-        shown = {"sparsity" if one == "er_scale" else one for one in known}
+        shown = {"sparsity" if setting == "er_scale" else setting for setting in known}
         (near,) = difflib.get_close_matches(name, shown, n=1, cutoff=0)
         raise UserError(f"{path} sets {name}, which does not exist; did you mean {near}?")
     return {name: known[name] for name in values}
 
 
 def plain_type(kind: Any) -> Any:
-    """The part of a field's type that settings have: numbers, texts, paths, choices, and tuples of them, or `None`."""
+    """Return the type of a field, reduced to what settings support; `None` if nothing remains.
+
+    Settings support numbers, strings, paths, literals, and tuples of these, and optional values.
+    """
     if kind in (bool, int, float, str, Path) or get_origin(kind) is Literal:
         return kind
     if get_origin(kind) in (Union, types.UnionType):
-        members = [plain_type(one) for one in get_args(kind) if one is not type(None)]
-        members = [one for one in members if one is not None]
+        members = [plain_type(member) for member in get_args(kind) if member is not type(None)]
+        members = [member for member in members if member is not None]
         if not members:
             return None
         either = functools.reduce(operator.or_, members)
         return either | None if type(None) in get_args(kind) else either
-    if get_origin(kind) is tuple and all(plain_type(one) for one in get_args(kind) if one is not Ellipsis):
+    if get_origin(kind) is tuple and all(plain_type(member) for member in get_args(kind) if member is not Ellipsis):
         return kind
     return None
 
@@ -242,7 +245,7 @@ def plain_type(kind: Any) -> Any:
 def _group(
     kind: str, values: Mapping[str, Any], objects: Mapping[str, Any], clashing: frozenset[str] = frozenset()
 ) -> Group:
-    """The group of a part; names of settings that `clashing` has begin with the kind."""
+    """Return the group of a part; settings named in `clashing` are prefixed with the kind."""
     if kind == "mask":
         return _mask_group(values, objects.get("mask"))
     name, component, like = _named(kind, values, objects)
@@ -272,22 +275,22 @@ def _group(
 
 
 def _named(kind: str, values: Mapping[str, Any], objects: Mapping[str, Any]) -> tuple[str, Any, Any]:
-    """The name and the component of a part, and the object that it is like, if there is one."""
+    """Return the name and the component of a part, and the instance that it resembles, if there is one."""
     like = objects.get(kind)
     if kind in _FIXED:
         return kind, _FIXED[kind], like
-    own = None if like is None else registry.name_of(kind, like)
+    like_name = None if like is None else registry.name_of(kind, like)
     name = values.get(key_of(kind))
-    name = name or own or DEFAULTS[key_of(kind)]
-    if like is None or name != own:
-        own, like = name, registry.offered(kind, name)
-    if like is not None and name == own:
+    name = name or like_name or DEFAULTS[key_of(kind)]
+    if like is None or name != like_name:
+        like_name, like = name, registry.offered(kind, name)
+    if like is not None and name == like_name:
         return name, type(like) if dataclasses.is_dataclass(like) else like, like
     return name, registry.find(kind, name), None
 
 
 def _parts_of(kind: str, component: Any) -> dict[str, str]:
-    """The kinds of the parts of a part, by field."""
+    """Return the kinds of the nested parts of a part, by field."""
     if not dataclasses.is_dataclass(component):
         return {}
     kinds = {name: name for name in (*KINDS, "mask", "training")}
@@ -299,7 +302,7 @@ def _parts_of(kind: str, component: Any) -> dict[str, str]:
 
 
 def _flat_name(kind: str, field: str, clashing: frozenset[str]) -> str:
-    """The flat name of a field: its own, or one that begins with the kind where several parts have such a field."""
+    """Return the flat name of a field: the field name, prefixed with the kind if several parts have this field."""
     if (kind, field) in FLAT:
         return FLAT[kind, field]
     if field in OF_KIND:
@@ -308,10 +311,12 @@ def _flat_name(kind: str, field: str, clashing: frozenset[str]) -> str:
 
 
 def _required(component: Any) -> set[str]:
-    """The fields of a class of parts that have no default."""
+    """Return the fields of a class that have no default."""
     missing = dataclasses.MISSING
     fields = dataclasses.fields(component) if dataclasses.is_dataclass(component) else ()
-    return {one.name for one in fields if one.init and one.default is missing and one.default_factory is missing}
+    return {
+        field.name for field in fields if field.init and field.default is missing and field.default_factory is missing
+    }
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:
@@ -321,34 +326,34 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
 
 
 def _mask_group(values: Mapping[str, Any], like: Any) -> Group:
-    """The group of a method's mask: what it keeps is said by `er_scale` or `density`, unless it is custom.
+    """Return the group of a method's mask, with the settings `er_scale` and `density`; a custom mask has no settings.
 
     Raises:
-        UnknownPartError: if it is custom, and was not handed in.
+        UnknownPartError: if the mask is custom and was not passed as an object.
     """
     name = values.get("mask")
     if name and (like is None or registry.name_of("mask", like) != name):
         like = registry.offered("mask", name)
     if name and like is None:
         raise registry.UnknownPartError("mask", name, f"there is no mask {name}; pass the function from Python")
-    own = {
+    current = {
         "er_scale": float(like.scale) if isinstance(like, masks.ErdosRenyi) else None,
         "density": float(like.density) if isinstance(like, masks.TopK) else None,
     }
-    if like is not None and like is not masks.threshold and not any(own.values()):
+    if like is not None and like is not masks.threshold and not any(current.values()):
         return Group("mask", registry.name_of("mask", like), like)
-    settings = [Setting(flat, flat, float | None, values.get(flat, value)) for flat, value in own.items()]
+    settings = [Setting(flat, flat, float | None, values.get(flat, value)) for flat, value in current.items()]
     return Group("mask", "", masks.threshold, tuple(settings))
 
 
 def _mask(er_scale: float | None, density: float | None) -> Any:
-    """The mask that keeps as much.
+    """Return the mask with this scale or density.
 
     Raises:
-        UserError: if both say it, or a value is out of range.
+        UserError: if both are given, or a value is out of range.
     """
     if er_scale is not None and density is not None:
-        raise ArgumentError("density", density, "er_scale, which is --sparsity, says it as well; give one of them")
+        raise ArgumentError("density", density, "conflicts with er_scale (--sparsity); give only one of them")
     if er_scale is not None:
         check_number("er_scale", er_scale)
         return masks.ErdosRenyi(er_scale)
@@ -360,7 +365,7 @@ def _mask(er_scale: float | None, density: float | None) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value of a setting as JSON and YAML have it."""
+    """Return the value of a setting in the form for JSON and YAML."""
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""Metadata of a run that its checkpoints store: the experiment, its inputs, and which weights its seed gave."""
+"""Description of a run in its checkpoints: experiment, inputs, and the first values of its initial weights."""
 
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,17 @@ from supsup_jax.networks import Weights
 from supsup_jax.runs import composition
 from supsup_jax.system import numerics
 
-# The first values of each layer's weights that a step says.
-_SHOWN = 8
+# Number of weights of each layer that a checkpoint stores.
+_NUM_VALUES = 8
 
 
 def describe(experiment: Experiment, inputs: Inputs, weights: Weights) -> dict[str, Any]:
-    """The run as plain data, as `Checkpoints` takes it.
+    """Return the description of a run as plain data, for `Checkpoints`.
 
     Args:
-        experiment: its settings.
-        inputs: what images are to its network.
-        weights: the shared weights as they were drawn.
+        experiment: the experiment.
+        inputs: inputs of its network.
+        weights: initial base weights.
     """
     return {
         "experiment": composition.plain(experiment),
@@ -33,46 +33,51 @@ def describe(experiment: Experiment, inputs: Inputs, weights: Weights) -> dict[s
     }
 
 
-def check_weights(here: dict[str, Any], described: dict[str, Any], folder: Path) -> None:
-    """Checks that a run was described with the weights that its seed gives here, if it was described with any.
+def check_weights(current: dict[str, Any], stored: dict[str, Any], folder: Path) -> None:
+    """Check that the seed gives the same initial weights as when the run was created; skipped if these were not stored.
 
-    Prints a warning if the weights are the same, and flags of JAX that change how results are rounded differ.
+    Warns if the weights match but JAX flags that affect rounding differ.
 
     Args:
-        here: the run as `describe` describes it here.
-        described: the run as its checkpoint describes it.
-        folder: the run's.
+        current: description of the run by `describe`, in this process.
+        stored: description of the run in its checkpoint.
+        folder: folder of the run.
 
     Raises:
-        UserError: if the weights differ, as another version of JAX, or another network, would draw them.
+        UserError: if the weights differ, because of a different version of JAX or a different network.
     """
-    if "weights" not in described:  # format 2
+    if "weights" not in stored:  # format 2
         return
-    flags = numerics.rounding_differs(described["flags"]) if "flags" in described else ""
-    drawn = here["weights"]
-    fits = drawn.keys() == described["weights"].keys() and all(
-        np.allclose(values, described["weights"][name], rtol=1e-4, atol=1e-6) for name, values in drawn.items()
+    flags = numerics.rounding_differs(stored["flags"]) if "flags" in stored else ""
+    drawn = current["weights"]
+    fits = drawn.keys() == stored["weights"].keys() and all(
+        np.allclose(values, stored["weights"][name], rtol=1e-4, atol=1e-6) for name, values in drawn.items()
     )
     if not fits:
         raise UserError(
-            f"{folder} was learned with other weights than its seed gives here; use the network and the version of JAX "
-            f"that it was made with{_of_flags(described, flags)}"
+            f"{folder} has other initial weights than its seed gives in this process; use the network and the version "
+            f"of JAX that created the run{_flags_advice(stored, flags)}"
         )
     if flags:
-        warn(f"{folder} was learned with other flags of JAX: {flags}; results may be rounded differently")
+        warn(f"{folder} was created with different JAX flags: {flags}; results may be rounded differently")
 
 
-def _of_flags(described: dict[str, Any], flags: str) -> str:
-    """What the error of other weights adds about flags, given those that differ, in words."""
-    if "flags" not in described:
-        return ", or supsup_jax 0.1 if a flag such as JAX_ENABLE_X64 was set then"
+def _flags_advice(stored: dict[str, Any], flags: str) -> str:
+    """Return the part of the weights error that is about flags.
+
+    Args:
+        stored: description of the run in its checkpoint.
+        flags: text that lists the flags that differ.
+    """
+    if "flags" not in stored:
+        return ", or supsup_jax 0.1 if a flag such as JAX_ENABLE_X64 was set"
     return f", and its flags: {flags}" if flags else ""
 
 
 def _first_values(weights: Weights) -> dict[str, list[float]]:
-    """The first few values of every layer; other devices may round them differently."""
+    """Return the first values of each layer; devices may round them differently."""
     leaves = jax.tree_util.tree_leaves_with_path(weights)
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf.reshape(-1)[:_SHOWN]).tolist()
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf.reshape(-1)[:_NUM_VALUES]).tolist()
         for path, leaf in leaves
     }

@@ -1,7 +1,7 @@
-"""Names of settings: the one table of flat names that differ from those of fields, and what version 0.1 called them.
+"""Names of settings: flat names that differ from field names, and names that version 0.1 used.
 
-Settings are recorded, written in YAML and given as flags by flat names: each part is named by its kind
-(`method: SupSup`), and its fields follow as settings of their own (`features: 100`).
+Records, YAML files and flags name settings by flat names. Each part is named by its kind (`method: SupSup`), and the
+fields of the part are separate settings (`features: 100`).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ KINDS = ("tasks", "source", "network", "initializer", "method", "scenario", "sea
 """Kinds of parts that have a name, in the order in which they are shown."""
 
 _KEYS = {"tasks": "benchmark", "source": "dataset"}
-"""The settings that name parts, where they are not called as the kind."""
+"""Settings that name a part, if they differ from its kind."""
 
 FLAT = {
     ("experiment", "evaluate_at"): "eval_at",
@@ -22,7 +22,7 @@ FLAT = {
     ("mask", "er_scale"): "er_scale",
     ("mask", "density"): "density",
 }
-"""The flat names of fields, by the kind of their part."""
+"""Flat names that differ from the field name, by kind and field."""
 
 OF_KIND: dict[str, tuple[str, Any]] = {
     "name": ("experiment", str),
@@ -59,7 +59,7 @@ OF_KIND: dict[str, tuple[str, Any]] = {
     "through_memory": ("search", bool),
     "attempts": ("search", int),
 }
-"""Flat names of version 0.1 that are those of a field: the kind of its part, and its type."""
+"""Flat names of version 0.1 that equal a field name: kind of the part, and type of the value."""
 
 DEFAULTS = {
     "dataset": "mnist",
@@ -75,37 +75,37 @@ DEFAULTS = {
     "num_tasks": 250,
     "learning_rate": 1e-4,
 }
-"""Values of version 0.1 of settings that are not given."""
+"""Default values of version 0.1."""
 
 _RENAMED: dict[Any, str] = {"PermutedMNIST": "Permuted", "RotatedMNIST": "Rotated"}
-"""Names of benchmarks that version 0.1 had, for any data set."""
+"""Names of benchmarks in version 0.1, and their current names."""
 
 OPTIONS = (
     "cluster", "config", "coordinator", "cpus", "data", "gpu_sets", "gpus", "help", "host", "host_timeout", "hosts",
     "log_dir", "memory", "partition", "resume", "seeds", "sparsity", "tasks", "tasks_at_once", "time",
 )  # fmt: skip
-"""The flags that a script has beside the settings of its experiment; no setting is called like one of them."""
+"""Flags of scripts that are not settings of the experiment; settings never have these names."""
 
 TAKEN = {*FLAT.values(), *_KEYS.values(), *KINDS, *OPTIONS}
 
 LONGER = ("num_tasks", "eval_at")
-"""Settings that may differ in a run that is resumed."""
+"""Settings that may change when a run is resumed."""
 
 
 def key_of(kind: str) -> str:
-    """The setting that names a part of a kind."""
+    """Return the setting that names a part of a kind."""
     return _KEYS.get(kind, kind)
 
 
 def current(benchmark: str) -> str:
-    """The name of a benchmark in this version."""
+    """Return the current name of a benchmark."""
     return _RENAMED.get(benchmark, benchmark)
 
 
 def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a run of any version recorded, as this version calls them."""
+    """Return the settings that a run of any version recorded, under current names of initializers."""
     values = dict(recorded)
-    # What version 0.1 called kaiming_uniform is pytorch_default now. It recorded all settings, but had no density.
+    # Version 0.1 called pytorch_default kaiming_uniform. It recorded all settings, but had no density.
     of_version_0_1 = {"gamma", "novelty"} <= values.keys() and "density" not in values
     if of_version_0_1 and values.get("initializer") == "kaiming_uniform":
         values["initializer"] = "pytorch_default"
@@ -113,11 +113,11 @@ def upgraded(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings under the names of this version, where those of version 0.1 differ."""
+    """Return settings under current names, converted from those of version 0.1."""
     values = dict(values)
-    if values.get("benchmark") == "RotatedMNIST":  # the paper's angles, whatever the number of tasks
+    if values.get("benchmark") == "RotatedMNIST":  # the angles in the paper, independent of the number of tasks
         values.setdefault("degrees", 10)
-    if values.get("search") == "recovery":  # its optimizer had settings of the training's
+    if values.get("search") == "recovery":  # its optimizer used settings of the training optimizer
         for name in ("momentum", "weight_decay"):
             if name in values:
                 values.setdefault(f"recovery_{name}", values[name])

@@ -1,4 +1,4 @@
-"""Opens runs from disk."""
+"""Restoring of runs from disk."""
 
 import os
 from pathlib import Path
@@ -12,44 +12,49 @@ from supsup_jax.experiment import Experiment
 from supsup_jax.runs import composition, formats
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.run import Run
-from supsup_jax.runs.settings import elsewhere, experiment_of
+from supsup_jax.runs.settings import experiment_of, script_part_error
 from supsup_jax.system import numerics
-from supsup_jax.system.reading import settled
+from supsup_jax.system.reading import read_stable
 
 
 @numerics.with_fixed_flags
 def restore(run_dir: str | os.PathLike[str], step: SupportsIndex | None = None, **parts: Any) -> Run:
-    """Opens a run, on whatever machine, without its data set.
+    """Restore a run from disk, on any machine, without its data set.
 
-    Base weights are drawn anew from the run's seed, or read where they were trained.
+    Base weights are drawn from the run's seed, or read if tasks trained them.
 
     Args:
-        run_dir: the folder of a run, such as runs/quickstart/seed=1.
-        step: how far to read its checkpoints, which are numbered from 0; by default to the last.
-        parts: parts of your own that have no name: `network=`, `method=`, `search=` and so on.
+        run_dir: folder of a run, for example runs/quickstart/seed=1.
+        step: number of the last checkpoint to read, counted from 0; by default all are read.
+        parts: custom parts that have no registered name: `network=`, `method=`, `search=` and so on.
+
+    Returns:
+        The run.
 
     Raises:
-        UserError: if the folder holds no run, or one that is damaged or needs other parts.
+        UserError: if the folder does not contain a run, or the run is damaged or needs other parts.
     """
     folder = arguments.path("run_dir", run_dir)
     last = None if step is None else arguments.integer("step", step)
     read = [folder, *(folder / name for name in ("checkpoints", "state"))]
-    return settled(lambda: _restore(folder, last, parts), read)  # it may be learning in another process
+    return read_stable(lambda: _restore(folder, last, parts), read)  # another process may be training the run
 
 
 def _restore(folder: Path, step: int | None, parts: dict[str, Any]) -> Run:
-    """Opens a run as its folder is now.
+    """Restore a run from the current files of its folder.
 
     Raises:
-        UserError: if that cannot be read.
+        UserError: if the files cannot be read.
     """
     if not (folder / "checkpoints").is_dir():
-        raise UserError(f"{folder} holds no run; give a folder with checkpoints in it, such as runs/quickstart/seed=1")
+        raise UserError(
+            f"{folder} does not contain a run; give a folder with checkpoints, such as runs/quickstart/seed=1"
+        )
     with Checkpoints(folder) as checkpoints:
-        said = checkpoints.records(step)
-        if not said:
-            raise UserError(f"{folder} has no checkpoint yet; wait for one, or give another run")
-        recorded = said[0]["experiment"]
+        metadata = checkpoints.records(step)
+        if not metadata:
+            raise UserError(f"{folder} has no checkpoint yet; wait for the first one, or give a different run")
+        recorded = metadata[0]["experiment"]
         _check(folder, recorded, parts)
         objects = {
             kind: part for given in parts for kind, part in composition.objects_of(parts[given], given).items()
@@ -57,24 +62,24 @@ def _restore(folder: Path, step: int | None, parts: dict[str, Any]) -> Run:
         try:
             experiment = experiment_of(recorded, folder / "checkpoints/0", objects)
         except registry.UnknownPartError as error:
-            raise elsewhere(folder, error) from None
-        inputs = Inputs.from_json(said[0]["inputs"]) if "inputs" in said[0] else _inputs_of_format_2(experiment)
+            raise script_part_error(folder, error) from None
+        inputs = Inputs.from_json(metadata[0]["inputs"]) if "inputs" in metadata[0] else _inputs_of_format_2(experiment)
         run = Run(experiment, inputs)
         run.read(checkpoints, step)
     return run
 
 
 def _check(folder: Path, recorded: dict[str, Any], parts: dict[str, Any]) -> None:
-    """Checks that parts are handed in where a run needs them, and only there.
+    """Check that the given parts are the ones that the run needs.
 
     Raises:
-        UserError: if one is missing, or the run has another one.
+        UserError: if a part is missing, or differs from the run's part.
     """
     for kind, part in parts.items():
         if kind not in (*formats.KINDS, "mask"):
-            raise UserError(f"there are no parts of the kind {kind}; give one of {', '.join(formats.KINDS)}")
+            raise UserError(f"there is no argument {kind}; give one of {', '.join(formats.KINDS)}")
         if isinstance(part, type | str) or not (callable(part) or hasattr(part, "kind")):
-            raise arguments.wrong_type(kind, part, "an instance, as the run was learned with")
+            raise arguments.wrong_type(kind, part, "an instance, equal to the one that the run was learned with")
         name = recorded.get(formats.key_of(kind))
         if name != registry.name_of(kind, part):
             given = registry.name_of(kind, part)
@@ -82,14 +87,15 @@ def _check(folder: Path, recorded: dict[str, Any], parts: dict[str, Any]) -> Non
         for setting, value in composition.plain(part, kind).items():
             if setting not in formats.LONGER and recorded.get(setting, value) != value:
                 raise UserError(
-                    f"{folder} was learned with {setting} {recorded[setting]}, not {value}; give {kind}=... with that"
+                    f"{folder} was learned with {setting} {recorded[setting]}, not {value}; give {kind}=... with this "
+                    "value"
                 )
     if recorded.get("network") == "own" and "network" not in parts and registry.offered("network", "own") is None:
-        raise UserError(f"{folder} was learned with a network that is not this package's; give it as network=...")
+        raise UserError(f"{folder} was learned with a custom network; pass it as network=...")
 
 
 def _inputs_of_format_2(experiment: Experiment) -> Inputs:
-    """What images are to a run whose checkpoints do not say it."""
+    """Return the inputs of a run whose checkpoints do not store them."""
     settings = composition.settings_of(experiment)
     dataset = settings["dataset"]
     classes = {"SplitCIFAR100": 5, "SplitImageNet": 10}.get(settings["benchmark"], 100 if dataset == "cifar100" else 10)

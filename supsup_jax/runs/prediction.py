@@ -1,4 +1,4 @@
-"""Classes and tasks of images, in batches of few sizes."""
+"""Predicted classes and tasks of images, computed in batches of few different sizes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,20 +18,21 @@ from supsup_jax.model import Model
 from supsup_jax.system.progress import Progress
 
 _BATCH = 256
-"""Images that go through the network together."""
+"""Number of images that go through the network together."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run says of images.
+    """Predictions for images.
 
     Attributes:
-        labels: `(images,)`, what the likeliest class is called: 0, 1, ... as the benchmark of a script numbers them, or
-            the labels that `Run.learn` was given. Other outputs of the network than those of the task's classes are
-            left out; in evaluations, as in the paper's, an answer that is none of these is wrong.
-        tasks: `(images,)`, with which task; -1 where a mask was recovered for all of them together (HopSupSup).
-        logits: `(images, outputs)`, the network's outputs, the superfluous ones among them.
-        probabilities: `(images, classes)`, the softmax over the outputs that stand for the task's classes; 0 beyond.
+        labels: `(images,)`, labels of the most likely classes: 0, 1, ... as numbered by the benchmark, or the labels
+            passed to `Run.learn`. Only outputs that represent classes of the task are considered. In evaluations, as in
+            the paper, another output can be the largest one, which is wrong.
+        tasks: `(images,)`, task used for each image; -1 if a mask was recovered from all images together (HopSupSup).
+        logits: `(images, outputs)`, outputs of the network, including superfluous ones.
+        probabilities: `(images, classes)`, softmax over the outputs that represent classes of the task; 0 for the
+            others.
     """
 
     labels: np.ndarray
@@ -41,13 +42,13 @@ class Prediction:
 
 
 class InferredTasks(NamedTuple):
-    """Which tasks images belong to.
+    """Inferred tasks of images.
 
     Attributes:
         tasks: `(images,)`.
-        scores: `(images, tasks)`, what is small for the right task: the derivatives of the objective with respect to
-            all α at 1/n, or for the exhaustive search its values.
-        confidence: `(images,)`, the softmax of the scores times -1 at the task that was picked (as in Section 3.4).
+        scores: `(images, tasks)`, small for the correct task: derivatives of the objective with respect to all α at
+            1/n; for the exhaustive search, values of the objective.
+        confidence: `(images,)`, softmax of the negative scores, at the inferred task (as in Section 3.4).
     """
 
     tasks: Int[np.ndarray, " images"]
@@ -59,7 +60,7 @@ class InferredTasks(NamedTuple):
 def logits(
     model: Model, inputs: Inputs, task: Int[Array, ""], images: Array | np.ndarray
 ) -> Float[Array, "images outputs"]:
-    """The outputs for images of 0 to 255 that are all of one task."""
+    """Return the outputs for images with values from 0 to 255 that all belong to one task."""
     shown = inputs.normalise(jnp.asarray(images))
     logits, _ = model.net.apply(model.effective_weights(task), model.task_stats(task), shown, train=False)
     return logits
@@ -69,7 +70,7 @@ def logits(
 def inferred(
     model: Model, inputs: Inputs, search: Search, images: Array | np.ndarray
 ) -> tuple[Int[Array, " images"], Float[Array, "images tasks"]]:
-    """The task of each of some images of 0 to 255, and its scores."""
+    """Return the inferred tasks of images with values from 0 to 255, and the scores of all tasks."""
     shown = inputs.normalise(jnp.asarray(images))
     scores = search.scores(model, shown)
     return scores.argmin(-1).astype(jnp.int32) if search.picks_smallest else search(model, shown), scores
@@ -78,7 +79,7 @@ def inferred(
 def logits_by_recovery(
     model: Model, scenario: Any, inputs: Inputs, images: np.ndarray
 ) -> Float[np.ndarray, "images outputs"]:
-    """The outputs for images of one task, with a mask that is recovered from them, in batches as in the evaluation."""
+    """Return the outputs for images of one task, with a mask recovered from them, in batches as in evaluations."""
     recover = scenario.search
     assert isinstance(recover, Recovery)
     batch = min(scenario.test_batch_size, len(images))
@@ -91,13 +92,13 @@ def logits_by_recovery(
 
 
 def classes_of(names: Sequence[list[Any] | None], num_classes: int) -> Int[np.ndarray, " tasks"]:
-    """How many classes each task has.
+    """Return the number of classes of each task.
 
     Args:
-        names: what the classes of each task are called, where it is one's own.
-        num_classes: classes of all other tasks.
+        names: class labels of each user-supplied task; `None` for the other tasks.
+        num_classes: number of classes of the other tasks.
     """
-    return np.array([num_classes if own is None else len(own) for own in names], np.int32)
+    return np.array([num_classes if labels is None else len(labels) for labels in names], np.int32)
 
 
 def predicted(
@@ -106,37 +107,38 @@ def predicted(
     names: Sequence[list[Any] | None],
     num_classes: int,
 ) -> Prediction:
-    """What outputs say of images.
+    """Return the predictions for given outputs.
 
     Args:
         logits: the outputs.
-        tasks: with which task; -1 where it is one of all, nobody knows which.
-        names: what the classes of each task are called, where it is one's own.
-        num_classes: classes of all other tasks.
+        tasks: task of each image; -1 if it is not known.
+        names: class labels of each user-supplied task; `None` for the other tasks.
+        num_classes: number of classes of the other tasks.
     """
-    # Where the task is not known, its classes are only if all tasks call them alike.
-    of_any = names[0] if names and all(own == names[0] for own in names) else None
-    named = [*names, of_any]  # the last one is that of task -1
+    # If the task is not known, its class labels are known only if all tasks have the same ones.
+    common = names[0] if names and all(labels == names[0] for labels in names) else None
+    named = [*names, common]  # the last entry belongs to task -1
     counts = classes_of(named, num_classes)[tasks]
     of_classes = np.where(np.arange(num_classes) < counts[:, None], logits[:, :num_classes], -np.inf)
     probabilities = np.asarray(jax.nn.softmax(of_classes, axis=-1))
     classes = of_classes.argmax(-1)
-    if all(own is None for own in named):
+    if all(labels is None for labels in named):
         return Prediction(classes, tasks, logits, probabilities)
-    called = [
-        number if (own := named[task]) is None else own[number] for number, task in zip(classes, tasks, strict=True)
+    predicted_labels = [
+        number if (labels := named[task]) is None else labels[number]
+        for number, task in zip(classes, tasks, strict=True)
     ]
-    alike = len({type(label) for own in named for label in own or [0]}) == 1
-    return Prediction(np.array(called, None if alike else object), tasks, logits, probabilities)
+    same_type = len({type(label) for labels in named for label in labels or [0]}) == 1
+    return Prediction(np.array(predicted_labels, None if same_type else object), tasks, logits, probabilities)
 
 
 def in_batches(function: Callable[[np.ndarray], Any], images: np.ndarray, progress: Progress) -> Any:
-    """A function of batches over any number of images, of few sizes, so that few are compiled; on the host.
+    """Apply a function to images in batches of few sizes, to limit compilation; returns arrays on the host.
 
     Args:
-        function: from images to arrays with a leading image axis.
-        images: all of them.
-        progress: counts the images that are done.
+        function: maps images to arrays with a leading image axis.
+        images: all images.
+        progress: counts the finished images.
     """
     results = []
     for start in range(0, len(images), _BATCH):

@@ -1,4 +1,4 @@
-"""Predictions of learned tasks: which task is this, which class, what is the mask."""
+"""Use of learned tasks on images: infer the task, classify, return a mask, export."""
 
 import dataclasses
 import os
@@ -36,11 +36,11 @@ from supsup_jax.system import atomic, numerics
 from supsup_jax.system.progress import Progress
 
 PLATFORMS = ("cpu", "cuda")
-"""What an exported program runs on."""
+"""Platforms that an exported program runs on."""
 
 
 class Predictor(ABC):
-    """Learned tasks, to be used on images; the base of `Run`, which says what the attributes are."""
+    """Learned tasks to use on images; the base class of `Run`, which documents the attributes."""
 
     experiment: Experiment
     inputs: Inputs
@@ -51,15 +51,15 @@ class Predictor(ABC):
     @property
     @abstractmethod
     def model(self) -> Model:
-        """What was learned, on the device.
+        """The learned model, on the device.
 
         Raises:
-            UserError: if nothing has been learned yet.
+            UserError: if no task has been learned.
         """
 
     @property
     def bank(self) -> Bank:
-        """The adapters of all tasks, packed; for SupSup a bank of masks."""
+        """The adapters of all tasks, packed; for SupSup, a bank of masks."""
         return self.model.bank
 
     @property
@@ -69,32 +69,32 @@ class Predictor(ABC):
 
     @numerics.with_fixed_flags
     def mask(self, task: SupportsIndex) -> Adapter:
-        """The mask of a task: a pytree of 0 and 1 with the structure of the weights.
+        """Return the mask of a task: a pytree of 0 and 1 with the structure of the weights.
 
         Raises:
-            UserError: if there is no such task, or its method has no masks.
+            UserError: if the task does not exist, or the method has no masks.
         """
         if not self.method.has_masks:
-            raise UserError(f"{name_of('method', self.experiment.method)} keeps no masks; see weights_for")
+            raise UserError(f"{name_of('method', self.experiment.method)} has no masks; use weights_for")
         return self.model.adapter(self._existing(task))
 
     @numerics.with_fixed_flags
     def weights_for(self, task: SupportsIndex) -> Weights:
-        """The effective weights of a task: what the network runs with.
+        """Return the effective weights of a task, which the network runs with.
 
         Raises:
-            UserError: if there is no such task, or its method cannot give them without images.
+            UserError: if the task does not exist, or the method can only compute them from images.
         """
         if self.method.recovers:
-            raise UserError("HopSupSup keeps no task apart: predict recovers a mask from images of one task")
+            raise UserError("HopSupSup stores no masks; use predict, which recovers a mask from images of one task")
         return self.model.effective_weights(self._existing(task))
 
     @numerics.with_fixed_flags
     def stats_for(self, task: SupportsIndex) -> Stats:
-        """The batch-norm statistics of a task.
+        """Return the batch-norm statistics of a task.
 
         Raises:
-            UserError: if there is no such task.
+            UserError: if the task does not exist.
         """
         return self.model.task_stats(self._existing(task))
 
@@ -106,14 +106,17 @@ class Predictor(ABC):
         search: Search | str | None = None,
         objective: Objective | str | None = None,
     ) -> Prediction:
-        """Classifies images.
+        """Classify images.
 
         Args:
             images: see `Run`.
-            task: the task of all images, or of each: integers; by default it is inferred for every single image.
-                HopSupSup, which keeps no masks, recovers one from all images, which have to be of one task.
+            task: task of all images, or one task per image, as integers; by default it is inferred for each image
+                alone. HopSupSup stores no masks; it recovers one mask from all images, which must belong to one task.
             search: see `infer_task`.
             objective: see `infer_task`.
+
+        Returns:
+            The predictions.
 
         Raises:
             UserError: if the images, the tasks, the search or the objective do not fit.
@@ -132,7 +135,7 @@ class Predictor(ABC):
             logits[rows] = self._in_batches(
                 lambda batch, task=number: self._logits(task, batch), images[rows], progress
             )
-        return predicted(logits, tasks, self._names(), self.inputs.num_classes)
+        return predicted(logits, tasks, self._class_labels(), self.inputs.num_classes)
 
     @numerics.with_fixed_flags
     def infer_task(
@@ -142,14 +145,18 @@ class Predictor(ABC):
         search: Search | str | None = None,
         objective: Objective | str | None = None,
     ) -> Int[np.ndarray, " images"] | InferredTasks:
-        """Which task each image belongs to.
+        """Infer the task of each image.
 
         Args:
             images: see `Run`.
-            return_scores: whether to give all scores and a confidence as well.
-            search: "one_shot", "binary" or "exhaustive"; by default the experiment's, and where that is not for this
-                method, or it always was given its tasks, "one_shot" for masks and else "exhaustive".
+            return_scores: whether to also return all scores and a confidence.
+            search: "one_shot", "binary" or "exhaustive". The default is the search of the experiment. If that does not
+                support the method, or tasks were given in the experiment, the default is "one_shot" for masks and
+                "exhaustive" for other adapters.
             objective: "entropy", "superfluous" or, for the exhaustive search, "maximum"; by default the experiment's.
+
+        Returns:
+            The tasks, or an `InferredTasks` if `return_scores` is set.
 
         Raises:
             UserError: if the images, the search or the objective do not fit.
@@ -160,28 +167,28 @@ class Predictor(ABC):
 
     @numerics.with_fixed_flags
     def export(self, path: str | os.PathLike[str], task: SupportsIndex | None = None) -> None:
-        """Writes `predict` as a program that JAX alone can run, on CPU and GPU (StableHLO, by `jax.export`).
+        """Export `predict` as a program that needs only JAX, for CPU and GPU (StableHLO, by `jax.export`).
 
-        `jax.export.deserialize(bytearray(path.read_bytes())).call(images)` takes any number of images, uint8, and gives
-        their classes, tasks and logits.
+        `jax.export.deserialize(bytearray(path.read_bytes())).call(images)` takes any number of uint8 images, and
+        returns their classes, tasks and logits.
 
         Args:
             path: file to write.
-            task: the task of all images; by default it is inferred for each.
+            task: task of all images; by default it is inferred for each image alone.
 
         Raises:
-            UserError: if there is no such task, or the method cannot be exported.
+            UserError: if the task does not exist, or the method cannot be exported.
         """
         if self.net.uses_batch:
-            raise UserError("this network answers by the other images of its batch too; that is not exported")
+            raise UserError("a network whose outputs depend on the other images of the batch cannot be exported")
         model = self.model
-        counts = jnp.asarray(classes_of(self._names(), self.inputs.num_classes))
+        counts = jnp.asarray(classes_of(self._class_labels(), self.inputs.num_classes))
         if task is not None:
             number = self._existing(task)
-            effective, own = self.weights_for(number), self.stats_for(number)
+            effective, stats = self.weights_for(number), self.stats_for(number)
 
             def logits_of(image: Array) -> tuple[Array, Array]:
-                logits, _ = self.net.apply(effective, own, self.inputs.normalise(image[None]), train=False)
+                logits, _ = self.net.apply(effective, stats, self.inputs.normalise(image[None]), train=False)
                 return logits[0], jnp.int32(number)
         else:
             search = self.inference()
@@ -198,33 +205,33 @@ class Predictor(ABC):
         _export(predict, self.inputs.image_shape, arguments.path("path", path))
 
     def account(self) -> records.Account:
-        """The bytes that have to be kept, by what they hold."""
+        """Return the bytes needed to classify images, by content."""
         return records.account(self.model)
 
     def _existing(self, task: SupportsIndex) -> int:
-        """The number of a task, if there is such a task."""
-        num_tasks = self.model.num_tasks  # of which there has to be one
+        """Return the number of a task, after checking that the task exists."""
+        num_tasks = self.model.num_tasks  # raises an error if there is none
         number = arguments.integer("task", task)
         if not 0 <= number < num_tasks:
             raise UserError(f"there is no task {number}; there are tasks 0 to {num_tasks - 1}")
         return number
 
     def _tasks_of(self, task: Any, images: int) -> Int[np.ndarray, " images"]:
-        """The task of each image."""
+        """Return the task of each image."""
         tasks = arguments.array("task", task)
         if not np.issubdtype(tasks.dtype, np.integer) or tasks.shape not in ((), (images,)):
             raise UserError(
-                f"task has shape {tasks.shape} and type {tasks.dtype}; give a number, or one for each image"
+                f"task has shape {tasks.shape} and type {tasks.dtype}; give an integer, or one for each image"
             )
         for number in np.unique(tasks).tolist():
             self._existing(number)
         return np.broadcast_to(tasks, images).astype(np.int32)
 
     def inference(self, search: Search | str | None = None, objective: Objective | str | None = None) -> Search:
-        """How tasks are inferred; arguments are those of `infer_task`.
+        """Return the search that infers tasks; for the arguments, see `infer_task`.
 
         Raises:
-            UserError: if the search or the objective are not for this run's method.
+            UserError: if the search or the objective does not support the run's method.
         """
         return search_for(self.experiment, self.method, self.net, self.inputs.num_classes, (search, objective))
 
@@ -243,14 +250,14 @@ class Predictor(ABC):
         return jax.device_get(function(images)) if self.net.uses_batch else in_batches(function, images, progress)
 
     def _recovered(self, images: np.ndarray, task: Any) -> Prediction:
-        """The prediction for images of one task, whose mask is recovered from a memory."""
+        """Return the predictions for images of one task, with a mask recovered from the memory."""
         if task is not None:
-            raise UserError("HopSupSup keeps no task apart, so none can be given: it recovers a mask from the images")
+            raise UserError("HopSupSup recovers a mask from the images, so the task cannot be given; leave task out")
         logits = logits_by_recovery(self.model, self.experiment.scenario, self.inputs, images)
-        return predicted(logits, np.full(len(images), -1, np.int32), self._names(), self.inputs.num_classes)
+        return predicted(logits, np.full(len(images), -1, np.int32), self._class_labels(), self.inputs.num_classes)
 
-    def _names(self) -> list[list[Any] | None]:
-        """What the classes of each task are called, where it is one's own."""
+    def _class_labels(self) -> list[list[Any] | None]:
+        """Return the class labels of each user-supplied task; `None` for the other tasks."""
         if self.experiment.scenario.discovers:
             return [None] * self.model.num_tasks
         return [result.labels for result in self.record.tasks]
@@ -261,72 +268,72 @@ def search_for(
     method: Method,
     net: Network,
     num_classes: int,
-    asked: tuple[Search | str | None, Objective | str | None] = (None, None),
+    requested: tuple[Search | str | None, Objective | str | None] = (None, None),
 ) -> Search:
-    """How the tasks of single images are inferred.
+    """Return the search that infers the tasks of single images.
 
     Args:
-        experiment: has a search of its own, which is the default where it serves the method.
-        method: how tasks were learned.
+        experiment: the experiment; its search is the default if it supports the method.
+        method: the method.
         net: the network.
-        num_classes: classes of a task, at most.
-        asked: the search and the objective, or their names, where they are not the experiment's.
+        num_classes: maximum number of classes of a task.
+        requested: search and objective, or their names, that replace those of the experiment.
 
     Raises:
-        UserError: if the search or the objective are not for this method.
+        UserError: if the search or the objective does not support this method.
     """
     if not method.searches or net.uses_batch:
-        called = name_of("method", experiment.method), name_of("network", experiment.network)
         raise UserError(
-            f"{called[0]} with {called[1]} cannot tell the task of a single image; "
-            "give task=..., or for HopSupSup to predict images of one task"
+            f"{name_of('method', experiment.method)} with {name_of('network', experiment.network)} cannot infer the "
+            "task of a single image; give task=..., or, for HopSupSup, call predict with images of one task"
         )
-    search, objective = asked
-    own = getattr(experiment.scenario, "search", None)
-    if not isinstance(own, Search) or not own.serves(method):
-        own = OneShot() if OneShot().serves(method) else Exhaustive()
-    chosen = own if search is None else _search_of(search, own, method)
+    search, objective = requested
+    default = getattr(experiment.scenario, "search", None)
+    if not isinstance(default, Search) or not default.serves(method):
+        default = OneShot() if OneShot().serves(method) else Exhaustive()
+    chosen = default if search is None else _search_of(search, default, method)
     if objective is not None:
         chosen = _with_objective(chosen, objective)
     chosen = chosen.for_classes(num_classes)
     if isinstance(chosen.objective, superfluous) and net.num_outputs == num_classes:
-        raise UserError("objective superfluous needs a network with more outputs than classes; give entropy")
+        raise UserError("objective superfluous requires a network with more outputs than classes; give entropy")
     return chosen
 
 
-def _search_of(search: Search | str, own: Search, method: Method) -> Search:
-    """A search by its name, with the objective of the experiment's own."""
+def _search_of(search: Search | str, default: Search, method: Method) -> Search:
+    """Return a search by its name, with the objective of the default search."""
     kinds = {name: registry.find("search", name) for name in registry.names("search")}
     possible = [name for name, kind in kinds.items() if issubclass(kind, Search) and kind().serves(method)]
     if isinstance(search, str):
         if search not in possible:
-            raise UserError(f"search {search} is not for this run; give {' or '.join(possible)}")
-        if type(own) is kinds[search]:
-            return own
-        return kinds[search](own.objective if search == "exhaustive" or own.objective is not maximum else entropy)
+            raise UserError(f"search {search} does not support this run; give {' or '.join(possible)}")
+        if type(default) is kinds[search]:
+            return default
+        keeps_objective = search == "exhaustive" or default.objective is not maximum
+        return kinds[search](default.objective if keeps_objective else entropy)
     if not search.serves(method):
-        raise UserError(f"search {type(search).__name__} is not for this run; give {' or '.join(possible)}")
+        raise UserError(f"search {type(search).__name__} does not support this run; give {' or '.join(possible)}")
     return search
 
 
 def _with_objective(search: Search, objective: Objective | str) -> Search:
-    """The search with another objective, which may be given by its name."""
+    """Return the search with a different objective, which may be given by its name."""
     if isinstance(objective, str):
         possible = [name for name in registry.names("objective") if name != "maximum" or type(search) is Exhaustive]
         if objective not in possible:
-            raise UserError(f"objective {objective} is not for this run; give {' or '.join(possible)}")
+            raise UserError(f"objective {objective} does not support this run; give {' or '.join(possible)}")
         found = registry.find("objective", objective)
         objective = found() if isinstance(found, type) else found
     return dataclasses.replace(search, objective=objective)
 
 
 def _export(function: Callable[[Array], Any], image_shape: tuple[int, ...], path: Path) -> None:
-    """Writes a function of one image, mapped over any number of them, as StableHLO (`jax.export`).
+    """Write a function of one image, mapped over any number of images, as StableHLO (`jax.export`).
 
     Args:
-        function: from a uint8 image to arrays.
+        function: maps a uint8 image to arrays.
         image_shape: `(height, width, channels)`.
-        path: file to write; it is replaced whole.
+        path: file to write; replaced atomically.
     """
     number = jax_export.symbolic_shape(f"images, {', '.join(map(str, image_shape))}")
     program = jax.jit(lambda images: jax.lax.map(function, images))

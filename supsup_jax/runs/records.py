@@ -1,4 +1,4 @@
-"""The record of a run: what was measured of its tasks and evaluations, as plain data, and the metrics that follow."""
+"""Record of a run: measurements of its tasks and evaluations as plain data, and metrics computed from them."""
 
 import dataclasses
 import time
@@ -19,22 +19,22 @@ from supsup_jax.model import Model
 from supsup_jax.system import backend
 
 Account = dict[str, int]
-"""Bytes by what takes them. `SPARSE` is a different form of the masks, which is not kept as well."""
+"""Storage in bytes, by content. The masks are counted in two forms; `SPARSE` is only for comparison with the paper."""
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One task, right after it was learned. Accuracies are fractions.
+    """Measurements of one task right after training. Accuracies are fractions.
 
     Attributes:
-        task: its number.
-        finished: when, local time.
-        loss: mean cross-entropy of the last epoch, in nats; nothing where it was not measured.
-        accuracy: on the test set after the last epoch, the task given; no number where there was no test set.
-        best: that of the best epoch.
-        seconds: training time; tasks trained side by side share theirs equally.
-        mask: its mask as hexadecimal bits, where the method itself keeps none; only to compare with.
-        labels: what its classes are called, where it is a task of one's own.
+        task: task number.
+        finished: local date and time.
+        loss: mean cross-entropy over the last epoch, in nats; `None` if it was not measured.
+        accuracy: test accuracy after the last epoch, with the task given; NaN if there is no test set.
+        best: test accuracy after the best epoch.
+        seconds: training time; tasks trained side by side share it equally.
+        mask: true mask as hexadecimal bits, for methods that do not store masks; used only to measure recovery.
+        labels: class labels, if the task is user-supplied.
     """
 
     task: int
@@ -49,24 +49,25 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """All tasks learned so far, evaluated. Accuracies are fractions, one for each task.
+    """Evaluation of all tasks learned so far. Accuracies are fractions, one per task.
 
-    An evaluation that is not finished has accuracies of the first tasks only.
+    An unfinished evaluation has accuracies of the first tasks only.
 
     Attributes:
-        num_tasks: how many tasks.
-        finished: when, local time.
-        seconds: how long it took.
+        num_tasks: number of tasks.
+        finished: local date and time.
+        seconds: duration of the evaluation.
         training_seconds: training time of these tasks.
-        storage: bytes that have to be kept in order to classify images of these tasks, by what they hold.
+        storage: bytes needed to classify images of these tasks, by content.
         given: accuracy with the task given (GG).
-        inferred: accuracy with the task inferred once a batch (GNu, GNs); this and all below nothing if it was not.
-        inferred_per_image: accuracy with the task inferred for every single image.
-        picked: fraction of batches for which the right task was inferred.
-        picked_per_image: fraction of images for which the right task was inferred.
-        confusion: `[true task, inferred task, batches]` wherever there are any.
-        recovery: for each task how its mask was recovered from a memory, if it was.
-        discovery: how well the masks that were discovered agree with the tasks, where no boundaries were told.
+        inferred: accuracy with the task inferred once per batch (GNu, GNs); `None`, like all following fields, if the
+            task was not inferred.
+        inferred_per_image: accuracy with the task inferred for each image alone.
+        picked: fraction of batches whose task was inferred correctly.
+        picked_per_image: fraction of images whose task was inferred correctly.
+        confusion: `[task, inferred task, batches]` for all pairs with at least one batch.
+        recovery: for each task, how its mask was recovered from a memory; `None` for methods without a memory.
+        discovery: how well the discovered masks match the tasks; `None` if task boundaries were given.
     """
 
     num_tasks: int
@@ -85,42 +86,42 @@ class EvaluationResult:
 
     @classmethod
     def begin(cls, num_tasks: int) -> "EvaluationResult":
-        """The result of an evaluation of which nothing is done yet."""
+        """Return an empty result."""
         return cls(num_tasks, "", 0.0, 0.0, {}, [])
 
     def extend(
         self, seconds: float, measured: Evaluation, recovery: Sequence[RecoveryPath] | None = None
     ) -> "EvaluationResult":
-        """The result with further tasks, which follow those that it has.
+        """Return this result extended by the next tasks.
 
         Args:
-            seconds: how long the evaluation has taken by now.
-            measured: accuracies of the tasks.
-            recovery: how their masks were recovered, if they were.
+            seconds: duration of the evaluation so far.
+            measured: accuracies of the next tasks.
+            recovery: how their masks were recovered; `None` for methods without a memory.
         """
-        more: dict[str, list[Any]] = {
+        added: dict[str, list[Any]] = {
             name: [float(value) for value in values]
             for name, values in measured._asdict().items()
             if values is not None and name != "confusion"
         }
         if (confusion := measured.confusion) is not None:
             done = len(self.given)
-            more["confusion"] = [[done + int(i), int(j), int(confusion[i, j])] for i, j in np.argwhere(confusion)]
+            added["confusion"] = [[done + int(i), int(j), int(confusion[i, j])] for i, j in np.argwhere(confusion)]
         if recovery is not None:
-            more["recovery"] = [path._asdict() for path in recovery]
-        whole: dict[str, Any] = {name: [*(getattr(self, name) or []), *values] for name, values in more.items()}
-        return dataclasses.replace(self, finished=now(), seconds=seconds, **whole)
+            added["recovery"] = [path._asdict() for path in recovery]
+        extended: dict[str, Any] = {name: [*(getattr(self, name) or []), *values] for name, values in added.items()}
+        return dataclasses.replace(self, finished=now(), seconds=seconds, **extended)
 
 
 @dataclass(frozen=True)
 class StreamResult:
-    """What a learner that is not told of tasks made of one.
+    """Training of the learner of a stream on one task, which the learner is not given.
 
     Attributes:
-        task: its number.
-        slots: `[slot, batches]` in the order in which they were trained; slot -1: skipped.
-        saved: slots that were saved with this task.
-        active: the slot trained last, if any.
+        task: task number.
+        slots: `[slot, batches]` in training order; slot -1 means that the batches were skipped.
+        saved: slots saved with this task.
+        active: the slot trained last; `None` if there is none.
         since_check: batches since the last check for a new task.
     """
 
@@ -133,28 +134,28 @@ class StreamResult:
 
 @dataclass
 class Record:
-    """What is known of a run so far."""
+    """All measurements of a run so far."""
 
     tasks: list[TaskResult] = field(default_factory=list)
     evaluations: list[EvaluationResult] = field(default_factory=list)
     stream: list[StreamResult] = field(default_factory=list)
 
     def add(self, more: "Record") -> None:
-        """Adds what was measured since."""
+        """Add later measurements."""
         self.tasks += more.tasks
         self.evaluations += more.evaluations
         self.stream += more.stream
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the record as plain data."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "Record":
-        """From plain data.
+        """Return a record from plain data.
 
         Raises:
-            UserError: if it has another form.
+            UserError: if the data have a different form.
         """
         return cls(
             [from_plain(TaskResult, task) for task in plain.get("tasks", [])],
@@ -167,10 +168,10 @@ Result = TypeVar("Result", TaskResult, EvaluationResult, StreamResult)
 
 
 def from_plain(kind: type[Result], plain: Any) -> Result:
-    """A result from plain data.
+    """Return a result from plain data.
 
     Raises:
-        UserError: if it has another form.
+        UserError: if the data have a different form.
     """
     try:
         result = kind(**plain)
@@ -178,18 +179,18 @@ def from_plain(kind: type[Result], plain: Any) -> Result:
             typeguard.check_type(getattr(result, name), expected)
     except (TypeError, typeguard.TypeCheckError) as error:
         raise UserError(
-            f"what was measured of a task cannot be read ({reason(error)}); restore the run from a copy"
+            f"the record of a task or an evaluation cannot be read ({reason(error)}); restore the run from a copy"
         ) from None
     return result
 
 
 def now() -> str:
-    """Date and time, local, to the second."""
+    """Return the local date and time, to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def metrics_of(record: Record, num_tasks: int) -> dict[str, Metrics]:
-    """The metrics after so many tasks, for the task `given` and, if it was, `inferred`."""
+    """Return the metrics after `num_tasks` tasks, for the task `given` and, if available, `inferred`."""
     return {
         kind: metrics(rows, num_tasks, _when_learned(record, kind))
         for kind, rows in matrices(record).items()
@@ -198,20 +199,20 @@ def metrics_of(record: Record, num_tasks: int) -> dict[str, Metrics]:
 
 
 def compared_of(record: Record, num_tasks: int) -> dict[str, int]:
-    """Over how many tasks, the first ones, these metrics compare accuracies with earlier ones."""
+    """Return the number of tasks for which these metrics compare the accuracy with an earlier one."""
     return {kind: num_compared(rows, num_tasks, _when_learned(record, kind)) for kind, rows in matrices(record).items()}
 
 
 def _when_learned(record: Record, kind: str) -> list[float] | None:
-    """The accuracy of each task right after it was learned, where that can be compared."""
-    # What a memory gives back is tested on other batches than right after learning, and that alone makes a difference.
+    """Return the accuracy of each task right after training; `None` if it cannot be compared with later ones."""
+    # With a memory, evaluations use different batches than training does, which alone changes the accuracy.
     if kind != "given" or any(task.mask for task in record.tasks):
         return None
     return [task.accuracy for task in record.tasks]
 
 
 def matrices(record: Record) -> dict[str, dict[int, list[float]]]:
-    """The accuracy matrices, for the task given and, if it was, inferred."""
+    """Return the accuracy matrices for the task `given` and, if available, `inferred`."""
     matrices: dict[str, dict[int, list[float]]] = {"given": {}, "inferred": {}}
     for result in sorted(record.evaluations, key=lambda result: result.num_tasks):
         for kind, rows in matrices.items():
@@ -221,17 +222,21 @@ def matrices(record: Record) -> dict[str, dict[int, list[float]]]:
 
 
 def masks_as_hex(masks: Adapter) -> list[str]:
-    """The bits of masks of vectors, stacked along a leading task axis, leaf after leaf; a text for each task."""
+    """Return the bits of masks that are vectors, as one hexadecimal string per task.
+
+    Args:
+        masks: the masks, stacked along a leading task axis.
+    """
     bits = np.concatenate([np.asarray(leaf) != 0 for leaf in jax.tree.leaves(masks)], axis=1)
     return [row.tobytes().hex() for row in np.packbits(bits, axis=1)]
 
 
 def masks_from_hex(masks: list[str], like: Adapter) -> Adapter:
-    """Masks of vectors, stacked along a leading task axis, from their bits.
+    """Return masks that are vectors, stacked along a leading task axis.
 
     Args:
-        masks: as `masks_as_hex` gives them.
-        like: one mask.
+        masks: strings returned by `masks_as_hex`.
+        like: a mask with the same structure.
     """
     bits = np.unpackbits(np.array([list(bytes.fromhex(mask)) for mask in masks], np.uint8), axis=1)
     leaves, structure = jax.tree.flatten(like)
@@ -241,10 +246,10 @@ def masks_from_hex(masks: list[str], like: Adapter) -> Adapter:
 
 
 def account(model: Model) -> Account:
-    """The bytes that have to be kept to classify images of all tasks of a model, by what takes them.
+    """Return the bytes needed to classify images of all tasks of a model, by content.
 
-    Masks are counted twice: as bits, which is how they are kept here, and as the paper counts them, two bytes for each
-    weight that a mask keeps. Weights that are random and never trained cost the seed that they are drawn from.
+    Masks are counted in two forms: as bits, which is how this library stores them, and as in the paper, with two bytes
+    per weight that a mask keeps. Random weights that are never trained count as the seed that they are drawn from.
     """
     stats = jax.tree.map(lambda leaf: leaf[: model.num_tasks], model.stats)
     sizes = model.method.account(model.weights, model.bank, model.num_tasks)
@@ -253,10 +258,10 @@ def account(model: Model) -> Account:
 
 
 def total(account: Account) -> int:
-    """The bytes of all, masks as bits."""
+    """Return the total number of bytes, with masks as bits."""
     return sum(size for name, size in account.items() if name != SPARSE)
 
 
 def total_of_paper(account: Account) -> int:
-    """The bytes of all, masks as the paper counts them."""
+    """Return the total number of bytes, with masks as the paper counts them."""
     return sum(size for name, size in account.items() if name != BITS)

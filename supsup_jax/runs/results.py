@@ -1,8 +1,8 @@
-"""What a run leaves behind for people and programs to read: tables, metrics, settings.
+"""Files that a run writes for users and other programs: tables, metrics and settings.
 
-Every file of a run's folder is written from its record, whole, at the start and with each evaluation, so that an
-interrupted and resumed run leaves the same files. In between, tasks are appended to `metrics.jsonl`; and always, under
-a lock, to `results.csv`, which many runs share.
+Every file in a run's folder is written as a whole from the run's record, at the start and after each evaluation, so
+that a resumed run writes the same files. Between evaluations, tasks are appended to `metrics.jsonl`. Rows are always
+appended, under a lock, to `results.csv`, which many runs share.
 """
 
 import contextlib
@@ -31,13 +31,13 @@ from supsup_jax.system.yaml import read_yaml
 ADAPT_HEADER = ["Date Finished", "Name", "Task", "Num Tasks Learned", "Current Val", "Adapt Val"]
 
 SETTINGS = "settings.yaml"
-"""What a run computes, how it was called, and on what it runs."""
+"""File with the experiment of a run, its command and its environment."""
 
 _METRICS = "metrics.jsonl"
 
 
 def new_folder(parent: Path, name: str) -> Path:
-    """Makes the folder of a new run: `name`, and `name~try=1` and so on where it exists already."""
+    """Create the folder of a new run: `name`, or `name~try=1` and so on if it exists."""
     parent.mkdir(parents=True, exist_ok=True)
     attempt = 0
     while True:
@@ -51,7 +51,7 @@ def new_folder(parent: Path, name: str) -> Path:
 
 
 def remove_unused(folder: Path) -> None:
-    """Removes the folder of a run that was refused before it began."""
+    """Delete the folder of a run that was rejected before it started."""
     with contextlib.suppress(OSError):
         if not (folder / SETTINGS).exists():
             (folder / ".lock").unlink(missing_ok=True)
@@ -59,7 +59,7 @@ def remove_unused(folder: Path) -> None:
 
 
 def existing_folders(parent: Path, name: str) -> list[Path]:
-    """The folders of runs of a name, the newest first."""
+    """Return the folders of all runs of a name, newest first."""
     tries = {0: parent / name}
     for folder in parent.glob(f"{name}~try=*"):
         attempt = folder.name.removeprefix(f"{name}~try=")
@@ -69,11 +69,11 @@ def existing_folders(parent: Path, name: str) -> list[Path]:
 
 
 def settings_text(settings: dict[str, Any], command: Sequence[str] | None = None) -> str:
-    """The contents of `settings.yaml`: what the run computes, how it was called, and on what it runs.
+    """Return the contents of `settings.yaml`: the experiment of a run, its command and its environment.
 
     Args:
-        settings: what it computes.
-        command: how it was called; by default as this process was.
+        settings: settings of the experiment, and options.
+        command: the command that started the run; by default the one of this process.
     """
     environment = {
         "python": platform.python_version(),
@@ -89,37 +89,37 @@ def settings_text(settings: dict[str, Any], command: Sequence[str] | None = None
 
 
 def write_settings(folder: Path, settings: dict[str, Any], command: Sequence[str] | None = None) -> None:
-    """Writes `settings.yaml`; arguments are those of `settings_text`."""
+    """Write `settings.yaml`; for the arguments, see `settings_text`."""
     write_text(folder, settings_text(settings, command))
 
 
 def write_text(folder: Path, settings: str) -> None:
-    """Writes `settings.yaml` as `settings_text` gives it."""
+    """Write `settings.yaml` with contents from `settings_text`."""
     atomic.write(folder / SETTINGS, settings)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """Reads `settings.yaml`; empty if there is none.
+    """Read `settings.yaml`; returns an empty dictionary if there is none.
 
     Raises:
-        UserError: if it does not hold what `write_settings` writes.
+        UserError: if the file does not contain settings as `write_settings` writes them.
     """
     path = folder / SETTINGS
     if not path.is_file():
         return {}
     try:
         settings: Any = read_yaml(path)
-    except FileNotFoundError:  # since then
+    except FileNotFoundError:  # removed in the meantime
         return {}
     except ValueError:
         settings = None
     if not _are_settings(settings):
-        raise UserError(f"{path} does not hold the settings of a run; restore it, or start without --resume")
+        raise UserError(f"{path} does not contain the settings of a run; restore the file, or start without --resume")
     return settings | {"experiment": formats.upgraded(settings["experiment"])}
 
 
 def _are_settings(plain: Any) -> bool:
-    """Whether what a file holds has the form of settings; whether an experiment has such ones is its own matter."""
+    """Return whether plain data have the form of settings; the settings of the experiment are not checked."""
     if not isinstance(plain, dict) or not isinstance(plain.get("experiment"), dict):
         return False
     options, packages, command = (plain.get(name) for name in ("options", "versions", "command"))
@@ -130,7 +130,7 @@ def _are_settings(plain: Any) -> bool:
 
 
 def add_unreadable(folder: Path, names: Iterable[str]) -> Path:
-    """Adds images to `unreadable.txt`, which names each one once, and gives the file's path."""
+    """Add the names of images to `unreadable.txt`, without duplicates, and return its path."""
     path = folder / "unreadable.txt"
     known = path.read_text().splitlines() if path.exists() else []
     atomic.write(path, "".join(f"{name}\n" for name in dict.fromkeys([*known, *names])))
@@ -138,7 +138,7 @@ def add_unreadable(folder: Path, names: Iterable[str]) -> Path:
 
 
 def is_finished(folder: Path, evaluations: Iterable[int]) -> bool:
-    """Whether a run was evaluated after each of these numbers of tasks, as its `metrics.jsonl` says."""
+    """Return whether `metrics.jsonl` of a run has an evaluation at each of these numbers of tasks."""
     try:
         lines = [json.loads(line) for line in (folder / _METRICS).read_text().splitlines()]
         return set(evaluations) <= {line["num_tasks"] for line in lines if line["kind"] == "evaluation"}
@@ -147,7 +147,7 @@ def is_finished(folder: Path, evaluations: Iterable[int]) -> bool:
 
 
 def _git_commit() -> str | None:
-    """The commit of the code that runs, with a mark if it was changed since; nothing outside a checkout."""
+    """Return the commit of the running code, marked if the code has changed since; `None` outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
@@ -158,10 +158,11 @@ def _git_commit() -> str | None:
 
 
 def write_files(folder: Path, name: str, record: Record) -> None:
-    """Writes the tables and metrics of a run from its record.
+    """Write the tables and metrics of a run from its record.
 
-    `accuracy_matrix.csv`, `metrics.csv`, `storage.csv` and `metrics.jsonl`; `adapt_results.csv` and `confusion.csv`
-    where tasks were inferred, `recovery.csv` where masks were recovered, `stream.csv` where nobody told the tasks.
+    Always writes `accuracy_matrix.csv`, `metrics.csv`, `storage.csv` and `metrics.jsonl`. Also writes
+    `adapt_results.csv` and `confusion.csv` if tasks were inferred, `recovery.csv` if masks were recovered, and
+    `stream.csv` if task boundaries were hidden.
     """
     inferred = [result for result in record.evaluations if result.inferred is not None]
     if inferred:
@@ -176,13 +177,13 @@ def write_files(folder: Path, name: str, record: Record) -> None:
         atomic.write(folder / "confusion.csv", csv_text([header, *confusion]))
 
     by_identity = matrices(record)
-    most = max((count for rows in by_identity.values() for count in rows), default=0)
+    num_tasks = max((count for rows in by_identity.values() for count in rows), default=0)
     matrix = [
         [count, kind, *(f"{accuracy:.4f}" for accuracy in accuracies)]
         for kind, rows in by_identity.items()
         for count, accuracies in rows.items()
     ]
-    header = ["Num Tasks Learned", "Task Identity", *(f"Task {task}" for task in range(most))]
+    header = ["Num Tasks Learned", "Task Identity", *(f"Task {task}" for task in range(num_tasks))]
     atomic.write(folder / "accuracy_matrix.csv", csv_text([header, *matrix]))
     summary = [
         [
@@ -198,7 +199,9 @@ def write_files(folder: Path, name: str, record: Record) -> None:
     atomic.write(folder / "metrics.csv", csv_text([header, *summary]))
 
     header = ["Num Tasks Learned", "What", "Bytes"]
-    account = [[result.num_tasks, what, size] for result in record.evaluations for what, size in result.storage.items()]
+    account = [
+        [result.num_tasks, content, size] for result in record.evaluations for content, size in result.storage.items()
+    ]
     atomic.write(folder / "storage.csv", csv_text([header, *account]))
 
     recovery = [
@@ -227,7 +230,7 @@ def write_files(folder: Path, name: str, record: Record) -> None:
 
 
 def append_tasks(folder: Path, tasks: Iterable[TaskResult]) -> None:
-    """Adds tasks to `metrics.jsonl`, at its end: when it is next written whole, evaluations come after them."""
+    """Append tasks to `metrics.jsonl`; when the file is next written as a whole, evaluations follow the tasks."""
     atomic.append(folder / _METRICS, _task_lines(tasks))
 
 
@@ -236,27 +239,27 @@ def _task_lines(tasks: Iterable[TaskResult]) -> str:
 
 
 def _means(result: EvaluationResult) -> dict[str, Any]:
-    """An evaluation with the mean over tasks in place of the tasks' own figures; without what was not measured."""
+    """Return an evaluation as plain data with means over tasks instead of values per task, without missing values."""
     plain = _without(result, "confusion", "recovery", "discovery", "storage") | (result.discovery or {})
     plain["kept_bytes"] = total(result.storage)
     return {name: float(np.mean(value)) if isinstance(value, list) else value for name, value in plain.items()}
 
 
 def _signed(fraction: float) -> str:
-    """Four places, and no sign before a zero."""
+    """Format a fraction with four decimal places, and without a sign if it rounds to zero."""
     return f"{fraction:.4f}".replace("-0.0000", "0.0000")
 
 
 def _without(result: TaskResult | EvaluationResult, *names: str) -> dict[str, Any]:
-    """As plain data, without these fields and those that were not measured."""
+    """Return a result as plain data, without these fields and without missing values."""
     return {name: value for name, value in vars(result).items() if name not in names and value is not None}
 
 
 class EventWriter:
-    """TensorBoard events of a run, written as tasks and evaluations come in; a context manager.
+    """Writer of TensorBoard events of a run, as tasks and evaluations are added; a context manager.
 
     Args:
-        folder: the run's folder; events of an earlier attempt at the same run are replaced.
+        folder: folder of the run; events of an earlier attempt are replaced.
     """
 
     def __init__(self, folder: Path):
@@ -264,7 +267,7 @@ class EventWriter:
 
         for old in folder.glob("events.out.tfevents.*"):
             old.unlink()
-        # Not its SummaryWriter: that has a thread, which a full disk ends, and then waits for it for ever.
+        # Do not use SummaryWriter: a full disk ends its thread, and it then waits for that thread forever.
         self._writer = EventsWriter(str(folder / "events"))
         self._written = (0, 0)
 
@@ -275,7 +278,7 @@ class EventWriter:
         self._writer.close()
 
     def write(self, record: Record) -> None:
-        """Writes what the record has gained since the last call."""
+        """Write the measurements that were added to the record since the last call."""
         tasks, evaluations = self._written
         for task in record.tasks[tasks:]:
             for tag in ("loss", "accuracy", "seconds"):
@@ -297,10 +300,10 @@ class EventWriter:
 
 
 class Tables:
-    """The tables, metrics and events of a script's run; no events where tensorboardX is not installed.
+    """Tables, metrics and events of a run that a script started; without events if tensorboardX is not installed.
 
     Args:
-        folder: the run's folder.
+        folder: folder of the run.
     """
 
     def __init__(self, folder: Path):
@@ -309,26 +312,27 @@ class Tables:
         self._events: EventWriter | None = None
 
     def close(self) -> None:
-        """Closes the events."""
+        """Close the file of events."""
         if self._events is not None:
             self._events.__exit__()
 
-    def write(self, record: Record, news: Record, is_new: bool) -> None:
-        """Brings the run's files up to its record.
+    def write(self, record: Record, added: Record, is_new: bool) -> None:
+        """Update the files of the run.
 
         Args:
-            record: all that was measured.
-            news: the part of it that the files may lack.
-            is_new: whether none of `news` can be in the files. Only `news` is written then, where it is of tasks.
+            record: all measurements.
+            added: the part of `record` that the files may lack.
+            is_new: whether the files contain nothing of `added`. If `added` has only tasks, only these are written
+                then.
 
         Raises:
-            UserError: if `results.csv` cannot be used; then nothing is written.
+            UserError: if `results.csv` cannot be used; nothing is written then.
         """
         name = self._folder.name
-        if news.tasks:
-            append_results(self._folder.parent / "results.csv", self._folder, name, news.tasks, is_new)
-        if is_new and not (news.evaluations or news.stream):
-            append_tasks(self._folder, news.tasks)
+        if added.tasks:
+            append_results(self._folder.parent / "results.csv", self._folder, name, added.tasks, is_new)
+        if is_new and not (added.evaluations or added.stream):
+            append_tasks(self._folder, added.tasks)
         else:
             write_files(self._folder, name, record)
         if self._has_events:

@@ -1,7 +1,8 @@
-"""A trained run as something to work with: which task is this, which class, what is the mask, learn one more.
+"""A run as an object: infer tasks, classify images, return masks, learn further tasks, save.
 
-run = supsup_jax.restore("runs/quickstart/seed=1")
-run.predict(images).labels
+Example:
+    run = supsup_jax.restore("runs/quickstart/seed=1")
+    run.predict(images).labels
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import numpy as np
 from supsup_jax import arguments
 from supsup_jax.components import stored
 from supsup_jax.data import Dataset, Inputs
-from supsup_jax.data.own import UserTasks, handed, own_dataset
+from supsup_jax.data.user_tasks import UserTasks, learn_arguments, user_dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.methods import Carry, Method
@@ -25,13 +26,13 @@ from supsup_jax.model import Model
 from supsup_jax.networks import Network, Weights
 from supsup_jax.runs import composition
 from supsup_jax.runs import results as results_files
-from supsup_jax.runs.beginning import experiment_for
 from supsup_jax.runs.checkpoints import Checkpoints, Chunk
 from supsup_jax.runs.description import check_weights, describe
-from supsup_jax.runs.learned import DiscoveredTasks, LearnedTasks, TaskStore
 from supsup_jax.runs.pending import Pending
 from supsup_jax.runs.predictor import Predictor
+from supsup_jax.runs.python_run import experiment_for
 from supsup_jax.runs.records import EvaluationResult, Record
+from supsup_jax.runs.task_store import DiscoveredTasks, LearnedTasks, TaskStore
 from supsup_jax.scenarios import NNs
 from supsup_jax.scenarios.discovery import State
 from supsup_jax.scenarios.work import Results, StreamResults, Work
@@ -40,28 +41,28 @@ from supsup_jax.training import weights_key
 
 
 class Run(Predictor):
-    """Tasks learned in one network. `restore` gives a run from disk, and `new` one that has learned nothing yet.
+    """Tasks learned in one network. `restore` returns a run from disk, `Run.new` a run without tasks.
 
-    Tasks are numbered from 0 in the order in which they were learned, or discovered.
+    Tasks are numbered from 0 in the order in which they were learned or discovered.
 
-    Images are uint8 of 0 to 255, or floats of 0 to 1, `(images, height, width, channels)`, as the network gets to see
-    them: those of a benchmark that moves pixels have them moved already. Networks whose batch norm has no running
-    statistics (BNNet) answer by all images that are given together.
+    Images are `(images, height, width, channels)`, uint8 from 0 to 255 or floats from 0 to 1, in the form that the
+    network receives: if a benchmark permutes or rotates pixels, do so before. Networks whose batch norm has no running
+    statistics (BNNet) use all images of a call together.
 
     Args:
-        experiment: how it learns.
-        inputs: what images are to the network.
+        experiment: the experiment.
+        inputs: inputs of the network.
 
     Attributes:
-        experiment: how it learns.
-        inputs: what images are to the network.
+        experiment: the experiment.
+        inputs: inputs of the network.
         net: the network.
-        method: what is kept of a task.
-        weights: the shared weights.
-        tasks: what it has learned.
-        record: what was measured.
-        folder: where it is saved; nothing if it is not.
-        about: what its checkpoints say of it.
+        method: the method.
+        weights: the base weights.
+        tasks: the learned tasks.
+        record: measurements.
+        folder: folder where the run is saved; `None` if it is not saved.
+        about: description of the run in its checkpoints.
     """
 
     folder: Path | None
@@ -72,7 +73,7 @@ class Run(Predictor):
         self.net: Network = experiment.network.for_images(inputs.image_shape)
         self.method: Method = experiment.method.for_network(self.net)
         net, self._is_stored = self.net, experiment.network.initializer is stored
-        if self._is_stored:  # in the checkpoints, as weights of an imported run are
+        if self._is_stored:  # checkpoints contain the weights, as for imported runs
             weights, _ = jax.eval_shape(net.init, numerics.key(0))
             self.weights = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
             self.fresh_stats = net.init_stats()
@@ -81,23 +82,23 @@ class Run(Predictor):
         self.record, self.folder = Record(), None
         self.about = describe(experiment, inputs, self.weights)
         self.tasks = self._no_tasks()
-        self._steps = 0  # checkpoints that were read or written
-        self._checkpoints: Checkpoints | None = None  # while it is locked
+        self._steps = 0  # number of checkpoints read or written
+        self._checkpoints: Checkpoints | None = None  # while the run is locked
         self._tables: results_files.Tables | None = None
         self._on_device: Model | None = None
 
     @classmethod
     def new(cls, network: Network | Any, method: Method | Any = None, *, inputs: Inputs | Any, **parts: Any) -> "Run":
-        """A run that has learned nothing yet, for data that Python code hands in.
+        """Return a run without tasks, for data from Python.
 
         Args:
             network: the network.
-            method: how tasks are learned; by default `methods.SupSup()`.
-            inputs: what images are to the network; see `data.Inputs.new`.
+            method: the method; by default `methods.SupSup()`.
+            inputs: inputs of the network; see `data.Inputs.new`.
             parts: other fields of `Experiment`: `scenario`, `training`, `seed`, `name`.
 
         Raises:
-            UserError: if they do not fit together, or the network has too few outputs.
+            UserError: if the parts do not fit together, or the network has too few outputs.
         """
         experiment = experiment_for(network, method, parts)
         if not isinstance(inputs, Inputs):
@@ -107,54 +108,56 @@ class Run(Predictor):
         if (outputs := run.net.num_outputs) < inputs.num_classes:
             raise UserError(f"the network has {outputs} outputs for {inputs.num_classes} classes; give it more")
         if experiment.scenario.infers and not run.net.uses_batch:
-            run.inference()  # what does not fit is said before anything is learned
+            run.inference()  # raises an error before anything is learned
         return run
 
     @property
     def num_tasks(self) -> int:
-        """How many tasks it has learned."""
+        """Number of learned tasks."""
         return self.tasks.num_tasks
 
     @property
     def num_recorded(self) -> int:
-        """How many tasks have come; where tasks are discovered, it may have learned fewer."""
+        """Number of recorded tasks; if tasks are discovered, fewer may have been learned."""
         return len(self.record.tasks)
 
     @numerics.with_fixed_flags
     def learn(self, data: Any, labels: Any = None, steps: Any = None, test: Any = None) -> int:
-        """Learns one more task, as the experiment says, and saves it where the run lies, if it lies anywhere.
+        """Learn one more task with the settings of the experiment, and save it if the run has a folder.
 
-        `learn(images, labels)`, `learn((images, labels))` and `learn(data_set)`, one of PyTorch, are the same.
+        `learn(images, labels)`, `learn((images, labels))` and `learn(dataset)`, with a PyTorch data set, are
+        equivalent.
 
         Args:
-            data: images, see `Run`; or what holds them and their labels.
-            labels: a label for each image: numbers or text. After a pair, a number is `steps`, and the next one `test`.
-            steps: updates; by default the experiment's.
-            test: further images and labels to measure the accuracy on, as a pair or a data set of PyTorch.
+            data: images (see `Run`), or a pair or data set of images and labels.
+            labels: one label per image: numbers or strings. After a pair, a number here is `steps`, and the next
+                argument is `test`.
+            steps: number of training steps; by default the experiment's.
+            test: test images and labels, as a pair or a PyTorch data set, to measure the accuracy on.
 
         Returns:
-            The number of the task.
+            The task number.
 
         Raises:
-            UserError: if the data do not fit, or the run cannot go on.
+            UserError: if the data do not fit, or the run cannot learn tasks from Python.
         """
         if isinstance(self.tasks, DiscoveredTasks):
             raise UserError(
-                "this run discovers its tasks in a stream; supsup_jax.scenarios.discovery.Learner goes on with that"
+                "this run discovers its tasks in a stream; use supsup_jax.scenarios.discovery.Learner to continue it"
             )
-        data, steps, test = handed(data, labels, steps, test)
-        dataset, names = own_dataset(self.inputs, data, test)
-        with self.locked():  # before, so that nothing is learned in vain
+        data, steps, test = learn_arguments(data, labels, steps, test)
+        dataset, names = user_dataset(self.inputs, data, test)
+        with self.locked():  # first, so that an error comes before the training
             for results in self.experiment.scenario.learn(self._work(dataset, steps)):
                 self.add(results, names)
         return self.num_tasks - 1
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps the run's folder from other processes, and saves there what is added meanwhile.
+        """Lock the run's folder against other processes; tasks and evaluations added meanwhile are saved there.
 
         Raises:
-            UserError: if another process is using the folder, or it has changed since it was read.
+            UserError: if another process uses the folder, or the folder has changed since it was read.
         """
         with contextlib.ExitStack() as stack:
             stack.callback(self._close)
@@ -163,10 +166,10 @@ class Run(Predictor):
             yield
 
     def open_tables(self) -> None:
-        """Writes the tables of a script's run as well, while it is locked.
+        """Also write the tables of a run that a script started, until the lock is released.
 
         Raises:
-            UserError: if `results.csv` cannot be used; then nothing is written.
+            UserError: if `results.csv` cannot be used; nothing is written then.
         """
         if self.folder is not None and hosts.is_first():
             self._tables = results_files.Tables(self.folder)
@@ -178,122 +181,126 @@ class Run(Predictor):
         self._checkpoints = self._tables = None
 
     def add(self, results: Results | StreamResults, labels: list[Any] | None = None) -> None:
-        """Adds newly learned tasks: saves a checkpoint, then extends the model, the record and the tables.
+        """Add newly learned tasks: save a checkpoint, then update the model, the record and the tables.
 
         Args:
-            results: what the scenario yields.
-            labels: what the classes of the task are called, where it is a user's own.
+            results: a result of `Scenario.learn`.
+            labels: class labels of the task, if it is user-supplied.
 
         Raises:
-            UserError: if they cannot be saved; then nothing is added.
+            UserError: if the tasks cannot be saved; nothing is added then.
         """
         tasks = cast(TaskStore, self.tasks)
-        chunk, news, state = tasks.news(results, self.experiment.first_task + self.num_recorded, labels)
+        chunk, added, state = tasks.pack(results, self.experiment.first_task + self.num_recorded, labels)
         if state and self._is_stored:
             state = {"weights": jax.device_get(self.weights)} | state
-        self._save(chunk, news, state)
-        tasks.learned(results, chunk)
+        self._save(chunk, added, state)
+        tasks.add_learned(results, chunk)
         self._replace(state)
         self.pending.forget_unfinished()
-        self._write(news)
+        self._write(added)
 
     def add_evaluation(self, result: EvaluationResult) -> None:
-        """Adds an evaluation to the record: saves a checkpoint, and writes the tables.
+        """Add an evaluation to the record: save a checkpoint, and write the tables.
 
         Raises:
-            UserError: if it cannot be saved.
+            UserError: if the evaluation cannot be saved.
         """
-        news = Record(evaluations=[result])
-        self._save(None, news, {})
+        added = Record(evaluations=[result])
+        self._save(None, added, {})
         self.pending.forget_evaluation()
-        self._write(news)
+        self._write(added)
 
-    def _save(self, chunk: Chunk | None, news: Record, state: dict[str, Any]) -> None:
-        """Saves what is new in a checkpoint, if the run has a folder, and extends the record."""
+    def _save(self, chunk: Chunk | None, added: Record, state: dict[str, Any]) -> None:
+        """Save a checkpoint if the run has a folder, and extend the record."""
         if self._checkpoints is not None:
-            self._checkpoints.save(chunk, news.to_json(), state or None)
+            self._checkpoints.save(chunk, added.to_json(), state or None)
             self._steps += 1
-        self.record.add(news)
+        self.record.add(added)
 
-    def _write(self, news: Record) -> None:
+    def _write(self, added: Record) -> None:
         if self._tables is not None:
-            self._tables.write(self.record, news, is_new=True)
+            self._tables.write(self.record, added, is_new=True)
 
     def _replace(self, state: dict[str, Any]) -> None:
-        """Takes in what newly learned tasks have replaced."""
+        """Update the state: the base weights, the memory and the carry."""
         self.tasks.replace(state)
         self.weights = state.get("weights", self.weights)
         self._on_device = None
 
     def carry(self) -> Carry:
-        """What the tasks so far left for the next one to start from."""
+        """Return the carry that the next task starts from."""
         assert isinstance(self.tasks, LearnedTasks)
-        return self.tasks.started_from(self.weights)
+        return self.tasks.next_carry(self.weights)
 
     def state_of_learner(self) -> State:
-        """The state of the learner that discovers the tasks of a stream."""
+        """Return the state of the learner of a stream."""
         assert isinstance(self.tasks, DiscoveredTasks)
         return self.tasks.state_of_learner()
 
     @property
     def pending(self) -> Pending:
-        """Unfinished work of the run, which is saved while the run is locked."""
+        """Partial work of the run, which is saved only while the run is locked."""
         return Pending(self.folder, self._checkpoints, self._check)
 
     @numerics.with_fixed_flags
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Saves the run in a new folder; what `learn` learns from now on is saved there.
+        """Save the run in a new folder; tasks learned later are saved there too.
+
+        Args:
+            folder: the folder.
 
         Raises:
-            UserError: if the folder holds a run already, or nothing has been learned.
+            UserError: if the folder already contains a run, or no task has been learned.
         """
         folder = arguments.path("folder", folder)
         if isinstance(self.tasks, DiscoveredTasks):
-            raise UserError("a run that discovers its tasks is saved as it learns; copy its folder")
+            raise UserError("a run that discovers its tasks is saved during training; copy its folder")
         if not self.num_tasks:
-            raise UserError("there are no tasks to save; learn one first")
+            raise UserError("this run has no tasks to save; learn one first")
         folder.mkdir(parents=True, exist_ok=True)
         with self._opened(folder, 0) as checkpoints:
             state = self.tasks.state(self.weights)
-            checkpoints.save(self.tasks.whole(), self.record.to_json(), state or None)
+            checkpoints.save(self.tasks.merge(), self.record.to_json(), state or None)
         self.folder, self._steps = folder, 1
 
     @numerics.with_fixed_flags
     def read(self, checkpoints: Checkpoints, last: int | None = None, resumes: bool = False) -> None:
-        """Takes in what a folder holds of this run, which has learned nothing yet.
+        """Read the checkpoints of this run, which must not have tasks yet.
 
         Args:
-            checkpoints: of the run's folder.
-            last: the last checkpoint to read, if not all.
-            resumes: whether the run's experiment is to be resumed there; the folder may be empty then.
+            checkpoints: checkpoints of the run's folder.
+            last: number of the last checkpoint to read; by default all are read.
+            resumes: whether a script resumes the run; the folder may be empty then.
 
         Raises:
-            UserError: if it cannot be read, is another run's, or was learned with other weights.
+            UserError: if the checkpoints cannot be read, belong to a different run, or have other initial weights.
         """
         saved = checkpoints.restore(self.tasks.shapes, self.tasks.state_shapes(), last)
         self.folder, self._steps = checkpoints.folder, len(saved.steps)
         for step in saved.steps:
             self._check(step.run, same_settings=resumes)
-            news = Record.from_json(step.record)
-            if resumes and any(task.labels for task in news.tasks):
+            added = Record.from_json(step.record)
+            if resumes and any(task.labels for task in added.tasks):
                 raise UserError(
-                    f"{self.folder} holds tasks that were learned from Python; go on there: supsup_jax.restore(...)"
+                    f"{self.folder} contains tasks that were learned from Python; continue from Python, with "
+                    "supsup_jax.restore(...)"
                 )
-            self.record.add(news)
-            if step.chunk or news.stream:
-                self.tasks.add(step.chunk, news.stream)
+            self.record.add(added)
+            if step.chunk or added.stream:
+                self.tasks.add(step.chunk, added.stream)
         self._replace(saved.state or {})
 
     def _check(self, run: dict[str, Any], same_settings: bool = True) -> None:
-        """Compares what a checkpoint says of its run with this run.
+        """Compare the description of a run in a checkpoint with this run.
 
         Raises:
-            UserError: if it is another run.
+            UserError: if the runs differ.
         """
         differences = composition.differences(self.experiment, run["experiment"]) if same_settings else []
         if differences:
             raise UserError(
-                f"{self.folder} holds a run of other settings ({'; '.join(differences)}); use its settings, "
+                f"{self.folder} contains a run with different settings ({'; '.join(differences)}); use its settings, "
                 "or start without --resume"
             )
         if not self._is_stored:
@@ -301,48 +308,48 @@ class Run(Predictor):
             check_weights(self.about, run, self.folder)
 
     def _no_tasks(self) -> LearnedTasks | DiscoveredTasks:
-        """What holds the tasks to come."""
+        """Return an empty store of tasks."""
         if not self.experiment.scenario.discovers:
             return LearnedTasks(self.method, self.weights, self.fresh_stats, weights_are_stored=self._is_stored)
         training, scenario = self.experiment.training, self.experiment.scenario
         assert isinstance(scenario, NNs)
-        optimizer, _ = training.optimizers(training.batch_size)  # its state has the same form for any number of samples
+        optimizer, _ = training.optimizers(training.batch_size)  # the state has the same form for any number of samples
         learner = scenario.learner(self.net, self.method, optimizer, self.experiment.seed)
         return DiscoveredTasks(learner, self.weights, self.fresh_stats)
 
     @property
     def model(self) -> Model:
-        """What it has learned, on the device.
+        """The learned model, on the device.
 
         Raises:
-            UserError: if nothing has been learned yet.
+            UserError: if no task has been learned.
         """
         if not self.num_tasks:
-            raise UserError("this run has learned no task yet; learn one first")
+            raise UserError("this run has not learned any task; learn one first")
         if self._on_device is None:
             model: Model = jax.device_put(self.model_of(self.num_tasks, self.weights))
             self._on_device = model
         return self._on_device
 
     def model_of(self, num_tasks: int, weights: Weights) -> Model:
-        """The first tasks, or all that were discovered, with what is kept of them on the host.
+        """Return the model after the first tasks, or with all discovered tasks; bank and statistics are on the host.
 
         Args:
-            num_tasks: how many tasks were learned.
-            weights: the base weights as they are now.
+            num_tasks: number of tasks.
+            weights: current base weights.
         """
-        bank, stats = self.tasks.together()
+        bank, stats = self.tasks.stack()
         count = self.num_tasks if self.experiment.scenario.discovers else num_tasks
         return Model(net=self.net, method=self.method, num_tasks=count, weights=weights, bank=bank, stats=stats)
 
     def _work(self, dataset: Dataset, steps: int | None) -> Work:
-        """One more task, of a user's arrays."""
-        training, network = self.experiment.training, self.experiment.network
-        this: Any = network
+        """Return the work of learning one more task from a user's data."""
+        training = self.experiment.training
+        network: Any = self.experiment.network
         if steps is not None:
             training = dataclasses.replace(training, steps=steps, epochs=None)
         if network.sync_bn:
-            network = dataclasses.replace(this, sync_bn=False)
+            network = dataclasses.replace(network, sync_bn=False)
         changes: dict[str, Any] = {"tasks": UserTasks(num_tasks=1), "first_task": 0}
         parts = dataclasses.replace(self.experiment, training=training, network=network, **changes).build(dataset)
         return Work(
@@ -361,19 +368,19 @@ class Run(Predictor):
             tasks_at_once=1,
             carry=self.carry,
             state=self.state_of_learner,
-            keeper=self.pending,
+            pending=self.pending,
             side_by_side=False,
         )
 
     @contextlib.contextmanager
     def _opened(self, folder: Path, steps: int) -> Iterator[Checkpoints]:
-        """The checkpoints of a folder, which no other process uses meanwhile, and which holds so many steps.
+        """Open the checkpoints of a folder, which must have `steps` checkpoints, and lock the folder.
 
         Raises:
-            UserError: if another process is using the folder, or it holds others.
+            UserError: if another process uses the folder, or it has a different number of checkpoints.
         """
-        with hosts.held_by_first(atomic.alone(folder)), Checkpoints(folder, self.about) as checkpoints:
-            if hosts.told_by_first(checkpoints.go_on) != steps:
-                others = "has other steps than were read; restore all of it, and go on with that"
-                raise UserError(f"{folder} {others if steps else 'holds a run already; give a new folder'}")
+        with hosts.enter_on_first(atomic.locked(folder)), Checkpoints(folder, self.about) as checkpoints:
+            if hosts.broadcast(checkpoints.resume) != steps:
+                changed = "has changed since this run was read; restore all of it, then continue"
+                raise UserError(f"{folder} {changed if steps else 'already contains a run; give a new folder'}")
             yield checkpoints

@@ -1,4 +1,4 @@
-"""An experiment's settings from files: YAML that a person writes, or what an earlier run left in its folder."""
+"""Settings of an experiment from files: YAML written by users, or the `settings.yaml` of a run."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,37 +16,37 @@ from supsup_jax.system.yaml import read_yaml
 
 
 def load_experiment(path: Path) -> Experiment:
-    """Reads an experiment from a YAML file; settings that it does not name have their defaults.
+    """Read an experiment from a YAML file; missing settings have their defaults.
 
     Raises:
-        UserError: if it cannot be read, names no name, or names or sets what does not exist or is out of range.
+        UserError: if the file cannot be read, does not set `name`, or has an unknown name or an invalid value.
     """
     settings = load_settings(path)
     if "name" not in settings:
         raise UserError(f"{path} sets no name; give it one, such as name: {path.stem}")
-    return _made(settings, path)
+    return _build(settings, path)
 
 
 def load_settings(path: Path, objects: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Reads settings by flat name from a YAML file; `sparsity` is `er_scale`.
+    """Read settings by flat name from a YAML file; `sparsity` is renamed to `er_scale`.
 
     Args:
         path: the file.
-        objects: parts by kind, as `composition.layout` takes them.
+        objects: parts by kind; see `composition.layout`.
 
     Raises:
-        UserError: if it cannot be read, or names or sets what does not exist.
+        UserError: if the file cannot be read, or has an unknown name or a value of the wrong type.
     """
     try:
         plain = read_yaml(path)
     except ValueError as error:
         raise UserError(
-            f"{path} is not YAML ({error}); give a file with a setting a line, such as steps: 1000"
+            f"{path} is not YAML ({error}); give a file with one setting per line, such as steps: 1000"
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a YAML file with settings") from None
     if not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain):
-        raise UserError(f"{path} does not hold settings; give a setting a line, such as steps: 1000")
+        raise UserError(f"{path} does not contain settings; give one setting per line, such as steps: 1000")
     if "er_scale" in plain:
         raise UserError(f"{path} sets er_scale, which does not exist; did you mean sparsity?")
     return checked(plain, path, objects)
@@ -54,25 +54,25 @@ def load_settings(path: Path, objects: Mapping[str, Any] | None = None) -> dict[
 
 _IN_WORDS = {
     bool: "true or false",
-    int: "a whole number",
-    float: "a number, which YAML knows by its point, as in 1.0e-4",
+    int: "an integer",
+    float: "a number, which YAML recognises by its decimal point, as in 1.0e-4",
     float | None: "a number",
-    int | None: "a whole number",
+    int | None: "an integer",
     str: "text",
-    tuple[int, ...]: "a list of whole numbers",
+    tuple[int, ...]: "a list of integers",
 }
 
 
 def checked(plain: Mapping[str, Any], path: Path, objects: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Settings by flat name, of the right types; `sparsity` is `er_scale`.
+    """Return settings by flat name with checked types; `sparsity` is renamed to `er_scale`.
 
     Args:
         plain: settings by name.
-        path: where they were read.
-        objects: parts by kind, as `composition.layout` takes them.
+        path: file they come from.
+        objects: parts by kind; see `composition.layout`.
 
     Raises:
-        UserError: if a name does not exist, or its value is of another type.
+        UserError: if a name does not exist, or a value has the wrong type.
     """
     plain = {"er_scale" if name == "sparsity" else name: value for name, value in plain.items()}
     settings: dict[str, Any] = {}
@@ -83,36 +83,36 @@ def checked(plain: Mapping[str, Any], path: Path, objects: Mapping[str, Any] | N
         try:
             every = typeguard.CollectionCheckStrategy.ALL_ITEMS
             typeguard.check_type(value, kind, collection_check_strategy=every)
-            fits = kind in (bool, Any) or not isinstance(value, bool)  # Python takes true for 1
+            fits = kind in (bool, Any) or not isinstance(value, bool)  # a bool is an int in Python
         except typeguard.TypeCheckError:
             fits = False
         if not fits:
-            one_of = f"one of {', '.join(map(str, get_args(kind)))}"
-            called = "sparsity" if name == "er_scale" else name
-            raise UserError(f"{path} sets {called} to {plain[name]!r}; it takes {_IN_WORDS.get(kind, one_of)}")
+            expected = _IN_WORDS.get(kind, f"one of {', '.join(map(str, get_args(kind)))}")
+            shown = "sparsity" if name == "er_scale" else name
+            raise UserError(f"{path} sets {shown} to {plain[name]!r}; it takes {expected}")
         settings[name] = value
     return settings
 
 
 def experiment_of(plain: Mapping[str, Any], path: Path, objects: Mapping[str, Any] | None = None) -> Experiment:
-    """The experiment that a run recorded, in any version.
+    """Return the experiment that a run of any version recorded.
 
     Args:
-        plain: its settings by flat name.
-        path: where they were read.
-        objects: parts by kind, as `composition.layout` takes them.
+        plain: settings of the experiment by flat name.
+        path: file they come from.
+        objects: parts by kind; see `composition.layout`.
 
     Raises:
-        UserError: if a name does not exist, or its value is of another type or out of range.
+        UserError: if a name does not exist, or a value has the wrong type or is out of range.
     """
-    return _made(checked(plain, path, objects), path, objects)
+    return _build(checked(plain, path, objects), path, objects)
 
 
-def _made(settings: Mapping[str, Any], path: Path, objects: Mapping[str, Any] | None = None) -> Experiment:
-    """The experiment of settings that a file has.
+def _build(settings: Mapping[str, Any], path: Path, objects: Mapping[str, Any] | None = None) -> Experiment:
+    """Return the experiment with checked settings.
 
     Raises:
-        UserError: if they are out of range, or do not fit together.
+        UserError: if a value is out of range, or parts do not fit together.
     """
     try:
         return composition.experiment_of(settings, objects)
@@ -125,13 +125,13 @@ def _made(settings: Mapping[str, Any], path: Path, objects: Mapping[str, Any] | 
 def text_of(
     experiment: Experiment, dataset: Dataset, options: Mapping[str, Any], command: Sequence[str] | None = None
 ) -> str:
-    """The `settings.yaml` of a run: what it takes to start it, from anywhere.
+    """Return the contents of a run's `settings.yaml`: everything needed to start the run from any folder.
 
     Args:
-        experiment: what it computes.
+        experiment: the experiment.
         dataset: its data set.
-        options: where it reads and writes, and how.
-        command: how it was called; by default as this process was.
+        options: paths and other options that do not change results.
+        command: the command that started the run; by default the one of this process.
     """
     return results.settings_text(_plain(experiment, dataset, options), command)
 
@@ -143,12 +143,12 @@ def write_run(
     options: Mapping[str, Any],
     command: Sequence[str] | None = None,
 ) -> None:
-    """Writes the `settings.yaml` of a run into its folder; other arguments are those of `text_of`."""
+    """Write the `settings.yaml` of a run into its folder; for the other arguments, see `text_of`."""
     results.write_settings(folder, _plain(experiment, dataset, options), command)
 
 
 def _plain(experiment: Experiment, dataset: Dataset, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run computes, and where it reads and writes, as plain data."""
+    """Return the experiment, its options and its densities as plain data."""
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     plain["data"] = os.path.abspath(os.path.expanduser(plain["data"]))
     densities = experiment.densities(dataset)
@@ -156,35 +156,36 @@ def _plain(experiment: Experiment, dataset: Dataset, options: Mapping[str, Any])
 
 
 def read_run(folder: Path) -> tuple[Experiment, dict[str, Any], list[str] | None]:
-    """What the `settings.yaml` of a run says: its experiment, the options beside it, and how it was called.
+    """Return the experiment, the options and the command in the `settings.yaml` of a run.
 
     Raises:
-        UserError: if the folder does not hold a run's settings.
+        UserError: if the folder does not contain the settings of a run.
     """
     path = folder / "settings.yaml"
     settings = results.read_settings(folder)
     options = settings.get("options")
     if options is None or not {"data", "tasks_at_once"} <= options.keys():
-        raise UserError(f"{path} does not hold the settings of a run; give the folder of a run")
+        raise UserError(f"{path} does not contain the settings of a run; give the folder of a run")
     try:
         return experiment_of(settings["experiment"], path), options, settings.get("command")
     except registry.UnknownPartError as error:
-        raise elsewhere(folder, error) from None
+        raise script_part_error(folder, error) from None
 
 
-def elsewhere(folder: Path, error: registry.UnknownPartError) -> UserError:
-    """The error of a run with a part that is defined in a script, which this process has not loaded.
+def script_part_error(folder: Path, error: registry.UnknownPartError) -> UserError:
+    """Return the error for a run with a part that is defined in a script, which this process has not loaded.
 
     Args:
-        folder: the run's folder.
-        error: says which part.
+        folder: folder of the run.
+        error: names the missing part.
     """
     try:
-        called = (results.read_settings(folder).get("command") or [""])[0]
+        program = (results.read_settings(folder).get("command") or [""])[0]
     except UserError:
-        called = ""
-    script = called if called.endswith(".py") and not called.endswith("__main__.py") else "SCRIPT.py"
+        program = ""
+    script = program if program.endswith(".py") and not program.endswith("__main__.py") else "SCRIPT.py"
     return UserError(
-        f"{folder} has the {error.kind} {error.name}, which its own script defines; give the command to the script, as "
-        f"in python {script} run {folder}, or in Python pass the part: restore(folder, {error.kind}=...)"
+        f"{folder} uses the {error.kind} {error.name}, which is defined in the script that created the run; run the "
+        f"command with that script, as in python {script} run {folder}, or in Python pass the part: restore(folder, "
+        f"{error.kind}=...)"
     )

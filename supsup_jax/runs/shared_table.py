@@ -1,4 +1,4 @@
-"""`results.csv`: a row for each task of all runs of an experiment, to which any number of processes write."""
+"""`results.csv`: one row per task of all runs of an experiment. Several processes may write to it."""
 
 import csv
 import os
@@ -12,27 +12,27 @@ from supsup_jax.system.rows import csv_text, delimiter_of, read_rows
 
 RESULTS_HEADER = ["Date Finished", "Name", "Current Val", "Best Val", "Save Directory"]
 
-# Seconds to wait for the lock of the table, which each process holds for milliseconds.
-_PATIENCE = 300.0
+# Maximum number of seconds to wait for the lock of the table, which each process holds for milliseconds.
+_LOCK_TIMEOUT = 300.0
 
 
 def append_results(
     path: Path, save_directory: Path, name: str, tasks: Iterable[TaskResult], are_new: bool = False
 ) -> None:
-    """Appends one row a task to `results.csv`; rows that are there already are left as they are.
+    """Append one row per task to `results.csv`, except for rows that it already contains.
 
-    Any number of processes may do so at once: a lock lets one write at a time, and rows are written whole.
+    Several processes may do so at the same time: a lock serialises them, and each row is written as a whole.
 
     Args:
         path: the file.
-        save_directory: the run's folder.
-        name: the run's name.
-        tasks: a row each.
-        are_new: whether none of the rows can be there. The file is not read then.
+        save_directory: folder of the run.
+        name: name of the run.
+        tasks: the tasks.
+        are_new: whether the file contains none of these rows. The file is not read then.
     """
     save_directory = save_directory.resolve()
-    with locks.held(path.with_name(f".{path.name}.lock"), _PATIENCE):
-        known: set[tuple[str, ...]] = set()  # without the date, which spreadsheets write in their own way
+    with locks.held(path.with_name(f".{path.name}.lock"), _LOCK_TIMEOUT):
+        known: set[tuple[str, ...]] = set()  # without the date, whose format spreadsheets change
         text, delimiter = "", ","
         if path.is_file() and path.stat().st_size:
             if not are_new:
@@ -40,7 +40,7 @@ def append_results(
             with path.open("rb") as file:
                 delimiter = delimiter_of(file.readline().decode(errors="replace"))
                 file.seek(-1, os.SEEK_END)
-                text = "" if file.read() == b"\n" else "\n"  # a row that another program left unfinished
+                text = "" if file.read() == b"\n" else "\n"  # another program may have left an incomplete row
         else:
             text = csv_text([RESULTS_HEADER])
         rows = [
@@ -57,10 +57,10 @@ def append_results(
 
 
 def _rows(path: Path) -> set[tuple[str, ...]]:
-    """The rows of `results.csv` without their dates; other programs may have written to it as well.
+    """Return the rows of `results.csv` without their dates; other programs may have written to the file.
 
     Raises:
-        UserError: if it is none.
+        UserError: if the file is not a CSV file.
     """
     try:
         return {
@@ -68,7 +68,7 @@ def _rows(path: Path) -> set[tuple[str, ...]]:
             for _, name, *accuracies, folder in filter(_is_whole, read_rows(path, errors="surrogateescape"))
         }
     except csv.Error as error:
-        raise UserError(f"{path} is no table ({error}); move it elsewhere") from None
+        raise UserError(f"{path} is not a CSV file ({error}); move it to a different folder") from None
 
 
 def _is_whole(row: Sequence[str]) -> bool:
@@ -76,7 +76,7 @@ def _is_whole(row: Sequence[str]) -> bool:
 
 
 def _four_places(cell: str) -> str:
-    """An accuracy as it was written; spreadsheets leave zeros out."""
+    """Return an accuracy in its original form; spreadsheets drop trailing zeros."""
     try:
         return f"{float(cell):.4f}"
     except ValueError:

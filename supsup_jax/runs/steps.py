@@ -1,4 +1,4 @@
-"""One step of a run's checkpoints on disk: Orbax, with checksums of what a step says and of its arrays."""
+"""Reading and writing one checkpoint with Orbax, with checksums of its metadata and its arrays."""
 
 import hashlib
 import io
@@ -20,35 +20,35 @@ from supsup_jax.errors import UserError, reason
 from supsup_jax.system import interruption
 
 UNFINISHED = ".orbax-checkpoint-tmp"
-"""In the name of a checkpoint's folder until it is written whole."""
+"""Part of the name of a checkpoint's folder while it is being written."""
 
 
 def save_step(manager: ocp.CheckpointManager, step: int, **items: Any) -> None:
-    """Saves a step.
+    """Save a checkpoint.
 
     Raises:
-        UserError: if it cannot be written.
+        UserError: if the checkpoint cannot be written.
     """
     folder = Path(manager.directory)
-    # What a process that was killed has left; Orbax would remove it too, with a warning on stderr.
+    # Remove what a killed process has left behind; Orbax would do so too, but with a warning on stderr.
     shutil.rmtree(folder / f"{step}{UNFINISHED}", ignore_errors=True)
-    with interruption.later(), _quiet():
+    with interruption.delayed(), _quiet():
         try:
-            if not folder.is_dir():  # Orbax would make it again, without the steps before
-                raise FileNotFoundError("its folder is gone")
+            if not folder.is_dir():  # Orbax would create it again, without the previous checkpoints
+                raise FileNotFoundError("its folder has been removed")
             if not manager.save(step, args=ocp.args.Composite(**items)):
-                raise OSError("Orbax refuses it")
-        except Exception as error:  # Orbax and the libraries below it raise many kinds for a full disk
-            said = error.strerror if isinstance(error, OSError) else None
-            why = said or " ".join(str(error).split()).split(" [")[0][-200:]  # the cause, then details in brackets
+                raise OSError("Orbax rejected it")
+        except Exception as error:  # Orbax and its dependencies raise many exception types for a full disk
+            cause = error.strerror if isinstance(error, OSError) else None
+            cause = cause or " ".join(str(error).split()).split(" [")[0][-200:]  # details follow in brackets
             raise UserError(
-                f"{folder / str(step)} cannot be written ({why}); see to it that it can, and go on with --resume"
+                f"{folder / str(step)} cannot be written ({cause}); fix the cause, then continue with --resume"
             ) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the threads of Orbax and TensorStore from writing tracebacks of what is raised here as well."""
+    """Suppress tracebacks from the threads of Orbax and TensorStore; their errors are raised here as well."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -60,7 +60,10 @@ def _quiet() -> Iterator[None]:
 
 
 def save_with_record(manager: ocp.CheckpointManager, step: int, plain: dict[str, Any], arrays: PyTree[Any]) -> str:
-    """Saves plain data and arrays, if there are any, with checksums of both; gives that of all."""
+    """Save metadata and arrays with checksums of both, and return the checksum of the metadata.
+
+    The metadata includes the checksum of the arrays.
+    """
     if arrays:
         plain = plain | {"arrays_sha256": digest_of(arrays)}
     digest = digest_of_plain(plain)
@@ -72,7 +75,7 @@ def save_with_record(manager: ocp.CheckpointManager, step: int, plain: dict[str,
 
 
 def digest_of(tree: PyTree[Any]) -> str:
-    """The SHA-256 of arrays, in the order of their names."""
+    """Return the SHA-256 checksum of arrays, sorted by name."""
     digest = hashlib.sha256()
     for name, leaf in sorted(_by_name(tree).items()):
         digest.update(name.encode())
@@ -81,48 +84,48 @@ def digest_of(tree: PyTree[Any]) -> str:
 
 
 def digest_of_plain(plain: dict[str, Any]) -> str:
-    """The SHA-256 of plain data as JSON gives it back, which turns tuples into lists."""
+    """Return the SHA-256 checksum of plain data, encoded as JSON, which turns tuples into lists."""
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def read_record(manager: ocp.CheckpointManager, number: int) -> tuple[dict[str, Any], str]:
-    """What a step says, and the checksum of that.
+    """Return the metadata of a checkpoint, and its checksum.
 
     Raises:
-        UserError: if it cannot be read, or is not what was written.
+        UserError: if the metadata cannot be read, or its checksum is wrong.
     """
     plain, step = _read(manager, number, "record", ocp.args.JsonRestore()), _step(manager, number)
     if not isinstance(plain, dict):
-        raise unusable(step, "it does not say what it holds")
-    said, digest = plain.pop("sha256", None), digest_of_plain(plain)
-    # Format 2 has none; nor must a damaged step pass for one of it.
-    if said != digest and not (said is None and plain.get("format", 2) == 2):
-        raise unusable(step, "its checksum is another: the file was damaged")
+        raise unusable(step, "its metadata is incomplete")
+    stored, digest = plain.pop("sha256", None), digest_of_plain(plain)
+    # Format 2 has no checksum, but a damaged checkpoint of format 3 must not pass as format 2.
+    if stored != digest and not (stored is None and plain.get("format", 2) == 2):
+        raise unusable(step, "checksum mismatch: the metadata is damaged")
     return plain, digest
 
 
 def read_arrays(manager: ocp.CheckpointManager, number: int, shapes: PyTree[Any], digest: str | None) -> Any:
-    """The arrays of a step, on the host.
+    """Return the arrays of a checkpoint, on the host.
 
     Args:
-        manager: of the step's folder.
-        number: of the step.
-        shapes: the shapes and types of the arrays.
-        digest: their checksum, if it is known.
+        manager: manager of the checkpoint's folder.
+        number: number of the checkpoint.
+        shapes: expected shapes and dtypes of the arrays.
+        digest: expected checksum of the arrays; `None` if it is not known.
 
     Raises:
-        UserError: if they cannot be read, or are others.
+        UserError: if the arrays cannot be read, or shapes, dtypes or the checksum are wrong.
     """
     device, step = jax.sharding.SingleDeviceSharding(jax.devices()[0]), _step(manager, number)
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
-    # Orbax casts to the target's types without a word, so compare first.
+    # Orbax silently casts to the dtypes of the target, so compare them first.
     with readable(step):
         stored = manager.item_metadata(number)["arrays"].tree
     if _shapes_and_types(stored) != _shapes_and_types(target):
-        raise unusable(step, "its arrays have other shapes or types than this run's")
+        raise unusable(step, "shapes or dtypes of its arrays differ from those of this run")
     arrays = jax.device_get(_read(manager, number, "arrays", ocp.args.StandardRestore(target)))
     if digest is not None and digest != digest_of(arrays):
-        raise unusable(step, "the checksum of its arrays is another: a file was damaged")
+        raise unusable(step, "checksum mismatch: its arrays are damaged")
     return arrays
 
 
@@ -136,63 +139,63 @@ def _step(manager: ocp.CheckpointManager, number: int) -> Path:
 
 
 def check_files(folder: Path) -> None:
-    """Checks that a folder of checkpoints holds files and folders alone.
+    """Check that a folder of checkpoints contains only regular files and folders.
 
     Raises:
-        UserError: if it does not.
+        UserError: if it contains anything else.
     """
-    if strange := next(_no_files(folder), None):
-        raise unusable(strange, "it is a link, or neither a file nor a folder")
+    if special := next(_special_files(folder), None):
+        raise unusable(special, "it is a link or a special file")
 
 
-def _no_files(folder: Path) -> Iterator[Path]:
-    """What lies below a folder and is neither a file nor a folder: a link may lead anywhere, a pipe never ends.
+def _special_files(folder: Path) -> Iterator[Path]:
+    """List links and special files below a folder: a link may lead anywhere, and reading a pipe may never end.
 
-    Checkpoints that another process is writing or removing meanwhile are left out: nobody reads them.
+    Checkpoints that another process is writing or removing are skipped, since they are never read.
     """
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 if UNFINISHED not in entry.name:
-                    yield from _no_files(Path(entry))
+                    yield from _special_files(Path(entry))
             elif not entry.is_file(follow_symlinks=False):
                 yield Path(entry)
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turns any error into one that says that a path cannot be read."""
+    """Convert any exception into an error that says that the path cannot be read."""
     try:
         with _quiet():
             yield
-    except Exception as error:  # Orbax and the libraries below it raise many kinds for a damaged file
+    except Exception as error:  # Orbax and its dependencies raise many exception types for a damaged file
         raise unusable(path, reason(error)) from error
 
 
 class DamagedError(UserError):
-    """A checkpoint that cannot be read."""
+    """Error: a checkpoint cannot be read."""
 
 
 def unusable(path: Path, reason: str) -> DamagedError:
-    """The error of a path that cannot be read."""
+    """Return the error for a path that cannot be read."""
     return DamagedError(
         f"{path} cannot be read ({reason}); restore the folder from a copy, or start the run again without --resume"
     )
 
 
 def named_arrays(bank: PyTree[Any], stats: PyTree[Any]) -> dict[str, Any]:
-    """The arrays under their names; Orbax takes no empty tree."""
+    """Return bank and statistics by name, without empty trees, which Orbax rejects."""
     named = {"store": bank, "stats": stats}
     return {name: tree for name, tree in named.items() if jax.tree.leaves(tree)}
 
 
 def numbered(tree: PyTree[Any]) -> dict[str, Any]:
-    """The leaves under their numbers: Orbax knows no optimiser's classes."""
-    return {str(place): leaf for place, leaf in enumerate(jax.tree.leaves(tree))}
+    """Return the leaves of a tree by number, because Orbax cannot store the classes of optimizer states."""
+    return {str(index): leaf for index, leaf in enumerate(jax.tree.leaves(tree))}
 
 
 def _by_name(tree: PyTree[Any]) -> dict[str, Any]:
-    """The leaves by names alone: what was a named tuple comes back as a dictionary."""
+    """Return the leaves of a tree by path; named tuples and the dictionaries that Orbax restores get the same paths."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 

@@ -1,4 +1,4 @@
-"""What runs have left on disk, read: settings and accuracies, the tries and seeds of one experiment together."""
+"""Reading of settings and accuracies of finished runs, and summaries over attempts and seeds."""
 
 import contextlib
 import csv
@@ -18,29 +18,29 @@ from typing import Any, Literal, NamedTuple
 from supsup_jax.errors import UserError
 from supsup_jax.runs.records import Account, total, total_of_paper
 from supsup_jax.runs.results import SETTINGS, read_settings
-from supsup_jax.system.reading import settled
+from supsup_jax.system.reading import read_stable
 from supsup_jax.system.rows import read_rows
 
 ABLATION = "GNu/MNISTPerm/ablation"
-"""The experiment whose runs differ in network, outputs and objective."""
+"""Name of the experiment whose runs differ in network, outputs and objective."""
 
 _ACCURACIES, _STORAGE, _METRICS = "accuracy_matrix.csv", "storage.csv", "metrics.jsonl"
 
-# How often tables are read that change meanwhile.
-_LOOKS = 20
+# Maximum number of attempts to read tables that another process is changing.
+_MAX_READS = 20
 
 Identity = Literal["given", "inferred", "learned"]
-"""Which accuracy: the task given, inferred, or given right after it was learned."""
+"""Kind of accuracy: with the task given, with the task inferred, or with the task given right after training."""
 
 
 class Timing(NamedTuple):
-    """Seconds that a run took.
+    """Durations of a run, in seconds.
 
     Attributes:
-        tasks: how many it has learned.
-        training: of these tasks, in all.
-        evaluations: of each evaluation, by the number of tasks.
-        until: training and evaluations until then, by the number of tasks of an evaluation.
+        tasks: number of learned tasks.
+        training: training time of all these tasks.
+        evaluations: duration of each evaluation, by number of tasks.
+        until: training and evaluation time up to and including each evaluation, by number of tasks.
     """
 
     tasks: int = 0
@@ -51,20 +51,20 @@ class Timing(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """What the tables of a run say.
+    """Contents of a run's tables.
 
     Attributes:
-        folder: where it lies.
-        experiment: its settings.
-        name: the experiment's name.
-        seed: its seed.
-        age: orders the tries of a run: the newest is the greatest.
-        accuracies: mean accuracy in % by the number of tasks after which it was evaluated, for the task `given`, for
-            the task `inferred`, and right after each task was `learned`.
-        learned: the mean of the last kind after every number of tasks, whether evaluated there or not.
-        storage: after so many tasks the bytes that have to be kept, by what they hold; empty in older runs.
-        timing: how long training and evaluations took.
-        about: what its settings say besides: how it was called, and on what it ran.
+        folder: folder of the run.
+        experiment: settings of the experiment.
+        name: name of the experiment.
+        seed: seed.
+        age: key that orders the attempts at a run; larger is newer.
+        accuracies: mean accuracy in % by number of tasks at each evaluation: with the task `given`, with the task
+            `inferred`, and right after each task was `learned`.
+        learned: mean accuracy in % right after training, for every number of tasks, also without an evaluation.
+        storage: bytes needed to classify images after each evaluation, by content; empty in old runs.
+        timing: durations of training and evaluations.
+        about: all contents of its `settings.yaml`, including command and environment.
     """
 
     folder: Path
@@ -80,23 +80,23 @@ class Run:
 
     @property
     def er_scale(self) -> float | None:
-        """The scale of its densities, if it has any."""
+        """Scale of its densities, or `None`."""
         return self.experiment.get("er_scale")
 
     @property
     def variant(self) -> tuple[Any, ...]:
-        """What tells the runs of one experiment apart, where its scripts vary more than the seed."""
+        """Values that distinguish the runs of an experiment, besides the seed."""
         if self.name == ABLATION:
             return tuple(self.experiment.get(setting) for setting in ("network", "features", "objective"))
         return (self.er_scale or 0.0,)
 
     def accuracy(self, identity: Identity, tasks: int) -> float | None:
-        """Mean accuracy over the first `tasks` tasks, in %; `None` where it was not measured."""
+        """Return the mean accuracy over the first `tasks` tasks, in %; `None` if it was not measured."""
         return self.learned.get(tasks) if identity == "learned" else self.accuracies[identity].get(tasks)
 
 
 class Curve(NamedTuple):
-    """Means over seeds, and their standard deviations (of the sample; 0 for a single seed)."""
+    """Means over seeds, and their sample standard deviations (0 for a single seed)."""
 
     at: list[int]
     mean: list[float]
@@ -105,70 +105,70 @@ class Curve(NamedTuple):
 
 
 def read_runs(folders: Iterable[Path]) -> list[Run]:
-    """Reads the runs in these folders and below, each once.
+    """Read the runs in these folders and below, each once.
 
     Raises:
-        UserError: if a folder holds no run that was evaluated, or a run's files are damaged.
+        UserError: if a folder contains no evaluated run, or files of a run are damaged.
     """
     runs: dict[Path, Run] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder; give the folder of a run, or one above several")
+            raise UserError(f"{folder} is not a folder; give the folder of a run or of several runs")
         found = {path: run for path, run in _runs_below(folder).items() if run.accuracies["given"]}
         if not found:
             raise UserError(
-                f"{folder} holds no run that was evaluated (settings.yaml and accuracy_matrix.csv); give the folder of "
-                "a run, or one above several"
+                f"{folder} contains no evaluated run (settings.yaml and accuracy_matrix.csv); give the folder of a run "
+                "or of several runs"
             )
         runs |= found
     return list(runs.values())
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """Reads the runs in a folder and below, evaluated or not; none if there is no such folder.
+    """Read the runs in a folder and below, evaluated or not; none if the folder does not exist.
 
     Raises:
-        UserError: if a run's files are damaged.
+        UserError: if files of a run are damaged.
     """
     return list(_runs_below(folder).values())
 
 
 def _runs_below(folder: Path) -> dict[Path, Run]:
-    """The runs in a folder and below by where they really lie; each may be there several times, behind links."""
+    """Return the runs in a folder and below by their resolved paths; links may lead to a run several times."""
     runs: dict[Path, Run] = {}
     for path in _run_folders(folder):
-        place = path.resolve()
-        if place not in runs and (run := settled(partial(_read_run, path), [path])) is not None:
-            runs[place] = run
+        resolved = path.resolve()
+        if resolved not in runs and (run := read_stable(partial(_read_run, path), [path])) is not None:
+            runs[resolved] = run
     return runs
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
-    """The folders with runs in a folder and below, also behind links."""
+    """List the folders of runs in a folder and below, following links."""
     seen: set[tuple[int, int]] = set()
     for path, below, files in os.walk(folder, followlinks=True):
         try:
             status = os.stat(path)
-        except FileNotFoundError:  # removed meanwhile
+        except FileNotFoundError:  # removed in the meantime
             continue
-        place = status.st_dev, status.st_ino
-        if place in seen:  # a link may lead to a folder above it
+        identity = status.st_dev, status.st_ino
+        if identity in seen:  # a link may lead to a parent folder
             below.clear()
             continue
-        seen.add(place)
+        seen.add(identity)
         if {SETTINGS, _ACCURACIES} <= set(files):
-            below.clear()  # checkpoints are large trees without runs
+            below.clear()  # skip checkpoints, which are large trees
             yield Path(path)
 
 
 def _read_run(folder: Path) -> Run | None:
-    """What the tables of a run say, all of them of the same evaluation; `None` if the folder has been removed.
+    """Read the tables of a run, all from the same evaluation; `None` if the folder has been removed.
 
     Raises:
-        UserError: if they are damaged.
+        UserError: if the tables are damaged.
     """
     run = None
-    for _ in range(_LOOKS):
+    for _ in range(_MAX_READS):
         before = _versions(folder)
         if before[SETTINGS] is None or before[_ACCURACIES] is None:
             return None
@@ -179,7 +179,7 @@ def _read_run(folder: Path) -> Run | None:
 
 
 def _versions(folder: Path) -> dict[str, Any]:
-    """Values that differ where another process has replaced a table, by its name."""
+    """Return values by table that change when another process replaces the table."""
     versions: dict[str, Any] = dict.fromkeys((SETTINGS, _ACCURACIES, _STORAGE, _METRICS))
     for name in versions:
         with contextlib.suppress(FileNotFoundError):
@@ -189,12 +189,12 @@ def _versions(folder: Path) -> dict[str, Any]:
 
 
 def _tables_of(folder: Path) -> Run:
-    """What the tables of a run say now.
+    """Read the current tables of a run.
 
-    They are written one after another, `metrics.jsonl` last: what it does not have yet is left out of the others.
+    Tables are written one after another, and `metrics.jsonl` is the last one. Evaluations that it lacks are ignored.
 
     Raises:
-        UserError: if they are damaged.
+        UserError: if the tables are damaged.
     """
     try:
         settings = read_settings(folder)
@@ -217,7 +217,7 @@ def _tables_of(folder: Path) -> Run:
 
 
 def _until(timing: Timing, values: dict[int, Any]) -> dict[int, Any]:
-    """The values of evaluations that are known to be written whole."""
+    """Return the values of evaluations whose tables are complete."""
     return {count: value for count, value in values.items() if count in timing.evaluations}
 
 
@@ -235,17 +235,17 @@ def _read_accuracies(path: Path) -> dict[str, dict[int, float]]:
 def _read_storage(path: Path) -> dict[int, Account]:
     accounts: dict[int, Account] = defaultdict(dict)
     with _rows(path) as rows:
-        for count, what, size in rows:
-            accounts[int(count)][what] = int(size)
+        for count, content, size in rows:
+            accounts[int(count)][content] = int(size)
     return dict(accounts)
 
 
 def _read_metrics(path: Path) -> tuple[dict[int, float], Timing]:
-    """The mean accuracy in % right after learning, by the number of tasks, and how long everything took."""
+    """Return the mean accuracy in % right after training, by number of tasks, and the durations."""
     try:
         *whole, last = path.read_text(encoding="utf-8-sig").split("\n")
         lines = [json.loads(line) for line in whole if line.strip()]
-        with contextlib.suppress(*([ValueError] if lines else [])):  # another process is writing it
+        with contextlib.suppress(*([ValueError] if lines else [])):  # another process may be writing the last line
             lines += [json.loads(last)] if last.strip() else []
         tasks = sorted(
             (int(line["task"]), 100 * float(line["accuracy"]), float(line["seconds"]))
@@ -270,12 +270,12 @@ def _read_metrics(path: Path) -> tuple[dict[int, float], Timing]:
 
 
 def read_recovery(path: Path) -> dict[int, list[dict[int, float]]]:
-    """For each task the distance, energy and entropy at each step of its last recovery."""
+    """Return, for each task, distance, energy and entropy at each step of its last recovery."""
     paths: dict[int, list[dict[int, float]]] = defaultdict(lambda: [{}, {}, {}])
     with _rows(path) as rows:
         last = max(int(count) for count, *_ in rows)
         for count, task, step, *values in rows:
-            if len(values) == 1:  # energy and entropy are not known at the end, and empty cells there are left out
+            if len(values) == 1:  # the last step has no energy and entropy, and the reader drops empty cells at the end
                 values += ["", ""]
             for of_quantity, value in zip(paths[int(task)], values, strict=True):
                 if value and not math.isfinite(float(value)):
@@ -287,7 +287,7 @@ def read_recovery(path: Path) -> dict[int, list[dict[int, float]]]:
 
 @contextlib.contextmanager
 def _rows(path: Path) -> Iterator[list[list[str]]]:
-    """The rows of a table below its header; a table that cannot be understood is the user's to restore."""
+    """Read the rows of a table without its header; raises `UserError` if they cannot be parsed."""
     try:
         _, *rows = read_rows(path)
         yield rows
@@ -296,11 +296,11 @@ def _rows(path: Path) -> Iterator[list[list[str]]]:
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged; restore it, or give folders without this run")
+    return UserError(f"{path} is damaged; restore it from a copy, or give folders without this run")
 
 
 def tries(runs: Iterable[Run]) -> list[list[Run]]:
-    """The runs of one experiment, variant and seed together, the newest first."""
+    """Group runs by experiment, variant and seed; each group is sorted from the newest run to the oldest."""
 
     def identity(run: Run) -> tuple[str, str, int]:
         return run.name, repr(run.variant), run.seed
@@ -310,41 +310,41 @@ def tries(runs: Iterable[Run]) -> list[list[Run]]:
 
 
 def over_seeds(seeds: Sequence[Mapping[int, float]]) -> Curve:
-    """The mean over seeds, at each place over those that have it."""
+    """Return the mean over seeds at each position; seeds without a value there are left out."""
     at = sorted(set().union(*seeds))
-    values = [[seed[place] for seed in seeds if place in seed] for place in at]
+    values = [[seed[position] for seed in seeds if position in seed] for position in at]
     deviation = [stdev(column) if len(column) > 1 else 0.0 for column in values]
     return Curve(at, [fmean(column) for column in values], deviation, len(seeds))
 
 
 def check_settings(runs: Sequence[Run]) -> None:
-    """Refuses a mean over runs that differ in more than the seed and their length.
+    """Check that runs differ only in their seed and length, so that a mean over them is meaningful.
 
     Raises:
-        UserError: if they do.
+        UserError: if they differ in other settings.
     """
     first, *others = runs
     for other in others:
         for setting, value in first.experiment.items():
-            its = other.experiment.get(setting, value)  # a run may be older than a setting
-            if its != value and setting not in ("seed", "num_tasks", "eval_at", "first_task"):
+            other_value = other.experiment.get(setting, value)  # a run may be older than a setting
+            if other_value != value and setting not in ("seed", "num_tasks", "eval_at", "first_task"):
                 raise UserError(
-                    f"{first.folder} and {other.folder} differ in {setting} ({value} and {its}); give runs that differ "
-                    "in their seeds only"
+                    f"{first.folder} and {other.folder} differ in {setting} ({value} and {other_value}); give runs "
+                    "that differ only in their seeds"
                 )
 
 
 class StoragePoint(NamedTuple):
-    """Accuracy and the bytes that have to be kept, over seeds.
+    """Accuracy and storage, averaged over seeds.
 
     Attributes:
-        er_scale: scale of the densities, if there are any.
-        tasks: how many were learned.
-        megabytes: mean over seeds, masks as the paper counts them.
-        megabytes_of_bits: mean over seeds, masks as bits.
-        accuracy: mean over seeds of the mean over tasks, the task given, in %.
-        deviation: standard deviation of the accuracy over seeds (of the sample; 0 for a single seed).
-        seeds: how many.
+        er_scale: scale of the densities, or `None`.
+        tasks: number of learned tasks.
+        megabytes: mean storage, with masks as the paper counts them.
+        megabytes_of_bits: mean storage, with masks as bits.
+        accuracy: mean over seeds of the mean accuracy over tasks, with the task given, in %.
+        deviation: sample standard deviation of the accuracy over seeds (0 for a single seed).
+        seeds: number of seeds.
     """
 
     er_scale: float | None
@@ -357,13 +357,13 @@ class StoragePoint(NamedTuple):
 
 
 def storage_points(runs: Sequence[Run]) -> list[StoragePoint]:
-    """One point for each scale of densities, after all tasks.
+    """Return one point for each scale of the densities, after all tasks.
 
     Args:
-        runs: of one experiment, each with another seed or scale.
+        runs: runs of one experiment with different seeds or scales.
 
     Raises:
-        UserError: if settings other than these differ, or runs have other numbers of tasks or no account of bytes.
+        UserError: if other settings differ, or runs have different numbers of tasks or no storage table.
     """
     points = []
     for scale in sorted({run.er_scale or 0 for run in runs}):
@@ -372,8 +372,8 @@ def storage_points(runs: Sequence[Run]) -> list[StoragePoint]:
         (tasks, *others) = {max(run.accuracies["given"]) for run in same}
         if others or not all(tasks in run.storage for run in same):
             raise UserError(
-                f"{same[0].folder} and the other seeds beside it do not all have {tasks} tasks and a storage.csv; give "
-                "finished runs of one length"
+                f"{same[0].folder} and its other seeds do not all have {tasks} tasks and a storage.csv; give finished "
+                "runs with the same number of tasks"
             )
         accuracy = over_seeds([{0: run.accuracies["given"][tasks]} for run in same])
         paper, bits = (fmean(count(run.storage[tasks]) for run in same) / 1e6 for count in (total_of_paper, total))

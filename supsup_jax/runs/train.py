@@ -1,4 +1,4 @@
-"""The main loop: learns the tasks of an experiment in a folder, and evaluates them where the experiment says."""
+"""The main loop: learns the tasks of an experiment in a folder, and evaluates them when the experiment says so."""
 
 import dataclasses
 import math
@@ -19,11 +19,11 @@ from supsup_jax.runs import records
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.records import EvaluationResult
 from supsup_jax.runs.run import Run
-from supsup_jax.scenarios.work import Kept, Listener, Parts, Report, Results, StreamResults, Work, silent
+from supsup_jax.scenarios.work import Listener, Parts, Report, Results, Snapshot, StreamResults, Work, silent
 from supsup_jax.system import atomic, backend, devices, hosts, interruption, numerics
 from supsup_jax.system.progress import Progress
 
-# Seconds between two saves of an unfinished evaluation.
+# Minimum number of seconds between two saves of a partly finished evaluation.
 _SAVE_AFTER = 20.0
 
 
@@ -36,12 +36,12 @@ def run_experiment(
     report: Listener = silent,
     accepted: Callable[[], None] = lambda: None,
 ) -> Run:
-    """Runs an experiment in a folder, or resumes it where the folder holds an earlier part of the same run.
+    """Run an experiment in a folder, or resume it if the folder contains a part of the same run.
 
     Args:
         experiment: the experiment.
         dataset: its data set.
-        folder: the run's folder; it must exist.
+        folder: folder of the run; it must exist.
         tasks_at_once: see `train`.
         report: see `train`.
         accepted: see `train`.
@@ -50,26 +50,26 @@ def run_experiment(
         The finished run.
 
     Raises:
-        UserError: if the folder's checkpoints cannot be read or are another run's, another process is using it, or a
-            task diverges.
-        KeyboardInterrupt: if it was interrupted.
+        UserError: if the checkpoints in the folder cannot be read or belong to a different run, another process uses
+            the folder, or a task diverges.
+        KeyboardInterrupt: if a stop was requested.
     """
-    with hosts.held_by_first(atomic.alone(folder)):
+    with hosts.enter_on_first(atomic.locked(folder)):
         run = opened(experiment, dataset, folder)
         train(run, dataset, tasks_at_once, report, accepted)
     return run
 
 
 def opened(experiment: Experiment, dataset: Dataset, folder: Path) -> Run:
-    """The run in a folder, to be resumed; nothing is written.
+    """Return the run in a folder, ready to resume; nothing is written.
 
     Args:
         experiment: the experiment.
         dataset: its data set.
-        folder: the run's folder, which may be empty.
+        folder: folder of the run; may be empty.
 
     Raises:
-        UserError: if the folder's checkpoints cannot be read, or are of other settings, weights or more tasks.
+        UserError: if the checkpoints cannot be read, or have other settings, other initial weights or more tasks.
     """
     run = Run(experiment, experiment.build(dataset).benchmark.inputs)
     with Checkpoints(folder) as checkpoints:
@@ -86,24 +86,24 @@ def train(
     report: Listener = silent,
     accepted: Callable[[], None] = lambda: None,
 ) -> None:
-    """Learns the tasks of a run that are missing, and evaluates them where its experiment says.
+    """Learn the remaining tasks of a run, and evaluate them when its experiment says so.
 
     Args:
-        run: the run; what is new is saved in its folder.
+        run: the run; its folder receives checkpoints and tables.
         dataset: its data set.
-        tasks_at_once: tasks to learn between two checkpoints; by default as many as fit in memory.
-        report: called with progress.
-        accepted: called on the first host when nothing more can refuse the run, before a task is learned.
+        tasks_at_once: number of tasks to learn between two checkpoints; by default as many as fit in memory.
+        report: called with reports of the progress.
+        accepted: called on the first host after all checks, before the first task is learned.
 
     Raises:
-        UserError: if a task diverges, or another process is using the folder.
-        KeyboardInterrupt: between two chunks of tasks, or parts of an evaluation, if an end was requested.
+        UserError: if a task diverges, or another process uses the folder.
+        KeyboardInterrupt: if a stop was requested; raised between two chunks of tasks, or two parts of an evaluation.
     """
     with run.locked():
         work = work_of(run, dataset, tasks_at_once, report)
         run.pending.check(run.experiment.first_task + run.num_recorded)
         run.open_tables()
-        hosts.told_by_first(accepted)
+        hosts.broadcast(accepted)
         evaluate_if_due(run, work)
         stop_between_chunks(run)
         for results in run.experiment.scenario.learn(work):  # a generator: one chunk of tasks at a time
@@ -114,14 +114,14 @@ def train(
 
 
 def evaluate_if_due(run: Run, work: Work) -> None:
-    """Evaluates a run at every number of tasks that it has reached and not been evaluated at."""
+    """Run all evaluations that are due: their number of tasks has been reached, and they are not in the record."""
     done = {result.num_tasks for result in run.record.evaluations}
     for num_tasks in run.experiment.evaluations:
         if num_tasks > run.num_recorded or num_tasks in done:
             continue
         if not run.experiment.scenario.can_evaluate(run.method, num_tasks, run.num_recorded):
             work.report(
-                f"not evaluated: {num_tasks} tasks, since what they share has changed with later ones", is_done=True
+                f"skipped evaluation of {num_tasks} tasks: later tasks have changed what they share", is_done=True
             )
             continue
         stop_if_requested()
@@ -134,75 +134,75 @@ def evaluate_if_due(run: Run, work: Work) -> None:
         else:
             work.report(
                 f"{num_tasks} tasks: accuracy {100 * np.mean(result.inferred):.2f} % with the task inferred, "
-                f"which was right in {100 * np.mean(result.picked):.2f} %",
+                f"which was correct in {100 * np.mean(result.picked):.2f} % of batches",
                 is_done=True,
             )
 
 
 def evaluate(run: Run, work: Work, num_tasks: int) -> EvaluationResult:
-    """Evaluates the first tasks of a run as its scenario says; resumes what was saved of the evaluation before.
+    """Evaluate the first tasks of a run by its scenario's protocol, resuming a saved evaluation if there is one.
 
     Raises:
-        KeyboardInterrupt: if an end was requested; what is done is saved by then.
+        KeyboardInterrupt: if a stop was requested; the finished part is saved first.
     """
     tasks, masks = run.record.tasks[:num_tasks], None
     if run.method.recovers:
         like = run.method.init(numerics.key(0), run.weights)
         masks = records.masks_from_hex([task.mask or "" for task in tasks], like)
     stream = [result.slots for result in run.record.stream]
-    kept = Kept(run.model_of(num_tasks, work.weights), stream, masks)
+    snapshot = Snapshot(run.model_of(num_tasks, work.weights), stream, masks)
     result = run.pending.restore_evaluation(num_tasks)
     before, started = result.seconds, time.perf_counter()
     saved, done = started, len(result.given)
     progress = Progress("evaluating", num_tasks, "tasks", done, work.report)
-    for part in run.experiment.scenario.evaluate(work, kept, num_tasks, done):
+    for part in run.experiment.scenario.evaluate(work, snapshot, num_tasks, done):
         now = time.perf_counter()
         result = result.extend(before + now - started, *part)
         progress.add(len(part.accuracies.given))
         if len(result.given) == num_tasks:
             break
-        is_asked = hosts.any_of(interruption.asked())
-        if is_asked or now - saved > _SAVE_AFTER:
+        stop_requested = hosts.any_process(interruption.is_requested())
+        if stop_requested or now - saved > _SAVE_AFTER:
             run.pending.save_evaluation(result)
             saved = now
-        if is_asked:
+        if stop_requested:
             raise interruption.kind()
     return dataclasses.replace(
         result,
         training_seconds=sum(task.seconds for task in tasks),
-        storage=records.account(kept.model),
+        storage=records.account(snapshot.model),
         discovery=discovery_metrics(stream)._asdict() if stream else None,
     )
 
 
 def stop_between_chunks(run: Run) -> None:
-    """Ends a run if an end was requested and it has more tasks to learn.
+    """Stop a run if a stop was requested and tasks remain to be learned.
 
     Raises:
-        KeyboardInterrupt: if both are so.
+        KeyboardInterrupt: in this case.
     """
     if run.num_recorded < run.experiment.num_tasks:
         stop_if_requested()
 
 
 def stop_if_requested() -> None:
-    """Ends a run if an end was requested.
+    """Stop a run if a stop was requested.
 
     Raises:
-        KeyboardInterrupt: if an end was requested, here or on another host.
+        KeyboardInterrupt: if a stop was requested, on this host or another one.
     """
-    if hosts.any_of(interruption.asked()):
+    if hosts.any_process(interruption.is_requested()):
         raise interruption.kind()
 
 
 def work_of(run: Run, dataset: Dataset, tasks_at_once: int | None, listener: Listener) -> Work:
-    """The tasks of a run, all of what they need on the devices."""
+    """Return the tasks of a run with everything that learning them takes, on the devices."""
     experiment = run.experiment
     _check_tasks(run)
     parts = experiment.build(dataset)
     numbers = range(experiment.first_task, experiment.first_task + experiment.num_tasks)
     tasks = parts.benchmark.tasks(dataset, experiment.seed, numbers)
-    shares = experiment.shares_batches  # then a task's images are loaded with it
+    shares = experiment.shares_batches  # if so, images are loaded task by task
     samples = (None, None) if shares else (dataset.train, dataset.test)
     weights, stats, train, test = devices.replicate((run.weights, run.fresh_stats, *samples))
     fitting = 1 if shares else _tasks_that_fit(run, parts, dataset)
@@ -228,7 +228,7 @@ def work_of(run: Run, dataset: Dataset, tasks_at_once: int | None, listener: Lis
         tasks_at_once=min(tasks_at_once or fitting, experiment.num_tasks),
         carry=run.carry,
         state=run.state_of_learner,
-        keeper=run.pending,
+        pending=run.pending,
         report=report,
         stop_if_requested=stop_if_requested,
         shares_batches=shares,
@@ -237,7 +237,7 @@ def work_of(run: Run, dataset: Dataset, tasks_at_once: int | None, listener: Lis
 
 
 def _check_tasks(run: Run) -> None:
-    """Checks that the tasks that a run has learned are the first of its experiment.
+    """Check that the learned tasks of a run are the first tasks of its experiment.
 
     Raises:
         UserError: if they are not.
@@ -245,18 +245,18 @@ def _check_tasks(run: Run) -> None:
     count, first = run.num_recorded, run.experiment.first_task
     if count > run.experiment.num_tasks:
         raise UserError(
-            f"{run.folder} holds {count} tasks; give --num-tasks {count} or more, or start without --resume"
+            f"{run.folder} contains {count} tasks; give --num-tasks {count} or more, or start without --resume"
         )
-    kept = count if run.experiment.scenario.discovers else run.num_tasks
-    if [task.task for task in run.record.tasks] != list(range(first, first + kept)):
+    learned = count if run.experiment.scenario.discovers else run.num_tasks
+    if [task.task for task in run.record.tasks] != list(range(first, first + learned)):
         raise UserError(
-            f"{run.folder} holds masks of {kept} tasks, but results of others; restore it from a copy, "
-            "or start without --resume"
+            f"{run.folder} contains {learned} learned tasks, but the record lists other tasks; restore the folder from "
+            "a copy, or start without --resume"
         )
 
 
 def report_accuracy(work: Work, results: Results | StreamResults) -> None:
-    """Reports the accuracy of newly learned tasks; that of a stream's tasks was reported as they came."""
+    """Report the accuracy of newly learned tasks; for streams, `scenarios.stream` has already reported it."""
     if isinstance(results, Results):
         accuracy = np.asarray(results.learned.accuracy)[:, -1].mean()
         rate = work.parts.steps / results.seconds
@@ -264,8 +264,8 @@ def report_accuracy(work: Work, results: Results | StreamResults) -> None:
 
 
 def _tasks_that_fit(run: Run, parts: Parts, dataset: Dataset) -> int:
-    # The task's parameters, their gradient, two moments, effective weights, their gradient; rows of all batches;
-    # the images of a batch of the validation on their way through the network.
+    # Per task: parameters, their gradient, two moments, effective weights and their gradient; rows of all batches;
+    # activations of a validation batch.
     weights = backend.num_bytes(run.weights)
     rows = parts.steps * run.experiment.training.batch_size
     pixels = math.prod(dataset.image_shape)

@@ -1,4 +1,4 @@
-"""Scenarios: whether the task is known in training, and in inference."""
+"""Scenarios: whether the task is given in training, and in inference."""
 
 from supsup_jax.scenarios.scenario import GG, GNs, GNu, NNs, Scenario
 

@@ -1,7 +1,8 @@
-"""Learning from a stream whose task boundaries nobody tells: new tasks are discovered (scenario NNs, Section 3.4).
+"""Learning from a stream whose task boundaries are hidden: new tasks are discovered (scenario NNs, Section 3.4).
 
-Every task found has a *slot*: scores, and with them a mask. From time to time all masks are superposed on one batch.
-Where no mask fits clearly better than the others, the task is new and gets a slot; else the slot that fits is trained.
+Each discovered task has a *slot*: scores, and therefore a mask. From time to time, the learner superposes all masks on
+one batch. If no mask fits clearly better than the others, the task is new and gets a slot. Otherwise, the slot that
+fits best is trained.
 """
 
 from collections.abc import Sequence
@@ -28,12 +29,12 @@ from supsup_jax.training import Progress, Start, all_finite, task_key
 
 
 class Slot(NamedTuple):
-    """What belongs to one discovered task.
+    """Training state of one discovered task.
 
     Attributes:
-        params: its scores.
-        optimizer: the state of its own optimizer, fresh when the task was discovered.
-        stats: its batch-norm statistics.
+        params: scores.
+        optimizer: state of the slot's separate optimizer, initialised when the task was discovered.
+        stats: batch-norm statistics.
     """
 
     params: Params
@@ -42,13 +43,13 @@ class Slot(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a learner knows. It is never changed: `Learner.learn` returns the next one.
+    """State of a learner. It is immutable: `Learner.learn` returns the next state.
 
     Attributes:
-        slots: one for each discovered task; those that are not trained lie on the host.
-        active: the slot that is trained; nothing while batches are skipped because no slot is free.
-        since_check: batches since the last check; nothing before the first batch.
-        bank: the masks of all slots, and the random ones of a few that are still to come.
+        slots: one slot per discovered task. All slots but the active one are on the host.
+        active: number of the slot in training; `None` while batches are skipped because no slot is free.
+        since_check: batches since the last check; `None` before the first batch.
+        bank: masks of all slots, followed by random masks of slots that may be taken later.
     """
 
     slots: tuple[Slot, ...]
@@ -58,15 +59,11 @@ class State(NamedTuple):
 
 
 class DivergedError(UserError):
-    """Training in a stream has diverged: a smaller learning rate may help.
+    """Training in a stream diverged; a smaller learning rate may help.
 
     Args:
-        batch: the one at which it did, among those that were given.
-        loss: its loss there.
-
-    Attributes:
-        batch: the same.
-        loss: the same.
+        batch: index of the batch with the non-finite loss, among the batches of the call; also an attribute.
+        loss: loss of that batch; also an attribute.
     """
 
     def __init__(self, batch: int, loss: float):
@@ -76,17 +73,17 @@ class DivergedError(UserError):
 
 @dataclass(frozen=True)
 class Rule:
-    """When a task is new.
+    """Rule that decides whether a task is new.
 
-    With n slots superposed, the shares are the softmax of the objective's derivatives times -1. A task is new if
+    With n superposed slots, the shares are the softmax of the negative derivatives of the objective. A task is new if
     the largest share is below `novelty / n`.
 
     Attributes:
-        check_every: batches from one check to the next.
-        novelty: how many times its equal share a slot needs to be recognised.
-        fewest: superposed at least; slots without a task have the random masks that they start with.
-        budget: slots that there may be. When all are taken, batches of new tasks are skipped.
-        objective: what is derived.
+        check_every: batches between two checks.
+        novelty: a slot is recognised if its share is at least this many times 1 / n.
+        fewest: minimum number of superposed slots; slots without a task use their random initial masks.
+        budget: maximum number of slots. When all are taken, batches of new tasks are skipped.
+        objective: objective whose derivatives are compared.
     """
 
     check_every: int = 100
@@ -98,25 +95,25 @@ class Rule:
     def __post_init__(self) -> None:
         for name in ("check_every", "fewest", "budget"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1")
+                raise ValueError(f"{name} {getattr(self, name)}: must be at least 1")
 
 
 @dataclass(frozen=True)
 class Learner:
-    """Learns from a stream of batches, as a function of a state and batches.
+    """Learner of a stream of batches, as a function of a state and batches.
 
-    A new task is noticed at a check, and until then the slot in use is trained with its batches. Where many come before
-    the check, that slot fits the new task by then, and the two share it: check as often as tasks may change. In the
-    paper's stream a check falls on the first batch of every task.
+    A new task is noticed only at a check; until then, its batches train the slot in use. After many such batches, that
+    slot fits the new task too, and both tasks share it. Therefore, check as often as tasks may change. In the paper's
+    stream, a check falls on the first batch of every task.
 
-    The memory it takes and the cost of a check grow in proportion to the slots in use.
+    Memory and the cost of a check grow in proportion to the number of slots in use.
 
     Attributes:
         net: the network.
-        method: what a slot trains, and how that becomes effective weights.
-        optimizer: changes what a slot trains.
-        rule: when a task is new.
-        seed: of the scores that slots start with.
+        method: defines what a slot trains and how that becomes effective weights.
+        optimizer: optimizer of a slot.
+        rule: decides whether a task is new.
+        seed: seed of the initial scores of slots.
     """
 
     net: Network
@@ -127,13 +124,15 @@ class Learner:
 
     def __post_init__(self) -> None:
         if "OneShot" not in self.method.searches:
-            raise ValueError(f"{type(self.method).__name__} cannot discover tasks: its masks cannot be superposed")
+            raise ValueError(
+                f"method {type(self.method).__name__}: cannot discover tasks, because its masks cannot be superposed"
+            )
 
     def init(self, weights: Weights) -> State:
-        """The state before the first batch.
+        """Return the state before the first batch.
 
         Args:
-            weights: the frozen weights.
+            weights: the frozen base weights.
         """
         return self.resume(weights, ())
 
@@ -141,13 +140,13 @@ class Learner:
     def resume(
         self, weights: Weights, slots: Sequence[Slot], active: int | None = None, since_check: int | None = None
     ) -> State:
-        """The state that has these slots, for instance from a checkpoint.
+        """Return a state with the given slots, for example from a checkpoint.
 
         Args:
-            weights: the frozen weights.
-            slots: one for each discovered task.
-            active: the slot that is trained.
-            since_check: batches since the last check; nothing before the first batch.
+            weights: the frozen base weights.
+            slots: one slot per discovered task.
+            active: number of the slot in training.
+            since_check: batches since the last check; `None` before the first batch.
         """
         size = -(-self.rule.fewest // 8)
         while 8 * size < len(slots):
@@ -159,7 +158,7 @@ class Learner:
                 slots[slot].params if slot < len(slots) else self._fresh(weights, slot), weights
             )
 
-        def packed(numbers: range) -> Bank:  # a byte at a time: the floats of all masks would not fit in memory
+        def packed(numbers: range) -> Bank:  # pack eight masks at a time: all masks as floats would not fit in memory
             return banks.pack(jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(mask, numbers)))
 
         groups = [range(start, min(start + 8, count)) for start in range(0, count, 8)]
@@ -178,25 +177,27 @@ class Learner:
         labels: Int[Array | np.ndarray, "*shape"],
         check: bool = False,
     ) -> tuple[State, Int[np.ndarray, " batches"]]:
-        """Learns from the next batches of the stream. How it is cut into calls changes nothing, but for `check`.
+        """Learn from the next batches of the stream.
+
+        If `check` is not set, the result does not depend on how the stream is split into calls.
 
         Args:
-            state: what the learner knows.
-            weights: the frozen weights.
-            stats: the statistics that a slot starts from.
-            images: normalised images; those of one batch belong to one task.
-            labels: their labels.
-            check: whether to check at the first of these batches, however long ago the last check was.
+            state: state of the learner.
+            weights: the frozen base weights.
+            stats: initial statistics of a slot.
+            images: normalised images; the images of one batch belong to one task.
+            labels: labels of the images.
+            check: whether to check at the first of these batches, no matter when the last check was.
 
         Returns:
-            The next state, and for each batch the slot that was trained, -1 where it was skipped.
+            The next state, and the slot that each batch trained; -1 for skipped batches.
 
         Raises:
-            DivergedError: if training diverges; the state is as good as before.
-            ValueError: if there is not one label for each image.
+            DivergedError: if training diverges; `state` stays valid.
+            ValueError: if there is not exactly one label per image.
         """
         if labels.shape != images.shape[:2]:
-            raise ValueError(f"there are labels of shape {labels.shape} for images of {images.shape[:2]}")
+            raise ValueError(f"labels have shape {labels.shape}; expected one label per image: {images.shape[:2]}")
         images, labels = jnp.asarray(images), jnp.asarray(labels)
         slots_of_batches = np.full(len(images), -1)
         batch, since = 0, state.since_check
@@ -216,81 +217,81 @@ class Learner:
 
     @numerics.with_fixed_flags
     def new_slot(self, weights: Weights, stats: Stats, number: int) -> Slot:
-        """A slot as it is when its task is discovered.
+        """Return the initial slot of a newly discovered task.
 
         Args:
             weights: the base weights.
-            stats: the statistics that a slot starts from.
-            number: its number.
+            stats: initial statistics of a slot.
+            number: slot number.
         """
         start = Start(weights, self._fresh(weights, number))
         return Slot(start.params, self.task_learner.begin(start, stats).optimizer, stats)
 
     @property
     def task_learner(self) -> training.Learner:
-        """How a slot is trained."""
+        """The learner that trains a slot."""
         return training.Learner(self.net, self.method, self.optimizer)
 
     @numerics.with_fixed_flags
     def masks(self, state: State, weights: Weights) -> Bank:
-        """The masks of the discovered tasks.
+        """Return the masks of the discovered tasks.
 
         Args:
-            state: what the learner knows.
+            state: state of the learner.
             weights: the base weights.
 
         Raises:
-            ValueError: if there are none yet.
+            ValueError: if no task has been discovered.
         """
         return banks.first(_with_active(self, state, weights), len(state.slots))
 
     def stats(self, state: State) -> Stats:
-        """The statistics of the discovered tasks, stacked.
+        """Return the statistics of the discovered tasks, stacked.
 
         Raises:
-            ValueError: if there are none yet.
+            ValueError: if no task has been discovered.
         """
         if not state.slots:
             raise ValueError("no task has been discovered yet")
         return jax.tree.map(lambda *leaves: np.stack(leaves), *(jax.device_get(slot.stats) for slot in state.slots))
 
     def _check(self, state: State, weights: Weights, stats: Stats, images: Array) -> State:
-        """Decides which slot the coming batches train."""
+        """Choose the slot that the next batches train."""
         rule, found = self.rule, len(state.slots)
         bank = _with_active(self, state, weights)
         if not found:
             return self._discover(state._replace(bank=bank), weights, stats)
         superposed = max(found, rule.fewest)
-        # The mean alone, under an axis of one task: a number of slots that grows would be compiled again and again.
+        # Pass the mean with a task axis of length 1: the growing number of slots would cause recompilation.
         mean_stats = jax.tree.map(lambda leaf: leaf.mean(0)[None], self.stats(state))
         places = 8 * banks.bytes_per_weight(bank)
         model = Model(net=self.net, method=self.method, num_tasks=places, weights=weights, bank=bank, stats=mean_stats)
         chosen = np.arange(places) < superposed
         gradient = inference.gradient_among(model, chosen, images, rule.objective, images_per_pick=len(images))
-        gradient = np.asarray(gradient)[0, :superposed]  # on the host: a slice of each length would be compiled
-        share = 1 / np.exp(gradient.min() - gradient).sum()  # the largest of the softmax of -gradient
+        gradient = np.asarray(gradient)[0, :superposed]  # on the host, where slicing needs no compilation
+        share = 1 / np.exp(gradient.min() - gradient).sum()  # the maximum of softmax(-gradient)
         state = state._replace(bank=bank)
         if share < rule.novelty / superposed:
             return self._discover(state, weights, stats)
-        # A slot that has no task yet can fit best; it is then the next to be taken.
+        # If a slot without a task fits best, the task is new too.
         best = int(gradient.argmin())
         return self._activate(state, best) if best < found else self._discover(state, weights, stats)
 
     def _discover(self, state: State, weights: Weights, stats: Stats) -> State:
-        """Takes the next slot, if one is left."""
+        """Take the next slot if one is free."""
         number = len(state.slots)
         if number == self.rule.budget:
             return self._activate(state, None)
         slot = self.new_slot(weights, stats, number)
         bank = state.bank
-        if number >= 8 * banks.bytes_per_weight(bank):  # double it, so that few sizes are compiled
+        if number >= 8 * banks.bytes_per_weight(bank):  # double the size, so that few sizes are compiled
             bank = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, leaf.shape[-1])]), bank)
         bank = _put(bank, number, self.method.finalize(slot.params, weights))
         state = self._activate(state, None)
         return state._replace(slots=(*state.slots, slot), active=number, bank=bank)
 
     def _activate(self, state: State, slot: int | None) -> State:
-        """Trains another slot from now on, and moves the one before to the host."""
+        """Make a slot the active one, and move the previously active slot to the host."""
         before = state.active
         if before is None or before == slot:
             return state._replace(active=slot)
@@ -306,7 +307,7 @@ def _slot_key(seed: int, slot: int) -> Key[Array, ""]:
 
 
 def _with_active(learner: Learner, state: State, weights: Weights) -> Bank:
-    """The bank with the mask that the active slot has by now."""
+    """Return the bank with the current mask of the active slot."""
     if state.active is None:
         return state.bank
     return _put(state.bank, state.active, learner.method.finalize(state.slots[state.active].params, weights))
@@ -328,10 +329,10 @@ def _train(
     start: Int[Array, ""] | int,
     stop: Int[Array, ""] | int,
 ) -> tuple[Slot, Int[Array, ""], Float[Array, ""]]:
-    """Trains a slot with the batches from `start` to `stop`.
+    """Train a slot on batches `start` to `stop - 1`.
 
     Returns:
-        The slot, the batch at which training diverged, or `stop` if it did not, and the loss there; 0 if it is finite.
+        The slot; the index of the batch at which training diverged, or `stop`; and the loss of that batch, or 0.
     """
     task_learner, before = learner.task_learner, Start(weights, slot.params)
 
@@ -342,7 +343,7 @@ def _train(
         return progress, jnp.where(diverged, index, at), jnp.where(diverged, loss, bad)
 
     progress = Progress({"weights": None, "params": slot.params}, slot.optimizer, slot.stats)
-    never = jnp.int32(stop), jnp.float32(0)  # no NaN, which `jax_debug_nans` would find
+    never = jnp.int32(stop), jnp.float32(0)  # 0 instead of NaN, which would trip `jax_debug_nans`
     progress, at, bad = jax.lax.fori_loop(start, stop, step, (progress, *never))
     slot = Slot(progress.learned["params"], progress.optimizer, progress.stats)
     return slot, jnp.where(all_finite((slot.params, slot.stats)), at, jnp.minimum(at, stop - 1)), bad

@@ -1,4 +1,4 @@
-"""The images of a task for devices that share its batches: all on every device, or each batch when it is due."""
+"""Images of a task for devices that share its batches: all images on every device, or one batch at a time."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,13 +17,13 @@ _FEW_CORES = 4
 
 
 class Share(NamedTuple):
-    """What each device has of some batches, along a leading axis of devices; without it, what one has.
+    """Share of each device in some batches, along a leading device axis; without this axis, the share of one device.
 
     Attributes:
         rows: rows of the split, `(devices, batches, share)`.
-        places: of the images in a whole batch, `(devices, share)`.
-        counts: 1, or 0 for an image that only fills the share, `(devices, batches, share)`.
-        split: the samples, where devices have samples of their own.
+        places: positions of the images in the whole batch, `(devices, share)`.
+        counts: 1, or 0 for images that only pad the share, `(devices, batches, share)`.
+        split: the samples, if each device has different samples.
     """
 
     rows: Any
@@ -33,14 +33,14 @@ class Share(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Some updates in a row.
+    """Some consecutive steps.
 
     Attributes:
-        share: their batches, and perhaps others.
-        split: the samples, where all devices have the same.
-        first: the number of the update that takes the share's first batch.
-        start: the first update of the piece, counted from that one.
-        stop: the one after its last.
+        share: batches of these steps, and possibly of other steps.
+        split: the samples, if all devices have the same samples.
+        first: number of the step that uses the first batch of `share`.
+        start: first step of the piece, relative to `first`.
+        stop: end of the piece, relative to `first`; exclusive.
     """
 
     share: Share
@@ -51,33 +51,33 @@ class Piece(NamedTuple):
 
 
 class Feed(ABC):
-    """Gives training its batches, from some update on."""
+    """Source of the batches of a task, starting at some step."""
 
     @abstractmethod
     def piece(self, done: int, stop: int) -> Piece:
-        """The next updates.
+        """Return the next steps.
 
         Args:
-            done: updates made.
-            stop: the update before which the piece ends at the latest; all are of one epoch.
+            done: number of steps done.
+            stop: maximum end of the piece, exclusive; all steps belong to one epoch.
         """
 
     @abstractmethod
     def unreadable(self) -> set[int]:
-        """The rows of images that could not be read, as far as is known."""
+        """Return the rows of images known to be unreadable."""
 
     def close(self) -> None:  # noqa: B027
-        """Ends what goes on in the background, if anything does."""
+        """Stop background work; by default there is none."""
 
 
 class Resident(Feed):
-    """All images of the task lie on every device.
+    """Feed that keeps all images of the task on every device.
 
     Args:
-        split: the samples of the task.
-        rows: the rows of its images in the data set.
-        batches: which sample each update takes.
-        per_epoch: updates of an epoch.
+        split: samples of the task.
+        rows: rows of these samples in the data set.
+        batches: samples used in each step.
+        per_epoch: steps per epoch.
     """
 
     def __init__(
@@ -88,24 +88,24 @@ class Resident(Feed):
         self._batches, self._per_epoch = batches, per_epoch
 
     def piece(self, done: int, stop: int) -> Piece:
-        """The updates up to `stop`."""
+        """Return the steps before `stop`."""
         first = done // self._per_epoch * self._per_epoch
         share = _share(self._batches[first : first + self._per_epoch])
         return Piece(share, self._split, first, done - first, stop - first)
 
     def unreadable(self) -> set[int]:
-        """All of them."""
+        """Return the rows of all unreadable images of the task."""
         return self._unreadable
 
 
 class Streamed(Feed):
-    """Images are decoded again and again, ahead of the updates that take them. For what does not fit on the devices.
+    """Feed that decodes images for every batch, in advance. For tasks that do not fit on the devices.
 
     Args:
-        split: the data set's samples, on disk.
-        rows: the rows of the task's images there.
-        batches: which of these each update takes, from the first that is to come.
-        cache_size: what the images' shorter sides are resized to.
+        split: samples of the data set, on disk.
+        rows: rows of the task's images in the data set.
+        batches: images used in each remaining step, as indices into `rows`.
+        cache_size: shorter side, in pixels, to which images are resized.
     """
 
     def __init__(
@@ -117,31 +117,31 @@ class Streamed(Feed):
     ):
         assert isinstance(split.images, Images)
         self._shares = devices.shares(batches.shape[1])
-        own = rows[batches[:, self._shares.places]]  # (steps, devices, share)
-        self._rows = iter(own)
+        rows = rows[batches[:, self._shares.places]]  # (steps, devices, share)
+        self._rows = iter(rows)
         self._labels = split.labels
-        self._frames = split.images.stream(own.reshape(len(own), -1), cache_size, _workers())
+        self._frames = split.images.stream(rows.reshape(len(rows), -1), cache_size, _workers())
         self._unreadable: set[int] = set()
         self._ahead = self._on_devices()
 
     def piece(self, done: int, stop: int) -> Piece:
-        """One update; meanwhile the images of the next one go to the devices."""
+        """Return one step, and start moving the images of the next step to the devices."""
         share, self._ahead = self._ahead, self._on_devices()
         assert share is not None
         return Piece(share, None, done, 0, 1)
 
     def unreadable(self) -> set[int]:
-        """Those that came to this host."""
+        """Return the rows of unreadable images that this host has decoded so far."""
         return self._unreadable
 
     def close(self) -> None:
-        """Ends decoding."""
+        """Stop decoding images."""
         close: Callable[[], None] | None = getattr(self._frames, "close", None)
         if close:
             close()
 
     def _on_devices(self) -> Share | None:
-        """The next batch on its way to the devices; nothing after the last."""
+        """Start moving the next batch to the devices; `None` after the last batch."""
         frames, rows = next(self._frames, None), next(self._rows, None)
         if frames is None or rows is None:
             return None
@@ -161,39 +161,38 @@ def load(
     cache_size: int,
     progress: Callable[[int, int], None],
 ) -> Samples:
-    """Decodes the images of a task, each host its share of them.
+    """Decode the images of a task; each host decodes its share.
 
     Args:
-        split: the data set's samples, on disk.
-        rows: the rows of the task's images there.
-        places: samples of what is returned: those of the largest task. What is left over is black.
-        cache_size: what the images' shorter sides are resized to.
-        progress: called with how many images are decoded here, and of how many.
+        split: samples of the data set, on disk.
+        rows: rows of the task's images in the data set.
+        places: number of samples to return, the size of the largest task; the remaining images are black.
+        cache_size: shorter side, in pixels, to which images are resized.
+        progress: called with the number of images decoded on this host, and the number to decode.
     """
     assert isinstance(split.images, Images)
     if hosts.count() == 1:
         frames = split.images.frames(rows, cache_size, progress, places)
     else:
-        parts = split.images.frames(hosts.share_of(rows), cache_size, progress)
-        rest = black_frames(places - len(rows), cache_size)
-        both = zip(hosts.gathered(parts, len(rows)), rest, strict=True)
-        frames = Frames(*map(np.concatenate, both))
+        parts = split.images.frames(hosts.local_share(rows), cache_size, progress)
+        padding = black_frames(places - len(rows), cache_size)
+        frames = Frames(*map(np.concatenate, zip(hosts.gather(parts, len(rows)), padding, strict=True)))
     return Samples(frames, np.resize(split.labels[rows], places))
 
 
 def fits(images: int, cache_size: int) -> bool:
-    """Whether every device of every host can have so many images."""
-    here = devices.fits(backend.num_bytes(black_frames(images, cache_size)))  # no memory is touched
-    return not hosts.any_of(not here)
+    """Return whether every device of every host has memory for this number of images."""
+    fits_on_host = devices.fits(backend.num_bytes(black_frames(images, cache_size)))  # allocates no memory
+    return not hosts.any_process(not fits_on_host)
 
 
 def batches_of(places: int, batch_size: int, size: int) -> Share:
-    """Every sample once, in order, in batches that devices share.
+    """Return batches of all samples in order, shared by the devices.
 
     Args:
-        places: samples of the split.
-        batch_size: samples of a batch.
-        size: how many of them count.
+        places: number of samples in the split, including padding.
+        batch_size: samples per batch.
+        size: number of samples without padding.
     """
     batches = -(-places // batch_size)
     rows = np.arange(batches * batch_size).reshape(batches, batch_size)
@@ -201,15 +200,15 @@ def batches_of(places: int, batch_size: int, size: int) -> Share:
     return share._replace(rows=np.minimum(share.rows, places - 1), counts=share.counts * (share.rows < size))
 
 
-def own_rows(task: Rows) -> Rows:
-    """The task's description where the split holds its samples alone, in order."""
+def local_rows(task: Rows) -> Rows:
+    """Return the description of a task for a split that contains only the task's samples, in order."""
     return task._replace(
         train=np.arange(len(task.train), dtype=np.int32), test=np.arange(len(task.test), dtype=np.int32)
     )
 
 
 def unreadable_rows(split: Samples, rows: Int[np.ndarray, " samples"]) -> set[int]:
-    """Which of some rows could not be read, given their samples."""
+    """Return the rows whose images are unreadable, given the samples of these rows."""
     assert isinstance(split.images, Frames)
     return set(rows[~np.asarray(split.images.readable)[: len(rows)]].tolist())
 
@@ -222,5 +221,5 @@ def _share(batches: Int[np.ndarray, "steps batch"]) -> Share:
 
 
 def _workers() -> int:
-    """Processes that decode: with few cores threads of this one are faster."""
+    """Return the number of decoding processes; with few cores, threads of this process are faster."""
     return backend.cores() if backend.cores() > _FEW_CORES else 0

@@ -1,4 +1,4 @@
-"""The scenarios (Table 1 of the paper): whether the task is known in training, and in inference."""
+"""Scenarios (Table 1 of the paper): whether the task is given in training, and in inference."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -16,26 +16,26 @@ from supsup_jax.networks import Network
 from supsup_jax.optimizers import Optimizer
 from supsup_jax.scenarios import given, shared, stream
 from supsup_jax.scenarios.discovery import Learner, Rule
-from supsup_jax.scenarios.work import Kept, Measured, Results, StreamResults, Work
+from supsup_jax.scenarios.work import Measured, Results, Snapshot, StreamResults, Work
 
 
 class Scenario(Part, ABC):
-    """Base class of scenarios, frozen dataclasses with at least this field.
+    """Base class of scenarios; a subclass is a frozen dataclass that has at least this field.
 
     Attributes:
-        test_batch_size: images of a test batch.
+        test_batch_size: images per test batch.
     """
 
     kind: ClassVar[str] = "scenario"
 
     infers: ClassVar[bool] = True
-    """Whether the task of a test image has to be inferred."""
+    """Whether the task of a test image must be inferred."""
 
     discovers: ClassVar[bool] = False
-    """Whether task boundaries are not told in training."""
+    """Whether task boundaries are hidden in training."""
 
     shares_labels: ClassVar[bool] = False
-    """Whether an answer is right if its label is, whichever task was inferred."""
+    """Whether a prediction counts as correct if its label is correct, regardless of the inferred task."""
 
     test_batch_size: int
 
@@ -44,45 +44,45 @@ class Scenario(Part, ABC):
 
     @abstractmethod
     def protocol(self, num_classes: int, test_size: int) -> Protocol:
-        """The protocol of evaluations.
+        """Return the evaluation protocol.
 
         Args:
-            num_classes: outputs that stand for classes.
-            test_size: test images of a task.
+            num_classes: number of outputs that represent classes.
+            test_size: test images per task.
         """
 
     def learn(self, work: Work) -> Iterator[Results | StreamResults]:
-        """Learns the tasks that are missing, a chunk at a time; by default their boundaries are given.
+        """Learn the remaining tasks, one chunk at a time; task boundaries are given by default.
 
         Yields:
-            A chunk of tasks; if one of them diverges, those before it.
+            A chunk of tasks. If a task diverges, the tasks before it are yielded first.
 
         Raises:
             UserError: if a task diverges.
         """
         return given.learn(work)
 
-    def evaluate(self, work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
-        """Evaluates the first tasks, in parts of some seconds.
+    def evaluate(self, work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+        """Evaluate the first `num_tasks` tasks in parts that take a few seconds each.
 
         Args:
             work: the tasks.
-            kept: what was learned of them.
-            num_tasks: how many there are to infer from.
-            first: the first one to evaluate; those before it were evaluated already.
+            snapshot: the learned tasks.
+            num_tasks: number of tasks to evaluate, and to infer from.
+            first: index of the first task to evaluate; the tasks before it were evaluated earlier.
 
         Yields:
-            Some tasks each, in order.
+            Results of some tasks, in order.
         """
-        return given.evaluate(work, kept, num_tasks, first)
+        return given.evaluate(work, snapshot, num_tasks, first)
 
     def can_evaluate(self, method: Method, num_tasks: int, num_learned: int) -> bool:
-        """Whether the first tasks can still be evaluated as when no more were learned.
+        """Return whether evaluating the first tasks now gives the same result as before later tasks were learned.
 
         Args:
-            method: how tasks are learned.
-            num_tasks: how many tasks are to be evaluated.
-            num_learned: how many are learned by now.
+            method: the method.
+            num_tasks: number of tasks to evaluate.
+            num_learned: number of tasks learned so far.
         """
         later = range(num_tasks, num_learned)
         return not later or (method.bank_grows and not any(method.trains_weights(task) for task in later))
@@ -90,10 +90,10 @@ class Scenario(Part, ABC):
 
 @dataclass(frozen=True)
 class GG(Scenario):
-    """The task is Given in training and Given in inference.
+    """The task is given in training and in inference.
 
     Attributes:
-        test_batch_size: images of a test batch.
+        test_batch_size: images per test batch.
     """
 
     infers: ClassVar[bool] = False
@@ -101,27 +101,27 @@ class GG(Scenario):
     test_batch_size: int = 128
 
     def protocol(self, num_classes: int, test_size: int) -> Protocol:
-        """The task is always given."""
+        """Return a protocol in which the task is given."""
         return Protocol(None, self.test_batch_size, images_per_task=min(64, test_size))
 
     def learn(self, work: Work) -> Iterator[Results | StreamResults]:
-        """Learns a task on all devices if its images are on disk."""
+        """Learn the remaining tasks; if images are on disk, learn one task at a time on all devices."""
         return shared.learn(work) if work.shares_batches else given.learn(work)
 
-    def evaluate(self, work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
-        """Evaluates a task on all devices if its images are on disk."""
-        return (shared if work.shares_batches else given).evaluate(work, kept, num_tasks, first)
+    def evaluate(self, work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+        """Evaluate tasks; if images are on disk, evaluate one task at a time on all devices."""
+        return (shared if work.shares_batches else given).evaluate(work, snapshot, num_tasks, first)
 
 
 @dataclass(frozen=True)
 class _Inferred(Scenario):
-    """Scenarios in which tasks are inferred.
+    """Base class of scenarios in which the task is inferred.
 
     Attributes:
-        search: how the task is inferred.
-        test_batch_size: images of a test batch, all of one task.
-        images_per_pick: images of a test batch from which its task is inferred: the first, or all.
-        images_per_task: test images of a task for which the task is inferred image by image as well.
+        search: search that infers the task.
+        test_batch_size: images per test batch; all belong to one task.
+        images_per_pick: number of images of a test batch that the task is inferred from, starting at the first one.
+        images_per_task: test images per task for which the task is also inferred from each image alone.
     """
 
     search: Search | Recovery = field(default_factory=OneShot)
@@ -133,11 +133,11 @@ class _Inferred(Scenario):
         super().__post_init__()
         check_counts(self, "images_per_pick", "images_per_task")
         if self.images_per_pick > self.test_batch_size:
-            problem = f"more than a test batch has; give at most {self.test_batch_size}"
+            problem = f"must be at most {self.test_batch_size}, the number of images per test batch"
             raise ArgumentError("images_per_pick", self.images_per_pick, problem)
 
     def protocol(self, num_classes: int, test_size: int) -> Protocol:
-        """The task is inferred by the search."""
+        """Return a protocol in which the search infers the task."""
         return Protocol(
             self.search.for_classes(num_classes),
             self.test_batch_size,
@@ -149,27 +149,28 @@ class _Inferred(Scenario):
 
 @dataclass(frozen=True)
 class GNu(_Inferred):
-    """The task is Given in training and Not in inference; labels are unshared: a wrong task gives a wrong answer."""
+    """The task is given in training and not in inference; labels are unshared, so a wrong task is a wrong answer."""
 
 
 @dataclass(frozen=True)
 class GNs(_Inferred):
-    """The task is Given in training and Not in inference; labels are shared: an answer is right if its label is."""
+    """The task is given in training and not in inference; labels are shared, so a correct label is a correct answer."""
 
     shares_labels: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
 class NNs(_Inferred):
-    """The task is Not given in training, and Not in inference; labels are shared (Section 3.4).
+    """The task is given neither in training nor in inference; labels are shared (Section 3.4).
 
     Attributes:
-        check_every: batches from one check for a new task to the next.
-        check_epochs: whether to check at the first batch of each epoch as well, as the original does. A task begins
-            there, and with a later check the mask in use may have adapted to the new task, so that two tasks share it.
-        novelty: a task is new if no mask is that many times likelier than the mean of all.
-        fewest_masks: masks that are superposed at least, random ones among them.
-        most_masks: masks that may be learned; batches of further tasks are skipped.
+        check_every: batches between two checks for a new task.
+        check_epochs: whether to also check at the first batch of each epoch, as the original code does. A task starts
+            at the first batch of an epoch. With a later check, the mask in use may have adapted to the new task, and
+            the two tasks then share one mask.
+        novelty: a task is new if no mask is this many times as likely as the mean over all masks.
+        fewest_masks: minimum number of masks to superpose; random masks fill up the number.
+        most_masks: maximum number of masks to learn; batches of further tasks are skipped.
     """
 
     discovers: ClassVar[bool] = True
@@ -186,32 +187,32 @@ class NNs(_Inferred):
         check_counts(self, "check_every", "fewest_masks", "most_masks")
         check_number("novelty", self.novelty)
         if self.fewest_masks > self.most_masks:
-            problem = f"more than there may be; give at most most_masks, {self.most_masks}"
+            problem = f"must be at most {self.most_masks}, the maximum number of masks"
             raise ArgumentError("fewest_masks", self.fewest_masks, problem)
 
     def rule(self, objective: Objective) -> Rule:
-        """When a task is new.
+        """Return the rule that decides whether a task is new.
 
         Args:
-            objective: its derivatives say how well each mask fits.
+            objective: objective whose derivatives measure how well each mask fits.
         """
         return Rule(self.check_every, self.novelty, self.fewest_masks, self.most_masks, objective)
 
     def learner(self, net: Network, method: Method, optimizer: Optimizer, seed: int) -> Learner:
-        """The learner of a stream, for networks, methods and optimizers that fit it."""
+        """Return the learner of a stream for a network, method and optimizer."""
         assert isinstance(self.search, Search)
         return Learner(net, method, optimizer, self.rule(self.search.objective), seed)
 
     def learn(self, work: Work) -> Iterator[Results | StreamResults]:
-        """Learns from a stream of tasks whose boundaries are not told."""
+        """Learn from a stream of tasks whose boundaries are hidden."""
         search = work.parts.protocol.infer
         assert isinstance(search, Search)
         return stream.learn(work, self.rule(search.objective), self.check_epochs)
 
-    def evaluate(self, work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
-        """Evaluates the first tasks with the masks that were discovered."""
-        return stream.evaluate(work, kept, num_tasks, first)
+    def evaluate(self, work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+        """Evaluate the first tasks with the discovered masks."""
+        return stream.evaluate(work, snapshot, num_tasks, first)
 
     def can_evaluate(self, method: Method, num_tasks: int, num_learned: int) -> bool:
-        """Only before later tasks come: they may train the same masks further."""
+        """Return whether no later task has been learned; later tasks may train the same masks further."""
         return num_tasks == num_learned

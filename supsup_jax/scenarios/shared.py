@@ -1,7 +1,7 @@
-"""Scenario GG where a task takes all devices: they share its batches, and its images are loaded with it.
+"""Scenario GG for tasks that use all devices: the devices share the batches, and images are loaded task by task.
 
-A task is learned in pieces of some seconds. Between them it can be interrupted: it is then saved unfinished, and gone
-on with on any number of devices and hosts.
+A task is learned in pieces of a few seconds. Between two pieces the run can be stopped. It then saves the partly
+learned task, and can resume it on any number of devices and hosts.
 """
 
 import math
@@ -31,11 +31,11 @@ from supsup_jax.scenarios.feeding import (
     batches_of,
     fits,
     load,
-    own_rows,
+    local_rows,
     unreadable_rows,
 )
-from supsup_jax.scenarios.given import sound
-from supsup_jax.scenarios.work import Kept, Measured, Parts, Results, Unfinished, Work, divergence
+from supsup_jax.scenarios.given import finite_results
+from supsup_jax.scenarios.work import Measured, Parts, Results, Snapshot, Unfinished, Work, divergence
 from supsup_jax.system import devices, hosts, interruption
 from supsup_jax.training import (
     Learned,
@@ -49,24 +49,24 @@ from supsup_jax.training import (
     task_key,
 )
 
-# A piece of training takes about as many seconds, so that an interruption is heard soon.
+# Approximate duration of a piece of training in seconds, so that a request to stop is noticed soon.
 _PIECE = 5.0
 
-# An unfinished task is saved after so many seconds at the latest.
+# Maximum number of seconds between two saves of a partly learned task.
 _SAVE_AFTER = 600.0
 
 
 @dataclass
 class _Task:
-    """A task that is being learned.
+    """A task in training.
 
     Attributes:
-        done: updates made.
-        progress: what they have changed.
-        losses: the mean of each epoch so far.
-        accuracies: after each epoch so far.
-        epoch: the losses of this epoch's updates so far.
-        seconds: how long it took before this process went on with it.
+        done: number of steps done.
+        progress: everything that training has changed.
+        losses: mean loss of each finished epoch.
+        accuracies: accuracy after each finished epoch.
+        epoch: losses of the steps of the current epoch.
+        seconds: training time before this process resumed the task.
     """
 
     done: int
@@ -78,72 +78,71 @@ class _Task:
 
 
 def learn(work: Work) -> Iterator[Results]:
-    """Learns the tasks that are missing one after another, each on all devices of all hosts.
+    """Learn the remaining tasks one after another, each on all devices of all hosts.
 
     Yields:
-        Each task.
+        One task at a time.
 
     Raises:
-        KeyboardInterrupt: if a task was interrupted; it is saved by then.
+        KeyboardInterrupt: if a stop was requested; the partly learned task is saved first.
         UserError: if a task diverges.
     """
     method = work.parts.method
-    for place in range(work.num_learned, work.num_tasks):
-        number = work.first_task + place
+    for index in range(work.num_learned, work.num_tasks):
+        number = work.first_task + index
         trains_weights, in_turn = method.trains_weights(number), method.in_turn(number)
         programs = _programs(work.parts, trains_weights)
         init_key, order_key = keys_of(task_key(work.seed, number))
         start, progress = programs.begin(work.weights, work.stats, init_key, work.carry())
         task = _resume(work, number, progress)
         started = time.perf_counter() - task.seconds
-        _train(work, place, programs, start, order_key, task, started=started)
-        came = programs.finish(start, task.progress, work.carry())
+        _train(work, index, programs, start, order_key, task, started=started)
         learned = Learned(
-            *came,
+            *programs.finish(start, task.progress, work.carry()),
             loss=np.array(task.losses),
             accuracy=np.array(task.accuracies),
             diverged=np.array(work.parts.steps),
         )
         if learned.weights is not None:
             work.weights = learned.weights
-        one = jax.tree.map(lambda leaf: np.asarray(leaf)[None], learned._replace(weights=None, carry=None))
-        one = one._replace(weights=learned.weights, carry=learned.carry if in_turn else None)
-        yield from sound(work, one, number, time.perf_counter() - started)
+        stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], learned._replace(weights=None, carry=None))
+        stacked = stacked._replace(weights=learned.weights, carry=learned.carry if in_turn else None)
+        yield from finite_results(work, stacked, number, time.perf_counter() - started)
 
 
-def evaluate(work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
-    """Evaluates the first `num_tasks` tasks but those before `first`, each with its images on all devices."""
-    model = kept.model
-    for place in range(first, num_tasks):
-        task = jax.tree.map(lambda leaf, place=place: leaf[place], work.tasks)
-        test, share = _test_of(work, work.first_task + place, task)
-        effective = _effective_weights(model.method)(model.weights, model.bank, place)
-        own_stats = jax.tree.map(lambda leaf, place=place: leaf[place], model.stats)
-        accuracy = _measure(work)(share, effective, own_stats, test, own_rows(task))
+def evaluate(work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+    """Evaluate tasks `first` to `num_tasks - 1`, each on all devices."""
+    model = snapshot.model
+    for index in range(first, num_tasks):
+        task = jax.tree.map(lambda leaf, index=index: leaf[index], work.tasks)
+        test, share = _test_of(work, work.first_task + index, task)
+        effective = _effective_weights(model.method)(model.weights, model.bank, index)
+        stats = jax.tree.map(lambda leaf, index=index: leaf[index], model.stats)
+        accuracy = _measure(work)(share, effective, stats, test, local_rows(task))
         yield Measured(evaluation.Evaluation(np.array([accuracy])))
 
 
 def _resume(work: Work, number: int, progress: Progress) -> _Task:
-    """The task as it was saved unfinished, or from its beginning."""
-    saved = work.keeper.restore_unfinished(number, jax.eval_shape(lambda tree: tree, progress))
+    """Return the saved state of a partly learned task, or its initial state."""
+    saved = work.pending.restore_unfinished(number, jax.eval_shape(lambda tree: tree, progress))
     if saved is None:
         return _Task(0, progress, [], [])
-    work.report(f"going on with task {number} after {saved.done:,} updates")
+    work.report(f"resuming task {number} after {saved.done:,} steps")
     return _Task(saved.done, devices.replicate(saved.arrays), **saved.measured)
 
 
 def _train(
-    work: Work, place: int, programs: "_Programs", start: Start, order_key: Any, task: _Task, *, started: float
+    work: Work, index: int, programs: "_Programs", start: Start, order_key: Any, task: _Task, *, started: float
 ) -> None:
-    """Makes the updates that a task lacks.
+    """Train for the remaining steps of a task.
 
     Raises:
-        KeyboardInterrupt: if it was interrupted; it is saved by then.
-        UserError: if it diverges.
+        KeyboardInterrupt: if a stop was requested; the partly learned task is saved first.
+        UserError: if the task diverges.
     """
-    parts, batch_size, number = work.parts, work.batch_size, work.first_task + place
-    description = jax.tree.map(lambda leaf: leaf[place], work.tasks)
-    own = own_rows(description)
+    parts, batch_size, number = work.parts, work.batch_size, work.first_task + index
+    description = jax.tree.map(lambda leaf: leaf[index], work.tasks)
+    rows = local_rows(description)
     test, test_share = _test_of(work, number, description)
     per_epoch = -(-parts.benchmark.train_size // batch_size)
     batches = np.asarray(drawn_batches(parts.benchmark, parts.steps, batch_size)(order_key, description))
@@ -153,11 +152,11 @@ def _train(
         epoch_end = min(task.done - task.done % per_epoch + per_epoch, parts.steps)
         piece_started = time.perf_counter()
         piece = feed.piece(task.done, min(task.done + at_once, epoch_end))
-        task.progress, losses = programs.advance(start, task.progress, piece, own, order_key)
+        task.progress, losses = programs.advance(start, task.progress, piece, rows, order_key)
         task.epoch += np.asarray(losses)[piece.start : piece.stop].tolist()
         seconds = time.perf_counter() - piece_started
-        made = piece.stop - piece.start
-        task.done += made
+        steps = piece.stop - piece.start
+        task.done += steps
         if task.done == epoch_end and not programs.finite(task.progress):
             task.epoch[-1] = math.nan
         if not math.isfinite(sum(task.epoch)):
@@ -165,24 +164,24 @@ def _train(
         if task.done == epoch_end:
             task.losses.append(fmean(task.epoch))
             effective = programs.effective(start, task.progress)
-            task.accuracies.append(_measure(work)(test_share, effective, task.progress.stats, test, own))
+            task.accuracies.append(_measure(work)(test_share, effective, task.progress.stats, test, rows))
             task.epoch = []
-        of_steps = f"task {number}: {task.done:,} of {parts.steps:,} updates"
+        done = f"task {number}: {task.done:,} of {parts.steps:,} steps"
         accuracy = f", accuracy {100 * task.accuracies[-1]:.2f} %" if task.accuracies else ""
-        work.report(of_steps + accuracy, made / seconds)
-        late = time.perf_counter() - saved_at > _SAVE_AFTER
-        next_ones = max(1, int(_PIECE * made / seconds)), late
-        at_once, late = hosts.told_by_first(lambda now=next_ones: now)
-        asked = hosts.any_of(interruption.asked())
-        if task.done < parts.steps and (asked or late):
+        work.report(done + accuracy, steps / seconds)
+        save_is_due = time.perf_counter() - saved_at > _SAVE_AFTER
+        decided = max(1, int(_PIECE * steps / seconds)), save_is_due
+        at_once, save_is_due = hosts.broadcast(lambda decided=decided: decided)
+        stop_requested = hosts.any_process(interruption.is_requested())
+        if task.done < parts.steps and (stop_requested or save_is_due):
             _save_unfinished(work, number, task, time.perf_counter() - started)
             saved_at = time.perf_counter()
-        if asked:
+        if stop_requested:
             break
     feed.close()
-    _name_unreadable(work, number, work.dataset.train, feed.unreadable())
+    _report_unreadable(work, number, work.dataset.train, feed.unreadable())
     if not math.isfinite(sum(task.epoch)):
-        work.keeper.forget_unfinished()
+        work.pending.forget_unfinished()
         first = next(step for step, loss in enumerate(task.epoch) if not math.isfinite(loss))
         raise divergence(parts, number, task.done - len(task.epoch) + first, task.epoch[first])
     if task.done < parts.steps:
@@ -191,32 +190,32 @@ def _train(
 
 def _save_unfinished(work: Work, number: int, task: _Task, seconds: float) -> None:
     measured = {"losses": task.losses, "accuracies": task.accuracies, "epoch": task.epoch, "seconds": seconds}
-    work.keeper.save_unfinished(Unfinished(number, task.done, jax.device_get(task.progress), measured))
+    work.pending.save_unfinished(Unfinished(number, task.done, jax.device_get(task.progress), measured))
 
 
 def _feed(work: Work, number: int, task: Rows, batches: Int[np.ndarray, "steps batch"], done: int) -> Feed:
-    """The source of a task's batches, after the updates that were made."""
+    """Return the source of the remaining batches of a task."""
     train, places = work.dataset.train, work.parts.benchmark.train_size
     rows, cache_size = np.asarray(task.train)[: int(task.train_size)], work.cache_size
     if fits(places, cache_size):
         split = load(train, rows, places, cache_size, _decoding(work, number))
         return Resident(split, rows, batches, -(-places // work.batch_size))
-    work.report(f"task {number} does not fit on a device: its images are decoded anew for each batch")
+    work.report(f"task {number} does not fit on a device: its images are decoded for every batch")
     return Streamed(train, rows, batches[done:], cache_size)
 
 
 def _test_of(work: Work, number: int, task: Rows) -> tuple[Samples, Share]:
-    """The test samples of a task on all devices, and how these share them."""
+    """Return the test samples of a task on all devices, and the share of each device."""
     parts = work.parts
     split, share, unreadable = test_of(
         parts.benchmark, work.dataset, task, parts.protocol.batch_size, work.cache_size, _decoding(work, number)
     )
-    _name_unreadable(work, number, work.dataset.test, unreadable)
+    _report_unreadable(work, number, work.dataset.test, unreadable)
     return split, share
 
 
 def _decoding(work: Work, number: int) -> Callable[[int, int], None]:
-    """Reports how many images are decoded, now and then."""
+    """Return a function that reports the number of decoded images at most once per second."""
     reported = time.perf_counter()
 
     def progress(done: int, of: int) -> None:
@@ -228,16 +227,16 @@ def _decoding(work: Work, number: int) -> Callable[[int, int], None]:
     return progress
 
 
-def _name_unreadable(work: Work, number: int, split: Samples, rows: set[int]) -> None:
-    """Says which images of a task could not be read."""
+def _report_unreadable(work: Work, number: int, split: Samples, rows: set[int]) -> None:
+    """Report the images of a task that are unreadable, and add their names to the list on disk."""
     assert isinstance(split.images, Images)
     if rows and hosts.is_first():
-        path = work.keeper.note_unreadable([split.images.name(row) for row in sorted(rows)])
-        work.report(f"{len(rows)} images of task {number} cannot be read, and count for nothing: see {path}")
+        path = work.pending.note_unreadable([split.images.name(row) for row in sorted(rows)])
+        work.report(f"{len(rows)} images of task {number} cannot be read and are left out: see {path}")
 
 
 def _measure(work: Work) -> Callable[[Share, Weights, Stats, Samples, Rows], float]:
-    """The function that gives a task's accuracy."""
+    """Return the function that measures the accuracy on a task."""
     return measure(work.parts.net, work.parts.benchmark)
 
 
@@ -249,15 +248,15 @@ def test_of(
     cache_size: int,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> tuple[Samples, Share, set[int]]:
-    """The test samples of a task on all devices, how these share them, and the rows that cannot be read.
+    """Return the test samples of a task on all devices, the share of each device, and the rows that are unreadable.
 
     Args:
-        benchmark: what tasks are.
-        dataset: has the images on disk.
-        task: describes the task.
-        batch_size: images that go through the network together.
-        cache_size: what the images' shorter sides are resized to.
-        progress: called with how many of how many are decoded.
+        benchmark: the benchmark.
+        dataset: the data set, with images on disk.
+        task: description of the task.
+        batch_size: images per batch.
+        cache_size: shorter side, in pixels, to which images are resized.
+        progress: called with the number of decoded images, and the number to decode.
     """
     rows, places = np.asarray(task.test)[: int(task.test_size)], benchmark.test_size
     split = load(dataset.test, rows, places, cache_size, progress)
@@ -266,14 +265,14 @@ def test_of(
 
 
 class _Programs(NamedTuple):
-    """The compiled functions of learning tasks.
+    """Compiled functions that learn a task.
 
     Attributes:
-        begin: what a task starts from.
-        advance: some updates, and the losses of the share's batches among them.
-        finite: whether all that is learned is finite.
-        effective: the weights that a task runs with while it is learned.
-        finish: what came of a task, as `Learner.finish` gives it.
+        begin: returns the initial state of a task.
+        advance: trains for some steps; also returns their losses, one entry per batch of the share.
+        finite: returns whether all that training has changed is finite.
+        effective: returns the effective weights of a task in training.
+        finish: returns the result of a task; see `Learner.finish`.
     """
 
     begin: Callable[..., tuple[Start, Progress]]
@@ -285,7 +284,7 @@ class _Programs(NamedTuple):
 
 @cache
 def _programs(parts: Parts, trains_weights: bool) -> _Programs:
-    """The functions for tasks with which the shared weights are trained, or not; the same ones for the same parts."""
+    """Return the functions that learn tasks with or without training the base weights; cached by their arguments."""
     net, method, benchmark = parts.net, parts.method, parts.benchmark
     optimizer = parts.weights_optimizer if trains_weights else parts.optimizer
     learner = Learner(net, method, optimizer, trains_weights, devices.average)
@@ -313,8 +312,8 @@ def _programs(parts: Parts, trains_weights: bool) -> _Programs:
     on_devices = devices.data_parallel(updates)
 
     def advance(start: Start, progress: Progress, piece: Piece, task: Rows, order_key: Any) -> Any:
-        where = np.int32(piece.first), np.int32(piece.start), np.int32(piece.stop)
-        return on_devices(piece.share, (start, progress, piece.split, task, order_key, *where))
+        steps = np.int32(piece.first), np.int32(piece.start), np.int32(piece.stop)
+        return on_devices(piece.share, (start, progress, piece.split, task, order_key, *steps))
 
     finite = jax.jit(lambda progress: all_finite((progress.learned, progress.stats)))
     return _Programs(begin, advance, finite, jax.jit(learner.effective), jax.jit(learner.finish))
@@ -322,7 +321,7 @@ def _programs(parts: Parts, trains_weights: bool) -> _Programs:
 
 @cache
 def measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, Stats, Samples, Rows], float]:
-    """The function that gives a task's accuracy; the same one for the same network and benchmark."""
+    """Return the function that measures the accuracy on a task; cached by its arguments."""
 
     def hits(share: Share, common: Any) -> jax.Array:
         effective, stats, split, task = common
@@ -347,5 +346,5 @@ def measure(net: Network, benchmark: Benchmark) -> Callable[[Share, Weights, Sta
 
 @cache
 def _effective_weights(method: Method) -> Callable[[Weights, Any, int], Weights]:
-    """The jitted function that gives the weights that a learned task runs with."""
-    return jax.jit(lambda weights, bank, place: method.effective_weights(weights, method.unpack(bank, place)))
+    """Return the jitted function that computes the effective weights of a learned task."""
+    return jax.jit(lambda weights, bank, index: method.effective_weights(weights, method.unpack(bank, index)))

@@ -1,4 +1,4 @@
-"""Scenario NNs: nobody tells the learner where a task ends, nor which task a test image belongs to."""
+"""Scenario NNs: task boundaries are hidden in training, and the task is inferred at test time."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,32 +14,32 @@ from supsup_jax.data import Benchmark
 from supsup_jax.errors import UserError
 from supsup_jax.metrics import usual_masks
 from supsup_jax.scenarios.discovery import DivergedError, Learner, Rule, State
-from supsup_jax.scenarios.work import Fed, Kept, Measured, Parts, StreamResults, Work, divergence
+from supsup_jax.scenarios.work import Measured, Parts, Snapshot, StreamResults, StreamTask, Work, divergence
 from supsup_jax.training import augmentation_keys, drawn_batches, epoch_ends, keys_of, task_key
 
 
 def learn(work: Work, rule: Rule, check_epochs: bool) -> Iterator[StreamResults]:
-    """Feeds a learner with the tasks that are missing, one after another, and measures what it makes of them.
+    """Feed the remaining tasks to a learner one after another, and measure the accuracy on each.
 
-    Only the measuring knows the tasks.
+    Only the measurements use the identity of the tasks; the learner does not get it.
 
     Args:
         work: the tasks.
-        rule: when a task is new.
-        check_epochs: whether to check for a new task at the first batch of each epoch as well.
+        rule: decides whether a task is new.
+        check_epochs: whether to also check for a new task at the first batch of each epoch.
 
     Yields:
-        A chunk of tasks; if one of them diverges, those before it.
+        A chunk of tasks. If a task diverges, the tasks before it are yielded first.
 
     Raises:
         UserError: if a task diverges.
     """
     parts = work.parts
     learner = Learner(parts.net, parts.method, parts.optimizer, rule, work.seed)
-    state, place = work.state(), work.num_learned
-    while place < work.num_tasks:
-        fed, trained, diverged = [], set[int](), None
-        for number in range(place, work.chunk_end(place, until_evaluation=True)):
+    state, index = work.state(), work.num_learned
+    while index < work.num_tasks:
+        tasks, trained, diverged = [], set[int](), None
+        for number in range(index, work.chunk_end(index, until_evaluation=True)):
             started = time.perf_counter()
             try:
                 after, used = _feed(work, learner, state, number, check_epochs)
@@ -50,25 +50,25 @@ def learn(work: Work, rule: Rule, check_epochs: bool) -> Iterator[StreamResults]
             trained |= {int(slot) for slot in used if slot >= 0}
             runs = [[int(slot), len([*batches])] for slot, batches in groupby(used)]
             accuracy = _accuracy(work, state, number, int(usual_masks([runs])[0]))
-            fed.append(Fed(number, runs, state.active, state.since_check, accuracy, seconds))
-            message = f"task {number} came, accuracy {100 * accuracy:.2f} %; masks so far: {len(state.slots)}"
+            tasks.append(StreamTask(number, runs, state.active, state.since_check, accuracy, seconds))
+            message = f"task {number}: accuracy {100 * accuracy:.2f} %; masks so far: {len(state.slots)}"
             work.report(message, parts.steps / seconds, number + 1)
-        if fed:
-            yield StreamResults(fed, sorted(trained), state)
+        if tasks:
+            yield StreamResults(tasks, sorted(trained), state)
         if diverged:
             raise diverged
-        place += len(fed)
+        index += len(tasks)
 
 
-def evaluate(work: Work, kept: Kept, num_tasks: int, first: int = 0) -> Iterator[Measured]:
-    """Evaluates the first `num_tasks` tasks but those before `first`, with the masks that were discovered."""
-    entries = usual_masks([*kept.runs])[:num_tasks]
+def evaluate(work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> Iterator[Measured]:
+    """Evaluate tasks `first` to `num_tasks - 1` with the discovered masks."""
+    entries = usual_masks([*snapshot.runs])[:num_tasks]
     test, protocol = work.held_out, work.parts.protocol
-    yield from map(Measured, evaluation.evaluate_in_parts(kept.model, test, protocol, entries=entries, first=first))
+    yield from map(Measured, evaluation.evaluate_in_parts(snapshot.model, test, protocol, entries=entries, first=first))
 
 
 def _feed(work: Work, learner: Learner, state: State, number: int, check_epochs: bool) -> tuple[State, list[int]]:
-    """Feeds the learner with a task's batches, the same as a learner that is given the task has.
+    """Feed the learner the batches of a task: the same batches as in the scenarios that give the task.
 
     Returns:
         The next state, and the slot that each batch trained.
@@ -84,7 +84,7 @@ def _feed(work: Work, learner: Learner, state: State, number: int, check_epochs:
     for start, stop in pairwise([0, *epoch_ends(benchmark.train_size, steps, work.batch_size)]):
         for piece in range(start, stop, check_every):
             batches = rows[piece : min(piece + check_every, stop)]
-            images, labels = _shown(benchmark)(work.train, task, batches, order_key, piece)
+            images, labels = _batches(benchmark)(work.train, task, batches, order_key, piece)
             check = check_epochs and piece == start
             try:
                 state, slots = learner.learn(state, work.weights, work.stats, images, labels, check)
@@ -95,32 +95,32 @@ def _feed(work: Work, learner: Learner, state: State, number: int, check_epochs:
 
 
 def _accuracy(work: Work, state: State, number: int, slot: int) -> float:
-    """The accuracy of a task with the mask of a slot; 0 where none was trained."""
+    """Return the accuracy on a task with the mask of a slot; 0 if no slot was trained."""
     if slot < 0:
         return 0.0
     task = jax.tree.map(lambda leaf: leaf[number], work.tasks)
-    own = state.slots[slot]
-    return float(_measured(work.parts)(work.weights, own.params, own.stats, work.test, task))
+    trained = state.slots[slot]
+    return float(_slot_accuracy(work.parts)(work.weights, trained.params, trained.stats, work.test, task))
 
 
 @cache
-def _shown(benchmark: Benchmark) -> Callable[..., Any]:
-    """The jitted function that shows batches as a task shows them."""
+def _batches(benchmark: Benchmark) -> Callable[..., Any]:
+    """Return the jitted function that makes batches of a task from the rows of the data set."""
 
     def show(split: Any, task: Any, batches: Any, order_key: Any, first: Any) -> tuple[jax.Array, jax.Array]:
-        def one(numbered: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
+        def batch(numbered: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
             step, rows = numbered
             keys = augmentation_keys(order_key, step, np.arange(len(rows)))
             return benchmark.samples(split, task, rows, True, keys)
 
-        return jax.lax.map(one, (first + np.arange(len(batches)), batches))
+        return jax.lax.map(batch, (first + np.arange(len(batches)), batches))
 
     return jax.jit(show)
 
 
 @cache
-def _measured(parts: Parts) -> Callable[..., Any]:
-    """The jitted function that gives a task's accuracy with a slot."""
+def _slot_accuracy(parts: Parts) -> Callable[..., Any]:
+    """Return the jitted function that measures the accuracy on a task with a slot."""
 
     def accuracy(weights: Any, params: Any, stats: Any, test: Any, task: Any) -> jax.Array:
         effective = parts.method.training_weights(weights, params)

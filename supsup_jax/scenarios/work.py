@@ -1,6 +1,6 @@
-"""The interface of scenarios: what they are given to learn and evaluate tasks, and what they give back.
+"""Interface between scenarios and runs: what a scenario gets to learn and evaluate tasks, and what it returns.
 
-Scenarios know nothing of runs and files: what they need of a run is handed in as `Work`.
+Scenarios do not use runs or files. They get everything that they need of a run as `Work`.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,15 +24,15 @@ from supsup_jax.training import Learned
 
 
 class Parts(NamedTuple):
-    """An experiment's parts, bound to a data set.
+    """Parts of an experiment, bound to a data set.
 
     Attributes:
-        net: the network, for the data set's images.
-        method: the method, for this network.
+        net: the network, built for the images of the data set.
+        method: the method, prepared for this network.
         benchmark: the tasks, with their sizes.
-        optimizer: of tasks that train what they own.
-        weights_optimizer: of tasks that train the base weights.
-        steps: updates of a task.
+        optimizer: optimizer of tasks that train scores, vectors or a head.
+        weights_optimizer: optimizer of tasks that train the base weights.
+        steps: training steps per task.
         protocol: how tasks are evaluated.
     """
 
@@ -49,11 +49,11 @@ class Report(NamedTuple):
     """Progress of a run.
 
     Attributes:
-        tasks: tasks learned.
-        of: tasks to learn.
-        steps_per_second: updates a second, of all tasks of the last chunk together; 0 before the first.
-        message: what was just done or is about to be done, in a few words.
-        is_done: whether it was done.
+        tasks: number of tasks learned.
+        of: number of tasks to learn.
+        steps_per_second: training speed of the last chunk, summed over its tasks; 0 before the first chunk.
+        message: what is about to be done, or was just done.
+        is_done: whether `message` describes something finished.
     """
 
     tasks: int
@@ -64,21 +64,21 @@ class Report(NamedTuple):
 
 
 Listener = Callable[[Report], None]
-"""Takes reports of a run."""
+"""Function that receives the reports of a run."""
 
 
 def silent(report: Report) -> None:
-    """A listener that shows nothing."""
+    """Ignore a report."""
 
 
 class Unfinished(NamedTuple):
-    """A task that is being learned, on the host.
+    """State of a partly learned task, on the host.
 
     Attributes:
-        task: its number.
-        done: updates made.
-        arrays: what they have changed.
-        measured: what was measured meanwhile, as plain data.
+        task: task number.
+        done: steps done.
+        arrays: everything that training has changed.
+        measured: measurements so far, as plain data.
     """
 
     task: int
@@ -88,48 +88,48 @@ class Unfinished(NamedTuple):
 
 
 @runtime_checkable
-class Keeper(Protocol):
-    """Keeps what a scenario has to keep before a task is learned."""
+class PendingWork(Protocol):
+    """Storage for a task that is not learned completely."""
 
     def save_unfinished(self, unfinished: Unfinished) -> None:
-        """Saves a task that is being learned, in place of what was saved of it before."""
+        """Save a partly learned task in place of its previous state."""
         ...
 
     def restore_unfinished(self, task: int, template: PyTree[Any]) -> Unfinished | None:
-        """A task as it was saved, if it was; `template` has the shapes and types of its arrays."""
+        """Return the saved state of a task, or `None`; `template` has the shapes and dtypes of its arrays."""
         ...
 
     def forget_unfinished(self) -> None:
-        """Removes what was saved of a task before it was learned."""
+        """Delete the saved state of a partly learned task."""
         ...
 
     def note_unreadable(self, names: Sequence[str]) -> Path:
-        """Adds images that cannot be read to a list, and gives the file."""
+        """Add the names of unreadable images to a list on disk, and return the path of that list."""
         ...
 
 
 class Results(NamedTuple):
-    """A chunk of tasks that were learned, their boundaries given.
+    """A chunk of learned tasks whose boundaries were given.
 
     Attributes:
-        learned: the tasks, stacked along a leading task axis; `weights` and `carry` are those that the last task left,
-            `None` where tasks do not train the base weights, or are not learned in turn.
-        seconds: training time of each task.
+        learned: the tasks, stacked along a leading task axis. `weights` and `carry` are the values after the last task;
+            `None` if tasks do not train the base weights, or are not learned in turn.
+        seconds: training time per task.
     """
 
     learned: Learned
     seconds: float
 
 
-class Fed(NamedTuple):
-    """A task of a stream, as the learner that was not told of it took it.
+class StreamTask(NamedTuple):
+    """Training of the learner of a stream on one task, which the learner is not given.
 
     Attributes:
-        task: its number.
-        slots: `[slot, batches]` in the order in which they were trained; slot -1: skipped.
-        active: the slot trained last, if any.
+        task: task number.
+        slots: `[slot, batches]` in training order; slot -1 means that the batches were skipped.
+        active: the slot trained last; `None` if there is none.
         since_check: batches since the last check for a new task.
-        accuracy: of the slot that most of its batches trained, a fraction.
+        accuracy: accuracy with the slot that most batches of the task trained, as a fraction.
         seconds: training time.
     """
 
@@ -146,22 +146,23 @@ class StreamResults(NamedTuple):
 
     Attributes:
         tasks: the tasks, in order.
-        trained: the numbers of the slots that they trained.
-        state: the learner's state after the last task.
+        trained: numbers of the slots that these tasks trained.
+        state: state of the learner after the last task.
     """
 
-    tasks: list[Fed]
+    tasks: list[StreamTask]
     trained: list[int]
     state: State
 
 
-class Kept(NamedTuple):
-    """The tasks learned so far, to be evaluated.
+class Snapshot(NamedTuple):
+    """The learned tasks, as an evaluation uses them.
 
     Attributes:
-        model: what was learned.
+        model: the model.
         runs: for each task of a stream, the slots that it trained.
-        masks: the masks of tasks that their method keeps no mask of, stacked; only to compare with.
+        masks: true masks, stacked, for methods that do not store masks; used only to measure how well they are
+            recovered.
     """
 
     model: Model
@@ -170,11 +171,11 @@ class Kept(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Some tasks, evaluated.
+    """Evaluation of some tasks.
 
     Attributes:
-        accuracies: of each of them.
-        recovery: how the mask of each was recovered from a memory, if it was.
+        accuracies: accuracies of the tasks.
+        recovery: for each task, how its mask was recovered from the memory; `None` for methods without a memory.
     """
 
     accuracies: evaluation.Evaluation
@@ -182,35 +183,36 @@ class Measured(NamedTuple):
 
 
 def _never() -> None:
-    """A run that nobody stops."""
+    """Do nothing: the default of `Work.stop_if_requested`."""
 
 
 @dataclass
 class Work:
-    """The tasks that a scenario has to learn, and all that it needs for them.
+    """Tasks for a scenario to learn, with everything that this takes.
 
     Attributes:
         parts: network, method, benchmark, optimizers and protocol.
         dataset: the data set.
-        tasks: describes the tasks, stacked along a leading axis.
+        tasks: descriptions of the tasks, stacked along a leading axis.
         seed: seed of the experiment.
-        first_task: the number of the first of the tasks.
-        batch_size: samples of an update.
-        evaluations: numbers of tasks learned after which they are evaluated, in order; the last is that of all tasks.
-        num_learned: how many of the tasks are learned already.
-        weights: the base weights on the devices, as the tasks so far left them; tasks that train them replace them.
-        stats: the batch-norm statistics that tasks start from, on the devices.
-        train: the training samples on the devices; `None` if they are loaded with their task.
-        test: the test samples, as well.
-        tasks_at_once: tasks to learn side by side, and between two checkpoints.
-        carry: gives what the tasks so far left for the next one.
-        state: gives the state of a stream's learner.
-        report: called with a message, and updates a second.
-        stop_if_requested: raises `KeyboardInterrupt` if an end was requested.
-        keeper: saves unfinished tasks.
-        side_by_side: whether independent tasks are learned side by side.
+        first_task: number of the first task.
+        batch_size: images per step.
+        evaluations: numbers of learned tasks at which an evaluation is due, in ascending order; the last one is the
+            number of all tasks.
+        num_learned: number of tasks learned so far.
+        weights: current base weights, on the devices; updated by tasks that train them.
+        stats: initial batch-norm statistics of a task, on the devices.
+        train: training samples, on the devices; `None` if they are loaded task by task.
+        test: test samples, on the devices; `None` if they are loaded task by task.
+        tasks_at_once: number of tasks to learn side by side, and between two checkpoints.
+        carry: returns the carry for the next task.
+        state: returns the state of the learner of a stream.
+        report: called with a message and the number of steps per second.
+        stop_if_requested: raises `KeyboardInterrupt` if the user or the scheduler asked the run to stop.
+        pending: stores partly learned tasks.
+        side_by_side: whether to learn independent tasks side by side.
         shares_batches: whether all devices share the batches of one task.
-        cache_size: what the shorter sides of images on disk are resized to.
+        cache_size: shorter side, in pixels, to which images on disk are resized.
     """
 
     parts: Parts
@@ -228,7 +230,7 @@ class Work:
     tasks_at_once: int
     carry: Callable[[], Carry]
     state: Callable[[], State]
-    keeper: Keeper
+    pending: PendingWork
     report: Callable[..., None] = lambda message, steps_per_second=0.0, tasks=None: None
     stop_if_requested: Callable[[], None] = _never
     side_by_side: bool = True
@@ -237,7 +239,7 @@ class Work:
 
     @property
     def num_tasks(self) -> int:
-        """Tasks to learn, those that are learned already included."""
+        """Number of tasks to learn, including the tasks learned so far."""
         return self.evaluations[-1]
 
     @property
@@ -246,29 +248,29 @@ class Work:
         return HeldOut(self.parts.benchmark, self.test, self.tasks, np.arange(self.num_tasks), self.seed)
 
     def chunk_end(self, first: int, until_evaluation: bool) -> int:
-        """The place before which a chunk ends at the latest.
+        """Return the index after the last task that a chunk may contain.
 
         Args:
-            first: the place of its first task.
-            until_evaluation: whether it ends where the next evaluation is due.
+            first: index of the first task of the chunk.
+            until_evaluation: whether the chunk must end at the next evaluation.
         """
         stop = min(first + self.tasks_at_once, self.num_tasks)
         return min(stop, next(count for count in self.evaluations if count > first)) if until_evaluation else stop
 
 
 def divergence(parts: Parts, task: int, step: int, loss: float) -> UserError:
-    """The error of a task whose training diverges.
+    """Return the error for a task whose training diverged.
 
     Args:
-        parts: the experiment's parts.
-        task: the task's number.
-        step: the update at which it diverged, counted from 0.
-        loss: its loss there.
+        parts: parts of the experiment.
+        task: task number.
+        step: the step with the first non-finite loss, counted from 0.
+        loss: loss at that step.
     """
     setting, optimizer = "--learning-rate", parts.optimizer
     if parts.method.trains_weights(task):
         setting, optimizer = "--weights-learning-rate", parts.weights_optimizer
     return UserError(
         f"task {task} diverged: at step {step + 1} of {parts.steps} its loss is {loss:g}; give a smaller "
-        f"{setting} than {optimizer.learning_rate:g} (nothing of this task is kept, but all of those before it)"
+        f"{setting} than {optimizer.learning_rate:g} (this task is discarded; all earlier tasks are kept)"
     )

@@ -1,1 +1,1 @@
-"""The machine: devices, memory, several hosts, interruption, files that are written whole, YAML."""
+"""System layer: devices, memory, multiple hosts, interruption, atomic file writes, YAML."""

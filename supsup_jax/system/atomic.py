@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders that one process at a time writes to."""
+"""Atomic file writes, and exclusive access to run folders."""
 
 import contextlib
 import errno
@@ -10,21 +10,21 @@ from supsup_jax.system import locks
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keeps a run's folder for this process; a thread that has it may ask for it again.
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a run's folder for this process; a thread that holds the lock may enter again.
 
     Raises:
-        LockedError: if another one has it.
+        LockedError: if another process holds the lock.
     """
-    with locks.held(folder / ".lock", what=str(folder)):
+    with locks.held(folder / ".lock", name=str(folder)):
         yield
 
 
 def write(path: Path, content: str | bytes | bytearray) -> None:
-    """Replaces a file, or makes it; several processes may do so at once.
+    """Create or replace a file atomically; several processes may write the same file at once.
 
     Raises:
-        OSError: if it cannot be written, with its name; then it is as it was.
+        OSError: if the file cannot be written. The error names the file, which is unchanged.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -39,10 +39,10 @@ def write(path: Path, content: str | bytes | bytearray) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Adds to a file.
+    """Append text to a file.
 
     Raises:
-        OSError: if it cannot be written; then it is as it was.
+        OSError: if the text cannot be written. The file is unchanged.
     """
     before = path.stat().st_size if path.exists() else 0
     try:

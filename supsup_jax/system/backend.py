@@ -1,4 +1,4 @@
-"""What kind of machine this is, how much of its memory computations may take, and where it keeps what it compiled."""
+"""The backend: kind of device, memory limits of computations, and JAX's compilation cache."""
 
 import hashlib
 import math
@@ -15,50 +15,50 @@ from jaxtyping import Array
 
 from supsup_jax.system import locks
 
-# Seconds to wait for the lock of the compilation cache, which others hold for milliseconds.
+# Seconds to wait for the lock of the compilation cache. Other processes hold it for milliseconds.
 _CACHE_PATIENCE = 1.0
 
 
 def is_accelerator() -> bool:
-    """Whether JAX computes on a GPU or TPU, where many small steps cost launches, and not on a CPU."""
+    """Return whether JAX computes on a GPU or TPU, where each of many small steps costs a kernel launch."""
     return jax.default_backend() != "cpu"
 
 
 def slice_bytes() -> int:
-    """How much to unpack or lay out at once: on a CPU what stays in the cache."""
+    """Return the bytes to unpack or gather at once; on a CPU this amount fits in its cache."""
     return 256 * 2**20 if is_accelerator() else 4 * 2**20
 
 
 def gradient_bytes() -> int:
-    """How much memory the gradients of single images to all weights may take."""
+    """Return the bytes that the gradients of single images with respect to all weights may take."""
     return 2 * 2**30 if is_accelerator() else 128 * 2**20
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory(device: Any) -> int:
-    """The memory of an accelerator, in bytes; a cautious guess where it does not say."""
+    """Return the memory of an accelerator in bytes, or a cautious guess where the device does not report it."""
     return (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
 
 
 def use_one_blas_thread() -> None:
-    """Has LAPACK compute on the thread that calls it; call it before JAX calls LAPACK.
+    """Make LAPACK compute on the thread that calls it. Call this before JAX calls LAPACK.
 
-    Every device has a core already, and the threads of OpenBLAS wait actively for each other: where other work has
-    their cores, the QR decomposition of a rotation of PSP takes ten times as long.
+    Every device has a core already, and OpenBLAS threads spin while they wait for each other. If other work occupies
+    their cores, the QR decomposition for a PSP rotation takes ten times as long.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def keep_compiled() -> None:
-    """Keeps what is compiled on disk, for later processes; call it before JAX compiles anything.
+    """Cache compiled programs on disk for later processes. Call this before JAX compiles anything.
 
-    The folder is the user's cache, of at most 1 GiB, unless `JAX_COMPILATION_CACHE_DIR` names another. There is one for
-    each kind of processor: nodes of a cluster that share a home may differ, and code for one can crash on another.
-    Where it cannot be made or locked, nothing is kept.
+    The folder is in the user's cache and limited to 1 GiB, unless `JAX_COMPILATION_CACHE_DIR` names a different one.
+    Each processor type has a separate folder: nodes of a cluster that share a home may differ, and code compiled for
+    one processor can crash on another. If the folder cannot be created or locked, nothing is cached.
     """
     if named := jax.config.values.get("jax_compilation_cache_dir"):
         if jax.config.values.get("jax_compilation_cache_max_size") != -1 and "://" not in named:
@@ -75,10 +75,10 @@ def keep_compiled() -> None:
 
 
 def _is_usable(folder: Path) -> bool:
-    """Whether JAX can keep programs of a limited size in a folder; if it cannot lock it, says so and keeps none.
+    """Return whether JAX can cache programs in a folder; without locks, print a line and disable the cache.
 
-    JAX holds the lock while it writes a program, and after it the time of its last use. What a process that was killed
-    has not written whole is removed: JAX would keep nothing more beside it.
+    JAX holds the lock while it writes a program and then the time of its last use. A program whose process was killed
+    between the two is removed, since JAX would then cache no further programs.
     """
     lock = folder / ".lockfile"
     reason = f"the file system of {folder} has no locks"
@@ -94,39 +94,40 @@ def _is_usable(folder: Path) -> bool:
         reason = str(error)
     except OSError:
         return False
-    jax.config.update("jax_enable_compilation_cache", False)  # JAX would wait for its lock again and again
-    said = "set JAX_COMPILATION_CACHE_DIR to a folder on another disk to keep them"
-    print(f"compiled programs are not kept ({reason}); {said}", file=sys.stderr, flush=True)
+    jax.config.update("jax_enable_compilation_cache", False)  # JAX would wait for the lock at every program
+    remedy = "set JAX_COMPILATION_CACHE_DIR to a folder on another disk to keep them"
+    print(f"compiled programs are not kept ({reason}); {remedy}", file=sys.stderr, flush=True)
     return False
 
 
 def _processor_features() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux: a home there is one machine's
+    except OSError:  # not Linux, where machines rarely share a home
         return ""
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 def num_bytes(tree: Any) -> int:
-    """The bytes that a pytree of arrays, or of what has their shape and dtype, takes."""
+    """Return the bytes that a pytree of arrays, or of objects with a shape and dtype, takes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def scan_chunks(
     function: Callable[..., tuple[Any, Array]], carry: Any, chunks: int, *batches: Array
 ) -> tuple[Any, Array]:
-    """Works on batches a chunk at a time, so that what is laid out for one chunk fits in memory.
-
-    Returns what is carried through nearly equal chunks of batches, and what comes of each, put together.
+    """Call a function on chunks of batches, so that the intermediate arrays of one chunk fit in memory.
 
     Args:
-        function: gives what is carried on, and a row for each row of a chunk; it takes what is carried, and a chunk of
-            each batch. Where the batches do not divide, zeros follow them: these must leave what is carried as it is,
-            and rows that come of them are left out.
-        carry: what is carried first.
-        chunks: how many chunks to make at least, unless there are fewer rows.
-        batches: arrays with as many rows each.
+        function: called as `function(carry, *chunk)` with a chunk of each batch. It returns the next carry and an array
+            with one row for each row of the chunk. If the batches do not divide evenly, zeros are appended: they must
+            not change the carry, and their rows are dropped from the result.
+        carry: the initial carry.
+        chunks: the minimum number of nearly equal chunks, unless there are fewer rows.
+        batches: arrays with the same number of rows.
+
+    Returns:
+        The last carry, and the concatenated rows of all chunks.
     """
     if chunks <= 1:
         return function(carry, *batches)

@@ -1,6 +1,6 @@
-"""Independent tasks over all devices, or one task's batches. No other file knows how many there are.
+"""Distributes independent tasks, or the batches of one task, over devices. No other file knows their number.
 
-Devices are those of this process. Only the batches that `data_parallel` shares go over those of all hosts.
+Devices are those of this process. Only batches shared with `data_parallel` span the devices of all hosts.
 """
 
 import contextlib
@@ -20,41 +20,41 @@ from jaxtyping import Array, Float, Int, PyTree
 from supsup_jax.system import backend, numerics
 
 AXIS = "devices"
-"""The mapped axis of the devices that share a batch."""
+"""Name of the mapped axis of the devices that share a batch."""
 
-# More tasks side by side than this on a device put too much work at risk between checkpoints.
+# More tasks side by side on a device would put too much work between two checkpoints at risk.
 _MOST_TASKS_AT_ONCE = 128
 
-# Every device has a copy of the data set, so cores without end would fill the memory.
+# Every device has a copy of the data set, so one device for each of very many cores would fill the memory.
 _MOST_CPU_DEVICES = 32
 
-# A part of an evaluation takes about as many seconds: less than there are between SIGTERM and SIGKILL.
-_PART = 5.0
+# Seconds that a part of an evaluation takes, roughly: less than the time between SIGTERM and SIGKILL.
+_PART_SECONDS = 5.0
 
-# The share of a device's memory that a chunk of tasks may take.
+# The fraction of a device's memory that a chunk of tasks may take.
 _MEMORY_SHARE = 0.5
 
 
 def use_all_cores() -> None:
-    """Makes one CPU device of each core; call it before JAX computes anything.
+    """Create one CPU device for each core. Call this before JAX computes anything.
 
-    Each task then trains on a core of its own, which is faster than all cores sharing the products of one task. Where
-    JAX has computed before, as in a notebook, its devices stay as they are.
+    Each task then trains on a separate core, which is faster than sharing one task's products among all cores. If JAX
+    has computed before, as in a notebook, its devices do not change.
     """
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", min(backend.cores(), _MOST_CPU_DEVICES))
 
 
 def tasks_at_once(bytes_per_task: int, convolutions: bool = False) -> int:
-    """How many tasks to learn at a time, so that they fit in memory and every device has some.
+    """Return the number of tasks to learn at a time, so that they fit in memory and every device has some.
 
-    On a CPU tasks run one after another on each device, so memory sets no limit, and a small chunk is saved soon:
-    8 tasks, which fill a byte of a bank, or one for each device. With convolutions a task takes long, and there is one
-    for each device everywhere.
+    On a CPU, tasks run one after another on each device, so memory sets no limit, and small chunks are saved sooner:
+    8 tasks, which fill a byte of a bank, or one task per device. With convolutions, where a task takes long, there is
+    one task per device on every backend.
 
     Args:
-        bytes_per_task: what training one task takes on the device.
-        convolutions: whether the network has any.
+        bytes_per_task: the device memory that training one task takes.
+        convolutions: whether the network has convolutions.
     """
     devices = jax.local_devices()
     if convolutions:
@@ -65,18 +65,18 @@ def tasks_at_once(bytes_per_task: int, convolutions: bool = False) -> int:
 
 
 def parts(first: int, stop: int, capacity: int) -> Iterator[slice]:
-    """Divides tasks into parts of some seconds, so that what computes them can be stopped, and shows how far it is.
+    """Divide tasks into parts of a few seconds each, for progress lines and so that the work can be interrupted.
 
-    How many tasks a part has is told by the time that the last one took. An accelerator computes all that side by side
-    fit, however many are wanted: there a part has as many as it may.
+    The duration of the last part determines the size of the next. On an accelerator, tasks that fit in memory run side
+    by side and take the same time for any number, so each part has `capacity` tasks.
 
     Args:
         first: the first task.
-        stop: the task before which they end.
-        capacity: the most tasks of a part.
+        stop: the end of the range of tasks, exclusive.
+        capacity: the maximum number of tasks in a part.
 
     Yields:
-        A part, which is to be computed before the next one is asked for.
+        A part, which the caller computes before it asks for the next one.
     """
     fewest = capacity if backend.is_accelerator() else min(jax.local_device_count(), capacity)
     count = fewest
@@ -84,16 +84,16 @@ def parts(first: int, stop: int, capacity: int) -> Iterator[slice]:
         started, count = time.perf_counter(), min(count, stop - first)
         yield slice(first, first + count)
         first += count
-        count = min(capacity, max(fewest, int(_PART * count / (time.perf_counter() - started))))
+        count = min(capacity, max(fewest, int(_PART_SECONDS * count / (time.perf_counter() - started))))
 
 
 def _fitting(bytes_per_task: int) -> int:
-    """How many tasks fit side by side in the memory of an accelerator."""
+    """Return the number of tasks that fit side by side in the memory of an accelerator."""
     return int(_MEMORY_SHARE * backend.memory(jax.local_devices()[0])) // bytes_per_task
 
 
 def replicate(tree: PyTree[Any]) -> PyTree[Any]:
-    """Puts arrays on every device."""
+    """Copy arrays to every device."""
     return jax.device_put(tree, NamedSharding(_mesh(), P()))
 
 
@@ -104,21 +104,21 @@ def over_tasks(
     *,
     to_host: bool = False,
 ) -> Callable[..., PyTree[Any]]:
-    """Maps a function of one task over many, spread over all devices, in one jitted call.
+    """Map a function of one task over many tasks, spread over all devices, in one jitted call.
 
-    On each device tasks run one after another on a CPU and side by side, by `vmap`, on an accelerator; with
-    convolutions, of which `vmap` over kernels makes slow grouped ones, one after another there too.
+    On each device, tasks run one after another on a CPU and side by side, by `vmap`, on an accelerator. With
+    convolutions they run one after another there too, since `vmap` over kernels makes slow grouped convolutions.
 
     Args:
         function: called as `function(shared, task)`.
-        bytes_per_task: if given, no more tasks run side by side on an accelerator than fit in its memory.
-        convolutions: whether the network has any.
-        to_host: whether the results come to the host, where taking those that count compiles nothing.
+        bytes_per_task: if given, limits the tasks side by side on an accelerator to as many as fit in its memory.
+        convolutions: whether the network has convolutions.
+        to_host: whether to move the results to the host, where dropping the padding compiles nothing.
 
     Returns:
-        A function of `(shared, tasks, capacity)`, where every leaf of `tasks` and of what it returns has a leading
-        task axis. It is compiled once for each capacity, the most tasks that are to come at a time; by default as
-        many as there are.
+        A function of `(shared, tasks, capacity)`. Every leaf of `tasks` and of the result has a leading task axis. It
+        is compiled once for each capacity, the maximum number of tasks in a call, which defaults to the number of
+        `tasks`.
     """
 
     def on_device(shared: Any, tasks: Any, count: Array) -> Any:
@@ -135,8 +135,8 @@ def over_tasks(
         )(shared, tasks, count)
 
     def call(shared: Any, tasks: Any, capacity: int | None = None) -> Any:
-        # Every device has equally many places. Those that are left over, at the end of each device's, hold some task
-        # again: on a CPU they are passed over, and elsewhere what they give is dropped.
+        # Every device has the same number of places. Surplus places, last on each device, repeat a task: a CPU skips
+        # them, and on accelerators their results are dropped.
         count = len(jax.tree.leaves(tasks)[0])
         devices = jax.local_device_count()
         share, places = -(-count // devices), -(-max(count, capacity or 0) // devices)
@@ -157,15 +157,15 @@ def over_tasks(
 
 
 def _one_after_another(function: Callable[[Any], Any], tasks: Any, count: Array) -> Any:
-    """`lax.map` over the first `count` tasks, a number that need not be known when it is compiled."""
+    """Return `lax.map` over the first `count` tasks, a number that may be traced."""
 
     def step(index: Array, results: Any) -> Any:
         result = function(jax.tree.map(lambda leaf: leaf[index], tasks))
-        return jax.tree.map(lambda all_, one: all_.at[index].set(one), results, result)
+        return jax.tree.map(lambda all_, leaf: all_.at[index].set(leaf), results, result)
 
     capacity = len(jax.tree.leaves(tasks)[0])
-    one = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], tasks))
-    empty = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), one)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], tasks))
+    empty = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), shapes)
     return jax.lax.fori_loop(0, count, step, empty)
 
 
@@ -174,11 +174,11 @@ def _mesh(axis: str = "tasks") -> Mesh:
 
 
 class Shares(NamedTuple):
-    """What the devices of this process have of a batch that all devices share.
+    """The shares of this process's devices in a batch that all devices of all hosts share.
 
     Attributes:
-        places: places in the batch; every device has equally many.
-        counts: 1, or 0 for a place that comes again, only to fill the share.
+        places: indices into the batch, the same number for every device.
+        counts: 1, or 0 for an index that is repeated only to fill the share.
     """
 
     places: Int[np.ndarray, "devices share"]
@@ -186,41 +186,41 @@ class Shares(NamedTuple):
 
 
 def shares(batch: int) -> Shares:
-    """Divides a batch among all devices as equally as may be."""
+    """Divide a batch among all devices as equally as possible."""
     devices = jax.device_count()
-    own = [number for number, device in enumerate(jax.devices()) if device.process_index == jax.process_index()]
-    firsts = np.array([batch * device // devices for device in own])[:, None]
-    lengths = np.array([batch * (device + 1) // devices for device in own])[:, None] - firsts
+    local = [number for number, device in enumerate(jax.devices()) if device.process_index == jax.process_index()]
+    firsts = np.array([batch * device // devices for device in local])[:, None]
+    lengths = np.array([batch * (device + 1) // devices for device in local])[:, None] - firsts
     within = np.arange(-(-batch // devices))
     counts = within < lengths
     return Shares(np.where(counts, firsts + within, np.minimum(firsts, batch - 1)), counts.astype(np.float32))
 
 
 def data_parallel(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], PyTree[Any]]:
-    """Runs a function on all devices of all hosts at once, each with its share of a batch.
+    """Run a function on all devices of all hosts at once, each with its share of a batch.
 
     Args:
-        function: called on every device as `function(share, common)`. What it returns has to be the same on all, as
-            `average` makes it.
+        function: called on every device as `function(share, common)`. It must return the same values on all devices,
+            for example by `average`.
 
     Returns:
-        A function of `(shares, common)`, where every leaf of `shares` has a leading axis of this process's devices.
+        A function of `(shares, common)`. Every leaf of `shares` has a leading axis of this process's devices.
     """
     return jax.pmap(function, axis_name=AXIS, in_axes=(0, None), out_axes=None)
 
 
 def average(tree: PyTree[Any]) -> PyTree[Any]:
-    """The mean over all devices, within a function that is `data_parallel`."""
+    """Return the mean over all devices, inside a `data_parallel` function."""
     return jax.lax.pmean(tree, AXIS)
 
 
 def spread(tree: PyTree[Any]) -> PyTree[Any]:
-    """Puts arrays with a leading axis of this process's devices there, each its own part, and does not wait for it."""
+    """Start to copy arrays with a leading axis of this process's devices, one part to each; do not wait for it."""
     return jax.device_put(tree, NamedSharding(_mesh(AXIS), P(AXIS)))
 
 
 def fits(num_bytes: int) -> bool:
-    """Whether every device of this process can have a copy of so many bytes, beside what it computes."""
+    """Return whether every device of this process can hold `num_bytes` in addition to what it computes."""
     memory = backend.memory(jax.local_devices()[0])
     if not backend.is_accelerator():
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()

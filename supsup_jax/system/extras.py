@@ -1,4 +1,4 @@
-"""Optional dependencies, and the extras of the package that install them."""
+"""Optional dependencies, and the package extras that install them."""
 
 import importlib
 import importlib.util
@@ -16,23 +16,23 @@ _MODULES = {
     "torch": ("torch",),
 }
 
-_OF_RUNS = {"plots": "pictures", "tensorboard": "TensorBoard events"}
+_OPTIONAL_OUTPUTS = {"plots": "pictures", "tensorboard": "TensorBoard events"}
 
 
 def is_installed(extra: str) -> bool:
-    """Whether the modules of an extra are there; none is imported."""
+    """Return whether the modules of an extra are installed, without importing them."""
     return all(importlib.util.find_spec(module) is not None for module in _MODULES[extra])
 
 
 def require(extra: str, purpose: str) -> Any:
-    """Imports the modules of an extra; returns the first one.
+    """Import the modules of an extra and return the first one.
 
     Args:
-        extra: its name.
-        purpose: what requires it, the subject of the message.
+        extra: the name of the extra.
+        purpose: what requires it; the subject of the error message.
 
     Raises:
-        UserError: if one of them cannot be imported. The message names the extra.
+        UserError: if a module cannot be imported. The message names the extra.
     """
     try:
         modules = [importlib.import_module(module) for module in _MODULES[extra]]
@@ -44,9 +44,9 @@ def require(extra: str, purpose: str) -> Any:
     return modules[0]
 
 
-def say_what_is_missing() -> None:
-    """Says on stderr, in one line, what runs will not write since its extras are not installed."""
-    if missing := [extra for extra in _OF_RUNS if not is_installed(extra)]:
-        lacking = " and ".join(_OF_RUNS[extra] for extra in missing)
+def warn_missing() -> None:
+    """Print to stderr, in one line, which outputs runs will not write because their extras are not installed."""
+    if missing := [extra for extra in _OPTIONAL_OUTPUTS if not is_installed(extra)]:
+        lacking = " and ".join(_OPTIONAL_OUTPUTS[extra] for extra in missing)
         install = f"pip install 'supsup_jax[{','.join(missing)}]'"
         to_stderr(f"{lacking} will not be written; to have them: {install}")

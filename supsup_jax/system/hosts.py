@@ -1,6 +1,6 @@
-"""One run on several hosts, a process on each: all compute the same in step, and the first one reads and writes.
+"""One run on several hosts, one process on each: all compute the same in step, and the first reads and writes.
 
-With one process, which is the rule, nothing here does anything.
+With one process, which is the usual case, these functions do nothing.
 """
 
 import atexit
@@ -27,20 +27,20 @@ from supsup_jax.system.watching import Relay, Watch
 
 _DEFAULT_SECONDS = 300
 
-# Seconds until an error of JAX is known to come of the death of a host, or not to.
-_NOTICING = 5.0
+# Seconds until it is known whether the death of a host caused an error of JAX.
+_NOTICE_SECONDS = 5.0
 
 _watch: Watch | None = None
 
 
 class Place(NamedTuple):
-    """This process among those of a run.
+    """The place of this process among the processes of a run.
 
     Attributes:
         coordinator: address of the first process.
-        hosts: how many there are.
-        host: which this is, from 0.
-        local_devices: the GPUs of this machine that are its own; by default all.
+        hosts: the number of hosts.
+        host: the number of this host, from 0.
+        local_devices: the GPUs of this machine that this process uses; by default all.
     """
 
     coordinator: str
@@ -49,36 +49,36 @@ class Place(NamedTuple):
     local_devices: list[int] | None = None
 
 
-def several(coordinator: str | None) -> bool:
-    """Whether a run is to have several processes: one names their coordinator, or SLURM started several."""
+def is_distributed(coordinator: str | None) -> bool:
+    """Return whether a run has several processes: a coordinator is given, or SLURM started several."""
     return coordinator is not None or os.environ.get("SLURM_STEP_NUM_TASKS") not in (None, "", "1")
 
 
 def join(place: Place | None, facts: Facts, seconds: int | None = None) -> bool:
-    """Joins the other processes of a run, if it has any; call it before JAX computes anything.
+    """Join the other processes of a run, if there are any. Call this before JAX computes anything.
 
     Args:
-        place: this process among them; by default SLURM is asked, if it started several.
-        facts: what has to be equal in all of them, by the names that messages use.
+        place: this process among the others; by default read from SLURM's variables, if SLURM started several.
+        facts: the values that must be equal in all processes, by the names that messages use.
         seconds: how long to wait for the others; by default five minutes.
 
     Returns:
-        Whether there are others.
+        Whether there are other processes.
 
     Raises:
-        UserError: if the others cannot be reached, or have other facts.
+        UserError: if the others cannot be reached, or have different facts.
     """
     global _watch
-    place = place or (_place_in_slurm() if several(None) else None)
+    place = place or (_place_in_slurm() if is_distributed(None) else None)
     if place is None:
         return False
-    address = Address.of(place.coordinator)
+    address = Address.parse(place.coordinator)
     meeting = meet(address, place.hosts, place.host, facts, seconds or _DEFAULT_SECONDS)
     _watch = Watch(meeting)
-    # The first process has the service. The others reach it through a relay, since JAX aborts them when it is gone.
+    # The service runs in the first process. The others reach it through a relay, since JAX aborts them when it is gone.
     reached = Address("127.0.0.1", address.port) if place.host == 0 else Relay(address).address
     if any(name.lower().endswith("_proxy") for name in os.environ):
-        os.environ["no_grpc_proxy"] = reached.name  # noqa: SIM112 - gRPC reads it so
+        os.environ["no_grpc_proxy"] = reached.name  # noqa: SIM112 - the name that gRPC reads
     try:
         jax.distributed.initialize(
             str(reached),
@@ -89,24 +89,24 @@ def join(place: Place | None, facts: Facts, seconds: int | None = None) -> bool:
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(f"JAX cannot connect the hosts of the run ({reason(error)}); start all of them again") from None
-    atexit.register(leave, False)  # before JAX's own, which was registered earlier
+    atexit.register(leave, False)  # runs before JAX's handler, which was registered earlier
     if jax.default_backend() == "cpu" and (problem := meeting.unreachable()):
         raise UserError(problem)
     return True
 
 
 def leave(failed: bool) -> None:
-    """Tells the other processes, if there are any, that this one ends.
+    """Tell the other processes, if there are any, that this one ends.
 
     Args:
-        failed: whether it has said in a line why. The others end as well then, each with a line.
+        failed: whether this process has printed why it fails. The others then end too, each with a line.
     """
     if _watch is not None:
         _watch.leave(failed)
 
 
 def fail() -> None:
-    """Ends this process with status 2 if it has joined others, and has said why it fails; else it does nothing.
+    """End this process with status 2 if it has joined others; otherwise do nothing. Print the error line first.
 
     JAX would first wait for the others, which may wait for this one.
     """
@@ -116,29 +116,29 @@ def fail() -> None:
 
 
 def fail_with_traceback() -> None:
-    """Does the same within an `except`, with its traceback and status 1."""
+    """End as `fail` does, but with status 1 and the traceback of the exception that is being handled."""
     if _watch is not None:
         traceback.print_exc()
         leave(failed=True)
         interruption.end_at_once(1)
 
 
-def let_watch_end() -> None:
-    """Lets this process end with the line of a host that has died, where that is why it fails."""
+def wait_for_watch() -> None:
+    """Wait, so that `Watch` can end this process with the line about a host that has died, if that is the cause."""
     if _watch is not None:
-        time.sleep(_NOTICING)
+        time.sleep(_NOTICE_SECONDS)
 
 
 def is_joined() -> bool:
-    """Whether this process has joined others."""
+    """Return whether this process has joined others."""
     return _watch is not None
 
 
 def _place_in_slurm() -> Place:
-    """This process among those that SLURM's srun started.
+    """Return the place of this process among the processes that SLURM's srun started.
 
     Raises:
-        UserError: if SLURM's variables do not say it.
+        UserError: if SLURM's variables do not give it.
     """
     try:
         hosts, host = int(os.environ["SLURM_STEP_NUM_TASKS"]), int(os.environ["SLURM_PROCID"])
@@ -147,132 +147,133 @@ def _place_in_slurm() -> Place:
         assert nodes is not None
     except (KeyError, ValueError, AssertionError) as error:
         raise UserError(
-            f"SLURM started several processes of the run, and does not say which this is ({reason(error)}); start it "
+            f"SLURM started several processes of the run, but does not say which this is ({reason(error)}); start it "
             "with srun, or give --coordinator, --hosts and --host"
         ) from None
-    # JAX takes the ports from 61440 by the number of the job, and these variables, too.
+    # As in JAX: the port is derived from the job number, from 61440, and the same variables override it.
     coordinator = f"{''.join(filter(None, nodes.groups()))}:{61440 + job % 4096}"
     coordinator = os.environ.get("JAX_COORDINATOR_ADDRESS") or coordinator
-    alone = "JAX_LOCAL_DEVICE_IDS" in os.environ or re.fullmatch(
+    only_one = "JAX_LOCAL_DEVICE_IDS" in os.environ or re.fullmatch(
         r"1(\(x\d+\))?", os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
     )
-    # Processes of one node have a GPU each. The only one of a node has all that SLURM gives it.
-    return Place(coordinator, hosts, host, None if alone else [on_node])
+    # Processes on the same node have a GPU each. The only process of a node has every GPU that SLURM gives it.
+    return Place(coordinator, hosts, host, None if only_one else [on_node])
 
 
 def count() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return jax.process_count()
 
 
 def is_first() -> bool:
-    """Whether this is the process that reads and writes."""
+    """Return whether this is the process that reads and writes."""
     return jax.process_index() == 0
 
 
-def told_by_first(make: Callable[[], Any]) -> Any:
-    """What the first process makes, plain data, in all of them.
+def broadcast(make: Callable[[], Any]) -> Any:
+    """Call a function in the first process and return its result, plain data, in all processes.
 
     Raises:
-        UserError: in all of them, if the first one raises it.
+        UserError: in all processes, if the first one raises it or an `OSError`.
     """
     if count() == 1:
         return make()
-    said = b""
+    message = b""
     if is_first():
         try:
-            said = json.dumps({"made": make()}).encode()
+            message = json.dumps({"result": make()}).encode()
         except (UserError, OSError) as error:
-            said = json.dumps({"error": str(error)}).encode()
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
-    told = np.frombuffer(said, np.uint8) if said else np.zeros(length, np.uint8)
-    plain = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(told), np.uint8).tobytes())
+            message = json.dumps({"error": str(error)}).encode()
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
+    buffer = np.frombuffer(message, np.uint8) if message else np.zeros(length, np.uint8)
+    plain = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer), np.uint8).tobytes())
     if "error" in plain:
         raise UserError(plain["error"])
-    return plain["made"]
+    return plain["result"]
 
 
 @contextlib.contextmanager
-def held_by_first(context: AbstractContextManager[None]) -> Iterator[None]:
-    """Enters a context in the first process, for all of them.
+def enter_on_first(context: AbstractContextManager[None]) -> Iterator[None]:
+    """Enter a context in the first process, on behalf of all processes.
 
     Raises:
-        UserError: in all of them, if the first one cannot enter it.
+        UserError: in all processes, if the first one cannot enter the context.
     """
     with contextlib.ExitStack() as stack:
-        told_by_first(lambda: stack.enter_context(context))
+        broadcast(lambda: stack.enter_context(context))
         yield
 
 
-def from_first(make: Callable[[], PyTree[Any]], like: PyTree[Any]) -> PyTree[Any]:
-    """The arrays that the first process makes, in all of them.
+def broadcast_arrays(make: Callable[[], PyTree[Any]], like: PyTree[Any]) -> PyTree[Any]:
+    """Call a function in the first process and return its arrays in all processes.
 
     Args:
         make: called in the first process.
-        like: their shapes and types.
+        like: a pytree with the shapes and dtypes of the arrays.
 
     Raises:
-        UserError: in all of them, if the first one raises it.
+        UserError: in all processes, if the first one raises it.
     """
-    made: list[Any] = []
-    told_by_first(lambda: made.append(make()))
+    results: list[Any] = []
+    broadcast(lambda: results.append(make()))
     if count() == 1:
-        return made[0]
-    leaves = jax.tree.leaves(made[0]) if made else [np.zeros(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(like)]
+        return results[0]
+    source = jax.tree.leaves(results[0] if results else like)
+    leaves = source if results else [np.zeros(leaf.shape, leaf.dtype) for leaf in source]
     return jax.tree.unflatten(jax.tree.structure(like), multihost_utils.broadcast_one_to_all(leaves))
 
 
-def together(make: Callable[[], Any]) -> Any:
-    """What each process makes for itself, if all of them can.
+def run_on_all(make: Callable[[], Any]) -> Any:
+    """Call a function in each process and return its result, if it succeeds in all of them.
 
     Raises:
-        UserError: in all of them, if one of them raises an error.
+        UserError: in all processes, if one of them raises a `UserError` or `OSError`.
     """
-    made, failure = None, None
+    result, failure = None, None
     try:
-        made = make()
+        result = make()
     except (UserError, OSError) as error:
         failure = error
-    if any_of(failure is not None):
-        raise failure or UserError("another of the run's hosts cannot go on; what it says is to be mended there")
-    return made
+    if any_process(failure is not None):
+        raise failure or UserError("another host of the run has failed; fix the error that it printed")
+    return result
 
 
-def agree(facts: Facts) -> None:
-    """Checks that plain values are the same in all processes.
+def check_equal(facts: Facts) -> None:
+    """Check that plain values are the same in all processes.
 
     Args:
         facts: the values by the names that messages use.
 
     Raises:
-        UserError: in all of them, if they differ: says which, and where.
+        UserError: in all processes, if they differ. The message says which differ and on which host.
     """
     if count() == 1:
         return
-    own = json.dumps([socket.gethostname(), facts]).encode()
-    lengths = multihost_utils.process_allgather(np.int32(len(own)))
+    message = json.dumps([socket.gethostname(), facts]).encode()
+    lengths = multihost_utils.process_allgather(np.int32(len(message)))
     padded = np.zeros(lengths.max(), np.uint8)
-    padded[: len(own)] = np.frombuffer(own, np.uint8)
+    padded[: len(message)] = np.frombuffer(message, np.uint8)
     rows = zip(multihost_utils.process_allgather(padded), lengths, strict=True)
-    said = [json.loads(row[:length].tobytes()) for row, length in rows]
-    others = {host: {"machine": {"name": name}, "facts": theirs} for host, (name, theirs) in enumerate(said) if host}
-    if problem := differences(said[0][1], said[0][0], others):
+    (name, expected), *received = [json.loads(row[:length].tobytes()) for row, length in rows]
+    others = {host: {"machine": {"name": name}, "facts": facts} for host, (name, facts) in enumerate(received, start=1)}
+    if problem := differences(expected, name, others):
         raise UserError(problem)
 
 
-def any_of(flag: bool) -> bool:
-    """Whether it holds in any of the processes."""
+def any_process(flag: bool) -> bool:
+    """Return whether a flag is true in any of the processes."""
     if count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
-def share_of(rows: np.ndarray) -> np.ndarray:
-    """The part of some rows, one after another, that this process is to read; all have equally many."""
+def local_share(rows: np.ndarray) -> np.ndarray:
+    """Return the contiguous part of some rows that this process reads; all parts have the same length."""
     each = -(-len(rows) // count())
     return np.resize(rows, each * count())[jax.process_index() * each :][:each]
 
 
-def gathered(parts: PyTree[np.ndarray], length: int) -> PyTree[np.ndarray]:
-    """What all processes have read of their shares of so many rows, in the order of the rows."""
+def gather(parts: PyTree[np.ndarray], length: int) -> PyTree[np.ndarray]:
+    """Return the first `length` rows of what all processes have read by `local_share`, in the original order."""
     return jax.tree.map(lambda leaf: leaf[:length], multihost_utils.process_allgather(parts, tiled=True))

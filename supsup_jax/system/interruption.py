@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM: asked once, what goes on is finished and saved first; asked again, it ends at once.
+"""Ctrl-C and SIGTERM: the first one lets the current work finish and be saved; the second ends the process at once.
 
-What goes on is a chunk of tasks that are learned together, or some tasks of an evaluation. Who sends SIGTERM does not
-wait for long: where that is not finished `SUPSUP_GRACE` seconds later (10 by default), the process ends without it. So
-it loses that chunk, and nothing that was saved before; as if it were killed.
+The current work is a chunk of tasks that are learned together, or some tasks of an evaluation. Schedulers send SIGKILL
+soon after SIGTERM, so if the current work is not finished `SUPSUP_GRACE` seconds after SIGTERM (10 by default), the
+process ends without it. It then loses that chunk but nothing that was saved before, as if it were killed.
 """
 
 import contextlib
@@ -23,35 +23,35 @@ from supsup_jax.errors import UserError
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 GRACE = "SUPSUP_GRACE"
-"""The environment variable with the seconds that what goes on may take after SIGTERM."""
+"""The environment variable for the seconds that the current work may take after SIGTERM."""
 
-_GRACE = 10.0  # SLURM follows SIGTERM with SIGKILL after 30 seconds, by default
+_GRACE = 10.0  # by default SLURM sends SIGKILL 30 seconds after SIGTERM
 
-# SLURM sends SIGTERM to a sweep and to its runs, and the sweep sends it to these: within so many seconds it is one.
-_ECHO = 1.0
+# Seconds within which repeated SIGTERMs count once: SLURM sends one to a sweep and to its runs, as does the sweep.
+_REPEAT_SECONDS = 1.0
 
-# How long a save may hold up an end.
-_SAVING = 30.0
+# Seconds for which a save may delay the end of the process.
+_SAVE_SECONDS = 30.0
 
 _saving = threading.Lock()
 
 
 class Terminated(KeyboardInterrupt):
-    """An end that SIGTERM asked for, as SLURM does before a preemption, and not Ctrl-C."""
+    """An interruption by SIGTERM, which SLURM sends before a preemption, instead of Ctrl-C."""
 
 
 def status_of(interrupt: KeyboardInterrupt) -> int:
-    """The exit status of a process that ends so: 128 and the number of the signal, as shells have it."""
+    """Return the exit status for an interruption: 128 plus the number of the signal, as in shells."""
     return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
 class Interruption:
-    """What was asked so far.
+    """The interruptions requested so far.
 
     Attributes:
-        times: how often an end was asked for.
-        kind: what to raise; that of the first time.
-        until: when it has to end, as `time.monotonic` counts.
+        times: the number of requests.
+        kind: the exception to raise, according to the first request.
+        until: when the process has to end, in the time of `time.monotonic`.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Interruption:
 
     @property
     def is_pressing(self) -> bool:
-        """Whether what goes on is to be left as it is."""
+        """Whether to abandon the current work."""
         return self.times > 1 or time.monotonic() > self.until
 
 
@@ -70,17 +70,17 @@ _current: ContextVar[Interruption | None] = ContextVar("_current", default=None)
 
 @contextlib.contextmanager
 def graceful(announce: Callable[[float], None], give_up: Callable[[], None] | None = None) -> Iterator[Interruption]:
-    """While it lasts, Ctrl-C and SIGTERM are counted, and what goes on stops where it looks whether one was `asked`.
+    """Count Ctrl-C and SIGTERM inside this context; the current work stops where it checks `is_requested`.
 
-    In compiled code the main thread hears no signal, so another thread listens. Signals that are ignored stay so; in
-    any other than the main thread nothing is changed.
+    Python does not handle signals in the main thread during compiled code, so another thread listens. Signals that are
+    ignored stay ignored. Outside the main thread this context changes nothing.
 
     Args:
-        announce: called, in another thread, when an end is asked for first, with the seconds that there are for it:
-            infinitely many after Ctrl-C.
-        give_up: called so when it is asked for again, or these are over; then the process ends, with the status of the
-            first time and without any cleaning up, which would wait for the compiled code. Without it the caller looks
-            whether it `is_pressing`.
+        announce: called in another thread at the first request, with the seconds until the process has to end:
+            infinity after Ctrl-C.
+        give_up: called in another thread at the second request, or when these seconds are over. The process then ends
+            with the status of the first request and without cleanup, which would wait for the compiled code. Without
+            `give_up`, the caller checks `is_pressing`.
 
     Raises:
         UserError: if `SUPSUP_GRACE` is not a number of seconds.
@@ -91,7 +91,7 @@ def graceful(announce: Callable[[float], None], give_up: Callable[[], None] | No
             yield interruption
             return
         listening, signalled = socket.socketpair()
-        signalled.setblocking(False)  # Python writes the number of each signal that comes
+        signalled.setblocking(False)  # Python writes the number of each signal to it
         earlier = signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
         arguments = listening, interruption, seconds, announce, give_up
         listener = threading.Thread(target=_listen, args=arguments, daemon=True)
@@ -108,7 +108,7 @@ def graceful(announce: Callable[[float], None], give_up: Callable[[], None] | No
 
 
 def grace() -> float:
-    """The seconds that what goes on may take after SIGTERM.
+    """Return the seconds that the current work may take after SIGTERM.
 
     Raises:
         UserError: if `SUPSUP_GRACE` is not a number of seconds.
@@ -119,25 +119,25 @@ def grace() -> float:
     except ValueError:
         seconds = math.nan
     if not seconds >= 0:
-        raise UserError(f"{GRACE}={text} is no number of seconds")
+        raise UserError(f"{GRACE}={text}: must be a non-negative number of seconds, such as {_GRACE:g}")
     return seconds
 
 
-def asked() -> bool:
-    """Whether an end was asked for: what goes on is to stop where it can."""
+def is_requested() -> bool:
+    """Return whether an interruption was requested, so that the current work should stop."""
     interruption = _current.get()
     return bool(interruption and interruption.times)
 
 
 def kind() -> type[KeyboardInterrupt]:
-    """What to raise where it stops."""
+    """Return the exception to raise where the current work stops."""
     interruption = _current.get()
     return interruption.kind if interruption else KeyboardInterrupt
 
 
 def end_at_once(status: int) -> None:
-    """Ends this process from any thread, without any cleaning up; a save that is being made is made first."""
-    _saving.acquire(timeout=_SAVING)
+    """End this process from any thread without cleanup, after a save in progress has finished."""
+    _saving.acquire(timeout=_SAVE_SECONDS)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -145,12 +145,12 @@ def end_at_once(status: int) -> None:
 
 
 @contextlib.contextmanager
-def later() -> Iterator[None]:
-    """Holds Ctrl-C and SIGTERM back until the end: in the middle of a save they leave threads behind, who complain."""
-    came: list[int] = []
-    with _saving, _handled(lambda number, _: came.append(number)) as before:
+def delayed() -> Iterator[None]:
+    """Delay Ctrl-C and SIGTERM until this context ends; in the middle of a save they would leave threads behind."""
+    received: list[int] = []
+    with _saving, _handled(lambda number, _: received.append(number)) as before:
         yield
-    for number in came:
+    for number in received:
         handler = before[number]
         if callable(handler):
             handler(number, None)
@@ -160,7 +160,7 @@ def later() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict[int, Any]]:
-    """Takes over the signals that are not ignored, in the main thread; gives what handled them before."""
+    """Handle the signals that are not ignored, in the main thread; yield their previous handlers."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in SIGNALS}
@@ -186,7 +186,7 @@ def _listen(
         while number := _receive(signals, interruption.until if give_up else math.inf):
             if number == signal.SIGTERM:
                 before, terminated = terminated, time.monotonic()
-                if terminated - before < _ECHO:
+                if terminated - before < _REPEAT_SECONDS:
                     continue
                 if not interruption.times:
                     interruption.kind, interruption.until = Terminated, terminated + grace
@@ -207,10 +207,10 @@ def _listen(
 
 
 def _receive(signals: socket.socket, until: float) -> int:
-    """The number of the next signal; 0 if no more are to come.
+    """Return the number of the next signal, or 0 if the context has ended.
 
     Raises:
-        TimeoutError: if none came until then.
+        TimeoutError: if no signal arrives before `until`.
     """
     signals.settimeout(None if math.isinf(until) else max(1e-3, until - time.monotonic()))
     return int.from_bytes(signals.recv(1), "little")

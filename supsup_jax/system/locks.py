@@ -1,7 +1,7 @@
-"""Locks that processes take by files, also where the file system has none of its own.
+"""Locks between processes, also on file systems that do not support locks.
 
-Lustre without `-o flock` and NFS without its lock service refuse `flock`. There, a file that exists is the lock, which
-a process that is killed leaves behind: filelock removes it where that process was on this host.
+Lustre without `-o flock` and NFS without its lock service reject `flock`. There, the existence of a file is the lock. A
+killed process leaves the file behind; filelock removes it if that process was on this host.
 """
 
 import contextlib
@@ -16,29 +16,29 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout, has_fcntl
 from supsup_jax.errors import UserError
 from supsup_jax.system.progress import to_stderr
 
-_AT_ONCE = 1.0
-"""Seconds that a process waits for a lock without a word."""
+_SILENT_SECONDS = 1.0
+"""Seconds that a process waits for a lock before it prints a line."""
 
-_TAKING_OVER = 0.2
-"""Seconds for a soft lock whose process is gone to be taken over."""
+_TAKEOVER_SECONDS = 0.2
+"""Seconds to take over a soft lock whose process has ended."""
 
 
 class LockedError(UserError):
-    """A lock that another process has.
+    """Another process holds the lock.
 
     Args:
-        what: what it locks.
-        file: the lock's file, which names the process.
+        name: the locked resource, for the message.
+        file: the lock file, which names the process.
     """
 
-    def __init__(self, what: str, file: Path):
+    def __init__(self, name: str, file: Path):
         super().__init__(
-            f"{what} is in use by {_holder(file)}; wait for it; if that process is gone, remove its lock {file}"
+            f"{name} is in use by {_holder(file)}; wait for it; if that process is gone, remove its lock {file}"
         )
 
 
 def are_supported(file: Path) -> bool:
-    """Whether the file system has locks; makes the file where it does not exist.
+    """Return whether the file system supports locks; create the file if it does not exist.
 
     Raises:
         OSError: if the file cannot be opened.
@@ -51,34 +51,34 @@ def are_supported(file: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno in (errno.EACCES, errno.EAGAIN)  # another process has it
+        return error.errno in (errno.EACCES, errno.EAGAIN)  # another process holds the lock
     finally:
         os.close(descriptor)
     return True
 
 
 @contextlib.contextmanager
-def held(file: Path, patience: float = 0.0, what: str = "") -> Iterator[None]:
-    """Holds a lock; a thread that has it may ask for it again.
+def held(file: Path, patience: float = 0.0, name: str = "") -> Iterator[None]:
+    """Hold a lock; a thread that holds it may enter again.
 
     Args:
-        file: the lock's file; without locks of the file system `FILE.held` is the lock, since a file that was copied
-            there, or left by `flock`, means nothing.
-        patience: seconds to wait for another process. After one of them a line on stderr says for which.
-        what: what it locks, for the message; by default the file.
+        file: the lock file. If the file system has no locks, `FILE.held` is used instead, since `file` may have been
+            copied or left over from `flock`.
+        patience: seconds to wait for another process. After one second a line on stderr names that process.
+        name: the locked resource, for the message; by default the file.
 
     Raises:
-        LockedError: if another process still has it.
+        LockedError: if another process still holds the lock.
         OSError: if the file cannot be written.
     """
     lock = _lock(file)
-    if not _acquire(lock, min(patience, _AT_ONCE)):
-        error = LockedError(what or str(file), Path(lock.lock_file))
-        if patience <= _AT_ONCE:
+    if not _acquire(lock, min(patience, _SILENT_SECONDS)):
+        error = LockedError(name or str(file), Path(lock.lock_file))
+        if patience <= _SILENT_SECONDS:
             raise error
         to_stderr(f"waiting: {error}")
-        if not _acquire(lock, patience - _AT_ONCE):
-            raise LockedError(what or str(file), Path(lock.lock_file))
+        if not _acquire(lock, patience - _SILENT_SECONDS):
+            raise LockedError(name or str(file), Path(lock.lock_file))
     try:
         yield
     finally:
@@ -92,22 +92,22 @@ def _lock(file: Path) -> BaseFileLock:
 
 
 def _acquire(lock: BaseFileLock, seconds: float) -> bool:
-    """Whether a lock was acquired within some seconds."""
+    """Acquire a lock within some seconds and return whether that succeeded."""
     file = Path(lock.lock_file)
     is_soft = isinstance(lock, SoftFileLock)
     try:
-        # Older versions of filelock take over in a second try only.
-        lock.acquire(timeout=max(seconds, _TAKING_OVER) if is_soft else seconds)
+        # Older versions of filelock take over only at the second attempt.
+        lock.acquire(timeout=max(seconds, _TAKEOVER_SECONDS) if is_soft else seconds)
     except Timeout:
-        return is_soft and _remove_left_over(file) and _acquire(lock, seconds)
-    if not is_soft:  # filelock notes the same in a soft one
+        return is_soft and _remove_stale(file) and _acquire(lock, seconds)
+    if not is_soft:  # filelock writes the same into a soft lock
         with contextlib.suppress(OSError):  # the disk may be full
             file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
     return True
 
 
-def _remove_left_over(file: Path) -> bool:
-    """Removes a soft lock of a process on this host that is gone; filelock does not on NFS, which cannot swap files."""
+def _remove_stale(file: Path) -> bool:
+    """Remove a soft lock whose process on this host has ended; filelock cannot on NFS, which cannot swap files."""
     try:
         content = file.read_bytes()
         process, host, *_ = content.decode().splitlines()
@@ -125,7 +125,7 @@ def _remove_left_over(file: Path) -> bool:
         file.rename(aside)
     except OSError:  # another process was faster
         return False
-    if aside.read_bytes() != content:  # and this is its lock
+    if aside.read_bytes() != content:  # the file is that process's lock
         aside.rename(file)
         return False
     aside.unlink()
@@ -133,9 +133,9 @@ def _remove_left_over(file: Path) -> bool:
 
 
 def _holder(file: Path) -> str:
-    """The process that a lock's file names."""
+    """Return the process that a lock file names."""
     try:
         process, host, *_ = file.read_text().splitlines()
-    except (OSError, ValueError):  # older versions noted nothing
+    except (OSError, ValueError):  # older versions wrote nothing into it
         return "another process"
     return f"process {process} on {host.partition('?')[0]}"  # filelock adds the namespace of a container

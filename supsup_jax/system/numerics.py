@@ -1,11 +1,11 @@
-"""JAX's global flags and the numbers of a run: which of them this library sets for itself, and which a run records.
+"""JAX's global flags that affect numbers: which of them this library sets, and which a run records.
 
-Another library, or the environment, may have set any flag of JAX. Each of them is one of these:
+Another library, or the environment, may have set any flag of JAX:
 
-- Flags that decide types and random numbers have fixed values while this library computes: see `fixed` and `key`.
+- Flags that determine types and random numbers have fixed values while this library computes: see `fixed` and `key`.
 - Flags that only change how results are rounded are the user's choice, and a run records them: see `rounding`.
-- Flags that check programs, such as `jax_numpy_rank_promotion` or `jax_debug_nans`, stay as they are set: this library
-  passes their checks. Transfer guards hold for its compiled programs alone: see `guarded`.
+- Flags that check programs, such as `jax_numpy_rank_promotion` or `jax_debug_nans`, keep their values: this library
+  passes their checks. Transfer guards apply only to its compiled programs: see `guarded`.
 
 All other flags change no numbers.
 """
@@ -36,10 +36,10 @@ _ROUNDING = {
     "jax_use_direct_linearize": True,
     "jax_use_magma": "auto",
 }
-"""The flags that change how results are rounded and nothing else, with JAX's defaults."""
+"""The flags that change only how results are rounded, with JAX's defaults."""
 
 # Options of XLA that change no numbers.
-_OF_NO_NUMBERS = ("--xla_dump", "--xla_force_host_platform_device_count", "--xla_gpu_cuda_data_dir")
+_HARMLESS_XLA_OPTIONS = ("--xla_dump", "--xla_force_host_platform_device_count", "--xla_gpu_cuda_data_dir")
 
 _GUARDS = (
     "jax_transfer_guard_host_to_device",
@@ -48,15 +48,15 @@ _GUARDS = (
 )
 
 _guards: ContextVar[tuple[str | None, ...]] = ContextVar("guards", default=())
-"""The levels of the guards where `fixed` was entered first."""
+"""The levels of the transfer guards before `fixed` was first entered."""
 
 
 @contextlib.contextmanager
 def fixed() -> Iterator[None]:
-    """Computes with 32-bit types and one generator of random numbers, whatever the global flags of JAX are.
+    """Compute with 32-bit types and one random number generator, whatever JAX's global flags are.
 
-    The values are JAX's defaults: with the default flags nothing is compiled twice. Transfers between the host and
-    devices are allowed, since this library's are meant; see `guarded`.
+    The values are JAX's defaults, so with default flags nothing is compiled twice. Transfers between the host and
+    devices are allowed, since this library's transfers are intended; see `guarded`.
     """
     token = _guards.set(_guards.get() or tuple(jax.config.values[name] for name in _GUARDS))
     with (
@@ -64,7 +64,7 @@ def fixed() -> Iterator[None]:
         jax.default_prng_impl("threefry2x32"),
         jax.threefry_partitionable(True),
         jax.softmax_custom_jvp(False),
-        jax.debug_key_reuse(False),  # it takes a key that a loop folds numbers into for one that is used again
+        jax.debug_key_reuse(False),  # it reports a key reuse where a loop folds numbers into one key
         jax.transfer_guard("allow"),
     ):
         try:
@@ -75,7 +75,7 @@ def fixed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Within `fixed`, has the transfer guards of the user: for programs whose arguments lie on the devices."""
+    """Restore the user's transfer guards within `fixed`, for programs whose arguments are on the devices."""
     to_device, between_devices, to_host = _guards.get() or tuple(jax.config.values[name] for name in _GUARDS)
     with (
         jax.transfer_guard_host_to_device(to_device),
@@ -86,9 +86,9 @@ def guarded() -> Iterator[None]:
 
 
 def with_fixed_flags(function: _Function) -> _Function:
-    """Decorates a function that computes: it runs as in `fixed`, and arrays of 64 bits become arrays of 32.
+    """Decorate a function that computes: it runs inside `fixed`, and its 64-bit array arguments become 32-bit arrays.
 
-    The function must not be a generator: it would leave the flags set between two of its values.
+    The function must not be a generator, which would leave the flags set between two of its values.
     """
 
     @functools.wraps(function)
@@ -102,39 +102,39 @@ def with_fixed_flags(function: _Function) -> _Function:
 
 
 def _narrowed(leaf: Any) -> Any:
-    """A leaf with 32 bits where it is an array of 64; anything else as it is."""
+    """Return a 64-bit array as a 32-bit array, and any other leaf unchanged."""
     if not isinstance(leaf, jax.Array) or str(leaf.dtype) not in ("float64", "int64", "uint64"):
         return leaf
     return leaf.astype(str(leaf.dtype).replace("64", "32"))
 
 
 def key(seed: int | Integer[Array, ""]) -> Key[Array, ""]:
-    """The random key of a seed, the same one for any `jax_default_prng_impl` and `jax_random_seed_offset`."""
+    """Return the random key of a seed, independent of `jax_default_prng_impl` and `jax_random_seed_offset`."""
     offset = jax.config.values.get("jax_random_seed_offset", 0)
     return jax.random.key(seed - offset if offset else seed, impl="threefry2x32")
 
 
 def rounding() -> dict[str, Any]:
-    """The flags that change how results are rounded, by name, as plain data: only those that have no default value.
+    """Return the flags that change how results are rounded and do not have their default value, as plain data by name.
 
     `XLA_FLAGS` is one of them.
     """
     values = {name: jax.config.values.get(name, default) for name, default in _ROUNDING.items()}
     values = {name: getattr(value, "name", value) for name, value in values.items()}
     found = {name: value for name, value in values.items() if value != _ROUNDING[name]}
-    of_xla = [option for option in os.environ.get("XLA_FLAGS", "").split() if not option.startswith(_OF_NO_NUMBERS)]
-    return found | ({"XLA_FLAGS": " ".join(of_xla)} if of_xla else {})
+    xla = [option for option in os.environ.get("XLA_FLAGS", "").split() if not option.startswith(_HARMLESS_XLA_OPTIONS)]
+    return found | ({"XLA_FLAGS": " ".join(xla)} if xla else {})
 
 
 def rounding_differs(recorded: Mapping[str, Any]) -> str:
-    """Which flags a run was learned with that this process does not have, in words; empty if there are none.
+    """Describe the flags that differ between a run and this process; return an empty string if there are none.
 
     Args:
-        recorded: what `rounding` gave then.
+        recorded: the result of `rounding` in the process that learned the run.
     """
-    here = rounding()
+    current = rounding()
     return ", ".join(
-        f"{name} {recorded.get(name, 'unset')} (here {here.get(name, 'unset')})"
-        for name in sorted(recorded.keys() | here.keys())
-        if recorded.get(name) != here.get(name)
+        f"{name} {recorded.get(name, 'unset')} (here {current.get(name, 'unset')})"
+        for name in sorted(recorded.keys() | current.keys())
+        if recorded.get(name) != current.get(name)
     )

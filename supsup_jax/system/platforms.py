@@ -1,4 +1,4 @@
-"""The platform that JAX computes on: whether this machine has the one that environment variables choose."""
+"""The platform that JAX computes on, and checks that this machine has the one that environment variables select."""
 
 import os
 import re
@@ -10,12 +10,12 @@ import jax
 
 from supsup_jax.errors import UserError, reason
 
-_CHOOSING = {
+_SELECTING = {
     "JAX_PLATFORMS": "jax_platforms",
     "JAX_PLATFORM_NAME": "jax_platform_name",
     "JAX_DEFAULT_DEVICE": "jax_default_device",
 }
-"""The variables that name a platform, and JAX's flags that they set."""
+"""The variables that select a platform, and the flags of JAX that they set."""
 
 _RESTRICTING = (
     "PJRT_NAMES_AND_LIBRARY_PATHS",
@@ -26,29 +26,29 @@ _RESTRICTING = (
     "HIP_VISIBLE_DEVICES",
     "TPU_VISIBLE_CHIPS",
 )
-"""Variables that make a platform fail where their value is wrong."""
+"""Variables that make a platform fail if their value is wrong."""
 
 
 def check() -> None:
-    """Opens every platform that JAX was told to use; call it after `devices.use_all_cores` and `hosts.join`.
+    """Initialize every platform that JAX was told to use. Call this after `devices.use_all_cores` and `hosts.join`.
 
-    JAX itself passes over `cuda` where there is no GPU, if another platform follows in the list.
+    JAX itself skips `cuda` on a machine without a GPU, if another platform follows in the list.
 
     Raises:
-        UserError: if this machine does not have one of them.
+        UserError: if this machine does not have one of the platforms.
     """
-    said = problem(_named("jax_platforms"))
-    if said is not None:
-        raise UserError(said)
+    message = problem(_named("jax_platforms"))
+    if message is not None:
+        raise UserError(message)
 
 
 def check_in_a_process() -> None:
-    """Does the same in a process of its own, which leaves the memory of GPUs to others; for the runs of a sweep.
+    """Check the platforms in a separate process, which reserves no GPU memory; for the runs of a sweep.
 
     Raises:
-        UserError: if this machine does not have one of them.
+        UserError: if this machine does not have one of the platforms.
     """
-    if all(os.environ.get(name, "").lower() in ("", "cpu") for name in _CHOOSING):
+    if all(os.environ.get(name, "").lower() in ("", "cpu") for name in _SELECTING):
         return
     code = "import sys; from supsup_jax.system import platforms; sys.exit(platforms.problem(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *_named("jax_platforms")]
@@ -58,17 +58,17 @@ def check_in_a_process() -> None:
 
 
 def use_cpu() -> None:
-    """Has this process compute on the CPU, whatever was chosen; call it before JAX computes anything."""
+    """Make this process compute on the CPU, whatever was selected. Call this before JAX computes anything."""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_platform_name", "")
     jax.config.update("jax_default_device", None)
 
 
 def problem(platforms: Sequence[str] = ()) -> str | None:
-    """Why JAX has no device to compute on, in one line for the user; `None` if it has one.
+    """Return in one line why JAX has no device to compute on, or `None` if it has one.
 
     Args:
-        platforms: further platforms that have to be there.
+        platforms: further platforms that must be available.
     """
     platform = None
     try:
@@ -84,10 +84,10 @@ def _in_words(error: Exception, platform: str | None) -> str:
     text = str(error)
     why = reason(Exception(re.sub(r"\s*\((set|you may) .*", "", text, flags=re.DOTALL).rstrip(".")))
     if isinstance(error, AssertionError) or text.startswith("Unknown backend"):
-        why = "JAX finds no device of this platform here"
+        why = "JAX finds no device of this platform on this machine"
     failed = re.search(r"[Bb]ackend '?([^' ]+?)'?[.: ]", text)
     platform = platform or (failed[1] if failed else None)
-    given = {flag: value for flag in _CHOOSING.values() if (value := ",".join(_named(flag)))}
+    given = {flag: value for flag in _SELECTING.values() if (value := ",".join(_named(flag)))}
     blamed = [flag for flag, value in given.items() if platform in value.split(",")] or [*given]
     if blamed:
         named = " and ".join(f"{_variable(flag, given[flag])}={given[flag]}" for flag in blamed)
@@ -98,12 +98,12 @@ def _in_words(error: Exception, platform: str | None) -> str:
 
 
 def _named(flag: str) -> list[str]:
-    """The platforms that one of JAX's flags names, as they were given."""
+    """Return the platforms that one of JAX's flags names, as the user wrote them."""
     value = jax.config.values.get(flag)
     return value.split(",") if isinstance(value, str) and value else []
 
 
 def _variable(flag: str, value: str) -> str:
-    """What the user set: the environment variable, or the flag from Python."""
-    (variable,) = (name for name, one in _CHOOSING.items() if one == flag)
+    """Return how the user set a flag: by an environment variable, or from Python."""
+    (variable,) = (name for name, selected in _SELECTING.items() if selected == flag)
     return variable if os.environ.get(variable, "").lower() == value.lower() else f"jax.config {flag}"

@@ -1,4 +1,4 @@
-"""Reads folders to which another process may write meanwhile."""
+"""Reads folders that another process may be writing to."""
 
 import os
 import time
@@ -11,22 +11,22 @@ from supsup_jax.errors import UserError
 Read = TypeVar("Read")
 
 _PATIENCE = 10.0
-"""Seconds in which folders that change again and again are read again."""
+"""Seconds after which folders that keep changing are not read again."""
 
 _PAUSES = (0.05, 0.2)
-"""Seconds before folders are read again that have not changed: network file systems list late."""
+"""Seconds to wait before reading unchanged folders again: network file systems update listings late."""
 
 
-def settled(read: Callable[[], Read], folders: Sequence[Path]) -> Read:
-    """What a function reads from folders, called again where it fails since another process has changed them.
+def read_stable(read: Callable[[], Read], folders: Sequence[Path]) -> Read:
+    """Return what a function reads from folders; call it again if it fails because another process changed them.
 
     Args:
-        read: gives the result, or raises `UserError` or `OSError`; it is called without a lock.
-        folders: where it reads; what lies directly in one of them, but not deeper, counts as a change.
+        read: returns the result, or raises `UserError` or `OSError`; it is called without a lock.
+        folders: the folders that it reads; changes to their direct content are noticed, but not deeper ones.
 
     Raises:
         UserError: the last one that `read` raised.
-        OSError: the same.
+        OSError: the last one that `read` raised.
     """
     until, pauses = time.monotonic() + _PATIENCE, list(_PAUSES)
     while True:
@@ -44,7 +44,7 @@ def settled(read: Callable[[], Read], folders: Sequence[Path]) -> Read:
 
 
 def _state(folder: Path) -> Any:
-    """Differs where a folder has changed; file systems count time in milliseconds or seconds, so names tell it too."""
+    """Return a value that changes with the folder; names are included, since timestamps may be as coarse as seconds."""
     try:
         status = folder.stat()
         return status.st_ino, status.st_mtime_ns, sorted(os.listdir(folder))

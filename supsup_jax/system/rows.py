@@ -1,6 +1,6 @@
-"""Tables as CSV, as this package writes them, and as spreadsheets save them again.
+"""Tables in CSV, as this package writes them and as spreadsheets save them.
 
-Spreadsheets fill all rows with empty cells, and some write semicolons, decimal commas, CRLF, or a byte order mark.
+Spreadsheets pad all rows with empty cells, and some write semicolons, decimal commas, CRLF, or a byte order mark.
 """
 
 import csv
@@ -12,21 +12,21 @@ from typing import Any
 
 
 def csv_text(rows: Iterable[Iterable[Any]], delimiter: str = ",") -> str:
-    """Rows as CSV."""
+    """Return rows as CSV."""
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
 def read_rows(path: Path, errors: str = "strict") -> list[list[str]]:
-    """The rows of a table, its header first, without empty rows and empty cells at the end of rows.
+    """Return the rows of a table, header first, without empty rows and without empty cells at the end of rows.
 
     Args:
         path: the file.
-        errors: what becomes of bytes that are not UTF-8, as `open` takes it.
+        errors: how to treat bytes that are not UTF-8, as in `open`.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if the file cannot be read.
         ValueError: if it is not text.
         csv.Error: if it is not a table.
     """
@@ -34,18 +34,18 @@ def read_rows(path: Path, errors: str = "strict") -> list[list[str]]:
         delimiter = delimiter_of(file.readline())
         file.seek(0)
         rows = [_stripped(row) for row in csv.reader(file, delimiter=delimiter)]
-    if delimiter != ",":  # such spreadsheets write 0,5
+    if delimiter != ",":  # such spreadsheets write decimal commas: 0,5
         rows = [[re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", cell) for cell in row] for row in rows]
     return [row for row in rows if row]
 
 
 def delimiter_of(header: str) -> str:
-    """What separates the cells of a table, given its first line."""
+    """Return the delimiter of a table, given its first line."""
     return max(",;\t", key=header.count)
 
 
 def _stripped(row: list[str]) -> list[str]:
-    """A row without empty cells at its end."""
+    """Return a row without the empty cells at its end."""
     while row and not row[-1].strip():
         row = row[:-1]
     return row

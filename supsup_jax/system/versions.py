@@ -1,4 +1,4 @@
-"""The versions of this package and of those that compute its numbers."""
+"""Versions of this package and of the packages that determine its numbers."""
 
 import importlib.metadata
 
@@ -6,7 +6,7 @@ _PACKAGES = ("supsup_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint",
 
 
 def installed() -> dict[str, str]:
-    """The versions by package; "unknown" in a checkout that is not installed."""
+    """Return the versions by package; "unknown" in a checkout that is not installed."""
     return {package: _version(package) for package in _PACKAGES}
 
 

@@ -1,4 +1,4 @@
-"""What keeps the hosts of a run from waiting for one that has died, and from being aborted by JAX because of it."""
+"""Ends hosts of a run in one line when another host has died, so that they neither wait for it nor crash in JAX."""
 
 import contextlib
 import socket
@@ -12,21 +12,21 @@ from supsup_jax.system import interruption
 from supsup_jax.system.meeting import Address, Meeting
 from supsup_jax.system.progress import to_stderr
 
-# Seconds in which hosts that fail together each say why, before one says it of another.
+# Seconds that hosts which fail together have to print their errors, before one reports the failure of another.
 _PATIENCE = 10.0
 
-# Seconds in which this process may end as the other has: SLURM sends signals to all.
-_ENDING = 1.0
+# Seconds that this process has to end as the other one did: SLURM sends signals to all processes.
+_END_SECONDS = 1.0
 
-# Seconds that JAX's service may take to listen, on the first host.
-_STARTING = 60.0
+# Seconds that JAX's service on the first host may take to listen.
+_START_SECONDS = 60.0
 
 
 class Watch:
     """Ends this process in one line when another host has died, or has failed alone.
 
     Args:
-        meeting: the hosts.
+        meeting: the connected hosts.
         end: called with the exit status; it does not return.
     """
 
@@ -38,49 +38,49 @@ class Watch:
             threading.Thread(target=self._follow, args=(host,), daemon=True).start()
 
     def leave(self, failed: bool) -> None:
-        """Tells the other hosts that this one ends.
+        """Tell the other hosts that this one ends.
 
         Args:
-            failed: whether it has said why in a line of its own; the others end then as well.
+            failed: whether this host has printed why it fails. The other hosts then end too.
         """
         if failed:
             self._failed.set()
         for connection in self._meeting.connections.values():
-            connection.tell({"left": failed})
+            connection.send({"left": failed})
 
     def _follow(self, host: int) -> None:
-        """Hears what another host says until it has gone."""
+        """Receive the messages of another host until its connection closes."""
         has_left = False
-        while (message := self._meeting.connections[host].hear()) is not None:
+        while (message := self._meeting.connections[host].receive()) is not None:
             has_left = has_left or "left" in message
             if "died" in message:
                 self._report(message["died"])
             elif message.get("left") and not self._failed.wait(_PATIENCE):
-                self._report(f"{self._meeting.named(host)} of the run has failed, and says why")
+                self._report(f"{self._meeting.named(host)} of the run has failed, see its output")
         if not has_left:
-            time.sleep(_ENDING)
+            time.sleep(_END_SECONDS)
             self._report(f"{self._meeting.named(host)} of the run has died, or cannot be reached")
 
     def _report(self, message: str) -> None:
-        """Says so here, on the first host also to the others, and ends."""
+        """Print the message, forward it to the other hosts if this is the first one, and end."""
         with self._reporting:
             if self._failed.is_set():
                 return
             for connection in self._meeting.connections.values() if self._meeting.host == 0 else ():
-                connection.tell({"died": message})
-            cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar has hidden it
+                connection.send({"died": message})
+            cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # show the cursor, which a progress bar has hidden
             to_stderr(f"{cursor}error: {message}; start the same command with --resume on every host")
             self._end(2)
 
 
 class Relay:
-    """A port of this machine behind which is the first host's. Connections to it stay when that host dies.
+    """A local port that forwards to the first host. Its connections stay open when that host dies.
 
     Args:
-        address: the first host's.
+        address: the first host's address.
 
     Attributes:
-        address: the port's.
+        address: the local address.
     """
 
     def __init__(self, address: Address):
@@ -95,7 +95,7 @@ class Relay:
             threading.Thread(target=self._connect, args=(inner,), daemon=True).start()
 
     def _connect(self, inner: socket.socket) -> None:
-        until = time.monotonic() + _STARTING
+        until = time.monotonic() + _START_SECONDS
         while True:
             try:
                 outer = socket.create_connection(self._outer, timeout=5)

@@ -1,4 +1,4 @@
-"""Plain data in YAML that anybody may have written."""
+"""Reads plain data from YAML of any author."""
 
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,16 @@ from supsup_jax.errors import reason
 
 _MOST_BYTES = 1 << 18
 
-# References let a few lines of YAML stand for any number of values.
+# Anchors let a few lines of YAML expand to any number of values.
 _MOST_VALUES = 100_000
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds, of numbers, text, lists and mappings alone.
+    """Return the content of a YAML file that contains only numbers, strings, lists and mappings.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is no YAML, or much too long for settings.
+        OSError: if the file cannot be read.
+        ValueError: if it is not valid YAML, or far too long for settings.
     """
     with path.open("rb") as file:
         content = file.read(_MOST_BYTES + 1)
@@ -28,15 +28,15 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """What a text in YAML says, of numbers, text, lists and mappings alone.
+    """Return the content of YAML text that contains only numbers, strings, lists and mappings.
 
     Raises:
-        ValueError: if it is no YAML.
+        ValueError: if it is not valid YAML.
     """
     try:
         plain = yaml.safe_load(text)
         _check_size(plain)
-    except Exception as error:  # of many kinds: a date that there is not, a list in a list in a list
+    except Exception as error:  # of many types: an invalid date, or nesting that is too deep
         raise ValueError(reason(error)) from None
     return plain
 

@@ -70,7 +70,7 @@ def test_pictures_of_a_different_size_are_resized_on_request(command, run, tmp_p
     wide = Image.new("RGB", (40, 24))
     wide.paste(large, (8, 0))
     wide.save(tmp_path / "wide.png")
-    assert "40 x 24 pixels, and the network sees 8 x 8; resize it" in command("predict", run, "wide.png", status=2)
+    assert "40 x 24 pixels; the network expects 8 x 8: resize it" in command("predict", run, "wide.png", status=2)
     assert command("predict", run, "wide.png", "--resize").count("\n") == 2
     _, (reduced,) = pictures.read(tmp_path / "wide.png", ss.restore(run).inputs, shorter_side=8)
     assert np.corrcoef(reduced.ravel(), IMAGES[0].ravel())[0, 1] > 0.7
@@ -95,19 +95,19 @@ def test_every_command_has_a_help_text(command, name, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["show", "nowhere"], ["nowhere holds no run", "give a folder"]),
+        (["show", "nowhere"], ["nowhere does not contain a run", "give a folder"]),
         (["predict", "RUN", "nothing.npy"], ["nothing.npy does not exist"]),
-        (["predict", "RUN", "cut.npy"], ["cut.npy is no NumPy file"]),
-        (["predict", "RUN", "objects.npy"], ["objects.npy is no NumPy file"]),
+        (["predict", "RUN", "cut.npy"], ["cut.npy is not a NumPy file"]),
+        (["predict", "RUN", "objects.npy"], ["objects.npy is not a NumPy file"]),
         (["predict", "RUN", "cut.png"], ["cut.png cannot be read"]),
         (["predict", "RUN", "empty"], ["empty holds no pictures"]),
-        (["predict", "RUN", "text.txt"], ["text.txt is no .npy file, no picture"]),
+        (["predict", "RUN", "text.txt"], ["text.txt is not a .npy file, a picture"]),
         (["predict", "RUN", "good.npy", "--task", 3], ["there is no task 3", "0 to 2"]),
         (["predict", "RUN", "good.npy", "--output", "no/where.csv"], ["no/"]),
         (["evaluate", "RUN", "--tasks", "1:9"], ["task 3 cannot be evaluated", "0 to 2"]),
         (["evaluate", "RUN", "--tasks", "all"], ["--tasks all: must be FIRST:STOP"]),
         (["evaluate", "RUN", "--task", "guessed"], ["guessed", "given"]),
-        (["predict", "RUN", "deep.png"], ["deep.png cannot be read", "not of 8 bits"]),
+        (["predict", "RUN", "deep.png"], ["deep.png cannot be read", "expected 8 bits per channel"]),
         (["import-torch", "RUN", "new", "--set", "network"], ["--set network: must be name=value"]),
         (["import-torch", "RUN", "new", "--set", "num_tasks=[1"], ["--set num_tasks=[1: the value is not valid YAML"]),
     ],

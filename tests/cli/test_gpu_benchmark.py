@@ -63,7 +63,7 @@ def test_part_without_enough_time_is_left_out_and_named(gpu, tmp_path, monkeypat
     monkeypatch.setitem(gpu.PARTS, "waits", gpu.Part("experiments/waits.py", (), (), least=61.0))
     assert call(gpu, tmp_path, "waits", "learns") == 0
     parts, text = report(tmp_path)
-    assert parts["waits"]["outcome"].startswith("left out: ") and "needs 61 s" in text
+    assert parts["waits"]["outcome"].startswith("skipped: ") and "needs 61 s" in text
     assert list(parts) == ["waits", "learns"] and parts["learns"]["outcome"] == "finished"
 
 

@@ -45,17 +45,17 @@ def test_a_file_has_the_settings_of_an_experiment(config):
     [
         ("num_taks: 3", ["num_taks", "did you mean num_tasks?"]),
         ("er_scale: 3", ["er_scale", "did you mean sparsity?"]),
-        ("steps: 2.5", ["steps to 2.5", "a whole number"]),
-        ("steps: true", ["steps to True", "a whole number"]),
+        ("steps: 2.5", ["steps to 2.5", "an integer"]),
+        ("steps: true", ["steps to True", "an integer"]),
         ("learning_rate: 1e-4", ["learning_rate to '1e-4'", "a number", "1.0e-4"]),
         ("check_epochs: 1", ["check_epochs to 1", "true or false"]),
-        ("eval_at: [1, a]", ["eval_at to [1, 'a']", "a list of whole numbers"]),
+        ("eval_at: [1, a]", ["eval_at to [1, 'a']", "a list of integers"]),
         ("method: Sup", ["no method Sup", "did you mean SupSup"]),
         ("sparsity: dense", ["sparsity to 'dense'", "a number"]),
         ("steps: -1\nname: x", ["steps -1: must be"]),
         ("steps: 3", ["sets no name", "name: config"]),
-        ("- steps", ["does not hold settings"]),
-        ("1: 2", ["does not hold settings"]),
+        ("- steps", ["does not contain settings"]),
+        ("1: 2", ["does not contain settings"]),
         ("steps: [", ["is not YAML"]),
     ],
 )
@@ -75,27 +75,34 @@ def test_config_overrides_the_script_and_flags_override_config(parse, config):
     path = config("steps: 7\nmethod: HopSupSup\nnetwork: BNNet\nsearch: recovery\n")
     for given in ([f"--config={path}"], ["--config", path]):
         ((experiment,), parsed, *_) = parse("--num-tasks", 3, *given, "--attempts", 2, "--steps", 8)
-        assert (experiment.num_tasks, adapter.said(experiment).steps, adapter.said(experiment).batch_size) == (
+        assert (
+            experiment.num_tasks,
+            adapter.settings_of(experiment).steps,
+            adapter.settings_of(experiment).batch_size,
+        ) == (
             3,
             8,
             128,
         )
-        assert (adapter.said(experiment).method, adapter.said(experiment).attempts) == ("HopSupSup", 2)
+        assert (adapter.settings_of(experiment).method, adapter.settings_of(experiment).attempts) == ("HopSupSup", 2)
         assert parsed.config == path
 
 
 def test_each_combination_of_seed_and_sparsity_is_a_run(parse):
     experiments = parse("--seeds", 2, er_scale=(1, 32)).experiments
     expected = [(1, 0), (1, 1), (32, 0), (32, 1)]
-    assert [(adapter.said(experiment).er_scale, experiment.seed) for experiment in experiments] == expected
+    assert [(adapter.settings_of(experiment).er_scale, experiment.seed) for experiment in experiments] == expected
     experiments = parse("--sparsity", 4, 0.5, er_scale=(1, 32)).experiments
-    assert [(adapter.said(experiment).er_scale, experiment.seed) for experiment in experiments] == [(4, 1), (0.5, 1)]
+    assert [(adapter.settings_of(experiment).er_scale, experiment.seed) for experiment in experiments] == [
+        (4, 1),
+        (0.5, 1),
+    ]
 
 
 def test_each_combination_of_swept_settings_is_a_run(parse, tmp_path):
     sweep = {"network": ("LeNet", "FC1024"), "features": (25, 100)}
     request = parse("--features", 30, 40, "--log-dir", tmp_path, **sweep)
-    settings = map(adapter.said, request.experiments)
+    settings = map(adapter.settings_of, request.experiments)
     assert [(values.network, values.features) for values in settings] == [
         ("LeNet", 30),
         ("LeNet", 40),
@@ -132,7 +139,7 @@ def test_an_existing_shared_run_is_used(parse, tmp_path):
 def test_each_task_of_the_option_tasks_is_a_run(parse, tmp_path):
     arguments = ["--tasks", "2:4", "--scenario", "GG", "--network", "LeNet", "--log-dir", tmp_path]
     each = parse(*arguments, er_scale=(1, 32)).experiments
-    assert [(adapter.said(run).er_scale, run.first_task, run.num_tasks) for run in each] == [
+    assert [(adapter.settings_of(run).er_scale, run.first_task, run.num_tasks) for run in each] == [
         (1, 2, 1),
         (1, 3, 1),
         (32, 2, 1),
@@ -143,7 +150,7 @@ def test_each_task_of_the_option_tasks_is_a_run(parse, tmp_path):
 
 def test_the_sparsity_of_a_file_replaces_the_sparsities_of_the_script(parse, config):
     def scales(*arguments, **sweep):
-        return [adapter.said(experiment).er_scale for experiment in parse(*arguments, **sweep).experiments]
+        return [adapter.settings_of(experiment).er_scale for experiment in parse(*arguments, **sweep).experiments]
 
     path = config("sparsity: 8")
     assert scales("--config", path, er_scale=(1, 32)) == [8]
@@ -168,8 +175,8 @@ def test_only_sweeps_over_sparsities_have_the_flag_sparsity(parse, capsys):
     ("arguments", "words"),
     [
         (["--sparsity"], "--sparsity has no values; give at least one, such as --sparsity 16 32"),
-        (["--sparsity", "0"], "--sparsity 0: must be a number above 0"),
-        (["--sparsity", "inf"], "--sparsity inf: must be a number above 0"),
+        (["--sparsity", "0"], "--sparsity 0: must be a positive number"),
+        (["--sparsity", "inf"], "--sparsity inf: must be a positive number"),
         (["--sparsity", "2", "2.0"], "--sparsity: 2 is repeated"),
         (["--gpu-sets", "0", "--cluster", "local"], "give one of them"),
         (["--config"], "--config"),

@@ -1,4 +1,4 @@
-"""Arguments in the types that people have: every part and function converts them, or says in one line what it takes."""
+"""Parts and functions convert arguments of all usual types, or reject them in one line that names the right type."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def test_shapes_and_sequences_of_any_library_are_converted(kind):
     assert inputs == data.Inputs((8, 8, 3), (0.5,) * 3, (0.25,) * 3, 7)
 
 
-def test_texts_paths_and_truth_values_are_converted():
+def test_strings_paths_and_truth_values_are_converted():
     experiment = ss.Experiment(Path("mine/run"), data.Permuted(DIGITS), networks.LeNet(10))
     assert experiment.name == "mine/run"
     assert data.ImageFolder(path=Path("flowers")).path == data.ImageFolder("flowers").path
@@ -65,7 +65,7 @@ def test_texts_paths_and_truth_values_are_converted():
     assert networks.ResNet18(10, dtype=jnp.bfloat16).dtype == "bfloat16"
 
 
-def test_parts_of_users_are_converted_as_well():
+def test_fields_of_custom_parts_are_converted():
     @dataclass(frozen=True)
     class Shifted(data.TaskFamily):
         step: int = 1
@@ -113,7 +113,7 @@ PERMUTED = data.Permuted(DIGITS)
         (lambda: ss.Experiment("x", PERMUTED, LENET, "SupSup"), ("method 'SupSup'", "methods.SupSup()")),
         (lambda: ss.Experiment("x", PERMUTED, LENET, scenario="GG"), ("scenario 'GG'", "scenarios.GG()")),
         (lambda: ss.Experiment("x", PERMUTED, LENET, seed="1"), ("seed '1'", "give an integer")),
-        (lambda: ss.Experiment(3, PERMUTED, LENET), ("name 3", "give a text")),
+        (lambda: ss.Experiment(3, PERMUTED, LENET), ("name 3", "give a string")),
         (lambda: ss.Experiment("x", PERMUTED, LENET, evaluate_at="10"), ("evaluate_at '10'", "give a sequence")),
         (lambda: data.Permuted(data.Digits), ("source Digits: is a class",)),
         (lambda: data.Permuted("mnist"), ("source 'mnist'", "such as data.MNIST()")),
@@ -127,7 +127,7 @@ PERMUTED = data.Permuted(DIGITS)
         (lambda: ss.OneShot(ss.superfluous), ("objective superfluous", "superfluous(...)")),
         (lambda: methods.SupSup(masks.ErdosRenyi), ("mask ErdosRenyi", "ErdosRenyi(...)")),
         (lambda: scenarios.GNu("one_shot"), ("search 'one_shot'", "such as OneShot()")),
-        (lambda: data.NPZ(3), ("path 3", "give a text")),
+        (lambda: data.NPZ(3), ("path 3", "give a string")),
         (lambda: data.Inputs.new((8, 8, 1), "3"), ("num_classes '3'", "give an integer")),
         (lambda: data.Inputs.new(784, 3), ("images have shape (784,)", "height, width, channels")),
         (lambda: ss.Model.init(networks.LeNet, methods.SupSup(), 0), ("net LeNet: is a class",)),
@@ -135,16 +135,16 @@ PERMUTED = data.Permuted(DIGITS)
         (lambda: ss.Run.new(LENET, inputs=(8, 8, 1)), ("inputs (8, 8, 1)", "give data.Inputs.new(")),
         (lambda: ss.Run.new(LENET, steps=3, inputs=None), ("there is no argument steps", "training=Training(")),
         (lambda: ss.Run.new(LENET, "SupSup", inputs=None), ("method 'SupSup'", "methods.SupSup()")),
-        (lambda: ss.evaluate(3), ("run 3", "give a run, its folder, or a Model")),
-        (lambda: ss.evaluate("nowhere"), ("nowhere holds no run",)),
+        (lambda: ss.evaluate(3), ("run 3", "give a Run, its folder, or a Model")),
+        (lambda: ss.evaluate("nowhere"), ("nowhere does not contain a run",)),
     ],
 )
-def test_what_cannot_be_converted_is_one_line_with_its_type(call, words):
+def test_arguments_of_the_wrong_type_are_refused_in_one_line(call, words):
     refused(call, *words)
 
 
 class Meta:
-    """An array that cannot be read, as traced ones and those of PyTorch's device meta."""
+    """An array that cannot be read, like traced arrays and tensors on PyTorch's meta device."""
 
     shape = (2,)
 
@@ -152,16 +152,16 @@ class Meta:
         raise RuntimeError("no\ndata")
 
 
-def test_arrays_of_any_library_are_numpys():
+def test_arrays_of_any_library_are_converted_to_numpy():
     x = np.arange(6, dtype=np.float32).reshape(2, 3) / 8
     tensor = torch.tensor(x, requires_grad=True)
     kinds = [x.tolist(), tensor, tensor.bfloat16(), tensor.half(), tensor.to_sparse(), [tensor[0], tensor[1]]]
     kinds += [jnp.asarray(x), jnp.asarray(x, jnp.bfloat16), list(jnp.asarray(x)), np.ma.masked_array(x)]
     for kind in kinds:
-        made = arguments.array("images", kind)
-        assert isinstance(made, np.ndarray) and made.dtype.kind == "f"
-        np.testing.assert_array_equal(made, x)
+        converted = arguments.array("images", kind)
+        assert isinstance(converted, np.ndarray) and converted.dtype.kind == "f"
+        np.testing.assert_array_equal(converted, x)
     refused(lambda: arguments.array("images", Meta()), "images of shape (2,)", "an array (no data)")
     refused(lambda: arguments.array("images", "x"), "images 'x'", "has type str; give an array")
     refused(lambda: arguments.array("images", np.ma.masked_array(x, x > 0)), "have masked values")
-    refused(lambda: arguments.array("images", [[1], [1, 2]]), "of several shapes")
+    refused(lambda: arguments.array("images", [[1], [1, 2]]), "have different shapes")

@@ -20,7 +20,7 @@ def held_out(benchmark, dataset, tasks):
 
 
 def first(count):
-    """The first of five tasks, which are learned once."""
+    """Return the first of five tasks, which are learned only once."""
     return jax.tree.map(lambda leaf: leaf[:count], learn(range(5)))
 
 
@@ -42,7 +42,7 @@ def test_accuracy_with_the_task_given_is_that_of_training(net):
     np.testing.assert_allclose(measured.given, learned.accuracy[:, -1], atol=1e-6)
 
 
-def test_figures_over_tasks_agree_with_each_other():
+def test_accuracies_picks_and_confusion_agree():
     measured = evaluate(DENSE, learn(range(5)), 4, images_per_task=96)
     assert measured.given.shape == (4,)
     assert measured.confusion.sum() == 4 * 3  # three batches: 40, 40 and 16 images
@@ -58,7 +58,7 @@ def test_a_single_task_is_always_inferred():
 
 
 @pytest.mark.thorough
-def test_a_pick_from_more_images_than_the_last_batch_has_is_possible():
+def test_a_pick_may_need_more_images_than_the_last_batch_has():
     measured = evaluate(DENSE, first(3), 3, images_per_pick=40)
     assert measured.confusion.sum() == 3 * 3
 
@@ -71,14 +71,14 @@ def test_parts_of_an_evaluation_are_the_rows_of_the_whole(at_once, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, evaluate(DENSE, learned, 5, images_per_task=9), whole)
 
 
-def test_an_evaluation_begins_with_any_task():
+def test_an_evaluation_can_start_at_any_task():
     weights, _ = DENSE.init(training.weights_key(1))
     bank = methods.SupSup().pack(learn(range(3)).adapter)
     test = held_out(BENCHMARK, DATASET, BENCHMARK.tasks(DATASET, 1, range(3)))
     arguments = model_of(DENSE, weights, bank, 3), test, evaluation.Protocol(inference.OneShot(), 40)
-    rest = evaluation.joined(evaluation.evaluate_in_parts(*arguments, first=1))
+    later = evaluation.concatenate(evaluation.evaluate_in_parts(*arguments, first=1))
     jax.tree.map(
-        lambda part, whole: np.testing.assert_array_equal(part, whole[1:]), rest, evaluation.evaluate(*arguments)
+        lambda part, whole: np.testing.assert_array_equal(part, whole[1:]), later, evaluation.evaluate(*arguments)
     )
 
 
@@ -144,15 +144,15 @@ def test_picks_use_the_first_images_of_each_batch_in_the_fixed_order(search, obj
 
 @pytest.mark.thorough
 def test_evaluating_tasks_side_by_side_gives_the_same_results(monkeypatch):
-    """Tasks are evaluated side by side on an accelerator."""
+    """Accelerators evaluate tasks side by side."""
     learned = first(3)
     alone = evaluate(DENSE, learned, 3, images_per_task=7)
     monkeypatch.setattr(backend, "is_accelerator", lambda: True)
     evaluation._over_tasks.cache_clear()
     side_by_side = evaluate(DENSE, learned, 3, images_per_task=7)
     evaluation._over_tasks.cache_clear()
-    for one, other in zip(alone, side_by_side, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-6)
+    for actual, expected in zip(side_by_side, alone, strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 @pytest.mark.thorough
@@ -173,18 +173,18 @@ def test_with_shared_labels_an_answer_is_right_if_its_label_is():
         effective = [
             methods.SupSup().effective_weights(weights, methods.SupSup().unpack(bank, pick)) for pick in range(3)
         ]
-        answers = jnp.stack([DENSE.apply(own, {}, images, train=False)[0].argmax(-1) for own in effective])
+        answers = jnp.stack([DENSE.apply(option, {}, images, train=False)[0].argmax(-1) for option in effective])
         np.testing.assert_allclose(
             shared.inferred_per_image[task], (answers[picks, jnp.arange(96)] == labels).mean(), atol=1e-6
         )
-        of_batches = jnp.repeat(picks[jnp.array([0, 40, 80])], 40)[:96]
+        batch_picks = jnp.repeat(picks[jnp.array([0, 40, 80])], 40)[:96]
         np.testing.assert_allclose(
-            shared.inferred[task], (answers[of_batches, jnp.arange(96)] == labels).mean(), atol=1e-6
+            shared.inferred[task], (answers[batch_picks, jnp.arange(96)] == labels).mean(), atol=1e-6
         )
 
 
 @pytest.mark.thorough
-def test_several_tasks_may_have_one_entry_in_the_store():
+def test_several_tasks_may_share_one_entry_of_the_model():
     learned = first(3)
     weights, _ = DENSE.init(training.weights_key(1))
     method = methods.SupSup()
@@ -199,7 +199,7 @@ def test_several_tasks_may_have_one_entry_in_the_store():
     np.testing.assert_allclose(measured.picked, measured.confusion[[0, 1, 2], [2, 0, 2]] / 3)
 
 
-def test_where_tasks_are_given_nothing_is_inferred():
+def test_with_tasks_given_nothing_is_inferred():
     learned = first(2)
     weights, _ = DENSE.init(training.weights_key(1))
     bank = methods.SupSup().pack(learned.adapter)
@@ -212,21 +212,21 @@ def test_where_tasks_are_given_nothing_is_inferred():
 
 @pytest.fixture(scope="module")
 def split():
-    """Tasks of different sizes: the network, benchmark, tasks and what is learned of the first two."""
+    """Return tasks of different sizes: data, network, benchmark, weights, tasks, and the first two tasks learned."""
     digits = data.load_digits()
     benchmark = data.SplitMNIST.of(digits)
     net = networks.LeNet(20, 0.2, digits.image_shape)
     tasks = benchmark.tasks(digits, 0, range(2))
     weights, _ = net.init(jax.random.key(0))
 
-    def one(task, key):
+    def train(task, key):
         validate = partial(classification.accuracy, net, benchmark, digits.test)
         learner = training.Learner(net, methods.SupSup(), optimizers.RMSprop(1e-2))
         shared = training.Shared(weights, {}, digits.train)
         how = {"benchmark": benchmark, "steps": 60, "batch_size": 32, "validate": validate}
         return training.train_task(learner, task, key, shared=shared, **how)
 
-    return digits, benchmark, net, weights, tasks, jax.jit(jax.vmap(one))(tasks, jax.random.split(jax.random.key(1)))
+    return digits, benchmark, net, weights, tasks, jax.jit(jax.vmap(train))(tasks, jax.random.split(jax.random.key(1)))
 
 
 def test_tasks_of_different_sizes_are_evaluated_on_their_own_samples(split):
@@ -247,7 +247,7 @@ def test_tasks_of_different_sizes_are_evaluated_on_their_own_samples(split):
     assert (learned.accuracy[:, -1] > 0.9).all()
 
 
-def test_batches_of_a_smaller_task_hold_each_of_its_samples_once_an_epoch():
+def test_each_epoch_of_a_smaller_task_has_each_sample_once():
     rows = training.draw_batches(jax.random.key(0), 12, jnp.int32(8), 4, 4).reshape(-1)
     assert sorted(rows[:8].tolist()) == sorted(rows[8:].tolist()) == list(range(8))
     assert rows[:8].tolist() != rows[8:].tolist()

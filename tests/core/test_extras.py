@@ -13,7 +13,7 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
 
 
 @pytest.mark.parametrize("extra", extras._MODULES)
-def test_a_missing_module_is_one_line_that_names_its_extra(extra, monkeypatch):
+def test_a_missing_module_is_reported_in_one_line_with_its_extra(extra, monkeypatch):
     assert extra in PROJECT["optional-dependencies"]
     for module in extras._MODULES[extra]:
         with monkeypatch.context() as without:
@@ -24,12 +24,12 @@ def test_a_missing_module_is_one_line_that_names_its_extra(extra, monkeypatch):
             assert_one_line(error, "it requires ", module, f"install with: pip install 'supsup_jax[{extra}]'")
 
 
-def test_the_extra_all_has_what_any_part_of_the_library_can_use():
+def test_the_extra_all_includes_every_extra_of_the_library():
     (named,) = PROJECT["optional-dependencies"]["all"]
     assert named == f"supsup_jax[{','.join(sorted(extras._MODULES))}]"
 
 
-def test_data_prepared_by_tfds_name_the_extra(tmp_path, monkeypatch):
+def test_data_prepared_by_tfds_requires_its_extra(tmp_path, monkeypatch):
     (tmp_path / "mnist/3.0.1").mkdir(parents=True)
     (tmp_path / "mnist/3.0.1/dataset_info.json").write_text("{}")
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
@@ -42,12 +42,12 @@ def test_data_prepared_by_tfds_name_the_extra(tmp_path, monkeypatch):
     ("command", "extra", "module"),
     [(["plot", "runs"], "plots", "matplotlib"), (["export-torch", "run", "final.pt"], "torch", "torch")],
 )
-def test_a_command_names_the_extra_before_it_reads_runs(command, extra, module, monkeypatch, capsys):
+def test_a_command_checks_its_extra_before_it_reads_runs(command, extra, module, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(sys, "argv", ["supsup-jax", *command])
     with pytest.raises(SystemExit) as ended:
         main()
-    said = capsys.readouterr().err
+    error = capsys.readouterr().err
     assert ended.value.code == 2
-    assert said.startswith(f"error: {command[0]} requires {module}") and f"'supsup_jax[{extra}]'" in said
-    assert said.count("\n") == 1
+    assert error.startswith(f"error: {command[0]} requires {module}") and f"'supsup_jax[{extra}]'" in error
+    assert error.count("\n") == 1

@@ -1,6 +1,6 @@
-"""JAX's global flags: those of types and random numbers change nothing, and the strict ones find nothing.
+"""JAX's global flags: flags of types and random numbers change no results, and strict flags raise no errors.
 
-Flags are set as the environment sets them, for all threads. Programs are compiled once for all flags of numbers.
+Flags are set as by the environment, for all threads. Programs are compiled once for all flags of numbers.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ NUMBERS = {
     "jax_softmax_custom_jvp": True,
     "jax_explicit_x64_dtypes": "error",
 }
-"""All flags that decide types and random numbers."""
+"""All flags that determine types and random numbers."""
 
 STRICT = {
     "promotion": {"jax_numpy_rank_promotion": "raise", "jax_numpy_dtype_promotion": "strict"} | NUMBERS,
@@ -50,7 +50,7 @@ EXPERIMENTS |= {name: adapter.changed(other, **TWO) for name, other in OTHERS.it
 SOME = ("SupSup", "BatchE", "HopSupSup")
 METHODS = thorough_but([], EXPERIMENTS, long=EXPERIMENTS.keys() - set(SOME))
 CASES = [(strict, name) for strict in STRICT for name in EXPERIMENTS]
-# Each of the other methods traces all of its programs again.
+# The other methods trace all their programs again.
 CASES = thorough_but([("promotion", "SupSup")], CASES, long=[case for case in CASES if case[1] != "SupSup"])
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), dtype=np.uint8)
 
@@ -68,7 +68,7 @@ def flags(values):
 
 
 def digest(*trees):
-    """A checksum of arrays with their types, and of plain data."""
+    """Return a checksum of arrays with their types, and of plain data."""
     leaves = [*map(np.asarray, jax.tree.leaves(trees))]
     assert not any(leaf.dtype == object for leaf in leaves)
     parts = [f"{leaf.dtype} {leaf.shape} ".encode() + leaf.tobytes() for leaf in leaves]
@@ -76,7 +76,7 @@ def digest(*trees):
 
 
 def outcome(name, folder):
-    """All numbers of two tasks: learned, restored, inferred by each search, predicted, evaluated."""
+    """Return a checksum of all numbers of two tasks: learned, restored, inferred, predicted, evaluated."""
     folder.mkdir(exist_ok=True)
     adapter.run_experiment(EXPERIMENTS[name], small_dataset(), folder)
     run = ss.restore(folder)
@@ -92,7 +92,7 @@ def outcome(name, folder):
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory):
-    """The numbers without flags, by experiment."""
+    """Return a function of an experiment's name that returns its numbers without flags."""
     known = {}
 
     def of(name):
@@ -104,7 +104,7 @@ def usual(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_flags_of_types_and_random_numbers_change_nothing(name, usual, tmp_path):
+def test_flags_of_types_and_random_numbers_change_no_results(name, usual, tmp_path):
     expected = usual(name)
     with flags(NUMBERS):
         assert outcome(name, tmp_path / "run") == expected
@@ -112,7 +112,7 @@ def test_flags_of_types_and_random_numbers_change_nothing(name, usual, tmp_path)
 
 
 @pytest.mark.parametrize(("strict", "name"), CASES)
-def test_strict_flags_find_nothing(name, strict, usual, tmp_path):
+def test_strict_flags_raise_no_errors(name, strict, usual, tmp_path):
     expected = usual(name)
     with flags(STRICT[strict]):
         assert outcome(name, tmp_path / "run") == expected
@@ -125,7 +125,7 @@ def test_no_tracer_leaks(flag, usual, tmp_path):
         assert outcome("SupSup", tmp_path / "run") == usual("SupSup")
 
 
-def own_run():
+def run_from_python():
     run = ss.Run.new(
         ss.networks.LeNet(features=6, width=0.1, input_shape=(4, 4, 1)), inputs=inputs(), training=SHORT.training
     )
@@ -139,7 +139,7 @@ def inputs():
 
 
 def core():
-    """What users call without a run, as numbers."""
+    """Return a checksum of the results of functions that users call without a run."""
     keys = jax.vmap(lambda number: jax.random.fold_in(numerics.key(3), number))(np.arange(4))
     images = jnp.asarray(np.arange(4 * 6 * 6 * 3, dtype=np.uint8).reshape(4, 6, 6, 3))
     frames = augmentation.Frames(images, np.full(4, 6, np.int32), np.ones(4, np.float32), *np.zeros((2, 4), bool))
@@ -152,8 +152,8 @@ def core():
     return digest(cut, batches, drawn, learn([0, 1], net=CONV, steps=3))
 
 
-@pytest.mark.parametrize("numbers", thorough_but([own_run], [own_run, core]))
-def test_numbers_of_python_calls_do_not_depend_on_flags(numbers):
+@pytest.mark.parametrize("numbers", thorough_but([run_from_python], [run_from_python, core]))
+def test_results_of_python_calls_do_not_depend_on_flags(numbers):
     expected = numbers()
     with flags(NUMBERS):
         assert numbers() == expected
@@ -178,7 +178,7 @@ def test_infer_takes_arrays_of_64_bits():
 
 
 @pytest.mark.thorough
-def test_the_environment_changes_no_numbers(usual):
+def test_flags_set_by_the_environment_change_no_results(usual):
     program = (
         "import sys, pathlib, tempfile; sys.path.insert(0, sys.argv[1])\n"
         "from core.test_flags_of_jax import outcome\n"
@@ -202,10 +202,12 @@ def test_flags_that_change_rounding_are_recorded_and_named(tmp_path, capsys):
         with jax.default_matmul_precision("highest"):
             assert numerics.rounding() == {"jax_default_matmul_precision": "highest"}
             check_weights(recorded, recorded, tmp_path)
-            said = capsys.readouterr().err
-            assert said.startswith(f"warning: {tmp_path} was learned with other flags of JAX: jax_default_matmul_pre")
-            assert said.endswith("unset (here highest); results may be rounded differently\n")
-            with pytest.raises(ss.UserError, match=r"the version of JAX that it was made with, and its flags: jax_def"):
+            warning = capsys.readouterr().err
+            assert warning.startswith(
+                f"warning: {tmp_path} was created with different JAX flags: jax_default_matmul_pre"
+            )
+            assert warning.endswith("unset (here highest); results may be rounded differently\n")
+            with pytest.raises(ss.UserError, match=r"the version of JAX that created the run, and its flags: jax_def"):
                 check_weights({"weights": {"a": [2.0]}}, recorded, tmp_path)
 
 

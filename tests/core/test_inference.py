@@ -25,13 +25,13 @@ def setting(tasks=11, batch=6, net=None):
 
 
 def packed(net, weights, stats, everything, tasks):
-    """A model of masks whose tasks all have the same statistics."""
+    """Return a model of masks whose tasks all have the same statistics."""
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * tasks), stats)
     return model_of(net, weights, banks.pack(everything), tasks, stacked)
 
 
 def textbook(net, weights, stats, everything, image, alphas, objective):
-    """The definition: superpose float masks, differentiate with respect to α."""
+    """Return the loss and its gradient by definition: superpose float masks, differentiate with respect to α."""
 
     def loss(alphas):
         mixed = jax.tree.map(lambda w, m: w * jnp.tensordot(alphas, m, 1), weights, everything)
@@ -67,11 +67,11 @@ def test_alpha_gradient_of_the_entropy_equals_finite_differences():
         exact = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (weights, stats, everything, images))
         loss, _ = textbook(net, *exact, jnp.asarray(alphas), inference.entropy)
         steps = step * np.eye(4)
-        expected = [float(loss(alphas + one) - loss(alphas - one)) / (2 * step) for one in steps]
+        expected = [float(loss(alphas + delta) - loss(alphas - delta)) / (2 * step) for delta in steps]
     np.testing.assert_allclose(actual[0], expected, rtol=1e-4)
 
 
-def test_images_of_one_pick_are_derived_together():
+def test_the_objectives_of_the_images_of_a_pick_are_averaged():
     net, weights, stats, everything, images = setting()
     alphas = jnp.full(11, 1 / 11)
     args = (packed(net, weights, stats, everything, 11), images, alphas, inference.entropy)
@@ -100,21 +100,21 @@ def test_permuting_tasks_permutes_picks(search, objective):
     np.testing.assert_array_equal(order[again], picks)
 
 
-def test_superfluous_needs_an_output_that_stands_for_a_class():
+def test_superfluous_requires_at_least_one_output_for_classes():
     for real in (0, -1):
         with pytest.raises(ValueError, match="must be from 1"):
             inference.superfluous(real)
 
 
 @pytest.mark.parametrize(("picks", "at_once"), [(1, 1), (3, 3), (4, 4), (5, 4), (1000, 4)])
-def test_the_memory_of_a_search_grows_with_picks_up_to_one_chunk(picks, at_once, monkeypatch):
+def test_the_memory_of_a_search_grows_only_up_to_one_chunk(picks, at_once, monkeypatch):
     weights = {"kernel": np.zeros((10, 3), np.float32)}
     monkeypatch.setattr(backend, "gradient_bytes", lambda: 4 * 120)
     assert inference.memory(weights, picks) == 5 * 120 * at_once
 
 
 @pytest.mark.parametrize("search", thorough_but([inference.OneShot], SEARCHES))
-def test_an_image_is_inferred_alone_as_in_a_batch_and_in_chunks(search, monkeypatch):
+def test_picks_are_the_same_alone_in_a_batch_and_in_chunks(search, monkeypatch):
     net, weights, stats, everything, images = setting()
     model = packed(net, weights, stats, everything, 11)
     together = inference.infer(model, images, search())
@@ -122,7 +122,7 @@ def test_an_image_is_inferred_alone_as_in_a_batch_and_in_chunks(search, monkeypa
     np.testing.assert_array_equal(together, alone)
     chunk = 5 * sum(leaf.nbytes for leaf in jax.tree.leaves(weights))
     monkeypatch.setattr(backend, "gradient_bytes", lambda: chunk)
-    images = jnp.concatenate([images, images[:2]])  # more, for which nothing is compiled yet
+    images = jnp.concatenate([images, images[:2]])  # a new number of images, so that the search is compiled again
     parts, scan = [], backend.scan_chunks
     monkeypatch.setattr(backend, "scan_chunks", lambda *arguments: parts.append(arguments[2]) or scan(*arguments))
     np.testing.assert_array_equal(inference.infer(model, images, search())[:6], together)
@@ -132,10 +132,10 @@ def test_an_image_is_inferred_alone_as_in_a_batch_and_in_chunks(search, monkeypa
 @pytest.mark.parametrize("search", thorough_but([inference.Binary], SEARCHES))
 def test_only_learned_tasks_are_picked(search):
     net, weights, stats, everything, images = setting()
-    few = jax.tree.map(lambda leaf: leaf[:3], everything)
+    first_masks = jax.tree.map(lambda leaf: leaf[:3], everything)
     how = search(inference.superfluous(real=2))
     picks = how(packed(net, weights, stats, everything, 3), images)
-    np.testing.assert_array_equal(picks, how(packed(net, weights, stats, few, 3), images))
+    np.testing.assert_array_equal(picks, how(packed(net, weights, stats, first_masks, 3), images))
     assert how(packed(net, weights, stats, everything, 1), images).tolist() == [0] * 6
 
 
@@ -172,27 +172,27 @@ def test_ties_of_binary_go_to_the_lowest_numbers():
     ]
 
 
-def test_entropy_of_even_and_of_certain_outputs():
+def test_entropy_of_uniform_and_of_certain_outputs():
     logits = jnp.array([[0.0, 0.0, 0.0, 0.0], [1000.0, 0.0, 0.0, 0.0]])
     np.testing.assert_allclose(inference.entropy(logits), [math.log(4), 0], atol=1e-6)
 
 
-def test_superfluous_carries_gradient_to_superfluous_neurons_alone():
+def test_superfluous_has_gradient_only_at_superfluous_neurons():
     logits = jnp.array([[1.0, 2.0, 3.0, 4.0]])
     objective = inference.superfluous(real=2)
     gradient = jax.grad(lambda logits: objective(logits).sum())(logits)
     np.testing.assert_allclose(gradient[0], [0, 0, *jax.nn.softmax(logits[0])[2:]], rtol=1e-6)
 
 
-def test_superfluous_is_the_log_of_the_probability_of_superfluous_neurons():
+def test_superfluous_is_the_log_probability_of_superfluous_neurons():
     fits, does_not = [9.0, 1.0, -30.0, -30.0], [3.0, 2.0, 1.0, 1.0]
     logits = jnp.array([fits, does_not])
     expected = [math.log(2) - 39 - math.log1p(math.exp(-8)), math.log(jax.nn.softmax(logits[1])[2:].sum())]
     np.testing.assert_allclose(inference.superfluous(real=2)(logits), expected, rtol=1e-5)
 
 
-# Parity with the original implementation. Logits reach 10 in size, so single precision sums of 784 terms differ in the
-# sixth digit: NumPy's are 2e-5 from the exact ones, the original's 4e-6.
+# Comparison with the original implementation. Logits reach 10 in size, so single-precision sums of 784 terms differ in
+# the sixth digit: NumPy's deviate from the exact values by 2e-5, the original's by 4e-6.
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def original(golden):
     return arrays, net, weights, everything, images
 
 
-def test_original_masks_and_logits(original):
+def test_masks_and_logits_equal_the_originals(original):
     arrays, net, weights, scores, images = original
     found = masks.threshold(scores)
     for j in range(3):
@@ -233,7 +233,7 @@ def test_original_masks_and_logits(original):
             np.testing.assert_allclose(logits, arrays[name][task], rtol=1e-5, atol=1e-5)
 
 
-def test_original_score_gradients(original):
+def test_score_gradients_equal_the_originals(original):
     from supsup_jax.methods import SupSup
 
     arrays, net, weights, scores, images = original
@@ -254,37 +254,37 @@ def test_original_score_gradients(original):
     ("learned", "images_per_pick", "letter"),
     thorough_but([(6, 1, "H"), (5, 16, "G")], itertools.product([6, 5], [1, 16], ["H", "G"])),
 )
-def test_original_alpha_gradients_and_picks(original, letter, images_per_pick, learned):
+def test_alpha_gradients_and_picks_equal_the_originals(original, letter, images_per_pick, learned):
     arrays, net, weights, scores, images = original
     objective = inference.entropy if letter == "H" else inference.superfluous(real=10)
     bank = banks.pack(masks.threshold(scores))
     known = images[:learned, :images_per_pick].reshape(-1, 28, 28, 1)
     args = model_of(net, weights, bank, learned), known
-    some = "" if learned == 6 else "_learned5"
+    suffix = "" if learned == 6 else "_learned5"
     several = "" if images_per_pick == 1 else "_all16"
 
     gradient = inference.alpha_gradient(*args, jnp.full(learned, 1 / learned), objective, images_per_pick)
-    expected = arrays[f"grad_alpha_{letter}_{'first' if images_per_pick == 1 else 'all16'}{some}"]
+    expected = arrays[f"grad_alpha_{letter}_{'first' if images_per_pick == 1 else 'all16'}{suffix}"]
     np.testing.assert_allclose(gradient, expected[:, :learned], atol=1e-4)
 
     for search, name in ((inference.OneShot, "oneshot"), (inference.Binary, "binary")):
         picks = search(objective)(*args, images_per_pick)
-        np.testing.assert_array_equal(picks, arrays[f"pick_{name}_{letter}{some}{several}"])
+        np.testing.assert_array_equal(picks, arrays[f"pick_{name}_{letter}{suffix}{several}"])
 
     path = inference.binary_path(*args, objective, images_per_pick).swapaxes(0, 1)
     np.testing.assert_allclose(
-        path, arrays[f"alphas_binary_{letter}{some}{several}"][:, : path.shape[1], :learned], atol=1e-6
+        path, arrays[f"alphas_binary_{letter}{suffix}{several}"][:, : path.shape[1], :learned], atol=1e-6
     )
 
 
-def test_exhaustive_search_picks_the_originals_members(golden):
+def test_exhaustive_search_picks_the_same_tasks_as_the_original(golden):
     arrays = golden("batche.npz")
     net = networks.Network(networks.mlp.MLP((15, 5, 10)))
     weights, bank = {}, {}
     for layer in range(3):
         weights[f"dense{layer}"] = {"kernel": jnp.asarray(arrays[f"lenet_weight{layer}"][:, :, 0, 0].T)}
-        own = {name: jnp.asarray(arrays[f"lenet_{name}{layer}"][:, 0]) for name in "st"}
-        bank[f"dense{layer}"] = {"kernel": own}
+        adapter = {name: jnp.asarray(arrays[f"lenet_{name}{layer}"][:, 0]) for name in "st"}
+        bank[f"dense{layer}"] = {"kernel": adapter}
     images = jnp.asarray(arrays["lenet_x"].transpose(0, 2, 3, 1))
     for task in range(4):
         effective = methods.BatchE().effective_weights(weights, methods.BatchE().unpack(bank, task))
@@ -302,7 +302,7 @@ def test_exhaustive_search_picks_the_originals_members(golden):
     ("method", "images_per_pick"),
     thorough_but([("SupSup", 3)], itertools.product(["SupSup", "PSP", "UpperBound"], [1, 3])),
 )
-def test_exhaustive_search_is_brute_force_for_any_method(method, images_per_pick):
+def test_exhaustive_search_equals_brute_force_for_any_method(method, images_per_pick):
     net, method = conv_net(), getattr(methods, method)()
     weights, stats = net.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 5)
@@ -314,8 +314,8 @@ def test_exhaustive_search_is_brute_force_for_any_method(method, images_per_pick
         entropies = []
         for task in range(5):
             effective = method.effective_weights(weights, method.unpack(bank, task))
-            own = jax.tree.map(lambda leaf, task=task: leaf[task], stats)
-            entropies.append(inference.entropy(net.apply(effective, own, group, train=False)[0]).mean())
+            task_stats = jax.tree.map(lambda leaf, task=task: leaf[task], stats)
+            entropies.append(inference.entropy(net.apply(effective, task_stats, group, train=False)[0]).mean())
         expected.append(int(np.argmin(entropies)))
     picks = inference.Exhaustive()(model_of(net, weights, bank, 5, stats, method), images, images_per_pick)
     assert picks.tolist() == expected
@@ -324,7 +324,7 @@ def test_exhaustive_search_is_brute_force_for_any_method(method, images_per_pick
 @pytest.mark.parametrize("images_per_pick", [1, 4])
 def test_exhaustive_search_by_superfluous_neurons_finds_the_task(images_per_pick):
     net = networks.Network(networks.mlp.MLP((4,)), input_shape=(1, 3, 1))
-    # Pixel t is bright in task t, whose weights raise its class there and lower the superfluous neurons.
+    # Pixel t is bright in task t, whose weights raise its class at that pixel and lower the superfluous neurons.
     bank = {"dense0": {"kernel": 5 * jnp.eye(3)[:, :, None] * jnp.array([1.0, 0.0, -1.0, -1.0])}}
     method = methods.UpperBound()
     model = model_of(net, {"dense0": {"kernel": jnp.zeros((3, 4))}}, bank, 3, method=method)
@@ -334,7 +334,7 @@ def test_exhaustive_search_by_superfluous_neurons_finds_the_task(images_per_pick
 
 
 @pytest.mark.parametrize("search", thorough_but([inference.Exhaustive], [inference.OneShot, inference.Exhaustive]))
-def test_what_is_picked_has_the_smallest_score(search):
+def test_the_picked_task_has_the_smallest_score(search):
     net, how = conv_net(), search()
     weights, stats = net.init(jax.random.key(0))
     bank = banks.pack(random_masks(weights, 5))
@@ -346,7 +346,7 @@ def test_what_is_picked_has_the_smallest_score(search):
     np.testing.assert_array_equal(picks, scores.argmin(-1))
 
 
-def test_derivatives_among_some_tasks_are_those_at_their_alphas():
+def test_gradient_among_some_tasks_equals_alpha_gradient():
     net = conv_net()
     weights, stats = net.init(jax.random.key(0))
     model = packed(net, weights, stats, random_masks(weights, 11), 11)

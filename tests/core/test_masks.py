@@ -25,7 +25,7 @@ def some_masks(tasks):
 
 
 def pack_on_host(masks_):
-    """The definition of a bank, in NumPy."""
+    """Return a bank by its definition, in NumPy."""
     return jax.tree.map(lambda m: np.packbits(np.moveaxis(m, 0, -1).astype(bool), axis=-1, bitorder="little"), masks_)
 
 
@@ -33,12 +33,12 @@ def assert_trees_equal(actual, expected):
     jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
-def test_threshold_keeps_scores_from_zero_on():
+def test_threshold_keeps_non_negative_scores():
     scores = jnp.array([-1.0, -1e-30, -0.0, 0.0, 1e-30, 2.0])
     np.testing.assert_array_equal(masks.threshold(scores), [0, 0, 1, 1, 1, 1])
 
 
-def test_threshold_passes_the_gradient_straight_through_and_stays_exact():
+def test_threshold_passes_the_gradient_straight_through():
     scores, cotangent = jax.random.normal(jax.random.key(0), (2, 50)) * 1e3
     value, backward = jax.vjp(masks.threshold, scores)
     assert set(np.unique(value)) == {0.0, 1.0}
@@ -46,20 +46,20 @@ def test_threshold_passes_the_gradient_straight_through_and_stays_exact():
 
 
 def top_k_by_sorting(scores, kept):
-    """The definition: a stable sort by magnitude, of which the last are kept."""
+    """Return the mask by its definition: a stable sort by magnitude that keeps the last weights."""
     order = np.argsort(np.abs(scores).reshape(-1), kind="stable")
     mask = np.zeros(scores.size)
     mask[order[scores.size - kept :]] = 1
     return mask.reshape(scores.shape)
 
 
-# Each size is compiled anew.
+# Every size is compiled separately.
 SIZES = st.sampled_from([1, 2, 13, 40])
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.data(), SIZES, st.floats(0.001, 1.0))
-def test_top_k_keeps_as_many_as_it_should_and_of_equal_ones_the_later(data, size, density):
+def test_top_k_keeps_the_right_number_and_the_later_of_ties(data, size, density):
     values = st.sampled_from([0.0, -0.0, 1e-40, -0.5, 0.5, 0.5000001, -3.0, 1e30])
     scores = np.array(data.draw(st.lists(values, min_size=size, max_size=size)), np.float32)
     mask = masks.top_k({"a": scores}, density)["a"]
@@ -68,12 +68,12 @@ def test_top_k_keeps_as_many_as_it_should_and_of_equal_ones_the_later(data, size
 
 def test_top_k_is_the_same_under_vmap():
     scores = np.round(np.random.default_rng(0).normal(size=(5, 3, 3, 4, 6)), 1).astype(np.float32)
-    together = jax.jit(jax.vmap(lambda one: masks.top_k(one, 0.3)))(scores)
-    for one, mask in zip(scores, together, strict=True):
-        np.testing.assert_array_equal(mask, top_k_by_sorting(one, masks.num_kept(one.size, 0.3)))
+    together = jax.jit(jax.vmap(lambda leaf: masks.top_k(leaf, 0.3)))(scores)
+    for leaf, mask in zip(scores, together, strict=True):
+        np.testing.assert_array_equal(mask, top_k_by_sorting(leaf, masks.num_kept(leaf.size, 0.3)))
 
 
-def test_top_k_keeps_what_the_original_keeps_and_passes_its_gradient(golden):
+def test_top_k_has_the_masks_and_gradients_of_the_original(golden):
     arrays = golden("supermask_topk.npz")
     images, weight, scores, cotangent = (
         jnp.asarray(arrays[name].transpose(axes))
@@ -99,7 +99,7 @@ def test_top_k_keeps_what_the_original_keeps_and_passes_its_gradient(golden):
         np.testing.assert_allclose(backward(cotangent)[0], expected, atol=2e-5)
     several = jnp.asarray(arrays["mt_scores"].transpose(0, 3, 4, 2, 1))
     np.testing.assert_array_equal(
-        jax.vmap(lambda one: masks.top_k(one, 0.25))(several), arrays["mt_masks"].transpose(0, 3, 4, 2, 1)
+        jax.vmap(lambda leaf: masks.top_k(leaf, 0.25))(several), arrays["mt_masks"].transpose(0, 3, 4, 2, 1)
     )
     bank = banks.pack(arrays["mt_masks"].transpose(0, 3, 4, 2, 1))
     mixed = banks.superpose(bank, jnp.asarray(arrays["mt_alphas"])[None])[0]
@@ -107,39 +107,39 @@ def test_top_k_keeps_what_the_original_keeps_and_passes_its_gradient(golden):
 
 
 def test_the_gradient_of_top_k_has_the_sign_of_the_score():
-    """It is zero where the score is zero."""
+    """The gradient is zero where the score is zero."""
     scores, cotangent = jnp.array([-2.0, 0.0, 3.0, -0.1]), jnp.array([5.0, 6.0, 7.0, 8.0])
     _, backward = jax.vjp(lambda scores: masks.top_k(scores, 0.5), scores)
     np.testing.assert_array_equal(backward(cotangent)[0], [-5.0, 0.0, 7.0, -8.0])
 
 
-def test_one_density_for_all_layers_is_top_k_of_each():
+def test_topk_applies_one_density_to_every_layer():
     scores = {"a": jax.random.normal(jax.random.key(0), (20, 10)), "b": jax.random.normal(jax.random.key(1), (7, 3))}
     kept = masks.TopK(0.25)(scores)
     assert {name: int(mask.sum()) for name, mask in kept.items()} == {"a": 50, "b": 6}
     jax.tree.map(np.testing.assert_array_equal, kept, masks.top_k(scores, 0.25))
 
 
-def test_as_many_are_kept_as_the_original_keeps(golden):
+def test_num_kept_equals_the_originals(golden):
     for case in golden("topk_counts.json"):
         assert masks.num_kept(case["numel"], case["k"]) == case["kept"]
 
 
 @pytest.mark.parametrize("scale", thorough_but([1, 32], [1, 2, 4, 8, 16, 32]))
 def test_erdos_renyi_densities_are_the_originals(golden, scale):
-    of_scale = golden("er_sparsity.json")["models"]["GEMResNet18"][str(scale)]
+    expected = golden("er_sparsity.json")["models"]["GEMResNet18"][str(scale)]
     weights, _ = jax.eval_shape(networks.GEMResNet18(5).init, jax.random.key(0))
     densities = masks.erdos_renyi(weights, scale)
     kept = jax.tree.map(lambda leaf, density: masks.num_kept(leaf.size, density), weights, densities)
-    for layer in of_scale["layers"]:
+    for layer in expected["layers"]:
         path = kernel_path(layer["name"])
         assert node(densities, path) == pytest.approx(layer["sparsity"], rel=1e-15)
         assert node(kept, path) == layer["kept"]
-    assert sum(jax.tree.leaves(kept)) == of_scale["total_kept"]
+    assert sum(jax.tree.leaves(kept)) == expected["total_kept"]
 
 
 def test_erdos_renyi_densities_of_kernels_small_layers_and_gains():
-    """Parameters that are not kernels are kept whole; a small layer keeps half."""
+    """All parameters other than kernels are kept; a small layer keeps half of its weights."""
     assert masks.erdos_renyi(WEIGHTS, 1.0) == {
         "gain": 1.0,
         "dense": {"kernel": pytest.approx(10 / 24)},
@@ -152,12 +152,12 @@ def test_a_density_or_a_scale_out_of_range_is_refused():
     for density in (0.0, -0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="above 0 and at most 1"):
             masks.top_k(jnp.ones(3), density)
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(ValueError, match="must be positive"):
         masks.erdos_renyi(WEIGHTS, 0.0)
 
 
 @pytest.mark.parametrize("tasks", thorough_but([8, 9], [1, 7, 8, 9, 20]))
-def test_unpack_gives_back_what_was_packed_for_layers_of_any_rank(tasks):
+def test_unpack_returns_the_packed_masks_of_layers_of_any_rank(tasks):
     packed_masks = some_masks(tasks)
     bank = banks.pack(packed_masks)
     assert bank["conv"]["kernel"].shape == (2, 2, 3, 5, -(-tasks // 8))
@@ -169,11 +169,11 @@ def test_unpack_gives_back_what_was_packed_for_layers_of_any_rank(tasks):
 
 def test_unpack_refuses_a_task_beyond_the_bank():
     for task in (8, np.int64(8), -1):
-        with pytest.raises(IndexError, match=f"task {task} is not in a bank of at most 8"):
+        with pytest.raises(IndexError, match=f"task {task} is not in this bank of at most 8"):
             banks.unpack(banks.pack(some_masks(3)), task)
 
 
-def test_a_bank_is_bytes_of_eight_tasks():
+def test_each_byte_of_a_bank_holds_eight_tasks():
     everything = some_masks(13)
     assert_trees_equal(banks.pack(everything), pack_on_host(everything))
 
@@ -193,7 +193,7 @@ def test_concatenating_banks_equals_packing_all_masks_at_once(counts):
     assert_trees_equal(banks.concatenate(parts_of(everything, counts), counts), pack_on_host(everything))
 
 
-def test_banks_on_the_host_stay_there_and_banks_on_a_device_too():
+def test_concatenated_banks_stay_on_the_host_or_the_device():
     everything = some_masks(20)
     parts = parts_of(everything, [3, 9, 8])
     assert isinstance(banks.concatenate(parts, [3, 9, 8])["gain"], np.ndarray)
@@ -205,8 +205,8 @@ def test_banks_on_the_host_stay_there_and_banks_on_a_device_too():
 def test_appending_one_task_sets_one_bit_column():
     everything = some_masks(10)
     bank = banks.pack(jax.tree.map(lambda leaf: leaf[:9], everything))
-    one = banks.pack(jax.tree.map(lambda leaf: leaf[9:], everything))
-    assert_trees_equal(banks.append(bank, 9, one, 1), banks.pack(everything))
+    last = banks.pack(jax.tree.map(lambda leaf: leaf[9:], everything))
+    assert_trees_equal(banks.append(bank, 9, last, 1), banks.pack(everything))
 
 
 def test_concatenate_refuses_more_tasks_than_the_bytes_hold():
@@ -215,19 +215,19 @@ def test_concatenate_refuses_more_tasks_than_the_bytes_hold():
 
 
 @pytest.mark.parametrize("count", [0, 9])
-def test_first_refuses_more_tasks_than_the_bank_holds_and_none(count):
+def test_first_refuses_no_tasks_and_more_tasks_than_the_bank_holds(count):
     with pytest.raises(ValueError, match=f"does not hold {count} tasks"):
         banks.first(banks.pack(some_masks(8)), count)
 
 
-def test_first_drops_later_tasks_whole():
+def test_first_clears_all_bits_of_later_tasks():
     everything = some_masks(20)
     for count in (1, 8, 11):
         expected = banks.pack(jax.tree.map(lambda leaf, count=count: leaf[:count], everything))
         assert_trees_equal(banks.first(banks.pack(everything), count), expected)
 
 
-def test_masks_of_different_numbers_of_tasks_make_no_bank():
+def test_pack_refuses_leaves_with_different_numbers_of_tasks():
     with pytest.raises(ValueError, match="of 2 and 3 tasks"):
         banks.pack({"a": jnp.ones((3, 4)), "b": jnp.ones((2, 4))})
 
@@ -254,7 +254,7 @@ def test_count_is_the_number_of_chosen_tasks_that_keep_a_weight(tasks, batch):
         ],
     ),
 )
-def test_products_with_a_bank_equal_those_with_its_masks(tasks, batch, accelerator, slice_bytes, monkeypatch):
+def test_products_with_a_bank_equal_products_with_its_masks(tasks, batch, accelerator, slice_bytes, monkeypatch):
     monkeypatch.setattr(backend, "slice_bytes", lambda: slice_bytes)
     monkeypatch.setattr(backend, "is_accelerator", lambda: accelerator)
     monkeypatch.setattr(banks, "_SUMS", slice_bytes)
@@ -285,7 +285,7 @@ def test_the_projection_on_an_accelerator_is_as_exact_as_float32(monkeypatch):
     np.testing.assert_allclose(measured, exact, rtol=1e-5)
 
 
-def test_only_whole_bytes_of_later_tasks_are_left_out_of_a_narrow_bank():
+def test_narrow_drops_only_whole_bytes_of_later_tasks():
     bank = banks.pack(random_masks({"a": np.zeros(3)}, 20))
     np.testing.assert_array_equal(banks.narrow(bank, 11)["a"], bank["a"][..., :2])
     with pytest.raises(ValueError, match="does not hold 25 tasks"):
@@ -300,14 +300,14 @@ def test_masks_of_250_lenet_tasks_take_under_10_megabytes():
     assert sum(leaf.size for leaf in jax.tree.leaves(bank)) < 10e6
 
 
-def test_a_mask_outside_the_bank_is_not_replaced():
+def test_replacing_a_mask_outside_the_bank_is_refused():
     bank = banks.pack(random_masks({"a": np.zeros(3)}, 8))
-    with pytest.raises(IndexError, match="task 8 is not in a bank of at most 8"):
+    with pytest.raises(IndexError, match="task 8 is not in this bank of at most 8"):
         banks.replace(bank, 8, {"a": np.zeros(3)})
 
 
 @pytest.mark.parametrize("task", thorough_but([7, 8], [0, 7, 8, 12]))
-def test_one_mask_of_a_bank_is_replaced_and_no_other(task):
+def test_replace_changes_the_mask_of_one_task_only(task):
     old = random_masks({"a": np.zeros((3, 4)), "b": np.zeros(5)}, 13)
     new = random_masks({"a": np.zeros((3, 4)), "b": np.zeros(5)}, 1, seed=1)
     bank = banks.replace(banks.pack(old), jnp.int32(task), jax.tree.map(lambda leaf: leaf[0], new))

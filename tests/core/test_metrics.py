@@ -25,8 +25,8 @@ def test_without_accuracies_from_learning_only_evaluated_tasks_count():
     assert result.backward_transfer == pytest.approx(np.mean([0.85 - 0.9, 0.5 - 0.6]))
 
 
-def test_it_is_known_over_which_tasks_forgetting_is_a_mean():
-    """With sparse evaluations not over the same ones for tasks given, which are measured when learned, and inferred."""
+def test_num_compared_counts_the_tasks_that_forgetting_averages():
+    """With sparse evaluations, the number differs between given tasks, measured when learned, and inferred tasks."""
     assert num_compared(ROWS, 4, [0.8, 0.7, 0.8, 0.9]) == 3
     assert [num_compared(ROWS, count) for count in ROWS] == [0, 1, 2]
     assert num_compared({10: [0.9] * 10}, 10) == 0
@@ -37,13 +37,13 @@ def test_a_gain_is_negative_forgetting():
     assert metrics({1: [0.5], 2: [0.7, 0.9]}, 2).forgetting == pytest.approx(-0.2)
 
 
-def test_tasks_that_were_found_one_by_one():
+def test_discovery_of_one_mask_for_each_task():
     stream = [[(0, 10)], [(1, 10)], [(2, 10)]]
     assert discovery_metrics(stream) == (3, 1.0, 1.0, 1.0)
     assert usual_masks(stream).tolist() == [0, 1, 2]
 
 
-def test_tasks_that_share_a_mask_and_tasks_of_two():
+def test_discovery_of_shared_masks_and_of_tasks_with_two_masks():
     shared = discovery_metrics([[(0, 10)], [(0, 10)], [(1, 10)]])
     assert (shared.masks, shared.one_mask, shared.completeness) == (2, pytest.approx(1 / 3), pytest.approx(1))
     assert shared.purity == pytest.approx(2 / 3)
@@ -54,10 +54,10 @@ def test_tasks_that_share_a_mask_and_tasks_of_two():
     assert usual_masks([[(1, 4), (0, 6)], [(2, 10)]]).tolist() == [0, 2]
 
 
-def test_skipped_batches_count_as_found_by_no_mask():
+def test_skipped_batches_count_as_one_more_mask():
     result = discovery_metrics([[(0, 10)], [(-1, 10)], [(-1, 5), (0, 5)]])
     assert (result.masks, result.one_mask) == (1, 0.0)
-    assert discovery_metrics([[(0, 10)], [(0, 10)]]).completeness == 1  # as everything is one mask
+    assert discovery_metrics([[(0, 10)], [(0, 10)]]).completeness == 1  # since there is only one mask
     assert discovery_metrics([[(0, 5), (1, 5)], [(0, 5), (1, 5)]]).completeness == 0
     assert result.purity == pytest.approx((10 + 10) / 30)
     assert usual_masks([[(0, 10)], [(-1, 10)]]).tolist() == [0, -1]

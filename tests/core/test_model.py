@@ -18,12 +18,12 @@ def model_of(learned, net):
 
 
 def task_of(learned, task):
-    """What one task gave, without a task axis."""
+    """Return the result of one task, without a task axis."""
     return jax.tree.map(lambda leaf: leaf[task], learned)
 
 
 @pytest.mark.parametrize("net", [DENSE, CONV], ids=["dense", "batch norm"])
-def test_a_model_is_extended_by_one_task_or_many(net):
+def test_a_model_is_extended_by_one_task_or_several(net):
     learned = learn(range(3), net=net)
     at_once = model_of(learned, net)
     one_by_one = ss.Model.init(net, methods.SupSup(), KEY)
@@ -33,7 +33,7 @@ def test_a_model_is_extended_by_one_task_or_many(net):
     jax.tree.map(np.testing.assert_array_equal, one_by_one, at_once)
 
 
-def test_adapter_and_effective_weights_are_those_of_the_task():
+def test_adapter_and_effective_weights_belong_to_the_task():
     learned = learn(range(3), net=CONV)
     model = model_of(learned, CONV)
     for task in range(3):
@@ -56,7 +56,7 @@ def test_a_method_without_a_growing_bank_remembers_tasks():
     assert extended.num_tasks == int(extended.bank.num_tasks) == 2
 
 
-def test_trained_base_weights_replace_those_before():
+def test_trained_base_weights_replace_the_old_ones():
     method = methods.LowerBound()
     model = ss.Model.init(DENSE, method, KEY)
     trained = jax.tree.map(lambda leaf: leaf + 1, model.weights)
@@ -65,7 +65,7 @@ def test_trained_base_weights_replace_those_before():
 
 
 @pytest.mark.parametrize("search", thorough_but([ss.OneShot], [ss.OneShot, ss.Binary, ss.Exhaustive]))
-def test_tasks_are_inferred_from_a_model_with_arrays_traced(search):
+def test_tasks_are_inferred_from_a_traced_model(search):
     weights, _ = DENSE.init(KEY)
     bank = banks.pack(random_masks(weights, 5))
     model = ss.Model(net=DENSE, method=methods.SupSup(), num_tasks=5, weights=weights, bank=bank, stats={})

@@ -1,4 +1,4 @@
-"""Networks as parts of an experiment: frozen dataclasses that check their own arguments."""
+"""Networks as parts of an experiment: frozen dataclasses that check their arguments."""
 
 import dataclasses
 import math
@@ -47,15 +47,15 @@ def test_networks_are_compared_and_hashed_by_their_fields(network):
         net.width = 0.5
 
 
-def test_fields_are_the_arguments():
+def test_fields_of_networks_are_their_arguments():
     shared = ["features", "width", "input_shape", "initializer"]
-    more = dict.fromkeys(IMAGENET, ("affine", "dtype", "sync_bn")) | {networks.GEMResNet18: ("affine",)}
+    further = dict.fromkeys(IMAGENET, ("affine", "dtype", "sync_bn")) | {networks.GEMResNet18: ("affine",)}
     for network in BUILT_IN:
-        assert [field.name for field in dataclasses.fields(network)] == [*shared, *more.get(network, [])]
+        assert [field.name for field in dataclasses.fields(network)] == [*shared, *further.get(network, [])]
 
 
 @pytest.mark.parametrize("network", BUILT_IN)
-def test_outputs_and_the_head_are_those_of_the_module(network):
+def test_outputs_and_head_match_the_module(network):
     net = network(features=7, width=1 / 16, input_shape=(32, 32, 3))
     weights, _ = jax.eval_shape(net.init, jax.random.key(0))
     assert weights[net.head]["kernel"].shape[-1] == net.num_outputs == 7
@@ -82,14 +82,14 @@ def test_a_wrong_argument_is_named(network, wrong, message):
 
 
 @pytest.mark.parametrize("network", BUILT_IN)
-def test_the_least_width_leaves_a_unit(network):
+def test_the_smallest_width_leaves_one_unit(network):
     least = 1 / min(network.units)
     assert min(network(5, width=least).layer_sizes) == 1
     with pytest.raises(UserError, match=f"without units; give at least {least}"):
         network(5, width=0.99 * least)
 
 
-def test_networks_for_other_images():
+def test_for_images_returns_the_network_for_a_different_shape():
     net = networks.LeNet(features=10, width=0.1, initializer="kaiming_normal")
     small = net.for_images((8, 8, 1))
     assert small == networks.LeNet(10, 0.1, (8, 8, 1), networks.kaiming_normal)
@@ -100,7 +100,7 @@ def test_networks_for_other_images():
         custom.for_images((8, 8, 1))
 
 
-def test_a_custom_network_is_made_from_a_module():
+def test_a_custom_network_is_created_from_a_module():
     net = networks.Network(Linear(), (4, 4, 1), "kaiming_normal", head="head")
     assert isinstance(net, networks.Network) and isinstance(net, networks.CustomNetwork)
     assert net == networks.Network(Linear(3), (4, 4, 1), networks.kaiming_normal, "head")
@@ -110,11 +110,11 @@ def test_a_custom_network_is_made_from_a_module():
         networks.Network(Linear(), ())
 
 
-def test_a_network_with_arguments_of_its_own():
+def test_a_custom_network_class_with_separate_arguments():
     net = LinearNetwork(features=6).for_images((2, 2, 1))
     assert isinstance(net, networks.Network) and net.num_outputs == 6
     custom = networks.Network(Linear(6), (2, 2, 1))
-    for weights in zip(*(jax.tree.leaves(one.init(jax.random.key(3))) for one in (net, custom)), strict=True):
+    for weights in zip(*(jax.tree.leaves(network.init(jax.random.key(3))) for network in (net, custom)), strict=True):
         np.testing.assert_array_equal(*weights)
     with pytest.raises(UserError, match="input_shape"):
         LinearNetwork(6, input_shape=(0,))
@@ -141,7 +141,7 @@ def test_types_of_activations_by_name_or_as_a_jax_dtype(network):
 
 
 @pytest.mark.parametrize("sync_bn", thorough_but([True], [False, True]))
-def test_statistics_over_devices(sync_bn):
+def test_batch_norm_statistics_over_devices(sync_bn):
     net = networks.ResNet18(4, width=1 / 64, input_shape=(32, 32, 3), sync_bn=sync_bn)
     weights, stats = net.init(jax.random.key(0))
     shards = jax.random.normal(jax.random.key(1), (2, 3, *net.input_shape)) * jnp.array([1, 5]).reshape(2, 1, 1, 1, 1)

@@ -46,7 +46,7 @@ def test_parameter_counts():
 
 
 @pytest.mark.parametrize("shape", [(784, 300), (3, 3, 20, 40)])
-def test_initialisers_have_the_spread_that_their_fans_ask_for(shape):
+def test_initialisers_have_the_spread_of_their_fans(shape):
     fan_in, fan_out = math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
     key = jax.random.key(0)
     constant = np.asarray(networks.signed_constant(key, shape, jnp.float32))
@@ -84,7 +84,7 @@ def test_initialisers_agree_with_the_original(golden):
         np.testing.assert_allclose(scores.max(), facts["score_init_observed_max"], rtol=0.05)
 
 
-def test_a_weight_depends_on_the_seed_and_its_own_path_alone():
+def test_a_weight_depends_only_on_the_seed_and_its_path():
     narrow, _ = networks.LeNet(features=10).init(jax.random.key(1))
     wide, _ = networks.LeNet(features=500).init(jax.random.key(1))
     other, _ = networks.LeNet(features=10).init(jax.random.key(2))
@@ -93,7 +93,7 @@ def test_a_weight_depends_on_the_seed_and_its_own_path_alone():
     assert (narrow["dense0"]["kernel"][:100, :100] != narrow["dense1"]["kernel"][:100]).any()
 
 
-def test_statistics_start_fresh_change_in_training_and_stay_in_evaluation():
+def test_statistics_change_in_training_but_not_in_evaluation():
     net = conv_net()
     weights, stats = net.init(jax.random.key(0))
     np.testing.assert_array_equal(stats["BatchNorm_0"]["mean"], np.zeros(3))
@@ -113,24 +113,24 @@ def test_a_rotated_kernel_has_the_values_and_gradients_of_the_product():
     images = jax.random.normal(jax.random.key(2), (3, 5, 5, 1))
 
     def run(kernel, rotated):
-        own = networks.Rotated(rotation, kernel) if rotated else rotation @ kernel
-        logits, _ = net.apply(weights | {"Dense_0": {"kernel": own}}, stats, images, train=True)
+        leaf = networks.Rotated(rotation, kernel) if rotated else rotation @ kernel
+        logits, _ = net.apply(weights | {"Dense_0": {"kernel": leaf}}, stats, images, train=True)
         return (logits**2).sum()
 
     for actual, expected in zip(*(jax.value_and_grad(run)(kernel, rotated) for rotated in (True, False)), strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_rotated_kernel_of_another_layer_is_refused():
+def test_a_rotated_kernel_of_a_different_layer_type_is_refused():
     class Other(nn.Module):
         @nn.compact
         def __call__(self, x, train):
             return x @ self.param("kernel", nn.initializers.ones, (4, 3))
 
     net = networks.Network(Other(), input_shape=(4,))
-    own = networks.Rotated(jnp.eye(4), jnp.ones((4, 3)))
+    rotated = networks.Rotated(jnp.eye(4), jnp.ones((4, 3)))
     with pytest.raises(ValueError, match=r"only layers of the class flax\.linen\.Dense"):
-        net.apply({"kernel": own}, {}, jnp.ones((1, 4)), train=False)
+        net.apply({"kernel": rotated}, {}, jnp.ones((1, 4)), train=False)
 
 
 def test_batch_norm_of_bnnet_uses_the_batch_in_training_and_testing():
@@ -145,7 +145,7 @@ def test_batch_norm_of_bnnet_uses_the_batch_in_training_and_testing():
 
 
 def from_torch(arrays, prefix, like, suffix):
-    """The kernels of GEMResNet18 from arrays under the original's names."""
+    """Return the kernels of GEMResNet18 from arrays under the original's names."""
 
     def leaf(path, shape):
         names = [entry.key for entry in path]
@@ -162,7 +162,7 @@ def from_torch(arrays, prefix, like, suffix):
 
 
 @pytest.mark.parametrize("masked", thorough_but([], [False, True], long=[False]))
-def test_gemresnet18_computes_what_the_original_does(golden, masked):
+def test_gemresnet18_computes_the_same_as_the_original(golden, masked):
     arrays = golden("gemresnet18_mask.npz" if masked else "gemresnet18.npz")
     net = networks.GEMResNet18(5, width=0.25)
     method = methods.SupSup(masks.ErdosRenyi(32.0)) if masked else methods.UpperBound()
@@ -227,7 +227,7 @@ PADDINGS = [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 0), (0, 1)), "SAME"]
         itertools.product(WINDOWS, STRIDES, PADDINGS),
     ),
 )
-def test_convolutions_are_those_of_xla_whatever_the_backend(window, strides, padding, monkeypatch):
+def test_convolutions_equal_xlas_on_every_backend(window, strides, padding, monkeypatch):
     images = jax.random.normal(jax.random.key(0), (7, 7, 8, 3))
     kernel = jax.random.normal(jax.random.key(1), (*window, 3, 5))
     how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
@@ -235,19 +235,19 @@ def test_convolutions_are_those_of_xla_whatever_the_backend(window, strides, pad
         lambda *operands: jax.lax.conv_general_dilated(*operands, strides, padding, **how), images, kernel
     )
     cotangent = jax.random.normal(jax.random.key(2), expected.shape)
-    # On a CPU an image at a time, some, and all.
+    # On a CPU, one image at a time, a few at a time, and all at once.
     for accelerator, slice_bytes in [(False, 1), (False, 25000), (False, 2**20), (True, 1)]:
         monkeypatch.setattr(layers.backend, "is_accelerator", lambda accelerator=accelerator: accelerator)
         monkeypatch.setattr(layers.backend, "slice_bytes", lambda slice_bytes=slice_bytes: slice_bytes)
-        found, own = jax.vjp(
+        found, pullback = jax.vjp(
             lambda *operands: layers.conv_general_dilated(*operands, strides, padding, **how), images, kernel
         )
         np.testing.assert_allclose(found, expected, atol=1e-4)
-        for actual, derivative in zip(own(cotangent), backward(cotangent), strict=True):
+        for actual, derivative in zip(pullback(cotangent), backward(cotangent), strict=True):
             np.testing.assert_allclose(actual, derivative, atol=1e-4)
 
 
-def test_a_convolution_that_is_not_plain_is_left_to_xla():
+def test_grouped_convolutions_are_computed_by_xla():
     layer = nn.Conv(4, (3, 3), feature_group_count=2, conv_general_dilated=layers.conv_general_dilated)
     usual = nn.Conv(4, (3, 3), feature_group_count=2)
     images = jax.random.normal(jax.random.key(0), (1, 5, 5, 2))

@@ -1,4 +1,4 @@
-"""A hundred tasks of real MNIST: the first is afterwards what it was, bit by bit."""
+"""After a hundred tasks of real MNIST, the first task is unchanged, bit by bit."""
 
 from pathlib import Path
 
@@ -10,22 +10,22 @@ import supsup_jax as ss
 from helpers import adapter
 from supsup_jax import data
 
-# The network and the settings of experiments/GNu/MNISTPerm/LeNet-250-tasks with a tenth of the steps: whether anything
-# is forgotten does not depend on how well it was learned. About two minutes on two cores.
+# The network and settings of experiments/GNu/MNISTPerm/LeNet-250-tasks with a tenth of the steps: forgetting does not
+# depend on how well a task was learned. Takes about two minutes on two cores.
 EXPERIMENT = adapter.experiment("no-forgetting", features=100, steps=100, learning_rate=1e-4, scenario="GG")
 
 
 @pytest.fixture
 def compiled_well():
-    """Compiles as scripts do, not as quickly as other tests: so many steps are to be fast."""
+    """Compile with all optimizations, as scripts do, since the steps of this test take longer than compiling."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", True)  # as conftest.py has it
+    jax.config.update("jax_disable_most_optimizations", True)  # as conftest.py sets it
 
 
 @pytest.mark.long
 @pytest.mark.usefixtures("compiled_well")
-def test_a_task_is_unchanged_to_the_bit_after_a_hundred_tasks(data_folder: Path, tmp_path: Path):
+def test_a_task_is_bitwise_unchanged_after_a_hundred_tasks(data_folder: Path, tmp_path: Path):
     mnist = data.load_mnist(data_folder)
     first = data.PermutedMNIST.of(mnist).tasks(mnist, EXPERIMENT.seed, [0])
     images = mnist.test.images.reshape(len(mnist.test.labels), -1)[:, np.asarray(first[0])].reshape(-1, 28, 28, 1)

@@ -15,7 +15,7 @@ from supsup_jax import optimizers
         ("hop_sgd", optimizers.SGD(500.0, momentum=0.9, weight_decay=1e-4)),
     ],
 )
-def test_every_optimiser_takes_the_originals_steps(golden, name, optimizer):
+def test_every_optimiser_has_the_updates_of_the_original(golden, name, optimizer):
     arrays = golden("optim.npz")
     transformation = optimizer.transformation()
     parameter = jnp.asarray(arrays["p0"])
@@ -40,7 +40,7 @@ def test_weight_decay_is_added_to_the_gradient():
         np.testing.assert_allclose(update, -0.1 * (3 + 0.5 * 2), rtol=1e-6)
 
 
-def test_the_cosine_schedule_is_the_originals(golden):
+def test_the_cosine_schedule_equals_the_originals(golden):
     expected = golden("schedules.json")
     for rates, schedule in (
         (expected["main_CosineAnnealingLR_lr1e3_Tmax10_epochs1to10"], optimizers.Cosine(10, 7)),
@@ -51,7 +51,7 @@ def test_the_cosine_schedule_is_the_originals(golden):
                 np.testing.assert_allclose(1e-3 * schedule(step), rate, rtol=1e-5, atol=1e-10)
 
 
-def test_a_warm_up_grows_linearly_and_then_stays(golden):
+def test_a_warm_up_grows_linearly_and_then_stays_constant(golden):
     schedule = optimizers.Warmup(5, 7)
     shares = [float(schedule(7 * epoch + 6)) for epoch in range(8)]
     np.testing.assert_allclose(shares, [0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1], rtol=1e-6)
@@ -61,7 +61,7 @@ def test_a_warm_up_grows_linearly_and_then_stays(golden):
 
 
 @pytest.mark.parametrize("make", [optimizers.RMSprop, optimizers.Adam, optimizers.SGD])
-def test_a_schedule_scales_the_steps(make):
+def test_a_schedule_scales_the_updates(make):
     plain, scheduled = make(0.1), make(0.1, schedule=optimizers.Cosine(2, 1))
     gradient, start = jnp.array(2.0), jnp.array(1.0)
     states = [each.transformation().init(start) for each in (plain, scheduled)]

@@ -1,4 +1,4 @@
-"""Whatever a user gives, what is wrong with it is said in one line: no traceback, and no answer that is no number."""
+"""Any input is accepted or rejected in one line: without a traceback, and without NaN in results."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ from supsup_jax.cli.flags import parse
 from supsup_jax.cli.options import Options
 
 DATASET = small_dataset(samples=24)
-SAID = UserError, ValueError, TypeError, IndexError
+EXPECTED_ERRORS = UserError, ValueError, TypeError, IndexError
 SMALL = adapter.experiment("small", "digits", features=10, width=0.1, num_tasks=2, steps=2, batch_size=8, scenario="GG")
 
 NUMBERS = st.one_of(
@@ -37,15 +37,17 @@ NUMBERS = st.one_of(
     st.floats().map(str),
 )
 VALUES = st.one_of(NUMBERS, st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8))
-OPTIONS = {field.name for of in (Options, Cluster) for field in dataclasses.fields(of)}
+OPTIONS = {field.name for options in (Options, Cluster) for field in dataclasses.fields(options)}
 SETTINGS = {
-    name for scenario in ("GG", "GNu", "NNs") for name in vars(adapter.said(adapter.experiment("x", scenario=scenario)))
+    name
+    for scenario in ("GG", "GNu", "NNs")
+    for name in vars(adapter.settings_of(adapter.experiment("x", scenario=scenario)))
 }
 FLAGS = sorted("--" + name.replace("_", "-") for name in OPTIONS | SETTINGS - {"er_scale"})
 
 
-def examples(few, many):
-    """A test with a few random examples, and with many among those that take long."""
+def examples(small, large):
+    """Return a decorator for tests of random examples: a small number by default, a large one in the long tier."""
 
     def marked(*strategies, **named):
         def both(test):
@@ -55,7 +57,10 @@ def examples(few, many):
                     given(*strategies, **named)(test)
                 )
 
-            tests = [pytest.param(with_(few), id="few"), pytest.param(with_(many), id="many", marks=pytest.mark.long)]
+            tests = [
+                pytest.param(with_(small), id="small"),
+                pytest.param(with_(large), id="large", marks=pytest.mark.long),
+            ]
 
             @pytest.mark.parametrize("of_examples", tests)
             def run(of_examples):
@@ -69,23 +74,23 @@ def examples(few, many):
 
 
 def complaint(function):
-    """What a command says where it ends with status 2, in one line; nothing where it ends well."""
-    said, out = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(out):
+    """Return the one-line error of a command that ends with status 2, or an empty string if it succeeds."""
+    errors, out = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(out):
         try:
             function()
         except SystemExit as ended:
-            assert ended.code in (0, None, 2), said.getvalue()
+            assert ended.code in (0, None, 2), errors.getvalue()
             if not ended.code:
                 return ""
-    text = said.getvalue()
+    text = errors.getvalue()
     if text:
         assert text.startswith("error: ") and text.count("\n") == 1, text
     return text
 
 
-@examples(few=25, many=600)(st.lists(st.tuples(st.sampled_from(FLAGS), VALUES), min_size=1, max_size=3))
-def test_flags_of_a_script_are_taken_or_refused_in_one_line(flags):
+@examples(small=25, large=600)(st.lists(st.tuples(st.sampled_from(FLAGS), VALUES), min_size=1, max_size=3))
+def test_flags_of_a_script_are_accepted_or_refused_in_one_line(flags):
     @launch.errors_in_one_line()
     def script():
         for experiment in parse(SMALL, None).experiments[:3]:
@@ -98,7 +103,7 @@ def test_flags_of_a_script_are_taken_or_refused_in_one_line(flags):
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 @pytest.mark.parametrize("flag", thorough_but(["--output"], ["--tasks", "--task", "--output", "--nonsense"]))
-def test_a_command_on_no_run_ends_in_one_line(tmp_path, monkeypatch, name, flag):
+def test_a_command_without_a_run_ends_in_one_line(tmp_path, monkeypatch, name, flag):
     monkeypatch.chdir(tmp_path)
     for words in (["a folder/ü", "out", flag, "-1"], ["a folder/ü", flag], [flag, "nan", "x" * 300]):
         monkeypatch.setattr(sys, "argv", ["supsup_jax", name, *words])
@@ -112,7 +117,7 @@ def finite(tree):
 
 @cache
 def learned():
-    """A run that knows a task."""
+    """Return a run that has learned one task."""
     run = adapter.own_run("LeNet", num_classes=4, image_shape=(4, 4, 1), features=6, width=0.05, steps=2, batch_size=4)
     run.learn(DATASET.train)
     return run
@@ -141,17 +146,17 @@ def _filled(shape, dtype, value):
         return plain.astype(dtype)
 
 
-@examples(few=60, many=2000)(IMAGES, st.one_of(st.integers(), st.floats(), st.sampled_from([None, "a", [], [0, 0]])))
-def test_a_run_predicts_or_says_what_is_wrong_with_images_and_tasks(images, task):
-    with contextlib.suppress(*SAID):
+@examples(small=60, large=2000)(IMAGES, st.one_of(st.integers(), st.floats(), st.sampled_from([None, "a", [], [0, 0]])))
+def test_a_run_predicts_finite_numbers_or_refuses_its_arguments(images, task):
+    with contextlib.suppress(*EXPECTED_ERRORS):
         predicted = learned().predict(images, task)
         assert finite((predicted.logits, predicted.probabilities)) and set(predicted.tasks.tolist()) == {0}
 
 
-@examples(few=40, many=400)(IMAGES, LABELS)
-def test_a_run_learns_or_says_what_is_wrong_with_images_and_labels(images, labels):
+@examples(small=40, large=400)(IMAGES, LABELS)
+def test_a_run_learns_finite_numbers_or_refuses_its_arguments(images, labels):
     run = adapter.own_run("LeNet", num_classes=4, image_shape=(4, 4, 1), features=6, width=0.05, steps=2, batch_size=4)
-    with contextlib.suppress(*SAID):
+    with contextlib.suppress(*EXPECTED_ERRORS):
         run.learn((images, labels))
         assert finite(run.predict(DATASET.test.images[:2]).probabilities)
         assert math.isfinite(run.record.tasks[0].loss)
@@ -191,7 +196,7 @@ def test_an_impossible_setting_is_refused_before_training(wrong):
 
 
 @pytest.mark.parametrize("name", thorough_but(["任务 ü"], ["é", "a path with spaces", "任务 ü"]))
-def test_a_run_is_saved_and_restored_whatever_its_folder_is_called(tmp_path, name):
+def test_a_run_is_saved_and_restored_in_a_folder_of_any_name(tmp_path, name):
     run = adapter.own_run("LeNet", num_classes=4, image_shape=(4, 4, 1), features=6, width=0.05, steps=2, batch_size=4)
     run.learn(DATASET.train)
     run.save(tmp_path / name)
@@ -213,9 +218,9 @@ def bank():
 
 def search(function, **changes):
     weights, packed = bank()
-    what = {"num_tasks": 3, "images": BATCH} | changes
-    model = model_of(NET, weights, packed, what.pop("num_tasks"))
-    return function()(model, **what)
+    arguments = {"num_tasks": 3, "images": BATCH} | changes
+    model = model_of(NET, weights, packed, arguments.pop("num_tasks"))
+    return function()(model, **arguments)
 
 
 @pytest.mark.parametrize("function", [inference.OneShot, inference.Binary, inference.Exhaustive])
@@ -232,7 +237,7 @@ def search(function, **changes):
     ],
     ids=lambda wrong: str(next(iter(wrong))),
 )
-def test_a_search_refuses_what_it_cannot_search(function, wrong):
+def test_a_search_refuses_impossible_arguments(function, wrong):
     with pytest.raises((ValueError, IndexError)):
         search(function, **wrong)
 
@@ -255,19 +260,19 @@ def test_a_search_refuses_what_it_cannot_search(function, wrong):
         lambda: banks.unpack(bank()[1], 2**40),
     ],
 )
-def test_networks_and_masks_refuse_what_cannot_be(wrong):
+def test_networks_and_masks_refuse_impossible_arguments(wrong):
     with pytest.raises((ValueError, IndexError)):
         wrong()
 
 
 @pytest.mark.parametrize("density", [1, 1.0, 1e-9])
-def test_a_density_keeps_as_many_as_there_can_be(density):
+def test_a_density_keeps_between_one_and_all_weights(density):
     (mask,) = masks.top_k((jnp.arange(4.0),), density)
     assert mask.sum() == masks.num_kept(4, density)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
-def test_what_does_not_fit_in_memory_is_said_in_one_line(error):
+def test_running_out_of_memory_is_reported_in_one_line(error):
     @launch.errors_in_one_line()
     def fails():
         raise error
@@ -275,7 +280,7 @@ def test_what_does_not_fit_in_memory_is_said_in_one_line(error):
     assert "there is not enough memory" in complaint(fails)
 
 
-def test_another_error_of_the_compiler_is_no_mistake_of_the_users():
+def test_other_compiler_errors_keep_their_traceback():
     @launch.errors_in_one_line()
     def fails():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")

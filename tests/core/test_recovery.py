@@ -10,7 +10,7 @@ from supsup_jax.methods import HopSupSup
 
 @pytest.fixture(scope="module")
 def original(golden):
-    """The network, weights, memory, test batches and arrays of a recovery by the original."""
+    """Return the network, weights, memory, test batches and arrays of a recovery by the original."""
     arrays = golden("hop_recovery.npz")
     weights = {f"dense{layer}": {"kernel": jnp.asarray(arrays[f"weight{layer}"][:, :, 0, 0].T)} for layer in range(3)}
     kept = jax.tree.map(lambda _: None, weights)
@@ -23,7 +23,7 @@ def original(golden):
 
 
 @pytest.mark.parametrize("padding", [0, 3])
-def test_a_recovery_goes_the_originals_way_step_by_step(original, padding):
+def test_a_recovery_equals_the_originals_at_every_step(original, padding):
     net, weights, memory, images, arrays = original
     padded = jnp.concatenate([images, images[:padding]])
     mask, path = Recovery()(net, weights, memory, padded, 5)
@@ -49,7 +49,7 @@ def test_a_recovery_goes_the_originals_way_step_by_step(original, padding):
 
 @pytest.fixture(scope="module")
 def split_digits():
-    """A small network, weights, the masks of five tasks of two digits each, and batches of images of each task."""
+    """Return a small network, weights, the masks of five tasks of two digits each, and batches of each task."""
     digits = data.load_digits()
     benchmark, net = data.SplitMNIST.of(digits), networks.BNNet(10, 0.25, digits.image_shape)
     weights, _ = net.init(jax.random.key(1))
@@ -70,24 +70,24 @@ def split_digits():
 
 
 def distances(recovery, net, weights, kept, batches):
-    """In how many units the mask recovered for each task differs from each stored mask."""
+    """Count the units in which the mask recovered for each task differs from each stored mask."""
     memory = HopSupSup().remember(None, kept)
-    found = jax.jit(lambda all_: jax.lax.map(lambda one: recovery(net, weights, memory, one)[0], all_))(batches)
+    found = jax.jit(lambda all_: jax.lax.map(lambda task: recovery(net, weights, memory, task)[0], all_))(batches)
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(kept), strict=True)
     return sum(jnp.abs(mask[:, None] - stored).sum(-1) for mask, stored in pairs)
 
 
-def test_every_recovery_ends_at_a_stored_mask_and_the_best_is_the_tasks(split_digits):
+def test_recoveries_end_at_stored_masks_and_the_best_is_the_tasks(split_digits):
     """Every attempt reaches a stored mask; the most certain attempt reaches the task's own."""
     once = distances(Recovery(through_memory=True), *split_digits)
     assert (once.min(1) == 0).all()
-    assert (once.argmin(1) != np.arange(5)).any()  # so that there is something for more attempts to mend
+    assert (once.argmin(1) != np.arange(5)).any()  # one attempt is not enough
     several = distances(Recovery(through_memory=True, attempts=3), *split_digits)
     np.testing.assert_array_equal(np.diag(several), np.zeros(5))
 
 
 @pytest.mark.thorough
-def test_the_state_starts_near_every_stored_mask_and_ends_nearer_to_one(split_digits):
+def test_a_recovery_ends_nearer_to_a_stored_mask_than_it_starts(split_digits):
     net, weights, kept, batches = split_digits
     start = jnp.concatenate(jax.tree.leaves(jax.tree.map(lambda all_: (all_.mean(0) >= 0.5) != all_, kept)), 1).sum(1)
     ends = distances(Recovery(), net, weights, kept, batches).min(1)

@@ -1,4 +1,4 @@
-"""Parts by name."""
+"""Registration of parts by name."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -12,21 +12,21 @@ from supsup_jax import methods, registry
 
 @dataclass(frozen=True)
 class Inverted(methods.SupSup):
-    """Keeps what a mask removes."""
+    """Keeps the weights that a mask removes."""
 
     strength: float = 1.0
 
 
 @pytest.fixture
 def parts(monkeypatch):
-    """The registered parts, as they are now and will be again after the test."""
+    """Return the registered parts, and restore them after the test."""
     adapter.experiment("x")  # registers the built-in ones
     monkeypatch.setattr(registry, "_parts", {kind: dict(known) for kind, known in registry._parts.items()})
     yield registry._parts
     registry._load_entry_points.cache_clear()
 
 
-def test_a_registered_part_is_a_choice_by_its_name(parts):
+def test_a_registered_part_can_be_chosen_by_name(parts):
     assert ss.register(Inverted) is Inverted
     experiment = adapter.experiment("x", method="Inverted", strength=0.5)
     assert experiment.method == Inverted(strength=0.5)
@@ -35,7 +35,7 @@ def test_a_registered_part_is_a_choice_by_its_name(parts):
     assert adapter.experiment("x", method="upside down").method == Inverted()
 
 
-def test_parts_of_other_packages_come_by_entry_points(parts, monkeypatch):
+def test_parts_of_other_packages_are_found_by_entry_points(parts, monkeypatch):
     point = SimpleNamespace(name="Inverted", module="elsewhere.methods", load=lambda: Inverted)
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "supsup_jax" else [])
     registry._load_entry_points.cache_clear()
@@ -43,12 +43,12 @@ def test_parts_of_other_packages_come_by_entry_points(parts, monkeypatch):
     assert adapter.experiment("x", method="Inverted").method == Inverted()
 
 
-def test_what_cannot_be_registered_is_named(parts):
+def test_parts_that_cannot_be_registered_or_found_are_refused(parts):
     with pytest.raises(ss.UserError, match="has no kind"):
         ss.register(dataclass(frozen=True)(type("Plain", (), {})))
-    with pytest.raises(ss.UserError, match="there is a method SupSup already; give another name"):
+    with pytest.raises(ss.UserError, match="there is a method SupSup already; choose a different name"):
         ss.register(Inverted, name="SupSup")
-    with pytest.raises(ss.UserError, match="there is a method SupSup already; give another name"):
+    with pytest.raises(ss.UserError, match="there is a method SupSup already; choose a different name"):
         ss.register(dataclass(frozen=True)(type("SupSup", (methods.SupSup,), {"__module__": "mine"})))
     with pytest.raises(ss.UserError, match="there is no method Invertd; did you mean Inverted"):
         ss.register(Inverted)

@@ -13,14 +13,14 @@ from supsup_jax.system import backend
 
 
 def our_path(name):
-    """Where the kernel of a layer lies among our weights, from the name that the original gives it."""
+    """Return the path of a layer's kernel in our weights, given its name in the original."""
     name = re.sub(r"layer(\d)\.(\d+)", r"layer\1_\2", name.removesuffix(".weight"))
     return (*name.replace("downsample.0", "shortcut_conv").replace("fc", "linear").split("."), "kernel")
 
 
 @pytest.fixture(scope="module")
 def resnet50():
-    """The shapes of its weights and statistics."""
+    """Return the shapes of the weights and statistics."""
     return jax.eval_shape(networks.ResNet50(10).init, jax.random.key(0))
 
 
@@ -39,7 +39,7 @@ def test_parameter_counts(resnet50):
         return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(weights))
 
     assert count(resnet50[0]) == 23_475_392
-    # torchvision's counts, of 1,000 classes with gains, biases and the last layer's biases: 11,689,512 and 44,549,160
+    # torchvision's counts, for 1,000 classes, include the last layer's biases: 11,689,512 and 44,549,160.
     for net, expected in (
         (networks.ResNet18(1000, affine=True), 11_689_512 - 1000),
         (networks.ResNet101(1000, affine=True), 44_549_160 - 1000),
@@ -58,7 +58,7 @@ def test_masks_keep_the_papers_share_of_resnet50(resnet50, scale, percent):
 
 
 @pytest.mark.parametrize("size", [7, 8])
-def test_the_maximum_of_windows_is_xlas_whatever_the_backend(size, monkeypatch):
+def test_max_pooling_equals_xlas_on_every_backend(size, monkeypatch):
     x = jax.random.normal(jax.random.key(0), (2, size, size + 2, 3))
     shifted, gradient = jax.value_and_grad(lambda x: jnp.square(layers.max_pool(x)).sum())(x)
     monkeypatch.setattr(backend, "is_accelerator", lambda: True)

@@ -1,4 +1,4 @@
-"""Rules for the library's source that no linter checks."""
+"""Rules for the library's source that linters do not check."""
 
 import ast
 from pathlib import Path
@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parents[2] / "supsup_jax"
 
 
 def functions():
-    """Every function of the library, with the file it is in."""
+    """Yield every function of the library, with its file."""
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -23,12 +23,12 @@ def test_no_function_has_more_than_six_positional_parameters():
     assert found == set()
 
 
-def test_no_part_of_the_library_asks_for_the_type_of_a_method():
+def test_no_file_of_the_library_checks_the_type_of_a_method():
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
-                what = ast.unparse(node.args[0])
-                if what.split(".")[-1] == "method":
+                argument = ast.unparse(node.args[0])
+                if argument.split(".")[-1] == "method":
                     found.append(f"{path.relative_to(PACKAGE)}: {ast.unparse(node)}")
     assert found == []

@@ -23,7 +23,7 @@ def test_tasks_are_learned():
         pytest.param((3, 4), 0, 5, marks=pytest.mark.thorough),
     ],
 )
-def test_a_task_is_the_same_alone_and_among_others_whatever_the_chunks(numbers, place, capacity):
+def test_a_task_is_the_same_alone_and_in_any_chunk(numbers, place, capacity):
     together = learn(range(5)).adapter
     chunk = learn(numbers, capacity=capacity).adapter
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[3], b[place]), together, chunk)
@@ -35,7 +35,7 @@ def test_tasks_and_seeds_differ():
     assert (kept[0] != other[0]).any()
 
 
-def test_statistics_belong_to_the_task_and_flow_through_training():
+def test_batch_norm_statistics_are_separate_for_each_task():
     learned = learn(range(3), net=CONV)
     means = learned.stats["BatchNorm_0"]["mean"]
     assert means.shape == (3, 3)
@@ -55,7 +55,7 @@ def test_an_epoch_draws_every_sample_once_and_batches_run_across_its_end():
     assert rows[:10].tolist() != rows[10:].tolist()
 
 
-def test_epochs_end_as_the_originals_do():
+def test_epochs_end_as_in_the_original():
     assert training.epoch_ends(60000, 1000, 128) == [469, 938, 1000]
     assert training.epoch_ends(100, 2, 10) == [2]
     assert training.epoch_ends(100, 20, 10) == [10, 20]
@@ -70,7 +70,7 @@ def test_over_tasks_gives_results_in_order_for_any_number_of_tasks():
 
 
 @pytest.mark.thorough
-def test_tasks_side_by_side_as_on_an_accelerator_learn_the_same(monkeypatch):
+def test_tasks_learn_the_same_side_by_side_as_one_by_one(monkeypatch):
     alone = learn(range(3))
     monkeypatch.setattr(backend, "is_accelerator", lambda: True)
     side_by_side = learn(range(3))
@@ -78,7 +78,7 @@ def test_tasks_side_by_side_as_on_an_accelerator_learn_the_same(monkeypatch):
     np.testing.assert_allclose(side_by_side.accuracy, alone.accuracy, atol=0.03)
 
 
-def test_a_device_without_a_task_rests():
+def test_a_device_without_a_task_computes_nothing():
     learned = []
 
     def learn_one(shared, task):

@@ -9,7 +9,7 @@ import supsup_jax
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_version_stands_in_one_place_that_needs_no_installation():
+def test_the_version_is_defined_once_and_read_without_installation():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["version"] and "version" not in project["project"]
     source = project["tool"]["hatch"]["version"]["path"]
@@ -27,8 +27,9 @@ def test_ruff_has_one_version():
 
 def test_the_workflow_runs_the_oldest_and_the_newest_python():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    said = [line.rpartition(" ")[2] for line in project["classifiers"] if line.startswith("Programming Language")]
-    versions = sorted((version for version in said if "." in version), key=lambda version: int(version.split(".")[1]))
+    classified = [line.rpartition(" ")[2] for line in project["classifiers"] if line.startswith("Programming Language")]
+    versions = [version for version in classified if "." in version]
+    versions.sort(key=lambda version: int(version.split(".")[1]))
     assert project["requires-python"] == f">={versions[0]}"
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     assert workflow["jobs"]["run"]["strategy"]["matrix"]["python"] == [versions[0], versions[-1]]

@@ -15,7 +15,7 @@ from supsup_jax.data.augmentation import Frames
 RNG = np.random.default_rng(0)
 PADDING = 4
 
-# Not op by op, which takes longer.
+# Compiled, because running operation by operation is slower.
 random_resized_crop = jax.jit(augmentation.random_resized_crop, static_argnums=2)
 crop_and_flip = jax.jit(augmentation.crop_and_flip, static_argnums=2)
 centre_crop = jax.jit(augmentation.centre_crop, static_argnums=1)
@@ -28,7 +28,7 @@ def keys_of(seed, batch):
 
 
 def crops(image):
-    """What may become of an image: its bytes, for every offset and both directions."""
+    """Return all possible crops of an image: offsets and direction by bytes."""
     padded = np.pad(image, ((PADDING, PADDING), (PADDING, PADDING), (0, 0)))
     possible = {}
     for down in range(2 * PADDING + 1):
@@ -52,7 +52,7 @@ def test_crops_cover_every_offset_of_the_padded_image_and_both_flips():
     assert np.abs(np.corrcoef(np.array(seen).T) - np.eye(3)).max() < 0.08  # independent of each other
 
 
-def test_the_crop_of_an_image_depends_on_its_key_alone():
+def test_a_crop_depends_only_on_its_key():
     images = jnp.asarray(RNG.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8))
     keys = keys_of(0, 5)
     together = crop_and_flip(images, keys, PADDING)
@@ -61,7 +61,7 @@ def test_the_crop_of_an_image_depends_on_its_key_alone():
         np.testing.assert_array_equal(together[number], alone[0])
 
 
-def test_side_by_side_tasks_get_the_crops_that_each_gets_alone():
+def test_crops_are_the_same_under_vmap_over_tasks():
     images = jnp.asarray(RNG.integers(0, 256, (3, 5, 32, 32, 3), dtype=np.uint8))
     keys = keys_of(0, 15).reshape(3, 5)
     together = jax.jit(jax.vmap(lambda images, keys: crop_and_flip(images, keys, PADDING)))(images, keys)
@@ -70,8 +70,8 @@ def test_side_by_side_tasks_get_the_crops_that_each_gets_alone():
         np.testing.assert_array_equal(crop, crop_and_flip(image, key, PADDING))
 
 
-def test_images_are_augmented_only_with_keys_and_before_normalising():
-    """Without keys images come as they are."""
+def test_images_are_augmented_only_with_keys_before_normalisation():
+    """Images without keys are not augmented."""
     images = RNG.integers(1, 256, (20, 32, 32, 3), dtype=np.uint8)
     split = data.Samples(images, np.arange(20, dtype=np.int32) % 10)
     dataset = data.Dataset(split, split, (0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
@@ -85,16 +85,16 @@ def test_images_are_augmented_only_with_keys_and_before_normalising():
     first, labels = show(keys_of(1, 10))
     plain, same_labels = show(None)
     np.testing.assert_array_equal(labels, same_labels)
-    own = images[task.train]
-    np.testing.assert_allclose(plain, (own / 255 - benchmark.mean) / benchmark.std, atol=1e-5)
+    task_images = images[task.train]
+    np.testing.assert_allclose(plain, (task_images / 255 - benchmark.mean) / benchmark.std, atol=1e-5)
     raw = np.rint((np.asarray(first) * benchmark.std + benchmark.mean) * 255).astype(np.uint8)
-    assert len({crops(image)[crop.tobytes()] for image, crop in zip(own, raw, strict=True)}) > 5
+    assert len({crops(image)[crop.tobytes()] for image, crop in zip(task_images, raw, strict=True)}) > 5
     np.testing.assert_array_equal(first, show(keys_of(1, 10))[0])
     assert not np.array_equal(first, show(keys_of(2, 10))[0])
 
 
 def framed(upright, long=384, true_longer=None):
-    """Frames of one image that stands upright, its shorter side as it is; perhaps it was squeezed."""
+    """Return frames of one upright image at its size; `true_longer` is its longer side before squeezing."""
     height, width, _ = upright.shape
     portrait = height > width
     lying = upright.swapaxes(0, 1) if portrait else upright
@@ -110,27 +110,27 @@ def joined(*frames):
 
 
 def smooth(height, width):
-    """An image like a photograph: it has large and small structures."""
+    """Return an image with large and small structures, like a photograph."""
     noise = Image.fromarray(RNG.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8))
     large = np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
     return np.clip(large + RNG.integers(-20, 21, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
 def expected(upright, key, size, length=None):
-    """What Pillow makes of the cutout that a key takes of an image, mirrored if it says so."""
+    """Return the crop of an image that a key determines, computed by Pillow, mirrored if the key says so."""
     height, width, _ = upright.shape
     draws = jax.random.uniform(key, (23,))
     box = box_of(min(height, width), jnp.int32(length or max(height, width)), draws[:-1])
-    short = int(box.top), int(box.top + box.height)
-    long = int(box.left), int(box.left + box.width)
-    (left, right), (top, bottom) = (short, long) if height > width else (long, short)
-    cut = Image.fromarray(upright).crop((left, top, right, bottom)).resize((size, size), Image.Resampling.BILINEAR)
+    short = int(box.y), int(box.y + box.height)
+    long = int(box.x), int(box.x + box.width)
+    (x, x_end), (y, y_end) = (short, long) if height > width else (long, short)
+    cut = Image.fromarray(upright).crop((x, y, x_end, y_end)).resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(cut).astype(float)
     return pixels[:, ::-1] if draws[-1] < 0.5 else pixels
 
 
-def assert_alike(cutouts, references, mean, most):
-    difference = np.abs(np.asarray(cutouts) - np.stack(references))
+def assert_close(crops, references, mean, most):
+    difference = np.abs(np.asarray(crops) - np.stack(references))
     assert difference.mean() < mean
     assert difference.max() <= most
 
@@ -139,16 +139,16 @@ SHAPES = [(256, 341), (341, 256), (256, 256), (256, 384), (384, 256)]
 
 
 @pytest.mark.parametrize("size", thorough_but([32], [32, 224]))
-def test_random_cutouts_are_what_pillow_crops_and_resizes(size):
+def test_random_crops_match_pillow(size):
     images = [smooth(*shape) for shape in SHAPES for _ in range(3)]
     keys = keys_of(0, len(images))
-    cutouts = random_resized_crop(joined(*map(framed, images)), keys, size)
-    assert cutouts.dtype == np.float32
+    crops = random_resized_crop(joined(*map(framed, images)), keys, size)
+    assert crops.dtype == np.float32
     # Pillow rounds after each axis.
-    assert_alike(cutouts, [expected(image, key, size) for image, key in zip(images, keys, strict=True)], 0.5, 1.6)
+    assert_close(crops, [expected(image, key, size) for image, key in zip(images, keys, strict=True)], 0.5, 1.6)
 
 
-def test_random_cutouts_of_photographs_are_what_pillow_crops_and_resizes(data_folder):
+def test_random_crops_of_photographs_match_pillow(data_folder):
     images = data.load("imagenet", data_folder).test.images
     frames = images.frames(np.arange(0, 1000, 20), 256)
     keys = keys_of(1, 50)
@@ -158,24 +158,24 @@ def test_random_cutouts_of_photographs_are_what_pillow_crops_and_resizes(data_fo
     ]
     fit = np.flatnonzero(frames.aspect < 1.5)
     assert len(fit) > 30
-    cutouts = np.asarray(random_resized_crop(frames, keys, 224))[fit]
-    assert_alike(cutouts, [expected(upright[number], keys[number], 224) for number in fit], 0.5, 1.6)
+    crops = np.asarray(random_resized_crop(frames, keys, 224))[fit]
+    assert_close(crops, [expected(upright[number], keys[number], 224) for number in fit], 0.5, 1.6)
 
 
 @pytest.mark.parametrize("portrait", [False, True])
-def test_random_cutouts_of_a_squeezed_image_match_the_original_image(portrait):
+def test_random_crops_of_a_squeezed_image_match_the_original_image(portrait):
     panorama = smooth(256, 768)
     squeezed = np.asarray(Image.fromarray(panorama).resize((384, 256), Image.Resampling.BILINEAR))
     if portrait:
         panorama, squeezed = panorama.swapaxes(0, 1), squeezed.swapaxes(0, 1)
     keys = keys_of(2, 8)
-    cutouts = random_resized_crop(joined(*[framed(squeezed, true_longer=768)] * 8), keys, 32)
-    # Columns are lost, and a box begins and ends at whole ones of half as many.
-    assert_alike(cutouts, [expected(panorama, key, 32) for key in keys], 4, 60)
+    crops = random_resized_crop(joined(*[framed(squeezed, true_longer=768)] * 8), keys, 32)
+    # Squeezing loses columns, and a box starts and ends at one of half as many columns.
+    assert_close(crops, [expected(panorama, key, 32) for key in keys], 4, 60)
 
 
-def torchvisions_box(height, width, random):
-    """Top, left, height and width as torchvision's `RandomResizedCrop` draws them, in the order that it says."""
+def torchvision_box(height, width, random):
+    """Draw y, x, height and width as torchvision's `RandomResizedCrop` does, with random numbers in the same order."""
     for _ in range(10):
         area = height * width * random.uniform(0.08, 1)
         ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -197,43 +197,43 @@ def torchvisions_box(height, width, random):
         [(341, 256), (256, 5120)], [(256, 341), (341, 256), (256, 256), (256, 1280), (1280, 256), (256, 5120)]
     ),
 )
-def test_area_ratio_and_place_of_cutouts_are_distributed_as_torchvisions(height, width):
+def test_crops_have_the_distribution_of_torchvision(height, width):
     count = 4000
     random = np.random.default_rng(1)
-    top, left, h, w = np.array([torchvisions_box(height, width, random) for _ in range(count)]).T
+    y, x, h, w = np.array([torchvision_box(height, width, random) for _ in range(count)]).T
     draws = jax.vmap(lambda key: jax.random.uniform(key, (22,)))(keys_of(3, count))
     short, long = sorted((height, width))
     box = jax.vmap(lambda draws: box_of(short, jnp.int32(long), draws))(draws)
-    lying = (box.left, box.top, box.width, box.height) if height > width else box  # a portrait's is transposed
-    own_top, own_left, own_h, own_w = map(np.asarray, lying)
-    assert (own_top >= 0).all() and (own_left >= 0).all()
-    assert (own_top + own_h <= height).all() and (own_left + own_w <= width).all()
-    for own, reference in (
-        (own_h * own_w, h * w),
-        (own_w / own_h, w / h),
-        (own_top, top),
-        (own_left, left),
-        (own_top + own_h / 2, top + h / 2),
+    upright_box = (box.x, box.y, box.width, box.height) if height > width else box  # portraits are transposed
+    our_y, our_x, our_h, our_w = map(np.asarray, upright_box)
+    assert (our_y >= 0).all() and (our_x >= 0).all()
+    assert (our_y + our_h <= height).all() and (our_x + our_w <= width).all()
+    for ours, reference in (
+        (our_h * our_w, h * w),
+        (our_w / our_h, w / h),
+        (our_y, y),
+        (our_x, x),
+        (our_y + our_h / 2, y + h / 2),
     ):
-        assert ks_2samp(own, reference).statistic < 0.045  # for 4,000 of each in 999 of 1,000 cases
+        assert ks_2samp(ours, reference).statistic < 0.045  # holds in 999 of 1,000 cases for 4,000 samples each
     fallbacks = [
-        ((one == (short, round(short * 4 / 3))).all(1)).mean()
-        for one in (np.sort(np.stack([own_h, own_w], 1), 1), np.sort(np.stack([h, w], 1), 1))
+        ((sides == (short, round(short * 4 / 3))).all(1)).mean()
+        for sides in (np.sort(np.stack([our_h, our_w], 1), 1), np.sort(np.stack([h, w], 1), 1))
     ]
     assert abs(fallbacks[0] - fallbacks[1]) < 0.04
     assert (fallbacks[1] > 0.1) == (long >= 5 * short)
 
 
-def test_half_of_the_cutouts_are_mirrored_upright():
+def test_half_of_the_crops_are_mirrored_horizontally():
     ramp = np.broadcast_to(np.arange(256, dtype=np.uint8)[None, :, None], (256, 256, 3))
     for image in (np.pad(ramp, ((0, 64), (0, 0), (0, 0)), "edge"), ramp):
-        cutouts = np.asarray(random_resized_crop(joined(*[framed(image)] * 400), keys_of(4, 400), 8))
-        rising = np.diff(cutouts[..., 0], axis=2)
+        crops = np.asarray(random_resized_crop(joined(*[framed(image)] * 400), keys_of(4, 400), 8))
+        rising = np.diff(crops[..., 0], axis=2)
         assert ((rising > 0).all((1, 2)) | (rising < 0).all((1, 2))).all()
         assert abs((rising > 0).all((1, 2)).mean() - 0.5) < 0.1
 
 
-def test_the_cutout_of_an_image_depends_on_its_key_alone():
+def test_a_resized_crop_depends_only_on_its_key():
     frames = joined(*(framed(smooth(*shape)) for shape in SHAPES))
     keys = keys_of(5, len(SHAPES))
     together = random_resized_crop(frames, keys, 16)
@@ -245,35 +245,35 @@ def test_the_cutout_of_an_image_depends_on_its_key_alone():
     assert not np.allclose(together, random_resized_crop(frames, keys_of(6, len(SHAPES)), 16), atol=1)
 
 
-def pillows_centre(upright, size):
-    """torchvision's `Resize` and `CenterCrop`."""
+def pillow_centre(upright, size):
+    """Return the result of torchvision's `Resize` and `CenterCrop`."""
     height, width, _ = upright.shape
     resized = round(size * 256 / 224)
     shape = [int(resized * side / min(height, width)) for side in (width, height)]
-    left, top = (round((side - size) / 2) for side in shape)
+    x, y = (round((side - size) / 2) for side in shape)
     image = Image.fromarray(upright).resize(shape, Image.Resampling.BILINEAR)
-    return np.asarray(image.crop((left, top, left + size, top + size))).astype(float)
+    return np.asarray(image.crop((x, y, x + size, y + size))).astype(float)
 
 
-def test_the_centre_of_frames_of_the_size_that_it_is_cut_from_is_exact():
+def test_centre_crops_without_resizing_are_exact():
     images = [smooth(*shape) for shape in [*SHAPES, (256, 343), (343, 256), (257, 256)]]
     centres = centre_crop(joined(*map(framed, images)), 224)
-    np.testing.assert_array_equal(centres, [pillows_centre(image, 224) for image in images])
+    np.testing.assert_array_equal(centres, [pillow_centre(image, 224) for image in images])
 
 
 @pytest.mark.parametrize("size", thorough_but([64], [32, 64, 280]))
-def test_the_centre_crop_at_a_different_size_matches_pillows(size):
+def test_centre_crops_with_resizing_match_pillow(size):
     images = [smooth(*shape) for shape in SHAPES]
-    assert_alike(centre_crop(joined(*map(framed, images)), size), [pillows_centre(i, size) for i in images], 0.5, 1.6)
+    assert_close(centre_crop(joined(*map(framed, images)), size), [pillow_centre(i, size) for i in images], 0.5, 1.6)
 
 
-def test_the_centre_of_a_squeezed_image_is_that_of_the_image_as_it_was():
+def test_the_centre_of_a_squeezed_image_matches_the_original_image():
     panorama = smooth(256, 768)
     squeezed = np.asarray(Image.fromarray(panorama).resize((384, 256), Image.Resampling.BILINEAR))
-    assert_alike(centre_crop(framed(squeezed, true_longer=768), 56), [pillows_centre(panorama, 56)], 2, 12)
+    assert_close(centre_crop(framed(squeezed, true_longer=768), 56), [pillow_centre(panorama, 56)], 2, 12)
 
 
-def test_what_could_not_be_read_is_black_in_every_cutout():
+def test_unreadable_images_give_black_crops():
     black = Frames(
         np.zeros((2, 64, 96, 3), np.uint8),
         *(np.array([value] * 2) for value in (np.int32(64), np.float32(1), False, False)),

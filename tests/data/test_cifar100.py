@@ -17,8 +17,8 @@ from supsup_jax.data import cifar100, files
 
 
 @pytest.fixture(autouse=True)
-def few(request, monkeypatch):
-    """Fewer images than CIFAR-100 has, except for the tests of the real one."""
+def fewer_images(request, monkeypatch):
+    """Reduce the number of images, except in tests of the real data set."""
     if "data_folder" not in request.fixturenames:
         shrink(monkeypatch)
 
@@ -50,7 +50,7 @@ def test_cifar100_is_read_from_every_layout(tmp_path, place, dump, packed):
     assert_read(tmp_path / "data")
 
 
-def test_a_file_with_a_published_checksum_is_read_whatever_its_form(raw, tmp_path, monkeypatch):
+def test_any_file_with_a_published_checksum_is_read(raw, tmp_path, monkeypatch):
     pickled = python2(content("train", data=np.asfortranarray(content("train")["data"])))
     (raw / "train").write_bytes(pickled)
     with pytest.raises(UserError):
@@ -60,18 +60,18 @@ def test_a_file_with_a_published_checksum_is_read_whatever_its_form(raw, tmp_pat
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_a_copy_is_read_if_its_images_and_labels_are_the_published_ones(raw, tmp_path, protocol):
+def test_a_copy_with_the_published_images_and_labels_is_read(raw, tmp_path, protocol):
     changed = content("train", coarse_labels=[0] * 8, batch_label="copy")
     (raw / "train").write_bytes(pickle.dumps(changed, protocol))
     assert_read(tmp_path)
 
 
-def test_files_come_before_an_archive_that_lies_beside_them(raw, tmp_path):
+def test_files_take_precedence_over_an_archive(raw, tmp_path):
     (raw.parent / "cifar-100-python.tar.gz").write_bytes(b"half a download")
     assert_read(tmp_path)
 
 
-def test_an_archive_is_read_where_one_file_is_missing(raw, tmp_path):
+def test_the_archive_is_read_if_a_file_is_missing(raw, tmp_path):
     shutil.copytree(raw, tmp_path / "whole")
     pack(raw.parent)
     raw.mkdir()
@@ -111,7 +111,7 @@ def test_an_archive_is_read_where_one_file_is_missing(raw, tmp_path):
     ],
 )
 @pytest.mark.parametrize("packed", [False, True], ids=["files", "archive"])
-def test_a_file_that_is_not_what_it_should_be_is_named(raw, tmp_path, damaged, words, packed):
+def test_a_damaged_file_is_named(raw, tmp_path, damaged, words, packed):
     (raw / "test").write_bytes(damaged)
     if packed:
         pack(raw.parent)
@@ -128,7 +128,7 @@ def test_a_file_that_is_not_what_it_should_be_is_named(raw, tmp_path, damaged, w
 
 
 class Malicious:
-    """Writes a file when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -147,9 +147,9 @@ class Malicious:
     ],
     ids=["the pixels", "a name", "an entry of an array"],
 )
-def test_a_pickle_that_would_run_something_is_never_unpickled(raw, tmp_path, hide, dump):
+def test_a_malicious_pickle_is_never_unpickled(raw, tmp_path, hide, dump):
     (raw / "train").write_bytes(dump(content("train", **hide(Malicious(tmp_path / "evil")))))
-    with contextlib.suppress(UserError):  # where the images are whole, they are read
+    with contextlib.suppress(UserError):  # valid images are read nevertheless
         data.load("cifar100", tmp_path)
     assert not (tmp_path / "evil").exists()
 
@@ -170,12 +170,12 @@ def folder(name):
     ("members", "words"),
     [
         ([], "it has no cifar-100-python/test"),
-        ([folder("cifar-100-python/test")], "cifar-100-python/test is no file"),
-        ([link("cifar-100-python/test", "../secret")], "cifar-100-python/test is no file"),
+        ([folder("cifar-100-python/test")], "cifar-100-python/test is not a regular file"),
+        ([link("cifar-100-python/test", "../secret")], "cifar-100-python/test is not a regular file"),
     ],
     ids=["missing", "a folder", "a link to elsewhere"],
 )
-def test_an_archive_without_one_of_the_files_is_named(raw, tmp_path, members, words):
+def test_an_incomplete_archive_is_named(raw, tmp_path, members, words):
     shutil.move(raw / "test", tmp_path / "cifar100/secret")
     pack(raw.parent, *members)
     with pytest.raises(UserError) as error:
@@ -184,7 +184,7 @@ def test_an_archive_without_one_of_the_files_is_named(raw, tmp_path, members, wo
 
 
 @pytest.mark.parametrize("keep", [1000, 20000])
-def test_half_an_archive_is_named(raw, tmp_path, keep):
+def test_a_truncated_archive_is_named(raw, tmp_path, keep):
     pack(raw.parent)
     path = raw.parent / "cifar-100-python.tar.gz"
     path.write_bytes(path.read_bytes()[:keep])
@@ -193,14 +193,14 @@ def test_half_an_archive_is_named(raw, tmp_path, keep):
     assert_one_line(error, str(path), "Compressed file ended before", "replace it, from https://")
 
 
-def test_what_is_no_archive_is_named(tmp_path):
+def test_a_file_that_is_not_an_archive_is_named(tmp_path):
     (tmp_path / "cifar-100-python.tar.gz").write_bytes(b"<html>404</html>")
     with pytest.raises(UserError) as error:
         data.load("cifar100", tmp_path)
     assert_one_line(error, str(tmp_path / "cifar-100-python.tar.gz"), "Not a gzipped file", "replace it, from https://")
 
 
-def test_reading_an_archive_writes_nothing_wherever_its_members_belong(raw, tmp_path):
+def test_reading_an_archive_writes_no_files(raw, tmp_path):
     evil = tarfile.TarInfo("cifar-100-python/../../evil")
     evil.size = 4
     pack(raw.parent, evil)
@@ -209,8 +209,8 @@ def test_reading_an_archive_writes_nothing_wherever_its_members_belong(raw, tmp_
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_without_files_and_network_the_error_says_what_belongs_where(tmp_path, monkeypatch):
-    """No file or folder is written."""
+def test_without_network_the_error_names_the_missing_file(tmp_path, monkeypatch):
+    """The error leaves no file or folder."""
     monkeypatch.setattr(cifar100, "_URL", "https://host.invalid/")
     monkeypatch.setattr(files.urllib.request, "getproxies", dict)
     with pytest.raises(UserError) as error:
@@ -225,7 +225,7 @@ def test_without_files_and_network_the_error_says_what_belongs_where(tmp_path, m
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """A server that has the archive."""
+    """Serve the archive."""
     write(tmp_path / "published/cifar-100-python")
     pack(tmp_path / "published")
     archive = tmp_path / "published/cifar-100-python.tar.gz"
@@ -235,14 +235,14 @@ def published(tmp_path, monkeypatch):
         yield archive
 
 
-def test_what_is_missing_is_downloaded_once(published, tmp_path):
+def test_a_missing_archive_is_downloaded_once(published, tmp_path):
     assert_read(tmp_path / "data")
     assert [path.name for path in (tmp_path / "data/cifar100").iterdir()] == ["cifar-100-python.tar.gz"]
     published.unlink()
     assert_read(tmp_path / "data")
 
 
-def test_a_download_of_another_archive_is_refused_and_leaves_nothing(published, tmp_path):
+def test_a_download_with_a_wrong_checksum_is_deleted(published, tmp_path):
     published.write_bytes(published.read_bytes()[:-1])
     with pytest.raises(UserError) as error:
         data.load("cifar100", tmp_path / "data")
@@ -261,7 +261,7 @@ def test_cifar100_prepared_by_tfds_is_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_images_of_another_shape_prepared_by_tfds_are_refused(tmp_path, monkeypatch):
+def test_images_of_the_wrong_shape_from_tfds_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar100, "_SIZES", {"train": 4, "test": 2})
     prepare_with_tfds(tmp_path, "cifar100", IMAGES["train"][:6, :28, :28], 4)
     with pytest.raises(UserError) as error:
@@ -275,12 +275,13 @@ def real(data_folder):
 
 
 @pytest.mark.usefixtures("data_folder")
-def test_real_cifar100_has_balanced_classes_and_the_published_colours(real):
+def test_real_cifar100_has_balanced_classes_and_published_statistics(real):
     for split, each in ((real.train, 500), (real.test, 100)):
         assert split.images.shape == (100 * each, 32, 32, 3)
         assert split.images.dtype == np.uint8
         np.testing.assert_array_equal(np.bincount(split.labels), np.full(100, each))
-    # The mean and deviation of the training images are published; the ones to normalise with are nearly CIFAR-10's.
+    # These are the published statistics. The library normalises with the original's values, which are close to
+    # CIFAR-10's.
     np.testing.assert_allclose(real.train.images.mean((0, 1, 2)) / 255, [0.5071, 0.4865, 0.4409], atol=5e-5)
     np.testing.assert_allclose(real.train.images[::10].std((0, 1, 2)) / 255, [0.2673, 0.2564, 0.2762], atol=1e-3)
     assert real.mean == (0.491, 0.482, 0.447)
@@ -288,15 +289,15 @@ def test_real_cifar100_has_balanced_classes_and_the_published_colours(real):
 
 
 @pytest.mark.usefixtures("data_folder")
-def test_real_neighbouring_pixels_and_channels_are_alike(real):
-    """Neighbours in both directions: rows and columns are not mixed up."""
+def test_real_neighbouring_pixels_and_channels_are_similar(real):
+    """If rows and columns were confused, neighbours in one direction would differ."""
     images = real.test.images.astype(np.float32)
     for axis in (1, 2, 3):
-        assert np.abs(np.diff(images, axis=axis)).mean() < 30  # about 85 between any two values
+        assert np.abs(np.diff(images, axis=axis)).mean() < 30  # random pairs differ by about 85
 
 
 def toy(train=3, test=2, classes=100):
-    """A data set of black images but for their number, of equally many of each class."""
+    """Return a data set with balanced classes, in which each image encodes its number and is black otherwise."""
 
     def split(each):
         labels = np.tile(np.arange(classes, dtype=np.int32), each)
@@ -308,13 +309,13 @@ def toy(train=3, test=2, classes=100):
 
 
 def numbers(images, benchmark):
-    """The number of each image of a toy."""
+    """Return the number that each image of `toy` encodes."""
     raw = np.rint((np.asarray(images[:, 0, 0]) * benchmark.std + benchmark.mean) * 255).astype(int)
     return raw[:, 0] * 256 + raw[:, 1]
 
 
 @pytest.mark.parametrize("seed", thorough_but([3], range(5)))
-def test_the_classes_of_a_task_and_their_labels_are_the_originals(golden, seed):
+def test_classes_and_labels_of_tasks_match_the_original(golden, seed):
     dataset = toy()
     benchmark = data.SplitCIFAR100.of(dataset)
     order = golden("splits.json")["RandSplitCIFAR100"][str(seed)]
@@ -323,13 +324,13 @@ def test_the_classes_of_a_task_and_their_labels_are_the_originals(golden, seed):
         for number in (0, 7, 19):
             task = jax.tree.map(lambda leaf, number=number: leaf[number], tasks)
             images, labels = benchmark.samples(split, task, jnp.arange(benchmark.size(task, train)), train)
-            own = order[5 * number : 5 * number + 5]
-            expected = [row for row, label in enumerate(split.labels) if label in own]  # in the order of the files
+            classes = order[5 * number : 5 * number + 5]
+            expected = [row for row, label in enumerate(split.labels) if label in classes]  # in the order of the files
             np.testing.assert_array_equal(numbers(images, benchmark), expected)
-            np.testing.assert_array_equal(labels, [own.index(split.labels[row]) for row in expected])
+            np.testing.assert_array_equal(labels, [classes.index(split.labels[row]) for row in expected])
 
 
-def test_a_task_is_the_same_alone_or_among_others():
+def test_a_task_does_not_depend_on_the_other_tasks():
     dataset = toy()
     benchmark = data.SplitCIFAR100.of(dataset)
     alone = jax.tree.map(lambda leaf: leaf[0], benchmark.tasks(dataset, 3, [11]))
@@ -339,7 +340,7 @@ def test_a_task_is_the_same_alone_or_among_others():
 
 @pytest.mark.usefixtures("data_folder")
 def test_twenty_tasks_of_five_classes_have_2500_and_500_images(real):
-    """The sizes are integers, known before any image is read."""
+    """Sizes are integers, which are known before images are read."""
     benchmark = data.SplitCIFAR100.of(real)
     assert benchmark.max_tasks == 20
     assert benchmark.num_classes == 5
@@ -351,7 +352,7 @@ def test_twenty_tasks_of_five_classes_have_2500_and_500_images(real):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_classes_of_different_sizes_come_whole_whatever_the_seed(seed):
+def test_all_samples_of_unequal_classes_are_used_for_every_seed(seed):
     digits = data.load_digits()
     benchmark = data.SplitCIFAR100.of(digits)
     tasks = benchmark.tasks(digits, seed, range(2))
@@ -364,7 +365,7 @@ def test_classes_of_different_sizes_come_whole_whatever_the_seed(seed):
 
 
 @pytest.mark.parametrize("kind", [data.PermutedMNIST, data.RotatedMNIST, data.SplitMNIST])
-def test_digits_come_as_they_are_with_a_key_too(kind):
+def test_mnist_benchmarks_do_not_augment(kind):
     digits = data.load_digits()
     benchmark = kind.of(digits)
     task = jax.tree.map(lambda leaf: leaf[0], benchmark.tasks(digits, 1, [1]))

@@ -1,4 +1,4 @@
-"""What data sets keep to, whoever made them: floats of 0 to 1, labels from 0 without gaps, a fitting mean and std."""
+"""Range of images, numbering of labels, and plausibility of the mean and standard deviation, in every data set."""
 
 from dataclasses import dataclass
 
@@ -28,21 +28,21 @@ def dataset(images=X, labels=Y, test_labels=None, mean=(0.5,), std=(0.25,)):
 
 
 @dataclass(frozen=True)
-class Own(data.Source):
-    """A source in a user's script, which returns what it wants."""
+class UserSource(data.Source):
+    """Source of a user, which returns images in the given form."""
 
-    name = "own_source"
+    name = "user_source"
     form: str = "uint8"
 
     def load(self, folder):
-        held = {"uint8": X, "0 to 1": FLOATS, "0 to 255": FLOATS * np.float32(255), "list": X.tolist()}[self.form]
-        return data.Dataset(data.Samples(held, Y), data.Samples(held, Y), (0.5,), (0.25,))
+        pixels = {"uint8": X, "0 to 1": FLOATS, "0 to 255": FLOATS * np.float32(255), "list": X.tolist()}[self.form]
+        return data.Dataset(data.Samples(pixels, Y), data.Samples(pixels, Y), (0.5,), (0.25,))
 
 
 @pytest.mark.parametrize("form", ["uint8", "0 to 1", "0 to 255", "list"])
-def test_sources_of_users_may_return_either_floats(form):
-    """0 to 1, as everywhere, and 0 to 255, as `Samples` holds them in memory, and as version 0.1 took them."""
-    family = data.Split(Own(form))
+def test_user_sources_may_return_floats_to_1_or_to_255(form):
+    """Floats to 1 are the convention; `Samples` and version 0.1 hold floats to 255."""
+    family = data.Split(UserSource(form))
     loaded = family.load(".")
     np.testing.assert_allclose(loaded.train.images, X, atol=1e-4)
     np.testing.assert_allclose(loaded.test.images, X, atol=1e-4)
@@ -50,8 +50,10 @@ def test_sources_of_users_may_return_either_floats(form):
     np.testing.assert_allclose(benchmark.normalise(loaded.train.images), (X / 255 - 0.5) / 0.25, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", [data.Split(Own()), data.Permuted(Own()), data.Rotated(Own(), 4)])
-def test_a_data_set_by_hand_of_floats_of_0_to_1_is_refused(family):
+@pytest.mark.parametrize(
+    "family", [data.Split(UserSource()), data.Permuted(UserSource()), data.Rotated(UserSource(), 4)]
+)
+def test_a_dataset_with_floats_from_0_to_1_is_refused(family):
     refused(lambda: family.bind(dataset(FLOATS)), "images are floats of 0 to 1", "data.Arrays(train=", "by 255")
     experiment = ss.Experiment("x", family, networks.LeNet(10))
     refused(lambda: experiment.build(dataset(FLOATS)), "images are floats of 0 to 1")
@@ -59,7 +61,7 @@ def test_a_data_set_by_hand_of_floats_of_0_to_1_is_refused(family):
     family.bind(dataset(np.zeros_like(FLOATS)))
 
 
-def test_floats_may_leave_0_to_1_by_rounding_alone():
+def test_floats_may_exceed_0_to_1_only_by_rounding():
     inputs = data.Inputs.new((4, 4, 1), 6)
     near = FLOATS + np.where(FLOATS > 0.5, 2e-4, -2e-4).astype(np.float32)
     for held in (inputs.images(near), data.Arrays((near, Y), (near, Y)).load().train.images):
@@ -70,7 +72,7 @@ def test_floats_may_leave_0_to_1_by_rounding_alone():
     refused(lambda: data.Arrays((FLOATS - 0.5, Y), (FLOATS, Y)), "Arrays: train images have values from -0.5")
 
 
-def test_images_that_were_divided_twice_are_named(capsys):
+def test_images_that_were_divided_twice_cause_a_warning(capsys):
     data.Inputs.new((4, 4, 1), 6).images(FLOATS / 255)
     assert "were they divided by 255 twice?" in capsys.readouterr().err
 
@@ -80,34 +82,34 @@ def test_images_that_were_divided_twice_are_named(capsys):
     [
         lambda mean, std: data.Inputs.new((4, 4, 1), 6, mean, std),
         lambda mean, std: data.Arrays((X, Y), (X, Y), mean, std),
-        lambda mean, std: data.Permuted(Own()).bind(dataset(mean=tuple(mean), std=tuple(std))),
+        lambda mean, std: data.Permuted(UserSource()).bind(dataset(mean=tuple(mean), std=tuple(std))),
     ],
 )
-def test_a_mean_and_std_of_0_to_255_are_named(make, capsys):
+def test_a_mean_and_std_from_0_to_255_cause_a_warning(make, capsys):
     make([33.3], [0.3])
-    assert "mean 33.3 cannot belong to images that are scaled to 0 to 1" in (said := capsys.readouterr().err)
-    assert "divided by 255: 0.1306" in said and "std" not in said
+    assert "mean 33.3 is impossible for images scaled to 0 to 1" in (warning := capsys.readouterr().err)
+    assert "images from 0 to 255 by 255: 0.1306" in warning and "std" not in warning
     make([0.13], [78.6])
-    assert "std 78.6 cannot belong" in capsys.readouterr().err
-    make([0.0], [1.0])  # as they are
-    make([0.5], [0.5])  # from -1 to 1
+    assert "std 78.6 is impossible" in capsys.readouterr().err
+    make([0.0], [1.0])  # no normalisation
+    make([0.5], [0.5])  # scales to -1 to 1
     assert capsys.readouterr().err == ""
 
 
-def test_whole_floats_are_labels_and_what_is_not_says_how():
+def test_integral_floats_are_accepted_as_labels():
     assert_holds(data.Arrays((X, Y.astype(np.float64)), (X, Y)).load().train, X, Y)
-    refused(lambda: data.Arrays((X, Y + 0.5), (X, Y)), "Arrays: train labels are float64; give integers from 0")
+    refused(lambda: data.Arrays((X, Y + 0.5), (X, Y)), "Arrays: train labels are float64; give non-negative integers")
     refused(lambda: data.Arrays((X, np.eye(6)[Y]), (X, Y)), "labels have shape (12, 6)", "labels.argmax(1)")
     refused(lambda: data.Arrays((X, Y[:, None]), (X, Y)), "labels have shape (12, 1)", "labels[:, 0]")
     refused(lambda: data.Arrays((X, Y), (X, Y - 3)), "Arrays: test labels go down to -3", "renumber")
 
 
-def test_labels_that_begin_late_are_named_before_anything_is_learned():
+def test_labels_that_do_not_start_at_0_are_refused():
     late = dataset(labels=Y + 3)
-    refused(lambda: data.Split(Own()).bind(late), "Split: classes 0, 1, 2 without training images", "renumber")
+    refused(lambda: data.Split(UserSource()).bind(late), "Split: classes 0, 1, 2 without training images", "renumber")
 
 
-def test_families_of_users_name_classes_and_tasks_without_images(capsys):
+def test_user_families_name_classes_and_tasks_without_images(capsys):
     @dataclass(frozen=True)
     class InOrder(data.ClassSplit):
         def order(self, seed):
@@ -118,21 +120,23 @@ def test_families_of_users_name_classes_and_tasks_without_images(capsys):
         def bind(self, dataset):
             return InOrder.of(dataset, 2)
 
-    experiment = ss.Experiment("x", Mine(Own(), num_tasks=3), networks.LeNet(10))
+    experiment = ss.Experiment("x", Mine(UserSource(), num_tasks=3), networks.LeNet(10))
     gap = dataset(labels=np.where(Y < 2, Y + 2, Y))
     benchmark = experiment.build(gap).benchmark
     assert "Mine: classes 0, 1 without training images" in capsys.readouterr().err
     refused(lambda: benchmark.tasks(gap, 0, [0, 1]), "task 0 (classes 0, 1) has no training images")
     untested = dataset(test_labels=[0, 1, 4, 5])
     experiment.build(untested).benchmark.tasks(untested, 0, [0, 1, 2])
-    said = capsys.readouterr().err
-    assert "Mine: classes 2, 3 without test images" in said
-    assert "task 1 (classes 2, 3) has no test images; its accuracy is NaN" in said
+    warnings = capsys.readouterr().err
+    assert "Mine: classes 2, 3 without test images" in warnings
+    assert "task 1 (classes 2, 3) has no test images; its accuracy is NaN" in warnings
     refused(lambda: experiment.build(dataset(labels=Y - 1)), "Mine: train labels go down to -1")
     refused(lambda: experiment.build(dataset(test_labels=[])), "Mine: there are no test images")
 
 
-def test_test_labels_that_training_lacks_are_named(capsys):
-    data.Permuted(Own()).bind(dataset(test_labels=[0, 6, 7]))
+def test_test_labels_without_training_images_are_named(capsys):
+    data.Permuted(UserSource()).bind(dataset(test_labels=[0, 6, 7]))
     assert "Permuted: classes 6, 7 without training images" in capsys.readouterr().err
-    refused(lambda: data.Split(Own()).bind(dataset(test_labels=[0, 6])), "Split: class 6 without training images")
+    refused(
+        lambda: data.Split(UserSource()).bind(dataset(test_labels=[0, 6])), "Split: class 6 without training images"
+    )

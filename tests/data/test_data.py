@@ -45,19 +45,19 @@ def test_a_truncated_file_is_named(raw, tmp_path):
     assert_one_line(error, str(path), "cannot be read", "replace it, from https://")
 
 
-def test_a_short_file_is_named_with_what_was_expected(raw, tmp_path):
+def test_a_short_file_is_named_with_its_expected_size(raw, tmp_path):
     path = raw / "train-labels-idx1-ubyte.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
     with pytest.raises(UserError) as error:
         data.load("mnist", tmp_path)
-    assert_one_line(error, str(path), "of another size (27 bytes)", "(28 in all)", "replace it, from https://")
+    assert_one_line(error, str(path), "of the wrong size (27 bytes)", "(28 in all)", "replace it, from https://")
 
 
-def test_a_file_of_another_kind_is_named(raw, tmp_path):
+def test_a_file_with_the_wrong_header_is_named(raw, tmp_path):
     shutil.copy(raw / "train-labels-idx1-ubyte.gz", raw / "train-images-idx3-ubyte.gz")
     with pytest.raises(UserError) as error:
         data.load("mnist", tmp_path)
-    assert_one_line(error, str(raw / "train-images-idx3-ubyte.gz"), "with another header")
+    assert_one_line(error, str(raw / "train-images-idx3-ubyte.gz"), "with the wrong header")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_missing_file_is_named(raw, tmp_path):
 
 
 @pytest.mark.usefixtures("offline")
-def test_without_files_and_network_the_answer_comes_at_once(tmp_path):
+def test_without_network_the_error_is_raised_quickly(tmp_path):
     started = time.monotonic()
     with pytest.raises(UserError) as error:
         data.load("mnist", tmp_path)
@@ -87,7 +87,7 @@ def test_without_files_and_network_the_answer_comes_at_once(tmp_path):
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """A server that has MNIST's files; what it serves can be changed."""
+    """Serve MNIST's files from a folder that tests can change."""
     folder = tmp_path / "published"
     fake_mnist(folder, monkeypatch)
     checked = {
@@ -100,20 +100,20 @@ def published(tmp_path, monkeypatch):
         yield folder
 
 
-def test_what_is_missing_is_downloaded_and_what_is_there_is_kept(published, tmp_path):
+def test_only_missing_files_are_downloaded(published, tmp_path):
     folder = tmp_path / "data"
     raw = folder / "mnist/MNIST/raw"
     raw.mkdir(parents=True)
     shutil.copy(published / "train-labels-idx1-ubyte.gz", raw)
-    kept = (raw / "train-labels-idx1-ubyte.gz").stat().st_mtime_ns
+    modified = (raw / "train-labels-idx1-ubyte.gz").stat().st_mtime_ns
     dataset = data.load("mnist", folder)
     assert dataset.train.images.shape == (20, 28, 28, 1)
-    assert (raw / "train-labels-idx1-ubyte.gz").stat().st_mtime_ns == kept
+    assert (raw / "train-labels-idx1-ubyte.gz").stat().st_mtime_ns == modified
     shutil.rmtree(published)
     assert len(data.load("mnist", folder).test.labels) == 10
 
 
-def test_a_download_of_something_else_is_refused_and_leaves_nothing(published, tmp_path):
+def test_a_download_with_a_wrong_checksum_is_deleted(published, tmp_path):
     (published / "t10k-labels-idx1-ubyte.gz").write_bytes(b"something else")
     with pytest.raises(UserError) as error:
         data.load("mnist", tmp_path / "data")
@@ -121,14 +121,14 @@ def test_a_download_of_something_else_is_refused_and_leaves_nothing(published, t
     assert not (tmp_path / "data/mnist/MNIST/raw/t10k-labels-idx1-ubyte.gz").exists()
 
 
-def test_an_unknown_data_set_is_answered_with_the_known_ones():
+def test_the_error_for_an_unknown_name_lists_the_data_sets():
     with pytest.raises(UserError, match="there are mnist, cifar100, digits"):
         data.load("cifar", ".")
 
 
 @pytest.fixture
 def prepared(tmp_path, monkeypatch):
-    """The images of an MNIST that TFDS prepared, four for training and two for testing."""
+    """Prepare MNIST with TFDS, with four training and two test images, and return the images."""
     for name, size in (("train-labels-idx1-ubyte", 4), ("t10k-labels-idx1-ubyte", 2)):
         monkeypatch.setitem(mnist._FILES, name, ((size,), "", ""))
     images = np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1), dtype=np.uint8)
@@ -155,7 +155,7 @@ def test_mnist_prepared_by_tfds_is_read(tmp_path, prepared):
         ('"name": "mnist"', '"name": "emnist"', "it is emnist"),
         ("", "", "not 5"),
     ],
-    ids=["another format", "damaged", "another data set", "too few samples"],
+    ids=["wrong format", "damaged", "wrong data set", "too few samples"],
 )
 def test_a_tfds_folder_that_cannot_be_used_is_named(tmp_path, monkeypatch, before, after, words):
     if not before:
@@ -183,7 +183,7 @@ def test_digits_need_no_files():
     assert dataset.train.images.max() == 255
 
 
-def test_permutations_are_the_originals(golden):
+def test_permutations_match_the_original(golden):
     dataset = data.load("digits", "")
     benchmark = data.PermutedPixels(1, 1, 10, (28, 28, 1), dataset.mean, dataset.std)
     for number, facts in golden("splits.json")["MNISTPerm_seed1"].items():
@@ -198,7 +198,7 @@ def test_task_1_of_seed_1_is_task_0_of_seed_2():
     np.testing.assert_array_equal(benchmark.tasks(dataset, 1, [1]), benchmark.tasks(dataset, 2, [0]))
 
 
-def test_samples_are_permuted_and_normalised_and_padded_with_black():
+def test_samples_are_permuted_normalised_and_padded_with_black():
     split = data.Samples(np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1) * 10, np.array([3, 4], np.int32))
     benchmark = data.PermutedPixels(2, 2, 5, (2, 2, 1), (0.1,), (0.5,))
     images, labels = benchmark.samples(split, jnp.array([3, 0, 4, 1]), jnp.array([1, 0]), train=True)
@@ -207,7 +207,7 @@ def test_samples_are_permuted_and_normalised_and_padded_with_black():
     np.testing.assert_array_equal(labels, [4, 3])
 
 
-def test_rotations_are_the_originals_to_the_pixel(golden):
+def test_rotations_match_the_original_exactly(golden):
     arrays = golden("rotate.npz")
     split = data.Samples(arrays["images"][..., None], arrays["labels"].astype(np.int32))
     dataset = data.Dataset(split, split, (0.1307,), (0.3081,))
@@ -222,7 +222,7 @@ def test_rotations_are_the_originals_to_the_pixel(golden):
         np.testing.assert_array_equal(labels, arrays["labels"])
 
 
-def test_the_angle_of_a_rotation_is_a_whole_part_of_the_circle(golden):
+def test_rotations_divide_the_circle_evenly(golden):
     digits = data.load_digits()
     benchmark = data.RotatedMNIST.of(digits, num_tasks=4)
     upright, quarter, half = benchmark.tasks(digits, 0, range(3)).reshape(3, 8, 8)
@@ -243,7 +243,7 @@ def test_split_tasks_have_two_classes_and_no_sample_twice():
         for number in range(5):
             task = jax.tree.map(lambda leaf, number=number: leaf[number], tasks)
             size = int(benchmark.size(task, train))
-            rows = jnp.arange(len(split.labels)) % size  # as many of each task, which are compiled once
+            rows = jnp.arange(len(split.labels)) % size  # the same number for each task, to compile once
             images, labels = benchmark.samples(split, task, rows, train)
             assert set(np.asarray(labels)) == {2 * number, 2 * number + 1}
             assert images.shape == (len(rows), 8, 8, 1)
@@ -251,7 +251,7 @@ def test_split_tasks_have_two_classes_and_no_sample_twice():
         assert sorted(seen) == list(range(len(split.labels)))
 
 
-def test_a_pixel_keeps_its_channels_together():
+def test_the_channels_of_a_pixel_stay_together():
     rng = np.random.default_rng(0)
     split = data.Samples(rng.integers(0, 256, (6, 4, 4, 3), dtype=np.uint8), np.arange(6, dtype=np.int32))
     dataset = data.Dataset(split, split, (0.0,) * 3, (1.0,) * 3)
@@ -262,7 +262,7 @@ def test_a_pixel_keeps_its_channels_together():
         np.testing.assert_allclose(images, expected, atol=1e-6)
 
 
-def test_tasks_that_do_not_exist_are_refused():
+def test_invalid_task_numbers_are_refused():
     digits = data.load_digits()
     with pytest.raises(IndexError, match="there are 5 tasks, and no task 5"):
         data.SplitMNIST.of(digits).tasks(digits, 0, [5])
@@ -270,8 +270,8 @@ def test_tasks_that_do_not_exist_are_refused():
         data.RotatedMNIST.of(digits, num_tasks=400)
 
 
-def test_the_digits_are_those_of_scikit_learn_to_the_bit():
-    """The checksums were taken from `sklearn.datasets.load_digits`, scaled and split."""
+def test_digits_equal_those_of_scikit_learn_bitwise():
+    """Checksums are from `sklearn.datasets.load_digits`, scaled and split."""
     digits = data.load_digits()
     found = [hashlib.sha256(part.tobytes()).hexdigest()[:16] for split in (digits.train, digits.test) for part in split]
     assert found == ["7e4a10b8ab64bd5e", "084af33d95f02043", "ff652b6f02dc1ac6", "1552f6c9117d83dc"]

@@ -1,4 +1,4 @@
-"""Families of tasks over any data set."""
+"""Task families over any data set."""
 
 from dataclasses import dataclass, replace
 
@@ -14,13 +14,13 @@ DIGITS = data.Digits()
 
 
 @pytest.fixture(autouse=True)
-def warned_anew():
-    """Every test gets the warnings that another one has got."""
+def forget_warnings():
+    """Repeat warnings in every test."""
     families.warn.cache_clear()
 
 
 def colours(labels, test_labels=None, seed=0):
-    """A data set of 6 × 6 images in colour with given labels."""
+    """Return a data set of 6 × 6 colour images with given labels."""
     rng = np.random.default_rng(seed)
     splits = []
     for given in (labels, labels if test_labels is None else test_labels):
@@ -37,7 +37,7 @@ def refused(call, *words):
         assert word in str(error.value)
 
 
-def test_the_presets_are_families_with_options():
+def test_presets_are_families_with_options():
     common = {"source": DIGITS}
     assert vars(data.PermutedMNIST()) == vars(data.Permuted(data.MNIST(), 250))
     assert vars(data.RotatedMNIST()) == vars(data.Rotated(data.MNIST(), 36, degrees=10))
@@ -49,7 +49,7 @@ def test_the_presets_are_families_with_options():
     assert vars(data.SplitImageNet()) == vars(expected)
 
 
-def test_benchmarks_are_hashable_and_equal_whatever_the_source():
+def test_benchmarks_are_hashable_and_independent_of_the_source():
     dataset = DIGITS.load()
     for family in (data.Permuted, data.Rotated, data.Split):
         bound = [family(source).bind(dataset) for source in (DIGITS, data.MNIST())]
@@ -70,7 +70,7 @@ def test_pixels_of_colour_images_move_together(family):
         np.testing.assert_allclose(seen, np.rot90(dataset.train.images, axes=(1, 2)) / 255, atol=1e-6)
 
 
-def test_fewer_rotations_turn_by_the_same_angles():
+def test_angles_do_not_depend_on_the_number_of_tasks():
     assert data.Rotated(DIGITS, num_tasks=5).degrees == 72
     assert replace(data.Rotated(DIGITS), num_tasks=10).degrees == data.RotatedMNIST(num_tasks=4).degrees == 10
     assert data.Rotated(DIGITS, 3, degrees=90).bind(DIGITS.load()).max_tasks == 4
@@ -96,7 +96,7 @@ def labels_seen(family, dataset, seed=0, task=0):
     ],
 )
 @pytest.mark.parametrize("relabel", [True, False])
-def test_classes_are_dealt_in_order_and_relabelled(order, seed, expected, relabel):
+def test_classes_are_assigned_in_order_and_relabelled(order, seed, expected, relabel):
     dataset = colours(np.arange(24) % 6)
     family = data.Split(DIGITS, 2, order=order, relabel=relabel)
     classes, labels = labels_seen(family, dataset, seed, task=1)
@@ -105,7 +105,7 @@ def test_classes_are_dealt_in_order_and_relabelled(order, seed, expected, relabe
     assert family.bind(dataset).num_classes == (2 if relabel else 6)
 
 
-def test_crops_and_flips_are_in_training_alone():
+def test_crops_and_flips_are_used_only_in_training():
     dataset = colours(np.arange(8) % 2)
     benchmark = data.Split(DIGITS, 2, augment="crop_flip").bind(dataset)
     task = jax.tree.map(lambda leaf: leaf[0], benchmark.tasks(dataset, 0, [0]))
@@ -115,18 +115,18 @@ def test_crops_and_flips_are_in_training_alone():
     assert not np.allclose(plain, varied)
 
 
-def test_classes_left_over_are_named_once(capsys):
+def test_unused_classes_are_named_once(capsys):
     dataset = colours(np.arange(14) % 7)
     family = data.Split(DIGITS, 3)
     assert family.bind(dataset).max_tasks == family.bind(dataset).max_tasks == 2
     assert capsys.readouterr().err == "warning: Split: 7 classes make 2 tasks of 3; in no task: class 6\n"
-    replace(family, num_tasks=1).bind(dataset)  # the others are not asked for
+    replace(family, num_tasks=1).bind(dataset)  # fewer tasks than possible are requested
     assert capsys.readouterr().err == ""
     data.Split(DIGITS, 3, order="drawn").bind(dataset)
     assert "in no task: the last 1 in the order that the seed draws" in capsys.readouterr().err
     data.Split(DIGITS, 4, order="fixed").bind(dataset)
-    left = sorted(np.random.RandomState(1).permutation(7)[-3:])
-    assert f"in no task: classes {', '.join(map(str, left))}" in capsys.readouterr().err
+    unused = sorted(np.random.RandomState(1).permutation(7)[-3:])
+    assert f"in no task: classes {', '.join(map(str, unused))}" in capsys.readouterr().err
 
 
 def test_missing_classes_are_named(capsys):
@@ -147,7 +147,7 @@ def test_missing_classes_are_named(capsys):
     ],
 )
 @pytest.mark.parametrize("family", [data.Permuted(DIGITS), data.Rotated(DIGITS), data.Split(DIGITS)])
-def test_labels_that_are_no_classes_are_refused(family, labels, words):
+def test_invalid_labels_are_refused(family, labels, words):
     refused(lambda: family.bind(colours(labels)), type(family).__name__, *words)
 
 
@@ -156,7 +156,7 @@ def test_families_check_their_fields():
     refused(lambda: data.Split(DIGITS, 0), "Split: classes_per_task 0 must be at least 1")
     for name, value in (("order", "random"), ("augment", "blur")):
         family = data.Split(DIGITS)
-        object.__setattr__(family, name, value)  # the annotations, which are checked in tests alone, do not allow it
+        object.__setattr__(family, name, value)  # tests check annotations, which forbid these values
         refused(family.__post_init__, f"{name} '{value}' does not exist")
     refused(lambda: data.Split(DIGITS, augment="resized_crop"), "Digits has its images in memory")
     refused(lambda: data.Split(data.ImageNet()), "ImageNet has its images on disk")
@@ -166,7 +166,7 @@ def test_families_check_their_fields():
     refused(lambda: data.Split(DIGITS, 11).bind(DIGITS.load()), "classes_per_task 11 is more than the 10 classes")
 
 
-def test_a_family_of_the_user_is_a_subclass():
+def test_users_can_subclass_families():
     @dataclass(frozen=True)
     class ShiftedPixels(data.PixelMapBenchmark):
         def tasks(self, dataset, seed, numbers):

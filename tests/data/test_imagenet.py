@@ -21,7 +21,7 @@ CLASSES = ("n01440764", "n02105855", "n12998815")
 
 
 def photograph(height, width):
-    """An image with structures of several sizes."""
+    """Return an image with structures of several sizes."""
     noise = Image.fromarray(RNG.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8))
     return noise.resize((width, height), Image.Resampling.BICUBIC)
 
@@ -33,8 +33,8 @@ def save(image, path, kind="JPEG", **settings):
 
 
 def write(folder, names=("a.JPEG", "b.JPEG"), classes=CLASSES):
-    """ImageNet in torchvision's layout, with a few images a class, all of different sizes."""
-    number = 0  # no image is longer than a frame
+    """Write ImageNet in torchvision's layout, with a few images of different sizes for each class."""
+    number = 0  # limits sizes: no image is longer than a frame
     for split in ("train", "val"):
         for wnid in classes:
             for name in names:
@@ -46,12 +46,12 @@ def write(folder, names=("a.JPEG", "b.JPEG"), classes=CLASSES):
 
 
 @pytest.fixture
-def few(tmp_path):
+def imagenet_folder(tmp_path):
     return write(tmp_path / "imagenet")
 
 
-def pillows(path, cache_size):
-    """Pixels of a file as Pillow decodes and resizes it, upright."""
+def pillow_pixels(path, cache_size):
+    """Return the pixels of a file, decoded and resized by Pillow, upright."""
     with Image.open(path) as image:
         image = image.convert("RGB")
     shorter = min(image.size)
@@ -64,7 +64,7 @@ def upright(frames, place):
 
 
 @pytest.mark.parametrize("place", ["imagenet", "."])
-def test_torchvisions_layout_is_read_with_labels_in_order_of_class_names(tmp_path, place):
+def test_torchvisions_layout_is_read_with_labels_in_class_order(tmp_path, place):
     write(tmp_path / place, ("b.JPEG", "a.jpeg", "c.JpG", "d.PNG"))
     dataset = data.load("imagenet", tmp_path)
     assert dataset.image_shape == (224, 224, 3)
@@ -77,31 +77,31 @@ def test_torchvisions_layout_is_read_with_labels_in_order_of_class_names(tmp_pat
         assert names == list(map(str, expected))
         frames = split.images.frames(np.arange(12), 64)
         for row, path in enumerate(names):
-            np.testing.assert_array_equal(upright(frames, row), pillows(path, 64))
+            np.testing.assert_array_equal(upright(frames, row), pillow_pixels(path, 64))
 
 
-def test_the_size_that_a_network_sees_can_be_chosen(few):
-    assert data.load("imagenet", few.parent, image_size=64).train.images.shape == (6, 64, 64, 3)
-    assert data.load("digits", few.parent, image_size=64).image_shape == (8, 8, 1)  # which has its own
+def test_the_image_size_can_be_chosen(imagenet_folder):
+    assert data.load("imagenet", imagenet_folder.parent, image_size=64).train.images.shape == (6, 64, 64, 3)
+    assert data.load("digits", imagenet_folder.parent, image_size=64).image_shape == (8, 8, 1)  # its size is fixed
 
 
-def test_what_is_no_image_by_its_name_and_hidden_folders_are_left_out(few):
-    (few / "train" / CLASSES[0] / "notes.txt").write_text("nothing")
-    (few / "train/.cache").mkdir()
-    (few / "val/README").write_text("nothing")
-    dataset = data.load("imagenet", few.parent)
+def test_hidden_folders_and_files_that_are_not_images_are_skipped(imagenet_folder):
+    (imagenet_folder / "train" / CLASSES[0] / "notes.txt").write_text("nothing")
+    (imagenet_folder / "train/.cache").mkdir()
+    (imagenet_folder / "val/README").write_text("nothing")
+    dataset = data.load("imagenet", imagenet_folder.parent)
     assert (len(dataset.train.labels), len(dataset.test.labels), dataset.num_classes) == (6, 6, 3)
 
 
-def test_links_to_folders_and_files_are_followed(few, tmp_path):
+def test_links_to_folders_and_files_are_followed(imagenet_folder, tmp_path):
     linked = tmp_path / "linked/imagenet"
     linked.mkdir(parents=True)
-    (linked / "val").symlink_to(few / "val")
+    (linked / "val").symlink_to(imagenet_folder / "val")
     for wnid in CLASSES[:2]:
         (linked / "train" / wnid).parent.mkdir(exist_ok=True)
-        (linked / "train" / wnid).symlink_to(few / "train" / wnid)
+        (linked / "train" / wnid).symlink_to(imagenet_folder / "train" / wnid)
     (linked / "train" / CLASSES[2]).mkdir()
-    (linked / "train" / CLASSES[2] / "x.JPEG").symlink_to(few / "train" / CLASSES[2] / "a.JPEG")
+    (linked / "train" / CLASSES[2] / "x.JPEG").symlink_to(imagenet_folder / "train" / CLASSES[2] / "a.JPEG")
     images, labels = data.load("imagenet", linked.parent).train
     np.testing.assert_array_equal(labels, [0, 0, 1, 1, 2])
     assert images.frames(np.arange(5), 32).readable.all()
@@ -113,7 +113,7 @@ def fails(folder, *words):
     assert_one_line(error, *words)
 
 
-def test_without_imagenet_the_error_says_what_belongs_where(tmp_path):
+def test_without_imagenet_the_error_describes_the_layouts(tmp_path):
     fails(
         tmp_path,
         f"{tmp_path / 'imagenet'} lacks train and val; expected train/<class>/*.JPEG and val/<class>/*.JPEG there",
@@ -125,25 +125,25 @@ def test_without_imagenet_the_error_says_what_belongs_where(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["imagenet", "."])
-def test_the_folder_that_is_missing_is_named(tmp_path, place):
+def test_a_missing_folder_is_named(tmp_path, place):
     shutil.rmtree(write(tmp_path / place) / "val")
     fails(tmp_path, f"{tmp_path / place} lacks val; expected")
 
 
 @pytest.mark.parametrize(("lacking", "other"), [("train", "val"), ("val", "train")])
-def test_a_class_that_only_one_split_has_is_named(few, lacking, other):
-    shutil.rmtree(few / lacking / CLASSES[1])
-    shutil.rmtree(few / lacking / CLASSES[2])
+def test_a_class_of_only_one_split_is_named(imagenet_folder, lacking, other):
+    shutil.rmtree(imagenet_folder / lacking / CLASSES[1])
+    shutil.rmtree(imagenet_folder / lacking / CLASSES[2])
     fails(
-        few.parent,
-        f"{few / lacking} has no folder {CLASSES[1]}, but {few / other} has",
+        imagenet_folder.parent,
+        f"{imagenet_folder / lacking} has no folder {CLASSES[1]}, but {imagenet_folder / other} has",
         "expected the same classes in both",
-        "add it, or name another folder, with links to those classes that both of them have",
+        "add it, or name another folder, with links to the classes that both have",
     )
 
 
 def in_one_folder(folder):
-    """Moves the validation images into one folder, as they are published; with the class of each by its name."""
+    """Move the validation images into one folder, as published, and return the class of each by name."""
     classes = {}
     for number, path in enumerate(sorted((folder / "val").glob("*/*"), key=lambda path: path.name)):
         name = f"ILSVRC2012_val_{number + 1:08d}"
@@ -155,33 +155,41 @@ def in_one_folder(folder):
 
 
 def solution(classes):
-    """The table of classes as Kaggle has it; some images show several objects of their class."""
+    """Return the table of classes in Kaggle's form, in which some images show several objects of their class."""
     rows = [f"{name},{wnid} 85 1 499 272 {wnid} 3 4 5 6 " for name, wnid in classes.items()]
     return "\n".join(["ImageId,PredictionString", *rows[::-1]]) + "\n"
 
 
-def test_validation_images_in_one_folder_need_their_classes(few):
-    in_one_folder(few)
-    fails(few.parent, f"{few / 'val'} has its images in one folder", "put Kaggle's LOC_val_solution.csv beside it")
-    (few / "LOC_val_solution.csv").write_text("ImageId\nx\n")
-    fails(few.parent, "LOC_val_solution.csv cannot be read", "expected columns ImageId and PredictionString")
-    (few / "LOC_val_solution.csv").write_text(solution({"ILSVRC2012_val_00000002": CLASSES[0]}))
-    fails(few.parent, "LOC_val_solution.csv has no class for ILSVRC2012_val_00000001.JPEG", "nor for 4 others")
+def test_validation_images_in_one_folder_require_classes(imagenet_folder):
+    in_one_folder(imagenet_folder)
+    fails(
+        imagenet_folder.parent,
+        f"{imagenet_folder / 'val'} has its images in one folder",
+        "put Kaggle's LOC_val_solution.csv beside it",
+    )
+    (imagenet_folder / "LOC_val_solution.csv").write_text("ImageId\nx\n")
+    fails(
+        imagenet_folder.parent, "LOC_val_solution.csv cannot be read", "expected columns ImageId and PredictionString"
+    )
+    (imagenet_folder / "LOC_val_solution.csv").write_text(solution({"ILSVRC2012_val_00000002": CLASSES[0]}))
+    fails(
+        imagenet_folder.parent, "LOC_val_solution.csv has no class for ILSVRC2012_val_00000001.JPEG", "nor for 4 others"
+    )
 
 
 @pytest.mark.parametrize(
-    ("above", "says"),
+    ("above", "class_source"),
     [(".", "table"), ("imagenet-object-localization-challenge", "table"), ("imagenet", "annotations")],
 )
-def test_kaggles_layout_is_read(tmp_path, above, says):
+def test_kaggles_layout_is_read(tmp_path, above, class_source):
     root = tmp_path / above
-    few = write(root / "ILSVRC/Data/CLS-LOC")
+    imagenet_folder = write(root / "ILSVRC/Data/CLS-LOC")
     in_folders = data.load("imagenet", tmp_path).test
     files = {Path(in_folders.images.name(row)).read_bytes(): label for row, label in enumerate(in_folders.labels)}
-    classes = in_one_folder(few)
-    save(photograph(96, 96), few / "test/ILSVRC2012_test_00000001.JPEG")
-    (few / "val/._ILSVRC2012_val_00000001.JPEG").write_bytes(b"left by macOS")
-    if says == "table":
+    classes = in_one_folder(imagenet_folder)
+    save(photograph(96, 96), imagenet_folder / "test/ILSVRC2012_test_00000001.JPEG")
+    (imagenet_folder / "val/._ILSVRC2012_val_00000001.JPEG").write_bytes(b"left by macOS")
+    if class_source == "table":
         (root / "LOC_val_solution.csv").write_text(solution(classes))
     else:
         annotations = root / "ILSVRC/Annotations/CLS-LOC/val"
@@ -196,34 +204,37 @@ def test_kaggles_layout_is_read(tmp_path, above, says):
     assert {Path(test.images.name(row)).read_bytes(): label for row, label in enumerate(test.labels)} == files
 
 
-def test_classes_of_validation_images_without_training_images_are_named(few, capsys):
-    (few / "LOC_val_solution.csv").write_text(solution(in_one_folder(few)))
-    shutil.move(few / "train" / CLASSES[1], few.parent / "elsewhere")
-    np.testing.assert_array_equal(data.load("imagenet", few.parent).test.labels, [0, 0, 1, 1])
-    assert f"val has images of {CLASSES[1]}, which have no training images; left out" in capsys.readouterr().err
-    (few / "train/n99999999").mkdir()
-    shutil.copy(few / "train" / CLASSES[0] / "a.JPEG", few / "train/n99999999")
-    fails(few.parent, f"{few / 'val'} has no image of n99999999")
+def test_classes_of_validation_images_without_training_images_are_named(imagenet_folder, capsys):
+    (imagenet_folder / "LOC_val_solution.csv").write_text(solution(in_one_folder(imagenet_folder)))
+    shutil.move(imagenet_folder / "train" / CLASSES[1], imagenet_folder.parent / "elsewhere")
+    np.testing.assert_array_equal(data.load("imagenet", imagenet_folder.parent).test.labels, [0, 0, 1, 1])
+    assert f"val has images of {CLASSES[1]}, which have no training images; skipped" in capsys.readouterr().err
+    (imagenet_folder / "train/n99999999").mkdir()
+    shutil.copy(imagenet_folder / "train" / CLASSES[0] / "a.JPEG", imagenet_folder / "train/n99999999")
+    fails(imagenet_folder.parent, f"{imagenet_folder / 'val'} has no image of n99999999")
 
 
-def test_what_systems_leave_and_other_folders_are_no_classes(few, capsys):
+def test_folders_of_operating_systems_are_not_classes(imagenet_folder, capsys):
     for name in ("@eaDir", "__MACOSX", "lost+found", ".Trashes", "$RECYCLE.BIN"):
-        save(photograph(96, 96), few / "train" / name / "a.JPEG")
+        save(photograph(96, 96), imagenet_folder / "train" / name / "a.JPEG")
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._a.JPEG"):
-        (few / "train" / CLASSES[0] / name).write_bytes(b"left by a system")
-        (few / "val" / name).write_bytes(b"left by a system")
-    assert len(data.load("imagenet", few.parent).train.labels) == 6
+        (imagenet_folder / "train" / CLASSES[0] / name).write_bytes(b"left by a system")
+        (imagenet_folder / "val" / name).write_bytes(b"left by a system")
+    assert len(data.load("imagenet", imagenet_folder.parent).train.labels) == 6
     assert capsys.readouterr().err == ""
-    save(photograph(96, 96), few / "train/unlabelled/a.JPEG")
-    dataset = data.load("imagenet", few.parent)
+    save(photograph(96, 96), imagenet_folder / "train/unlabelled/a.JPEG")
+    dataset = data.load("imagenet", imagenet_folder.parent)
     assert (len(dataset.train.labels), dataset.num_classes) == (6, 3)
-    assert f"{few / 'train'}: unlabelled not called as classes are; left out" in capsys.readouterr().err
+    assert f"{imagenet_folder / 'train'}: names that are not classes, skipped: unlabelled" in capsys.readouterr().err
 
 
-def test_a_class_without_images_is_named(few):
-    for path in (few / "val" / CLASSES[1]).iterdir():
+def test_a_class_without_images_is_named(imagenet_folder):
+    for path in (imagenet_folder / "val" / CLASSES[1]).iterdir():
         path.rename(path.with_suffix(".webm"))
-    fails(few.parent, f"{few / 'val' / CLASSES[1]} has no images; expected files that end in .jpeg, .jpg, .png")
+    fails(
+        imagenet_folder.parent,
+        f"{imagenet_folder / 'val' / CLASSES[1]} has no images; expected files that end in .jpeg, .jpg, .png",
+    )
 
 
 def test_empty_folders_are_an_error(tmp_path):
@@ -233,13 +244,13 @@ def test_empty_folders_are_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["simplejpeg", "grain"])
-def test_what_is_not_installed_is_said_and_how_to_install_it(few, monkeypatch, name):
+def test_the_error_for_a_missing_package_says_how_to_install_it(imagenet_folder, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    fails(few.parent, "ImageNet requires grain and simplejpeg", name, "pip install 'supsup_jax[imagenet]'")
+    fails(imagenet_folder.parent, "ImageNet requires grain and simplejpeg", name, "pip install 'supsup_jax[imagenet]'")
 
 
 def only(tmp_path, *paths):
-    """Images of certain files, which are the first class's."""
+    """Return the images and paths of given files, as the images of the first class."""
     write(tmp_path / "imagenet", ("z.JPEG",))
     folder = tmp_path / "imagenet/train" / CLASSES[0]
     (folder / "z.JPEG").unlink()
@@ -253,7 +264,7 @@ def only(tmp_path, *paths):
     [(100, 100, 64), (100, 133, 85), (100, 150, 96), (100, 151, 96), (100, 400, 96), (64, 65, 65), (30, 40, 85)],
 )
 @pytest.mark.parametrize("portrait", [False, True])
-def test_frames_have_images_on_their_longer_side_and_say_how_they_were(tmp_path, height, width, in_frame, portrait):
+def test_frames_hold_images_on_their_longer_side(tmp_path, height, width, in_frame, portrait):
     size = (height, width) if portrait else (width, height)
     save(photograph(400, 400).resize(size), tmp_path / "image.JPEG")
     images, (path,) = only(tmp_path, tmp_path / "image.JPEG")
@@ -293,7 +304,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_an_odd_image_is_converted_whatever_its_name(tmp_path, capfd, odd):
+def test_unusual_image_formats_are_converted(tmp_path, capfd, odd):
     convert, kind = ODD[odd]
     settings = {"progressive": True} if odd == "progressive" else {}
     save(convert(photograph(96, 120)), tmp_path / "odd.JPEG", kind, **settings)
@@ -302,7 +313,7 @@ def test_an_odd_image_is_converted_whatever_its_name(tmp_path, capfd, odd):
     assert frames.readable.all()
     assert frames.pixels.any()
     decoding._quieten_pillow()
-    np.testing.assert_array_equal(upright(frames, 0), pillows(path, 64))
+    np.testing.assert_array_equal(upright(frames, 0), pillow_pixels(path, 64))
     assert capfd.readouterr().err == ""
 
 
@@ -312,7 +323,7 @@ def test_a_jpeg_with_stray_bytes_is_read(tmp_path, capfd):
     (tmp_path / "stray.JPEG").write_bytes(file.getvalue()[:-2] + b"stray" + file.getvalue()[-2:])
     images, (path,) = only(tmp_path, tmp_path / "stray.JPEG")
     frames = images.frames(np.arange(1), 64)
-    np.testing.assert_array_equal(upright(frames, 0), pillows(path, 64))
+    np.testing.assert_array_equal(upright(frames, 0), pillow_pixels(path, 64))
     assert capfd.readouterr().err == ""
 
 
@@ -323,7 +334,7 @@ def encoded(kind="JPEG", size=(96, 120)):
 
 
 def bomb(width, height):
-    """A JPEG whose header promises a large image."""
+    """Return a JPEG whose header claims a large image."""
     content = encoded()
     start = content.index(b"\xff\xc0") + 5
     return content[:start] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + content[start + 4 :]
@@ -342,7 +353,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damaged", DAMAGED)
-def test_unreadable_images_are_black_and_reported_and_others_are_read(tmp_path, capfd, damaged):
+def test_unreadable_images_are_black_and_reported(tmp_path, capfd, damaged):
     for name in ("a", "c"):
         (tmp_path / f"{name}.JPEG").write_bytes(encoded())
     (tmp_path / "b.JPEG").write_bytes(DAMAGED[damaged]())
@@ -355,45 +366,45 @@ def test_unreadable_images_are_black_and_reported_and_others_are_read(tmp_path, 
     assert capfd.readouterr().err == ""
 
 
-def test_files_that_are_gone_and_folders_named_like_images_cannot_be_read(few, tmp_path):
-    folder = few / "train" / CLASSES[0]
+def test_missing_files_and_folders_named_like_images_are_unreadable(imagenet_folder, tmp_path):
+    folder = imagenet_folder / "train" / CLASSES[0]
     (folder / "a.JPEG").unlink()
     (folder / "a.JPEG").symlink_to(tmp_path / "nowhere")
     (folder / "b.JPEG").unlink()
     (folder / "b.JPEG").mkdir()
-    frames = data.load("imagenet", few.parent).train.images.frames(np.arange(6), 64)
+    frames = data.load("imagenet", imagenet_folder.parent).train.images.frames(np.arange(6), 64)
     np.testing.assert_array_equal(frames.readable, [False, False, True, True, True, True])
 
 
-def test_of_a_large_jpeg_fewer_pixels_are_decoded_and_it_looks_the_same(tmp_path):
+def test_large_jpegs_are_decoded_at_a_reduced_size(tmp_path):
     save(photograph(1000, 1200), tmp_path / "large.JPEG", quality=95)
     images, (path,) = only(tmp_path, tmp_path / "large.JPEG")
     assert decoding._decoded(path.read_bytes(), 64).size == (450, 375)
-    difference = np.abs(upright(images.frames(np.arange(1), 64), 0).astype(int) - pillows(path, 64))
+    difference = np.abs(upright(images.frames(np.arange(1), 64), 0).astype(int) - pillow_pixels(path, 64))
     assert difference.mean() < 1
     assert difference.max() <= 10
 
 
-def test_rows_come_in_the_order_asked_for_with_progress_reports(few):
-    images = data.load("imagenet", few.parent).train.images
+def test_rows_are_decoded_in_order_with_progress_reports(imagenet_folder):
+    images = data.load("imagenet", imagenet_folder.parent).train.images
     every = images.frames(np.arange(6), 48)
-    told = []
-    some = images.frames(np.array([4, 1, 4]), 48, lambda *progress: told.append(progress))
-    for own, part in zip(some, every, strict=True):
-        np.testing.assert_array_equal(own, part[[4, 1, 4]])
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    reports = []
+    some = images.frames(np.array([4, 1, 4]), 48, lambda *progress: reports.append(progress))
+    for actual, part in zip(some, every, strict=True):
+        np.testing.assert_array_equal(actual, part[[4, 1, 4]])
+    assert reports == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_stream_keeps_the_order_of_batches_and_of_unreadable_images(few):
-    (few / "train" / CLASSES[1] / "a.JPEG").write_bytes(b"")
-    images = data.load("imagenet", few.parent).train.images
+def test_a_stream_keeps_the_order_of_batches(imagenet_folder):
+    (imagenet_folder / "train" / CLASSES[1] / "a.JPEG").write_bytes(b"")
+    images = data.load("imagenet", imagenet_folder.parent).train.images
     batches = RNG.integers(0, 6, (7, 4))
     streamed = list(images.stream(batches, 48, workers=0))
     assert len(streamed) == 7
     for frames, rows in zip(streamed, batches, strict=True):
         assert isinstance(frames, data.Frames)
-        for own, expected in zip(frames, images.frames(rows, 48), strict=True):
-            np.testing.assert_array_equal(own, expected)
+        for actual, expected in zip(frames, images.frames(rows, 48), strict=True):
+            np.testing.assert_array_equal(actual, expected)
         np.testing.assert_array_equal(frames.readable, rows != 2)
 
 
@@ -411,27 +422,27 @@ if __name__ == "__main__":
     batches = np.arange(60).reshape(20, 3) % 6
     whole = images.stream(batches, 48, workers=2)
     for number, (frames, rows) in enumerate(zip(whole, batches)):
-        for own, expected in zip(frames, images.frames(rows, 48)):
-            np.testing.assert_array_equal(own, expected)
-        for child in multiprocessing.active_children() if number == 5 else ():  # all have begun
+        for actual, expected in zip(frames, images.frames(rows, 48)):
+            np.testing.assert_array_equal(actual, expected)
+        for child in multiprocessing.active_children() if number == 5 else ():  # all workers run
             os.kill(child.pid, signal.SIGINT)
             os.kill(child.pid, signal.SIGTERM)
     whole.close()
     assert not multiprocessing.active_children()
-    left_open = images.stream(batches, 48, workers=2)
-    next(left_open)
+    open_stream = images.stream(batches, 48, workers=2)
+    next(open_stream)
     print("done")
 """
 
 
 @pytest.mark.thorough
-def test_workers_decode_in_order_despite_signals_and_end_silently(few, tmp_path):
-    """A stream that is still open ends with the program, without a message."""
+def test_workers_ignore_signals_and_exit_silently(imagenet_folder, tmp_path):
+    """A stream that is still open is closed when the program exits, without a message."""
     script = tmp_path / "script.py"
     script.write_text(WORKERS)
     environment = os.environ | {"PYTHONPATH": str(Path(data.__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
     finished = subprocess.run(
-        [sys.executable, script, few.parent], capture_output=True, text=True, env=environment, timeout=120
+        [sys.executable, script, imagenet_folder.parent], capture_output=True, text=True, env=environment, timeout=120
     )
     assert finished.stderr == ""
     assert finished.stdout == "done\n"
@@ -440,7 +451,7 @@ def test_workers_decode_in_order_despite_signals_and_end_silently(few, tmp_path)
 
 @pytest.fixture
 def prepared(tmp_path):
-    """ImageNet as TFDS prepares it, six images for training and four for validation; labels are their numbers."""
+    """Prepare ImageNet with TFDS, with six training and four validation images whose labels are their numbers."""
     import tensorflow_datasets as tfds
 
     images = [encoded(size=(96, 100 + 4 * number)) for number in range(10)]
@@ -470,7 +481,7 @@ def prepared(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_imagenet_prepared_by_tfds_is_read_and_its_labels_are_kept(prepared, tmp_path, monkeypatch):
+def test_imagenet_prepared_by_tfds_is_read_and_labels_are_cached(prepared, tmp_path, monkeypatch):
     folder = tmp_path / "imagenet2012/5.1.0"
     for again in (False, True):
         if again:
@@ -483,7 +494,7 @@ def test_imagenet_prepared_by_tfds_is_read_and_its_labels_are_kept(prepared, tmp
             np.testing.assert_array_equal(frames.readable, split.labels != 3)
             for row, label in enumerate(split.labels):
                 if label != 3:
-                    np.testing.assert_array_equal(upright(frames, row), pillows(io.BytesIO(prepared[label]), 64))
+                    np.testing.assert_array_equal(upright(frames, row), pillow_pixels(io.BytesIO(prepared[label]), 64))
         assert dataset.test.images.name(2) == f"record 2 of validation in {folder}"
     assert {path.name for path in folder.glob("*.bin")} == {"labels-train.bin", "labels-validation.bin"}
     (batch,) = dataset.train.images.stream(np.arange(6)[None], 64, workers=0)
@@ -492,19 +503,19 @@ def test_imagenet_prepared_by_tfds_is_read_and_its_labels_are_kept(prepared, tmp
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("prepared")
-def test_kept_labels_that_are_damaged_are_read_again(tmp_path):
-    kept = tmp_path / "imagenet2012/5.1.0/labels-train.bin"
+def test_damaged_cached_labels_are_read_again(tmp_path):
+    cache = tmp_path / "imagenet2012/5.1.0/labels-train.bin"
     data.load("imagenet", tmp_path)
-    whole = kept.read_bytes()
+    whole = cache.read_bytes()
     for damaged in (b"", whole[:-4], whole + b"more", whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]):
-        kept.write_bytes(damaged)
+        cache.write_bytes(damaged)
         assert sorted(data.load("imagenet", tmp_path).train.labels) == list(range(6))
-        assert kept.read_bytes() == whole
+        assert cache.read_bytes() == whole
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("prepared")
-def test_what_is_prepared_in_another_way_is_an_error(tmp_path):
+def test_a_different_tfds_format_is_an_error(tmp_path):
     info = tmp_path / "imagenet2012/5.1.0/dataset_info.json"
     info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
     fails(tmp_path, f"{info.parent} cannot be read as imagenet2012 prepared by TFDS", "tfrecord", "'array_record'")
@@ -512,17 +523,17 @@ def test_what_is_prepared_in_another_way_is_an_error(tmp_path):
     fails(tmp_path, f"{info.parent} cannot be read as imagenet2012 prepared by TFDS", str(tmp_path / "imagenet/train"))
 
 
-def test_real_images_of_a_thousand_classes_are_all_read(data_folder):
+def test_real_images_of_all_classes_are_read(data_folder):
     dataset = data.load("imagenet", data_folder)
     for split in (dataset.train, dataset.test):
         np.testing.assert_array_equal(split.labels, np.arange(1000))
         frames = split.images.frames(np.arange(0, 1000, 5), 64)
         assert frames.readable.all()
-        assert 0.1 < frames.transposed.mean() < 0.5  # most photographs lie
+        assert 0.1 < frames.transposed.mean() < 0.5  # most photographs are in landscape format
         assert np.abs(frames.pixels[:, :, :64].mean((0, 1, 2)) / 255 - dataset.mean).max() < 0.06
 
 
-def test_classes_and_labels_of_tasks_are_the_originals_whatever_the_seed(golden):
+def test_classes_and_labels_of_tasks_match_the_original(golden):
     known = golden("splits.json")
     labels = np.repeat(np.arange(1000, dtype=np.int32), 2)  # two images a class
     split = Samples(np.zeros((2000, 1, 1, 3), np.uint8), labels)

@@ -1,4 +1,4 @@
-"""Sources read small files in the published layouts."""
+"""Sources, reading small files in the published layouts."""
 
 import gzip
 import hashlib
@@ -30,7 +30,7 @@ def idx_bytes(array):
 
 @pytest.fixture(params=["FashionMNIST", "KMNIST"])
 def like_mnist(request, monkeypatch, tmp_path):
-    """A source, its folder, and arrays that its gzipped files hold: six training images and three test images."""
+    """Return a source, its folder, and the arrays of its gzipped files: six training and three test images."""
     arrays = {
         idx.TRAIN_IMAGES: images(6, 28, 28),
         idx.TRAIN_LABELS: np.arange(6, dtype=np.uint8),
@@ -59,7 +59,7 @@ def test_data_sets_like_mnist_are_read(like_mnist, tmp_path):
     assert (dataset.mean, dataset.std) == published[source.name]
 
 
-def test_unpacked_files_are_read_as_well(like_mnist, tmp_path):
+def test_unpacked_files_are_read(like_mnist, tmp_path):
     source, folder, arrays = like_mnist
     for path in folder.glob("*.gz"):
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
@@ -82,7 +82,7 @@ KAGGLES = {
 
 
 @pytest.mark.parametrize("names", KAGGLES)
-def test_files_by_kaggles_names_are_read(like_mnist, tmp_path, names):
+def test_files_with_kaggles_names_are_read(like_mnist, tmp_path, names):
     source, folder, arrays = like_mnist
     for path in list(folder.glob("*.gz")):
         content, target = path.read_bytes(), folder / KAGGLES[names](path.stem)
@@ -93,7 +93,7 @@ def test_files_by_kaggles_names_are_read(like_mnist, tmp_path, names):
     assert_holds(source.load(tmp_path).train, arrays[idx.TRAIN_IMAGES][..., None], arrays[idx.TRAIN_LABELS])
 
 
-def test_mnist_by_kaggles_names_is_known_by_its_contents(tmp_path, monkeypatch):
+def test_mnist_with_kaggles_names_is_verified_by_content(tmp_path, monkeypatch):
     known, arrays = {}, {idx.TRAIN_IMAGES: images(6, 28, 28), idx.TRAIN_LABELS: np.arange(6, dtype=np.uint8)}
     arrays |= {idx.TEST_IMAGES: images(2, 28, 28), idx.TEST_LABELS: np.arange(2, dtype=np.uint8)}
     for name, array in arrays.items():
@@ -103,17 +103,17 @@ def test_mnist_by_kaggles_names_is_known_by_its_contents(tmp_path, monkeypatch):
     assert data.MNIST().is_present(tmp_path)
     assert_holds(data.MNIST().load(tmp_path).test, arrays[idx.TEST_IMAGES][..., None], [0, 1])
     (tmp_path / dotted(idx.TEST_LABELS)).write_bytes(idx_bytes(np.ones(2, np.uint8)))
-    refused(lambda: data.MNIST().load(tmp_path), dotted(idx.TEST_LABELS), "another checksum")
+    refused(lambda: data.MNIST().load(tmp_path), dotted(idx.TEST_LABELS), "checksum mismatch")
 
 
-def test_a_gzipped_file_with_another_checksum_is_refused(like_mnist, tmp_path):
+def test_a_gzipped_file_with_a_wrong_checksum_is_refused(like_mnist, tmp_path):
     source, folder, arrays = like_mnist
     path = folder / f"{idx.TRAIN_IMAGES}.gz"
     path.write_bytes(gzip.compress(idx_bytes(255 - arrays[idx.TRAIN_IMAGES])))
-    refused(lambda: source.load(tmp_path), str(path), "another checksum", "replace it, from http")
+    refused(lambda: source.load(tmp_path), str(path), "checksum mismatch", "replace it, from http")
 
 
-def test_the_checksums_are_torchvisions():
+def test_checksums_are_those_of_torchvision():
     assert mnist_source.FASHION_MNIST.members[idx.TRAIN_IMAGES].archive == "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d"
     assert mnist_source.KUZUSHIJI_MNIST.members[idx.TEST_LABELS].archive == "md5:7320c461ea6c1c855c0b718fb2a4b134"
     assert mnist_source.KUZUSHIJI_MNIST.members[idx.TEST_IMAGES].shape == (10000, 28, 28)
@@ -121,7 +121,7 @@ def test_the_checksums_are_torchvisions():
 
 @pytest.fixture
 def emnist(tmp_path, monkeypatch):
-    """Upright images of EMNIST's letters, whose files have them transposed and labels from 1."""
+    """Write EMNIST's letters, transposed and with labels from 1 as published, and return the upright images."""
     monkeypatch.setitem(mnist_source.EMNIST_SIZES, "letters", (4, 2))
     upright = {"train": images(4, 28, 28), "test": images(2, 28, 28)}
     folder = tmp_path / "EMNIST" / "raw"
@@ -133,7 +133,7 @@ def emnist(tmp_path, monkeypatch):
     return upright
 
 
-def test_emnist_is_upright_and_letters_count_from_0(tmp_path, emnist):
+def test_emnist_is_upright_and_labels_of_letters_start_at_0(tmp_path, emnist):
     dataset = data.EMNIST("letters").load(tmp_path)
     assert_holds(dataset.train, emnist["train"][..., None], range(4))
     assert_holds(dataset.test, emnist["test"][..., None], range(2))
@@ -142,7 +142,7 @@ def test_emnist_is_upright_and_letters_count_from_0(tmp_path, emnist):
 
 
 @pytest.mark.parametrize("place", ["emnist_source_files", "emnist/gzip", "."])
-def test_emnist_is_read_where_kaggle_has_it(tmp_path, emnist, place):
+def test_emnist_is_read_from_kaggles_folders(tmp_path, emnist, place):
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
     for path in (tmp_path / "EMNIST/raw").iterdir():
         path.rename(tmp_path / place / dotted(path.name))
@@ -150,7 +150,7 @@ def test_emnist_is_read_where_kaggle_has_it(tmp_path, emnist, place):
     assert_holds(data.EMNIST("letters").load(tmp_path).test, emnist["test"][..., None], range(2))
 
 
-def test_emnist_says_what_is_missing(tmp_path):
+def test_the_error_for_emnist_names_missing_files(tmp_path):
     assert not data.EMNIST().is_present(tmp_path)
     refused(lambda: data.EMNIST().load(tmp_path), "emnist-balanced-train-images-idx3-ubyte", "gzip.zip", "--data")
     refused(lambda: with_field(data.EMNIST(), "split", "upper"), "split 'upper' does not exist", "balanced, byclass")
@@ -161,7 +161,7 @@ def test_emnist_says_what_is_missing(tmp_path):
 
 @pytest.fixture(params=["folder", "archive"])
 def cifar10(request, tmp_path, monkeypatch):
-    """Images and labels of a CIFAR-10 with two images a file, as a folder or an archive."""
+    """Write CIFAR-10 with two images per file, as a folder or an archive, and return the images by file."""
     pixels = {f"data_batch_{number}": images(2, 32, 32, 3) for number in range(1, 6)} | {
         "test_batch": images(2, 32, 32, 3)
     }
@@ -173,7 +173,7 @@ def cifar10(request, tmp_path, monkeypatch):
         known[name] = (hashlib.md5((folder / name).read_bytes()).hexdigest(),)
     if request.param == "archive":
         with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
-            for name in reversed(pixels):  # the order of the files is not that of the archive
+            for name in reversed(pixels):  # a different order from that of the batches
                 archive.add(folder / name, f"{folder.name}/{name}")
                 (folder / name).unlink()
     small = replace(cifar_source.CIFAR10_FILES, sizes={"train": 10, "test": 2}, known=known)
@@ -189,13 +189,13 @@ def test_cifar10_is_read_in_order(tmp_path, cifar10):
     assert dataset.mean == (0.4914, 0.4822, 0.4465)
 
 
-def test_cifar10_with_another_checksum_is_refused(tmp_path, cifar10, monkeypatch):
+def test_cifar10_with_a_wrong_checksum_is_refused(tmp_path, cifar10, monkeypatch):
     known = cifar_source.CIFAR10_FILES.known | {"data_batch_3": ("0" * 32,)}
     monkeypatch.setattr(cifar_source, "CIFAR10_FILES", replace(cifar_source.CIFAR10_FILES, known=known))
     refused(lambda: data.CIFAR10().load(tmp_path), "cannot be read as CIFAR-10", "checksum", "ImageFolder or NPZ")
 
 
-def test_cifar_10_and_100_are_not_confused():
+def test_cifar10_has_its_published_archive_and_sizes():
     assert cifar_source.CIFAR10_FILES.archive_hash == "md5:c58f30108f718f92721af3b95e74349a"
     assert cifar_source.CIFAR10_FILES.url == cifar.URL
     assert cifar_source.CIFAR10_FILES.sizes == {"train": 50000, "test": 10000}
@@ -203,7 +203,7 @@ def test_cifar_10_and_100_are_not_confused():
 
 @pytest.fixture
 def svhn(tmp_path, monkeypatch):
-    """Images of an SVHN with three images a file, labelled 1, 10 and 2."""
+    """Write SVHN with three images per file, labelled 1, 10 and 2, and return the images."""
     pixels, files = {}, {}
     for split in ("train", "test"):
         pixels[split] = images(3, 32, 32, 3)
@@ -215,7 +215,7 @@ def svhn(tmp_path, monkeypatch):
     return pixels
 
 
-def test_svhn_calls_label_10_the_digit_0(tmp_path, svhn):
+def test_label_10_of_svhn_is_the_digit_0(tmp_path, svhn):
     assert data.SVHN().is_present(tmp_path)
     dataset = data.SVHN().load(tmp_path)
     for split in ("train", "test"):
@@ -230,7 +230,7 @@ def test_a_damaged_svhn_is_refused(tmp_path):
     refused(lambda: data.SVHN().load(tmp_path), "test_32x32.mat", "checksum", "ufldl.stanford.edu")
 
 
-def test_published_sources_are_named():
+def test_published_sources_have_names_and_check_their_fields():
     assert set(data.SOURCES) >= {"mnist", "cifar100", "imagenet", "digits", "fashion_mnist", "cifar10", "svhn"}
     assert all(source().name == name for name, source in data.SOURCES.items())
     assert data.ImageNet().shorter_side == 256 and data.ImageNet(64, cache_size=70).shorter_side == 70

@@ -1,4 +1,4 @@
-"""Sources of what users have: folders of images, arrays, .npz files, data sets that TFDS prepared, subclasses."""
+"""Sources for users' data: folders of images, arrays, .npz files, data sets prepared by TFDS, and subclasses."""
 
 import io
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from supsup_jax.data.files import find_prepared
 
 @pytest.fixture
 def flowers(tmp_path):
-    """A folder of images: one colour for each class; a test image is larger, another one grey."""
+    """Write a folder of images with one colour per class, in which test images are larger."""
     colours = {"daisy": (250, 250, 0), "rose": (200, 0, 0)}
     for name, colour in colours.items():
         for split, count in (("train", 3), ("val", 1)):
@@ -41,7 +41,7 @@ def test_a_folder_of_images_is_read_and_resized(flowers):
     assert data.ImageFolder("flowers", 8, channels=1).load(flowers).image_shape == (8, 8, 1)
 
 
-def test_a_folder_of_images_that_cannot_be_used_is_named(flowers):
+def test_an_invalid_folder_of_images_is_named(flowers):
     refused(lambda: data.ImageFolder("trees").load(flowers), "trees lacks train", "train/<class>")
     refused(lambda: data.ImageFolder(image_size=0), "image_size 0 must be at least 1")
     (flowers / "flowers/train/rose/0.png").write_bytes(b"no picture")
@@ -50,7 +50,7 @@ def test_a_folder_of_images_that_cannot_be_used_is_named(flowers):
     refused(lambda: data.ImageFolder("flowers").load(flowers), "val has no folder tulip")
 
 
-def test_a_folder_that_a_system_has_been_in_is_read(flowers):
+def test_files_of_operating_systems_are_skipped(flowers):
     root = flowers / "flowers"
     for place in (root / "train", root / "val"):
         for name in ("__MACOSX", "@eaDir"):
@@ -61,7 +61,7 @@ def test_a_folder_that_a_system_has_been_in_is_read(flowers):
     np.testing.assert_array_equal(dataset.train.labels, [0, 0, 0, 1, 1, 1])
 
 
-def test_pictures_that_a_system_left_are_not_predicted(tmp_path):
+def test_pictures_of_operating_systems_are_not_read(tmp_path):
     inputs = data.Inputs.new((4, 4, 1), 2)
     Image.new("L", (4, 4), 9).save(tmp_path / "a.png")
     (tmp_path / "._a.png").write_bytes(b"left by macOS")
@@ -71,7 +71,7 @@ def test_pictures_that_a_system_left_are_not_predicted(tmp_path):
     refused(lambda: pictures.read(tmp_path, inputs), "b.png cannot be read", "replace it")
 
 
-def test_a_test_folder_without_classes_is_not_the_test_set(flowers):
+def test_a_test_folder_without_classes_is_not_used(flowers):
     (flowers / "flowers/test").mkdir()
     Image.new("RGB", (8, 8)).save(flowers / "flowers/test/1.png")
     np.testing.assert_array_equal(data.ImageFolder("flowers", 8).load(flowers).test.labels, [0, 1])
@@ -85,7 +85,7 @@ def some_arrays(dtype=np.uint8):
     return ((train / scale).astype(dtype), np.arange(4)), ((test / scale).astype(dtype), [0, 3])
 
 
-def test_arrays_are_a_source_as_they_are():
+def test_arrays_are_a_source():
     train, test = some_arrays()
     source = data.Arrays(train=train, test=test)
     assert not source.needs_folder
@@ -98,7 +98,7 @@ def test_arrays_are_a_source_as_they_are():
     assert (given.mean, given.std) == ((0.5,), (0.25,))
 
 
-def test_arrays_of_floats_and_grey_images_are_taken():
+def test_arrays_accept_floats_and_grey_images():
     train, test = some_arrays(np.float32)
     grey = data.Arrays(train=(train[0][..., 0], train[1]), test=(test[0][..., 0], test[1])).load()
     assert grey.train.images.dtype == np.float32
@@ -107,7 +107,7 @@ def test_arrays_of_floats_and_grey_images_are_taken():
     np.testing.assert_array_equal(again.load().train.images, grey.train.images)
 
 
-def test_arrays_of_equal_content_are_one_key():
+def test_arrays_with_the_same_content_are_equal():
     train, test = some_arrays()
     source = data.Arrays(train=train, test=test)
     again = data.Arrays(train=(train[0].copy(), train[1].tolist()), test=test)
@@ -120,8 +120,8 @@ def test_arrays_of_equal_content_are_one_key():
         return x + 1
 
     function = jax.jit(compiled, static_argnums=0)
-    for each in (source, again, other):
-        function(each, 1.0)
+    for arrays in (source, again, other):
+        function(arrays, 1.0)
     assert len(traced) == 2
 
 
@@ -137,17 +137,20 @@ def test_arrays_of_equal_content_are_one_key():
         (lambda x, y: (x * np.nan, y), ("images have values from nan",)),
         (lambda x, y: (x[:, 0, 0], y), ("images have shape (4, 1)",)),
         (lambda x, y: (x[:0], y[:0]), ("images have shape (0, 5, 6, 1)",)),
-        (lambda x, y: (x[:, :4], y), ("training images are uint8 of shape (4, 6, 1), test images", "both alike")),
+        (
+            lambda x, y: (x[:, :4], y),
+            ("training images are uint8 of shape (4, 6, 1), test images", "the same shape and type"),
+        ),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(change, words):
+def test_invalid_arrays_are_refused(change, words):
     train, test = some_arrays()
     refused(lambda: data.Arrays(train=change(*train), test=test), "Arrays", *words)
 
 
-def test_arrays_are_pairs():
+def test_arrays_must_be_pairs():
     source = data.Arrays(*some_arrays())
-    del vars(source)["_samples"]  # as they were checked
+    del vars(source)["_samples"]  # cached when they were checked
     refused(lambda: with_field(source, "train", 3), "Arrays: train must be a pair (images, labels)")
 
 
@@ -172,7 +175,7 @@ def test_an_npz_file_is_read(tmp_path, names):
     assert_holds(dataset.test, *test)
 
 
-def test_an_npz_file_that_cannot_be_used_is_named(tmp_path):
+def test_an_invalid_npz_file_is_named(tmp_path):
     refused(lambda: data.NPZ("mine.npz").load(tmp_path), "mine.npz does not exist")
     (tmp_path / "mine.npz").write_bytes(b"no arrays")
     refused(lambda: data.NPZ("mine.npz").load(tmp_path), "mine.npz cannot be read")
@@ -185,10 +188,10 @@ def test_an_npz_file_that_cannot_be_used_is_named(tmp_path):
 
 
 def prepare(folder, shapes, file_format="array_record"):
-    """A data set called flowers that TFDS prepares: an image of each shape, labelled 0, 1, ..., in both splits."""
+    """Prepare a data set named flowers with TFDS: one image of each shape, labelled 0, 1, ..., in both splits."""
     import tensorflow_datasets as tfds
 
-    with tfds.core.registered.skip_registration():  # several tests have one
+    with tfds.core.registered.skip_registration():  # several tests define it
 
         class Flowers(tfds.core.GeneratorBasedBuilder):
             VERSION = tfds.core.Version("1.2.3")
@@ -214,7 +217,7 @@ def prepare(folder, shapes, file_format="array_record"):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_data_set_of_tfds_is_read_without_tensorflow(tmp_path):
+def test_a_tfds_data_set_is_read_without_tensorflow(tmp_path):
     prepare(tmp_path, [(4, 4)] * 5)
     source = data.TFDS("flowers")
     assert source.is_present(tmp_path) and source.name == "flowers"
@@ -227,7 +230,7 @@ def test_a_data_set_of_tfds_is_read_without_tensorflow(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_data_set_of_tfds_that_cannot_be_used_is_named(tmp_path):
+def test_an_invalid_tfds_data_set_is_named(tmp_path):
     refused(lambda: data.TFDS("flowers").load(tmp_path), "flowers holds no data set that TFDS prepared", "array_record")
     refused(lambda: data.TFDS("../x"), "name '../x' must be the name of a data set")
     prepare(tmp_path, [(4, 4), (4, 5)])
@@ -237,7 +240,7 @@ def test_a_data_set_of_tfds_that_cannot_be_used_is_named(tmp_path):
     refused(lambda: data.TFDS("flowers").load(tmp_path), "its format is tfrecord", "file_format='array_record'")
 
 
-def test_a_source_of_the_user_is_a_subclass(tmp_path):
+def test_users_can_subclass_sources(tmp_path):
     @dataclass(frozen=True)
     class Noise(data.Source):
         name = "noise"
@@ -253,7 +256,7 @@ def test_a_source_of_the_user_is_a_subclass(tmp_path):
     assert hash(source) == hash(Noise(5))
 
 
-def test_the_newest_version_that_tfds_prepared_is_read(tmp_path):
+def test_the_newest_version_prepared_by_tfds_is_read(tmp_path):
     for version in ("9.0.1", "10.0.0", "2.0.0"):
         (tmp_path / "flowers" / version).mkdir(parents=True)
         (tmp_path / "flowers" / version / "dataset_info.json").touch()

@@ -18,7 +18,7 @@ TIMES = {"finished", "seconds", "training_seconds"}
 
 # For each guide: the name of its experiment, the flags of its parts, and its parts as arguments of `restore`.
 OF_GUIDE = {
-    "add_a_method": ("dampened", {"--rest"}, "method=guide.Dampened()"),
+    "add_a_method": ("dampened", {"--kept"}, "method=guide.Dampened()"),
     "add_a_network": ("small_cnn", {"--channels", "--kernel"}, "network=guide.SmallCNN()"),
     "add_a_dataset": ("stripes", {"--side", "--noise"}, "tasks=guide.MovedImages(guide.Stripes())"),
     "add_a_search": ("shortlist", {"--candidates"}, "search=guide.Shortlist()"),
@@ -121,7 +121,7 @@ def check_that_a_run_is_opened_by_name_and_by_object(folder, name):
     experiment, flags, parts = OF_GUIDE[name]
     run = f"runs/{experiment}/seed=1"
     report = json.loads(python(folder, "-c", OPENED.replace("PARTS", parts), name, run).splitlines()[-1])
-    assert re.fullmatch(rf"{run} has the \w+ \w+, which its own script defines; .*", report["unknown"])
+    assert re.fullmatch(rf"{run} uses the \w+ \w+, which is defined in the script .*", report["unknown"])
     assert f"python {name}.py run {run}" in report["unknown"] and "pass the part" in report["unknown"]
     assert all(flag in report["help"] for flag in flags)
     (last,) = [line for line in measured(folder / run)[0] if line.get("kind") == "evaluation"][-1:]

@@ -18,8 +18,11 @@ def test_the_example_of_the_readme_learns_and_infers_two_tasks():
 
 
 def test_every_path_in_the_readme_exists():
-    for path in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)|python (\S+\.py)", README):
-        assert (ROOT / (path[0] or path[1])).exists(), path
+    """Links are absolute, since PyPI shows this file too."""
+    assert not re.search(r"\]\((?!http)|^\[[\w-]+\]: (?!http)", README, re.MULTILINE)
+    paths = re.findall(r"supsup-jax/supsup_jax/(?:blob/)?main/([\w./-]+)", README)
+    for path in (*paths, *re.findall(r"python (\S+\.py)", README)):
+        assert (ROOT / path).exists(), path
     for script in re.findall(r"\| `(\w[\w/-]+/[\w-]+)` \|", README):
         assert (ROOT / "experiments" / f"{script}.py").is_file(), script
 

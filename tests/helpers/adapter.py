@@ -1,7 +1,7 @@
-"""The internals of the package that the tests of pinned numbers, runs and flags depend on.
+"""Internals of the package that tests of pinned numbers, runs and flags depend on.
 
-Those tests use what users have: scripts, `python -m supsup_jax`, `supsup_jax.restore` and a run's methods, and the
-files of a run. Everything else is here, so that a change of the package's structure changes this file and no test.
+Those tests use only what users have: scripts, `python -m supsup_jax`, `supsup_jax.restore`, the methods of a run, and
+the files of a run. All other access is in this file, so that a change of the package's structure changes no test.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from supsup_jax.runs.train import run_experiment as run_in_folder
 ROOT = Path(__file__).parents[2]
 SCRIPTS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "experiments").rglob("*.py"))]
 CALLS = [*SCRIPTS, *(f"-m {command}" for command in COMMANDS)]
-"""Every script, and every command of `python -m supsup_jax`."""
+"""All scripts, and all commands of `python -m supsup_jax`."""
 
 
 def run(
@@ -40,53 +40,53 @@ def run(
     data_folder: str | Path = ".",
     report: Callable[[str], None] = lambda message: None,
 ) -> None:
-    """Runs an experiment, or resumes it.
+    """Run an experiment, or resume it.
 
     Args:
-        settings: by the names that `settings.yaml` has for them.
-        folder: the run's folder; it must exist.
-        data_folder: holds the data set, where it is not embedded.
+        settings: settings by their names in `settings.yaml`.
+        folder: folder of the run; it must exist.
+        data_folder: folder with the data set, if it is not embedded in the package.
         report: called with each progress message.
     """
     experiment = experiment_of({"name": "pinned"} | settings, Path("settings"))
     dataset = experiment.tasks.load(Path(data_folder))
-    run_in_folder(experiment, dataset, folder, tasks_at_once=2, report=lambda said: report(said.message))
+    run_in_folder(experiment, dataset, folder, tasks_at_once=2, report=lambda progress: report(progress.message))
 
 
 def arrays(run: Any) -> dict[str, list[np.ndarray]]:
-    """The arrays of a restored run: base weights, what is kept of all tasks, and their batch-norm statistics."""
+    """Return the arrays of a restored run: base weights, adapters and batch-norm statistics."""
     trees = {"weights": run.weights, "kept": run.bank, "statistics": run.stats}
     return {name: [np.asarray(leaf) for leaf in jax.tree.leaves(tree)] for name, tree in trees.items()}
 
 
 def experiment(name: str, dataset: str = "mnist", **settings: Any) -> Experiment:
-    """An experiment, by the names that `settings.yaml` has for its settings."""
+    """Return an experiment, given settings by their names in `settings.yaml`."""
     plain = {"name": name, "dataset": dataset} | settings
     return composition.experiment_of(checked(plain, Path("settings")))
 
 
 def changed(experiment: Experiment, **settings: Any) -> Experiment:
-    """An experiment with other settings, by the names that `settings.yaml` has for them."""
+    """Return an experiment with other settings, by their names in `settings.yaml`."""
     return composition.changed(experiment, **settings)
 
 
 def plain(experiment: Experiment) -> dict[str, Any]:
-    """What `settings.yaml` says of an experiment."""
+    """Return the settings of an experiment in the form of `settings.yaml`."""
     return composition.plain(experiment)
 
 
-def said(experiment: Experiment) -> SimpleNamespace:
-    """The settings of an experiment as attributes."""
+def settings_of(experiment: Experiment) -> SimpleNamespace:
+    """Return the settings of an experiment as attributes."""
     return SimpleNamespace(**composition.settings_of(experiment))
 
 
 def differences(experiment: Experiment, recorded: dict[str, Any]) -> list[str]:
-    """The settings in which an experiment differs from a recorded one."""
+    """Return the settings in which an experiment differs from a recorded one."""
     return composition.differences(experiment, recorded)
 
 
 def run_experiment(experiment: Experiment, dataset: Any, folder: Path, *arguments: Any, **options: Any) -> Any:
-    """Runs an experiment in a folder, or resumes it, and gives what came of it."""
+    """Run an experiment in a folder, or resume it, and return the run."""
     return run_in_folder(experiment, dataset, folder, *arguments, **options)
 
 
@@ -98,21 +98,21 @@ def own_run(
     std: tuple[float, ...] = (1.0,),
     **settings: Any,
 ) -> Any:
-    """A run from Python that has not learned anything yet, given settings by flat names."""
+    """Return a run from Python without tasks, given settings by flat names."""
     inputs = Inputs.new(image_shape if isinstance(network, str) else network.input_shape, num_classes, mean, std)
     objects = {} if isinstance(network, str) else {"network": network}
     named = {"network": network} if isinstance(network, str) else {"network": "own"}
     if settings.get("method", "SupSup") not in ("SupSup", "Transfer"):
         settings = {"scenario": "GG"} | settings
-    given = {"name": "own", "dataset": "own", "benchmark": "own"} | settings | named
-    whole = experiment_of(given, Path("own_run"), objects)
-    parts = {"scenario": whole.scenario, "training": whole.training, "seed": whole.seed}
-    parts |= {"first_task": whole.first_task}
-    return ss.Run.new(whole.network, whole.method, inputs=inputs, **parts)
+    plain = {"name": "own", "dataset": "own", "benchmark": "own"} | settings | named
+    experiment = experiment_of(plain, Path("own_run"), objects)
+    parts = {"scenario": experiment.scenario, "training": experiment.training, "seed": experiment.seed}
+    parts |= {"first_task": experiment.first_task}
+    return ss.Run.new(experiment.network, experiment.method, inputs=inputs, **parts)
 
 
 def task_images(folder: Path, task: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first test images of a task of a run on digits, as its network sees them, and their labels."""
+    """Return the first test images of a task of a run on digits, as its network receives them, and their labels."""
     experiment = ss.restore(folder).experiment
     dataset = data.load_digits()
     benchmark = experiment.build(dataset).benchmark
@@ -123,14 +123,14 @@ def task_images(folder: Path, task: int, count: int) -> tuple[np.ndarray, np.nda
 
 
 def call(script: str | Path, *arguments: Any) -> str:
-    """Runs a script, or a command of `python -m supsup_jax`, in this process; with what it printed.
+    """Run a script, or a command of `python -m supsup_jax`, in this process, and return what it printed.
 
     Args:
-        script: its path below the repository, or "-m" for the package itself.
-        arguments: of its command line.
+        script: path of the script relative to the repository, or "-m" for the package.
+        arguments: arguments of its command line.
 
     Raises:
-        SystemExit: where it ends with another status than 0.
+        SystemExit: if it ends with a status other than 0.
     """
     path = str(ROOT / ("supsup_jax/__main__.py" if script == "-m" else script))
     printed = io.StringIO()
@@ -144,14 +144,14 @@ def call(script: str | Path, *arguments: Any) -> str:
 
 
 def flags(script: str | Path, *command: str) -> dict[str, str | None]:
-    """Every flag of a script, or of a command of `python -m supsup_jax`, with its default as `--help` shows it."""
-    with mock.patch.dict(os.environ, COLUMNS="100"):  # much wider, and there are two columns
+    """Return every flag of a script or command, with its default as shown by `--help`."""
+    with mock.patch.dict(os.environ, COLUMNS="100"):  # a much wider help text has two columns
         text = call(script, *command, "--help")
     return dict(_flags_in(text))
 
 
 def _flags_in(text: str) -> Iterator[tuple[str, str | None]]:
-    """The flags that a help text explains, in lines that are indented further than those of the flags."""
+    """List the flags in a help text; its explanations are indented further than the flags."""
     entries = [""]
     for line in text.splitlines():
         line = line.removeprefix("│").rstrip("│ ")

@@ -1,4 +1,4 @@
-"""A small CIFAR-100 in the files of the published one."""
+"""A small CIFAR-100 in the file format of the published one."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ LABELS = {"train": [99, 1, 2, 3, 4, 5, 6, 7], "test": [0, 98, 2, 3]}
 
 
 class Python2(pickle._Pickler):
-    """Writes strings, keys and pixels as Python 2 did: all are bytes."""
+    """Pickler that writes strings, keys and pixels as Python 2 did: as bytes."""
 
     def save_bytes(self, value):
         value = value.encode() if isinstance(value, str) else value
@@ -27,7 +27,7 @@ class Python2(pickle._Pickler):
 
 
 def content(split, **changes):
-    """What a file of CIFAR-100 holds, with fewer images, which it has channel by channel."""
+    """Return the contents of a CIFAR-100 file with fewer images; channels come before rows and columns."""
     rows = IMAGES[split].transpose(0, 3, 1, 2).reshape(-1, 3072).astype(np.uint8)
     names = [f"image_{index}.png" for index in range(len(rows))]
     published = {"filenames": names, "batch_label": split, "fine_labels": LABELS[split], "data": rows}
@@ -51,7 +51,7 @@ def write(folder, dump=python2):
 
 
 def pack(folder, *members):
-    """The archive in a folder, of what is below `cifar-100-python`; members are more of it, or instead."""
+    """Move the files of `cifar-100-python` into an archive in the same folder, and add `members` to it."""
     packed = folder / "cifar-100-python"
     with tarfile.open(folder / "cifar-100-python.tar.gz", "w:gz") as archive:
         for name in ("meta", "test", "train"):
@@ -63,7 +63,7 @@ def pack(folder, *members):
 
 
 def shrink(monkeypatch):
-    """Makes the package take this CIFAR-100 for the published one."""
+    """Make the package accept this small CIFAR-100 as the published one."""
     monkeypatch.setattr(cifar100, "_SIZES", {"train": 8, "test": 4})
     known = {
         split: (

@@ -1,4 +1,4 @@
-"""Small files of data sets, and a server that has them."""
+"""Small files of data sets, and a server for them."""
 
 import gzip
 import hashlib
@@ -15,7 +15,7 @@ from supsup_jax.data import mnist
 
 
 def fake_mnist(folder, monkeypatch, gzipped=True, sizes=(20, 10)):
-    """MNIST's four files with fewer images."""
+    """Write the four files of MNIST with fewer images."""
     rng = np.random.default_rng(0)
     shapes = {}
     folder.mkdir(parents=True)
@@ -39,7 +39,7 @@ def assert_one_line(error, *words):
 
 @contextmanager
 def serving(folder):
-    """A server that has a folder's files, by its address."""
+    """Serve the files of a folder; yields the address."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
@@ -52,7 +52,7 @@ def serving(folder):
 
 
 def prepare_with_tfds(folder, name, images, train):
-    """A data set as TFDS prepares it; images are labelled by their number, and the first ones are for training."""
+    """Write images as a TFDS data set, labelled by their index; the first `train` images are for training."""
     import tensorflow_datasets as tfds
 
     class Prepared(tfds.core.GeneratorBasedBuilder, skip_registration=True):

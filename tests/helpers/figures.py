@@ -1,4 +1,4 @@
-"""Folders of runs of the paper's experiments, and the colours of pictures."""
+"""Folders of runs of the paper's experiments, and colours of figures."""
 
 import numpy as np
 from matplotlib.image import imread
@@ -15,10 +15,10 @@ HOPSUPSUP = "GNu/SplitMNIST/hopsupsup"
 
 
 def write_run(root, name, seed, given, inferred=None, recovery=None, learned=(), evaluate_at=(2,), **settings):
-    """A run's folder, with the settings of its script but for these.
+    """Write the folder of a run with the settings of its script, except for the ones given here.
 
-    `given` and `inferred` have the accuracy of every task, evaluated after 2 tasks and after all; `learned` what they
-    had right after they were learned.
+    `given` and `inferred` are the accuracies of all tasks, recorded after 2 tasks and after all tasks. `learned` are
+    the accuracies right after training.
     """
     folder = results.new_folder(root / name, f"seed={seed}")
     script = scripts.script_of(name)
@@ -44,13 +44,13 @@ def write_run(root, name, seed, given, inferred=None, recovery=None, learned=(),
 
 
 def paths(tasks, steps):
-    """How masks were recovered: of one step more the distance alone is known."""
+    """Return recoveries of masks; their last step has only a distance."""
     values = np.linspace(1, 0, steps).tolist()
     return [{"hamming": [*values, 0.0], "energy": values, "entropy": values} for _ in range(tasks)]
 
 
 def colours(path):
-    """The picture's colours, as 0 to 255."""
+    """Return the colours of a picture, as values from 0 to 255."""
     red, green, blue = np.moveaxis(np.round(255 * imread(path)[..., :3]).astype(int), -1, 0)
-    packed = np.unique(red << 16 | green << 8 | blue)  # numbers, which are sorted sooner than rows
+    packed = np.unique(red << 16 | green << 8 | blue)  # integers, which are sorted faster than rows
     return {(colour >> 16, colour >> 8 & 255, colour & 255) for colour in packed.tolist()}

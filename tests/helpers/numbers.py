@@ -1,4 +1,4 @@
-"""Small experiments of every method and scenario, and everything that they compute, as numbers."""
+"""Small experiments of every method and scenario, and all numbers that they compute."""
 
 import collections
 import contextlib
@@ -87,16 +87,16 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "warmup_epochs": 1,
     },
 }
-"""Settings by the names of `settings.yaml`."""
+"""Settings by their names in `settings.yaml`."""
 
 
 def run(name: str, folder: Path, images: Path) -> None:
-    """Runs an experiment in a folder, given one with images for the one that needs them."""
+    """Run an experiment in a folder; `images` is the folder of the small ImageNet."""
     adapter.run(EXPERIMENTS[name], folder, images)
 
 
 def lines_of(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The lines of `metrics.jsonl` for tasks, and the last evaluation, without times."""
+    """Return the lines of `metrics.jsonl` for tasks, and the last evaluation, without times."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         for name in ("finished", "seconds", "training_seconds"):
@@ -105,7 +105,7 @@ def lines_of(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 def rows_of(path: Path) -> list[list[str]]:
-    """The rows of a table without its header; there are none if it was not written."""
+    """Return the rows of a table without its header; empty if the file does not exist."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -113,7 +113,7 @@ def rows_of(path: Path) -> list[list[str]]:
 
 
 def numbers(folder: Path) -> dict[str, Any]:
-    """The numbers of a run: losses, accuracies, and what is kept of its tasks."""
+    """Return the numbers of a run: losses, accuracies, adapters and weights."""
     tasks, means = lines_of(folder)
     matrix = {row[1]: [float(value) for value in row[2:]] for row in rows_of(folder / "accuracy_matrix.csv")}
     arrays = adapter.arrays(ss.restore(folder))
@@ -130,18 +130,18 @@ def numbers(folder: Path) -> dict[str, Any]:
 
 
 def _short(leaf: np.ndarray) -> str | list[Any]:
-    """Bits of masks as hexadecimal numbers, and sums of other arrays."""
+    """Return the bits of masks as hexadecimal digits, and sums of other arrays."""
     if leaf.dtype == np.uint8:
         return leaf.tobytes().hex()
     return np.round(leaf.sum(axis=-1, dtype=np.float64), 5).tolist()
 
 
 def digests(name: str, folder: Path) -> dict[str, Any]:
-    """SHA-256 checksums of a run: all arrays, losses and tables without times, predictions for random images.
+    """Return SHA-256 checksums of a run: arrays, losses and tables without times, and predictions for random images.
 
     Args:
-        name: the experiment's.
-        folder: the run's.
+        name: name of the experiment.
+        folder: folder of the run.
     """
     run, method = ss.restore(folder), EXPERIMENTS[name].get("method")
     arrays = adapter.arrays(run)
@@ -166,12 +166,12 @@ def _sha256(content: bytes) -> str:
 
 @contextlib.contextmanager
 def counted_compilations() -> Iterator[collections.Counter[str]]:
-    """Counts what XLA compiles, or takes from JAX's cache on disk, by name, as in a process that has just begun."""
+    """Count the programs that XLA compiles or loads from the disk cache, by function, with empty caches in memory."""
     counts: collections.Counter[str] = collections.Counter()
 
-    def listen(event: str, seconds: float, **more: Any) -> None:
+    def listen(event: str, seconds: float, **details: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            counts[str(more.get("fun_name"))] += 1
+            counts[str(details.get("fun_name"))] += 1
 
     jax.clear_caches()
     jax.monitoring.register_event_duration_secs_listener(listen)
@@ -182,7 +182,7 @@ def counted_compilations() -> Iterator[collections.Counter[str]]:
 
 
 def measured(name: str, folder: Path, images: Path) -> dict[str, Any]:
-    """The numbers of an experiment, and how often it compiles each function."""
+    """Return the numbers of an experiment, and how often it compiles each function."""
     with counted_compilations() as counts:
         run(name, folder, images)
     return numbers(folder) | {"compiled": dict(sorted(counts.items())), "jax": jax.__version__}

@@ -1,4 +1,4 @@
-"""Small experiments of every method and scenario, and what was measured in their runs."""
+"""Small experiments of every method and scenario, and the measurements of their runs."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ DATASET = small_dataset()
 
 
 def measured(record):
-    """A record without times."""
+    """Return a record without times."""
     plain = record.to_json()
     for entry in plain["tasks"] + plain["evaluations"]:
         for key in ("finished", "seconds", "training_seconds"):
@@ -45,7 +45,7 @@ def measured(record):
 
 
 def dicts_without_saved(outcome):
-    """What was measured; which slots were saved when depends on the chunks."""
+    """Return the measurements, without the saved slots, which depend on the chunks."""
     plain = measured(outcome.record)
     for entry in plain["stream"]:
         entry.pop("saved")

@@ -1,4 +1,4 @@
-"""Images for tests of sources, and what is asserted of them."""
+"""Images for tests of sources, and assertions about them."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def refused(call, *words):
 
 
 def with_field(source, name, value):
-    """The source made with a value that its annotations do not allow, which are checked in these tests alone."""
+    """Return a source with a field value that its annotations forbid; only these tests check the annotations."""
     object.__setattr__(source, name, value)
     source.__post_init__()
 

@@ -1,7 +1,7 @@
-"""Opens and measures the runs of version 0.1 in `stored/runs`.
+"""Runs of version 0.1 in `stored/runs`: unpack and measure them.
 
-Each run has an archive with its folder and with images as its network sees them, and a JSON file with the command that
-made it and the measurements at that time. `stored/make_runs.py` made both.
+Each run has an archive with its folder and with images in the form that its network receives, and a JSON file with the
+command that started it and the measurements at that time. `stored/make_runs.py` wrote both.
 """
 
 import json
@@ -23,12 +23,12 @@ NAMES = sorted(path.stem for path in RUNS.glob("*.json"))
 
 
 def expected_of(name: str) -> dict[str, Any]:
-    """The JSON file of a run: the command that made it, and its measurements before and after it was resumed."""
+    """Return the JSON file of a run: its command, and its measurements before and after it was resumed."""
     return json.loads((RUNS / f"{name}.json").read_text())
 
 
 def unpack(name: str, folder: Path) -> Path:
-    """Unpacks a run where its command would have written it, below a folder for results; with the run's folder."""
+    """Unpack a run below a folder for results, where its command would have written it, and return the run's folder."""
     run = folder / expected_of(name)["folder"]
     with tarfile.open(RUNS / f"{name}.tar.xz") as archive:
         archive.extractall(run, filter="data")
@@ -36,51 +36,51 @@ def unpack(name: str, folder: Path) -> Path:
 
 
 def predictions(folder: Path, how: dict[str, Any]) -> dict[str, Any]:
-    """Labels and tasks that a run predicts for the images in its folder.
+    """Return labels and tasks that a run predicts for the images in its folder.
 
     Args:
-        folder: the run's.
-        how: `tasks`, the task of each image, empty if the method does not take it; `infers`, whether to infer it;
-            `searches`, further searches to infer it with.
+        folder: folder of the run.
+        how: `tasks`, the task of each image, empty if the method does not accept it; `infers`, whether to infer the
+            task; `searches`, further searches to infer it with.
     """
     run, images = ss.restore(folder), np.load(folder / "images.npy")
-    said = {}
+    found = {}
     if how["tasks"]:
-        said["labels, task given"] = run.predict(images, task=np.array(how["tasks"])).labels.tolist()
+        found["labels, task given"] = run.predict(images, task=np.array(how["tasks"])).labels.tolist()
     if how["infers"]:
         predicted = run.predict(images)
-        said |= {"labels, task inferred": predicted.labels.tolist(), "tasks": predicted.tasks.tolist()}
+        found |= {"labels, task inferred": predicted.labels.tolist(), "tasks": predicted.tasks.tolist()}
     for search in how["searches"]:
-        said[f"tasks, {search}"] = run.infer_task(images, search=search).tolist()
-    return said
+        found[f"tasks, {search}"] = run.infer_task(images, search=search).tolist()
+    return found
 
 
 def accuracies(folder: Path, how: dict[str, Any], images: Path | None) -> dict[str, list[float]]:
-    """The accuracies of all tasks from `evaluate`.
+    """Return the accuracies of all tasks, measured by `evaluate`.
 
     Args:
-        folder: the run's.
+        folder: folder of the run.
         how: `evaluates`, a list of "given" and "inferred".
-        images: the folder of the small ImageNet.
+        images: folder of the small ImageNet.
     """
     run = ss.restore(folder)
     return {task: ss.evaluate(run, task=task, data=images).accuracy.round(4).tolist() for task in how["evaluates"]}
 
 
 def measures(folder: Path) -> dict[str, Any]:
-    """The numbers in a run's files."""
+    """Return the numbers in the files of a run."""
     return {name: value for name, value in numbers(folder).items() if name not in ("kept", "weights")}
 
 
 def resume(expected: dict[str, Any], folder: Path, images: Path) -> None:
-    """Resumes a run: with its settings and more tasks, or with `python -m supsup_jax run` where it was interrupted.
+    """Resume a run: with its settings and more tasks, or, if it was interrupted, with `python -m supsup_jax run`.
 
-    The settings come from a YAML file, as version 0.1 read them: defaults of scripts have changed since.
+    The settings come from a YAML file in the form of version 0.1, because defaults of scripts have changed since.
 
     Args:
         expected: its JSON file.
-        folder: the run's, as `unpack` gives it.
-        images: the folder of the small ImageNet.
+        folder: folder of the run, as returned by `unpack`.
+        images: folder of the small ImageNet.
     """
     if expected["command"] is None:
         adapter.call("-m", "run", folder, "--data", images)
@@ -95,7 +95,7 @@ def resume(expected: dict[str, Any], folder: Path, images: Path) -> None:
 
 
 def own_task(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of a task for `Run.learn`: digits in quarter turns; labels are text or integers."""
+    """Return images and labels of a task for `Run.learn`: digits in quarter turns; labels are strings or integers."""
     with np.load(digits.FILE) as arrays:
         images, labels = arrays["images"], arrays["labels"].astype(int)
     images = np.rot90(images * (255 / 16), number, axes=(1, 2)).astype(np.uint8)[..., None]
@@ -106,7 +106,7 @@ def own_task(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def own_numbers(run: Any) -> dict[str, Any]:
-    """Labels and tasks that a run from Python predicts."""
+    """Return labels and tasks that a run from Python predicts."""
     images, tasks = own_images(run.num_tasks)
     return {
         "labels, task given": run.predict(images, task=tasks).labels.tolist(),
@@ -115,13 +115,13 @@ def own_numbers(run: Any) -> dict[str, Any]:
 
 
 def own_images(num_tasks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Twelve images of each task of `own_task`, and their tasks."""
+    """Return twelve images of each task of `own_task`, and their tasks."""
     images = np.concatenate([own_task(number)[0][:12] for number in range(num_tasks)])
     return images, np.repeat(np.arange(num_tasks), 12)
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """The contents of a run's checkpoints: arrays of each step, keys of the records, bytes on disk."""
+    """Return the contents of a run's checkpoints: arrays of each checkpoint, keys of the records, bytes on disk."""
     arrays, keys, size = {}, set(), 0
     for place in ("checkpoints", "state", "unfinished"):
         for step in sorted((folder / place).glob("[0-9]*")):
@@ -134,7 +134,7 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def _arrays_in(step: Path) -> dict[str, str]:
-    """The arrays of a step by their names: types and shapes."""
+    """Return dtypes and shapes of the arrays of a checkpoint, by name."""
     handlers = {"arrays": ocp.StandardCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(step.parent.absolute(), item_handlers=handlers) as manager:
         tree = manager.item_metadata(int(step.name))["arrays"].tree
@@ -152,7 +152,7 @@ def _leaves_in(tree: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, .
 
 
 def _keys_in(plain: Any, path: str = "") -> list[str]:
-    """The paths of all values in plain data; the items of a list share one path."""
+    """Return the paths of all values in plain data; the items of a list share one path."""
     if isinstance(plain, dict) and plain:
         return [key for name, part in plain.items() for key in _keys_in(part, f"{path}/{name}")]
     if isinstance(plain, list) and plain and isinstance(plain[0], dict):

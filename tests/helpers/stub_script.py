@@ -1,4 +1,4 @@
-"""Training in the scripts of test_reproducing: a task takes `STUB_SECONDS`, and SIGTERM saves and ends."""
+"""Stub of the training in the scripts of test_reproducing: a task takes `STUB_SECONDS`, and SIGTERM saves and ends."""
 
 import argparse
 import os
@@ -15,7 +15,7 @@ WHEN = "2020-12-06 12:00:00"
 
 
 def main(experiment, accuracy):
-    """Learns task after task, each with this accuracy; the arguments of each call go to `calls.txt`."""
+    """Learn one task after another, each with this accuracy; append the arguments of each call to `calls.txt`."""
     parser = argparse.ArgumentParser()
     for flag, kind in (("data", Path), ("log-dir", Path), ("seed", int), ("num-tasks", int), ("sparsity", float)):
         parser.add_argument(f"--{flag}", type=kind)

@@ -1,4 +1,4 @@
-"""Parameters of tests in the tiers that `pyproject.toml` names."""
+"""Test parameters by the tiers that `pyproject.toml` defines."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -7,12 +7,12 @@ import pytest
 
 
 def thorough_but(quick: Collection[Any], values: Iterable[Any], long: Collection[Any] = ()) -> list[Any]:
-    """Parameters of the thorough tier, except for a few that show the same in less time.
+    """Return parameters of the thorough tier, except for a few that belong to the default tier.
 
     Args:
-        quick: the values that belong to the default tier.
-        values: all values, in order; a tuple has the values of several parameters.
-        long: the values that belong to the tier `long`.
+        quick: values for the default tier.
+        values: all values, in order; a tuple holds the values of several parameters.
+        long: values for the tier `long`.
     """
     values = list(values)
     assert all(value in values for value in (*quick, *long))

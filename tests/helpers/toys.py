@@ -1,4 +1,4 @@
-"""Small things that several tests use."""
+"""Small networks, models and data sets that several tests use."""
 
 import re
 from pathlib import Path
@@ -19,11 +19,11 @@ from supsup_jax.networks.layers import BatchNorm
 abandons_coroutines = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning", "ignore:coroutine .* was never awaited:RuntimeWarning"
 )
-"""Orbax does so where an array cannot be read or written, and Python complains of it when it collects them."""
+"""Orbax abandons a coroutine if an array cannot be read or written, and Python warns when it collects it."""
 
 
 class ConvNet(nn.Module):
-    """A convolution, batch norm with statistics and without parameters, and a dense layer."""
+    """A convolution, batch norm with statistics but without parameters, and a dense layer."""
 
     features: int = 4
 
@@ -35,7 +35,7 @@ class ConvNet(nn.Module):
 
 
 class BatchNormNet(nn.Module):
-    """A convolution, this library's batch norm, and a dense layer."""
+    """A convolution, the batch norm of this library, and a dense layer."""
 
     axis_name: str | None = None
 
@@ -47,7 +47,7 @@ class BatchNormNet(nn.Module):
 
 
 def model_of(net, weights, bank, num_tasks, stats=None, method=None) -> Model:
-    """A model of masks, or of another method; `stats` are stacked along a task axis."""
+    """Return a model with masks, or with adapters of another method; `stats` are stacked along a task axis."""
     method = method or SupSup()
     return Model(net=net, method=method, num_tasks=num_tasks, weights=weights, bank=bank, stats=stats or {})
 
@@ -57,13 +57,13 @@ def batch_norm_net(axis_name=None) -> Network:
 
 
 def kernel_path(name):
-    """Where the kernel of a layer of GEMResNet18 lies among our weights, from the name that the original gives it."""
+    """Return the path of a kernel of GEMResNet18 in our weights, given the name of its layer in the original."""
     name = re.sub(r"layer(\d)\.(\d)", r"layer\1_\2", name).replace("shortcut.0", "shortcut_conv")
     return (*name.replace("shortcut.1", "shortcut_bn").split("."), "kernel")
 
 
 def node(tree, path):
-    """What lies at a path of names."""
+    """Return the subtree at a path."""
     for name in path:
         tree = tree[name]
     return tree
@@ -79,7 +79,7 @@ def random_masks(weights, tasks, seed=0):
 
 
 def small_dataset(samples=96, seed=0) -> Dataset:
-    """Images of 4 × 4 in which the brightest quarter says the class."""
+    """Return a data set of 4 × 4 images whose brightest quarter is the class."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 4, 2 * samples).astype(np.int32)
     images = rng.integers(0, 80, (2 * samples, 4, 4, 1))
@@ -91,7 +91,7 @@ def small_dataset(samples=96, seed=0) -> Dataset:
 
 
 def write_small_imagenet(folder: Path, classes: int = 20, train: int = 5, test: int = 3) -> None:
-    """A small ImageNet below a folder: a colour for each class, in images of several shapes."""
+    """Write a small ImageNet below a folder: one colour per class, in images of several shapes."""
     rng = np.random.default_rng(0)
     for number in range(classes):
         colour = rng.integers(0, 256, 3)
@@ -119,4 +119,4 @@ HOPSUPSUP = adapter.experiment(
     test_batch_size=8,
     learning_rate=0.1,
 )
-"""Masks of two tasks of `small_dataset` in a Hopfield memory."""
+"""An experiment that stores the masks of two tasks of `small_dataset` in a Hopfield memory."""

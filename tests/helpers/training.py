@@ -1,4 +1,4 @@
-"""Tasks of a small data set, and how they are learned."""
+"""Tasks of a small data set, and their training."""
 
 from collections.abc import Sequence
 from functools import cache, partial
@@ -19,11 +19,11 @@ CONV = networks.Network(ConvNet(), input_shape=(4, 4, 1))
 
 
 def learn(numbers: Sequence[int], **settings: Any) -> training.Learned:
-    """Learns tasks of `BENCHMARK`, each set of them with the same settings once in a process.
+    """Learn tasks of `BENCHMARK`; results are cached per process.
 
     Args:
-        numbers: of the tasks.
-        settings: `net`, `steps`, `seed`, `method`, and `capacity` as `devices.over_tasks` takes it.
+        numbers: task numbers.
+        settings: `net`, `steps`, `seed`, `method`, and `capacity`; for the last one, see `devices.over_tasks`.
     """
     return _learned(tuple(numbers), backend.is_accelerator(), **settings)
 
@@ -32,15 +32,15 @@ def learn(numbers: Sequence[int], **settings: Any) -> training.Learned:
 def _learned(numbers, _, net=DENSE, steps=60, seed=1, method=None, capacity=None):
     method = method or methods.SupSup()
 
-    def one(shared, one):
+    def learn_task(shared, described):
         weights, stats, train, test = shared
         validate = partial(classification.accuracy, net, BENCHMARK, test)
         learner = training.Learner(net, method, optimizers.RMSprop(1e-2))
         shared = training.Shared(weights, stats, train)
-        how = {"benchmark": BENCHMARK, "steps": steps, "batch_size": 16, "validate": validate}
-        return training.train_task(learner, *one, shared=shared, **how)
+        options = {"benchmark": BENCHMARK, "steps": steps, "batch_size": 16, "validate": validate}
+        return training.train_task(learner, *described, shared=shared, **options)
 
     weights, stats = net.init(training.weights_key(seed))
     keys = jax.vmap(lambda task: training.task_key(seed, task))(np.asarray(numbers))
     shared = devices.replicate((weights, stats, DATASET.train, DATASET.test))
-    return devices.over_tasks(one)(shared, (BENCHMARK.tasks(DATASET, seed, numbers), keys), capacity)
+    return devices.over_tasks(learn_task)(shared, (BENCHMARK.tasks(DATASET, seed, numbers), keys), capacity)

@@ -34,18 +34,18 @@ ALL = [
 
 
 def kernel(array):
-    """A PyTorch convolution kernel `(out, in, height, width)` as ours."""
+    """Convert a PyTorch convolution kernel `(out, in, height, width)` to JAX's layout."""
     return jnp.asarray(array.transpose(2, 3, 1, 0))
 
 
-def test_supsup_keeps_the_weights_whose_score_is_not_negative():
+def test_supsup_keeps_weights_with_nonnegative_scores():
     weights = {"a": jnp.array([[1.0, -2.0], [3.0, 4.0]])}
     scores = {"a": jnp.array([[0.5, -0.5], [0.0, -1e-9]])}
     np.testing.assert_array_equal(SupSup().training_weights(weights, scores)["a"], [[1, 0], [3, 0]])
 
 
-def test_supsup_scores_start_uniform_within_one_over_root_fan_in():
-    """For layers of any rank."""
+def test_supsup_scores_are_uniform_within_one_over_root_fan_in():
+    """This holds for layers of any rank."""
     weights = {"conv": np.zeros((2, 2, 30, 40)), "dense": np.zeros((75, 50)), "gain": np.zeros(100)}
     scores = SupSup().init(jax.random.key(1), jax.tree.map(jnp.asarray, weights))
     for name, fan_in in (("conv", 120), ("dense", 75), ("gain", 100)):
@@ -53,7 +53,7 @@ def test_supsup_scores_start_uniform_within_one_over_root_fan_in():
         assert 0.9 / np.sqrt(fan_in) < np.abs(scores[name]).max() <= 1 / np.sqrt(fan_in)
 
 
-def test_the_gradient_of_a_score_is_the_masked_weights_times_the_weight():
+def test_score_gradients_are_straight_through():
     weights, scores, cotangent = ({"a": leaf} for leaf in jax.random.normal(jax.random.key(0), (3, 4, 5)))
     _, backward = jax.vjp(lambda scores: SupSup().training_weights(weights, scores), scores)
     np.testing.assert_allclose(backward(cotangent)[0]["a"], weights["a"] * cotangent["a"], rtol=1e-6)
@@ -62,7 +62,7 @@ def test_the_gradient_of_a_score_is_the_masked_weights_times_the_weight():
 @pytest.mark.parametrize(
     "method", thorough_but([ALL[0], BatchE(), PSP(), ALL[4]], ALL), ids=lambda method: type(method).__name__
 )
-def test_what_is_stored_of_a_task_gives_the_same_network(method):
+def test_a_stored_adapter_gives_the_trained_network(method):
     net = conv_net()
     weights, stats = net.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 5)
@@ -71,59 +71,59 @@ def test_what_is_stored_of_a_task_gives_the_same_network(method):
     bank = method.pack(jax.vmap(lambda key: method.finalize(method.init(key, weights), weights))(keys))
     bank = method.concatenate([jax.device_get(bank)] * 2, [5, 5])
     for task in range(5):
-        own = jax.tree.map(lambda leaf, task=task: leaf[task], params)
-        expected, _ = net.apply(method.training_weights(weights, own), stats, images, train=False)
+        task_params = jax.tree.map(lambda leaf, task=task: leaf[task], params)
+        expected, _ = net.apply(method.training_weights(weights, task_params), stats, images, train=False)
         for entry in (task, jnp.int32(5 + task)):
             adapter = method.unpack(jax.tree.map(jnp.asarray, bank), entry)
             actual, _ = net.apply(method.effective_weights(weights, adapter), stats, images, train=False)
             np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_batche_computes_what_the_original_does(golden):
+def test_batche_matches_the_original(golden):
     arrays = golden("batche.npz")
     weights = {"kernel": kernel(arrays["weight"])}
     images = jnp.asarray(arrays["x"].transpose(0, 2, 3, 1))
 
-    def run(weights, own):
-        effective = BatchE().training_weights(weights, own)["kernel"]
+    def run(weights, vectors):
+        effective = BatchE().training_weights(weights, vectors)["kernel"]
         return jax.lax.conv_general_dilated(
             images, effective, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
     for task in range(3):
-        own = {"kernel": {name: jnp.asarray(arrays[name][task, 0]) for name in "st"}}
-        out, backward = jax.vjp(run, weights, own)
+        vectors = {"kernel": {name: jnp.asarray(arrays[name][task, 0]) for name in "st"}}
+        out, backward = jax.vjp(run, weights, vectors)
         np.testing.assert_allclose(out.transpose(0, 3, 1, 2), arrays[f"out_task{task}"], rtol=1e-5, atol=2e-5)
         if task == 1:
-            weights_bar, own_bar = backward(jnp.asarray(arrays["cotangent"].transpose(0, 2, 3, 1)))
+            weights_bar, vectors_bar = backward(jnp.asarray(arrays["cotangent"].transpose(0, 2, 3, 1)))
             np.testing.assert_allclose(weights_bar["kernel"], kernel(arrays["grad_weight_task1"]), rtol=1e-5, atol=5e-5)
             for name in "st":
                 np.testing.assert_allclose(
-                    own_bar["kernel"][name], arrays[f"grad_{name}_task1"][0], rtol=1e-5, atol=5e-5
+                    vectors_bar["kernel"][name], arrays[f"grad_{name}_task1"][0], rtol=1e-5, atol=5e-5
                 )
 
 
-def test_batche_starts_with_random_signs_and_trains_weights_on_task_0():
-    """Only the first task trains the weights."""
+def test_batche_starts_with_random_signs():
+    """Only the first task trains the base weights."""
     weights, _ = networks.LeNet(10).init(jax.random.key(0))
-    own = BatchE().init(jax.random.key(1), weights)["dense0"]["kernel"]
-    assert own["s"].shape == (300,) and own["t"].shape == (784,)
-    assert set(np.unique(own["t"])) == {-1, 1} and abs(own["t"].mean()) < 0.15
-    own = BatchE().init(jax.random.key(1), {"conv": jnp.zeros((3, 3, 2, 5)), "gain": jnp.zeros(5)})
-    assert jax.tree.map(jnp.shape, own) == {"conv": {"s": (5,), "t": (2,)}, "gain": {}}
+    vectors = BatchE().init(jax.random.key(1), weights)["dense0"]["kernel"]
+    assert vectors["s"].shape == (300,) and vectors["t"].shape == (784,)
+    assert set(np.unique(vectors["t"])) == {-1, 1} and abs(vectors["t"].mean()) < 0.15
+    vectors = BatchE().init(jax.random.key(1), {"conv": jnp.zeros((3, 3, 2, 5)), "gain": jnp.zeros(5)})
+    assert jax.tree.map(jnp.shape, vectors) == {"conv": {"s": (5,), "t": (2,)}, "gain": {}}
     assert [BatchE().trains_weights(task) for task in range(3)] == [True, False, False]
 
 
-def test_psp_computes_what_the_original_does(golden):
+def test_psp_matches_the_original(golden):
     arrays = golden("psp.npz")
     images = jnp.asarray(arrays["x"][:, None, None, :, 0, 0])
     net = networks.Network(networks.mlp.MLP((5,)), input_shape=(1, 1, 6))
     for task in range(3):
         weights = {"dense0": {"kernel": kernel(arrays["weight"])[0, 0]}}
-        own = {"rotations": {"dense0": {"kernel": jnp.asarray(arrays["contexts"][task].T)}}, "key": None}
+        params = {"rotations": {"dense0": {"kernel": jnp.asarray(arrays["contexts"][task].T)}}, "key": None}
 
-        def run(weights, own=own):
-            return net.apply(PSP().training_weights(weights, own), {}, images, train=True)[0]
+        def run(weights, params=params):
+            return net.apply(PSP().training_weights(weights, params), {}, images, train=True)[0]
 
         out, backward = jax.vjp(run, weights)
         np.testing.assert_allclose(out, arrays[f"out_task{task}"][:, :, 0, 0], atol=1e-5)
@@ -133,34 +133,34 @@ def test_psp_computes_what_the_original_does(golden):
             np.testing.assert_allclose(weights_bar["dense0"]["kernel"], expected, atol=1e-5)
 
 
-def test_psp_keeps_a_key_of_a_task_and_its_rotations_are_orthogonal():
+def test_psp_keeps_a_key_and_draws_orthogonal_rotations():
     weights, _ = conv_net().init(jax.random.key(0))
-    own = PSP().init(jax.random.key(1), weights)
-    rotation = own["rotations"]["Dense_0"]["kernel"]
+    params = PSP().init(jax.random.key(1), weights)
+    rotation = params["rotations"]["Dense_0"]["kernel"]
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(len(rotation)), atol=1e-5)
-    assert PSP().finalize(own, weights).nbytes == 8
+    assert PSP().finalize(params, weights).nbytes == 8
     other = PSP().init(jax.random.key(2), weights)["rotations"]["Dense_0"]["kernel"]
     assert abs(rotation - other).max() > 0.1
 
 
-def test_a_method_whose_bank_grows_has_no_memory_to_remember_with():
+def test_remember_requires_a_bank_of_fixed_size():
     with pytest.raises(NotImplementedError, match="the bank of SupSup grows"):
         SupSup().remember(None, {})
 
 
 @pytest.mark.parametrize("method", [*ALL, Transfer(), HopSupSup()], ids=lambda method: type(method).__name__)
-def test_methods_say_which_searches_serve_them(method):
-    of_masks, none = ("OneShot", "Binary", "Exhaustive"), isinstance(method, HopSupSup | LowerBound)
-    assert method.searches == (of_masks if method.has_masks else () if none else ("Exhaustive",))
+def test_methods_name_their_searches(method):
+    of_masks, has_none = ("OneShot", "Binary", "Exhaustive"), isinstance(method, HopSupSup | LowerBound)
+    assert method.searches == (of_masks if method.has_masks else () if has_none else ("Exhaustive",))
     assert all(hasattr(inference, name) for name in method.searches)
     assert method.recovers == isinstance(method, HopSupSup)
 
 
-def test_a_method_names_what_a_network_lacks():
+def test_the_error_for_an_unsuitable_network_names_the_problem():
     with_gains, without = networks.BNNet(10, width=0.01), networks.LeNet(10, width=0.1)
     for method in [SupSup(), HopSupSup(), SeparateHeads("dense2")]:
         method.check(with_gains)
-    with pytest.raises(ValueError, match="needs a network with gains"):
+    with pytest.raises(ValueError, match="requires a network with gains"):
         HopSupSup().check(without)
     with pytest.raises(ValueError, match="FineTuning needs to know the last layer"):
         FineTuning("").check(networks.Network(without.module, without.input_shape))
@@ -177,7 +177,7 @@ def masks_of(scores):
     return {"gain": {"scale": jnp.asarray((scores >= 0).astype(np.float32))}, "dense": {"kernel": None}}
 
 
-def test_storkeys_rule_and_the_energy_are_the_originals(golden):
+def test_storkeys_rule_and_the_energy_match_the_original(golden):
     arrays = golden("hop.npz")
     memory = None
     for task in range(4):
@@ -194,7 +194,7 @@ def test_storkeys_rule_and_the_energy_are_the_originals(golden):
     np.testing.assert_allclose(jax.grad(of_scores)(mean), arrays["grad_energy_score"], atol=1e-5)
 
 
-def test_a_memory_takes_in_tasks_one_by_one_or_together_and_does_not_grow():
+def test_a_memory_stores_tasks_one_by_one_or_together():
     masks = masks_of(np.random.default_rng(0).normal(size=(5, 40)))
     together = HopSupSup().remember(None, masks)
     in_turn = None
@@ -205,27 +205,27 @@ def test_a_memory_takes_in_tasks_one_by_one_or_together_and_does_not_grow():
     assert together.num_tasks == 5
 
 
-def test_batch_norm_of_gains_is_the_originals(golden):
+def test_batch_norm_with_gains_matches_the_original(golden):
     arrays = golden("hop.npz")
-    layer = networks.mlp.BNMLP((32, 32))  # its first dense layer is made the identity, its last too
+    layer = networks.mlp.BNMLP((32, 32))  # both dense layers are set to the identity
     eye = {"kernel": jnp.eye(32)}
     images = jnp.asarray(arrays["x"][:, None, None, :, 0, 0])
 
     def gains(scores):
-        own = {"gain0": {"scale": scores}, "dense0": {"kernel": None}, "dense1": {"kernel": None}}
+        params = {"gain0": {"scale": scores}, "dense0": {"kernel": None}, "dense1": {"kernel": None}}
         weights = {"gain0": {"scale": jnp.ones(32)}, "dense0": eye, "dense1": eye}
-        weights = HopSupSup().training_weights(weights, own)
+        weights = HopSupSup().training_weights(weights, params)
         return networks.Network(layer, (1, 1, 32)).apply(weights, {}, images, train=True)[0]
 
     out = np.asarray(arrays["out_task1"][:, :, 0, 0])
     np.testing.assert_allclose(gains(jnp.asarray(arrays["scores"][1])), out / (1 + np.exp(-out)), atol=1e-5)
 
 
-def test_hopsupsup_scores_start_at_zero_and_so_all_gains_are_on():
+def test_hopsupsup_starts_with_all_gains_on():
     weights, _ = networks.BNNet(10, width=0.01).init(jax.random.key(0))
-    own = HopSupSup().init(jax.random.key(1), weights)
-    assert [leaf.shape for leaf in jax.tree.leaves(own)] == [(20,), (20,)]
-    jax.tree.map(np.testing.assert_array_equal, HopSupSup().training_weights(weights, own), weights)
+    scores = HopSupSup().init(jax.random.key(1), weights)
+    assert [leaf.shape for leaf in jax.tree.leaves(scores)] == [(20,), (20,)]
+    jax.tree.map(np.testing.assert_array_equal, HopSupSup().training_weights(weights, scores), weights)
 
 
 def test_transfer_starts_from_the_mean_of_the_earlier_scores():
@@ -242,7 +242,7 @@ def test_transfer_starts_from_the_mean_of_the_earlier_scores():
 
 def test_heads_start_equal_and_share_the_body_of_the_first_task(golden):
     arrays = golden("individual_heads.npz")
-    assert all((head == arrays["scores_fresh"][0]).all() for head in arrays["scores_fresh"])  # the original's do
+    assert all((head == arrays["scores_fresh"][0]).all() for head in arrays["scores_fresh"])  # so do the original's
     net = networks.LeNet(5, width=0.02, input_shape=(2, 4, 1), initializer=networks.pytorch_default)
     weights, _ = net.init(jax.random.key(0))
     method = SeparateHeads(net.head)
@@ -280,7 +280,7 @@ def test_fine_tuning_gives_each_task_the_same_new_head():
 
 
 def test_heads_of_fine_tuning_depend_on_the_seed():
-    """So they do where all base weights have one magnitude."""
+    """This also holds if all base weights have the same magnitude."""
     net, starts = networks.LeNet(5, width=0.2, input_shape=(2, 4, 1)), set()
     for seed in range(4):
         weights, _ = net.init(jax.random.key(seed))
@@ -288,11 +288,11 @@ def test_heads_of_fine_tuning_depend_on_the_seed():
     assert len(starts) == 4
 
 
-def test_batche_on_random_weights_trains_none():
+def test_batche_on_random_weights_does_not_train_weights():
     assert [BatchE(random_weights=True).in_turn(task) for task in range(3)] == [False] * 3
 
 
-def test_an_upper_bound_that_fine_tunes_starts_where_the_last_task_ended():
+def test_an_upper_bound_that_fine_tunes_starts_from_the_last_task():
     weights, ended = {"a": jnp.zeros((2, 2))}, {"a": jnp.ones((2, 2))}
     method = UpperBound(fine_tunes=True)
     assert method.init(jax.random.key(0), weights, method.first_carry(weights)) is weights

@@ -117,7 +117,7 @@ def test_figure_2_has_a_point_for_each_sparsity(tmp_path):
 def test_runs_of_different_lengths_cannot_be_averaged(tmp_path):
     write_run(tmp_path, f"{CIFAR}-supsup", 0, [0.9] * 3, er_scale=1.0)
     write_run(tmp_path, f"{CIFAR}-supsup", 1, [0.9] * 4, er_scale=1.0)
-    with pytest.raises(UserError, match="finished runs of one length"):
+    with pytest.raises(UserError, match="finished runs with the same number of tasks"):
         tables.storage_points(tables.read_runs([tmp_path]))
 
 

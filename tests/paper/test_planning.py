@@ -182,6 +182,6 @@ def test_every_number_has_a_script_that_measures_it():
     plan = planning.missing(planning.select([]), [], scripts.script_of, lambda _: RATES)
     assert plan.left_out == []
     sparsities = [
-        adapter.said(job.experiment).er_scale for job in plan.jobs if job.experiment.name.endswith("rn50-supsup")
+        adapter.settings_of(job.experiment).er_scale for job in plan.jobs if job.experiment.name.endswith("rn50-supsup")
     ]
     assert sorted(sparsities) == [4, 8, 16]

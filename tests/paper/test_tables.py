@@ -73,7 +73,7 @@ def test_each_point_of_a_curve_is_the_mean_over_the_seeds_that_have_it():
 def test_an_error_names_a_damaged_matrix(tmp_path, matrix):
     folder = write_run(tmp_path, f"{LENET}/psp", 1, [0.5, 0.5])
     (folder / "accuracy_matrix.csv").write_bytes(matrix if isinstance(matrix, bytes) else matrix.encode())
-    with pytest.raises(UserError, match=r"accuracy_matrix.csv is damaged; restore it, or give folders without"):
+    with pytest.raises(UserError, match=r"accuracy_matrix.csv is damaged; restore it from a copy, or give"):
         tables.read_runs([tmp_path])
 
 

@@ -112,7 +112,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path, monkeypatch):
     fake_mnist(tmp_path / "mnist", monkeypatch)
     bomb = gzip.compress(bytes(1 << 24)) * 64  # a gigabyte
     (tmp_path / f"mnist/{MNIST[0]}.gz").write_bytes(bomb)
-    refused(lambda: data.load("mnist", tmp_path), "with another header (more bytes)")
+    refused(lambda: data.load("mnist", tmp_path), "with the wrong header (more bytes)")
 
 
 def test_real_mnist_has_the_published_checksums_and_a_flipped_bit_has_not(data_folder, tmp_path):
@@ -122,7 +122,7 @@ def test_real_mnist_has_the_published_checksums_and_a_flipped_bit_has_not(data_f
         (tmp_path / name).write_bytes(unpacked)
     assert len(data.load("mnist", tmp_path).train.labels) == 60000
     flip(tmp_path / MNIST[1])
-    refused(lambda: data.load("mnist", tmp_path), MNIST[1], "not as MNIST was published")
+    refused(lambda: data.load("mnist", tmp_path), MNIST[1], "not the published file of MNIST")
 
 
 @pytest.mark.parametrize("place", np.linspace(0.02, 0.98, 7))
@@ -162,9 +162,9 @@ def member(name, size, kind=tarfile.REGTYPE, target=""):
     [
         (lambda _: member("cifar-100-python/test", 1 << 23), "it is much larger"),
         (lambda _: member("another", 1 << 23), "it is much larger"),
-        (lambda trap: member("cifar-100-python/test", 0, tarfile.SYMTYPE, trap), "is no file"),
-        (lambda trap: member("cifar-100-python/test", 0, tarfile.LNKTYPE, trap), "is no file"),
-        (lambda _: member("cifar-100-python/test", 0, tarfile.FIFOTYPE), "is no file"),
+        (lambda trap: member("cifar-100-python/test", 0, tarfile.SYMTYPE, trap), "is not a regular file"),
+        (lambda trap: member("cifar-100-python/test", 0, tarfile.LNKTYPE, trap), "is not a regular file"),
+        (lambda _: member("cifar-100-python/test", 0, tarfile.FIFOTYPE), "is not a regular file"),
     ],
     ids=["large", "large unknown member", "link", "hard link", "fifo"],
 )
@@ -336,7 +336,7 @@ def test_an_error_names_a_yaml_file_without_valid_settings(tmp_path, kind, monke
     text = YAML[kind]
     (tmp_path / "settings.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     refused(lambda: load_settings(tmp_path / "settings.yaml"), "settings.yaml")
-    refused(lambda: read_run(tmp_path), "settings.yaml does not hold the settings of a run")
+    refused(lambda: read_run(tmp_path), "settings.yaml does not contain the settings of a run")
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_malformed_settings_of_a_run_are_rejected(tmp_path, change):
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(good))
     assert read_run(tmp_path)[0].name == "x"
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(good | change))
-    refused(lambda: read_run(tmp_path), "settings.yaml does not hold the settings of a run")
+    refused(lambda: read_run(tmp_path), "settings.yaml does not contain the settings of a run")
 
 
 def test_yaml_with_a_few_aliases_is_read():

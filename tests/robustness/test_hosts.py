@@ -60,8 +60,8 @@ def test_hosts_that_agree_meet_in_any_order(capfd):
 @pytest.mark.parametrize(
     ("host", "waits", "words"),
     [
-        (0, "waiting for host 1 at localhost:", "host 1 did not come to --coordinator localhost:"),
-        (1, "waiting for host 0 at localhost:", "localhost is this machine itself, so name the one where it runs"),
+        (0, "waiting for host 1 at localhost:", "host 1 did not connect to --coordinator localhost:"),
+        (1, "waiting for host 0 at localhost:", "localhost is this machine itself, so name the machine of host 0"),
     ],
 )
 def test_a_single_host_names_the_missing_host_and_ends(capfd, host, waits, words):
@@ -85,11 +85,11 @@ def test_differences_are_reported_with_their_host_on_all_hosts():
 
 def test_a_wrong_number_of_hosts_or_a_repeated_host_is_rejected():
     messages = met(free_address(), (2, 0, {}), (3, 2, {}), seconds=2.0)
-    assert "host 1 did not come" in messages[0]
+    assert "host 1 did not connect" in messages[0]
     assert "--hosts 3: host 0 was started with --hosts 2" in messages[1]
     messages = met(free_address(), (3, 0, {}), (3, 1, {}), (3, 1, {}), seconds=2.0)
-    assert any("--host 1 runs already, on " in message for message in messages)
-    assert sum("host 2 did not come" in message for message in messages) == 2
+    assert any("--host 1 is already running, on " in message for message in messages)
+    assert sum("host 2 did not connect" in message for message in messages) == 2
 
 
 def test_a_used_port_and_a_name_without_address_are_reported_at_once():
@@ -98,7 +98,7 @@ def test_a_used_port_and_a_name_without_address_are_reported_at_once():
         (message,) = met(address, (2, 0, {}))
         assert f"port {address.port} of this machine cannot be used (Address already in use" in message
         (message,) = met(address, (2, 1, {}), seconds=1.0)
-        assert "it does not answer as a host of a run does" in message
+        assert "it does not answer as a host of a run" in message
     for host in range(2):
         (message,) = met(Address("nowhere.invalid", 1234), (2, host, {}))
         assert "nowhere.invalid has no address on this machine" in message
@@ -127,7 +127,7 @@ def test_a_name_that_other_machines_cannot_reach_is_reported():
         host: {"name": f"node{host}", "id": str(host), "loopback": "127.0.1.1" if host else ""} for host in range(2)
     }
     problem = meeting.Meeting(0, machines, {}).unreachable()
-    assert problem is not None and problem.startswith("host 1 (node1): there its own name stands for 127.0.1.1")
+    assert problem is not None and problem.startswith("host 1 (node1): its name resolves there to 127.0.1.1")
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_a_host_that_fails_alone_ends_the_others(watched, capfd, monkeypatch):
     _, watches, ended = watched
     watches[1].leave(failed=True)
     assert eventually(lambda: ended[0] == [2])
-    assert f"host 1 ({socket.gethostname()}) of the run has failed, and says why" in capfd.readouterr().err
+    assert f"host 1 ({socket.gethostname()}) of the run has failed, see its output" in capfd.readouterr().err
 
 
 def test_a_relay_forwards_data_and_stays_open_when_its_server_closes():
@@ -211,7 +211,7 @@ from supsup_jax.system import hosts
 def main():
     hosts.join(hosts.Place(sys.argv[1], 2, int(sys.argv[2])), {}, 120)
     while True:
-        hosts.agree({"data": 1})
+        hosts.check_equal({"data": 1})
         print("together", flush=True)
         time.sleep(0.1)
 

@@ -42,15 +42,15 @@ def wait_for(asked, times):
 def test_interruptions_are_counted_announced_and_can_be_queried(number, status):
     announced = []
     with interruption.graceful(announced.append) as asked:
-        assert not interruption.asked()
+        assert not interruption.is_requested()
         signal.raise_signal(number)
         wait_for(asked, 1)
-        assert interruption.asked()
+        assert interruption.is_requested()
         signal.raise_signal(signal.SIGINT)
         wait_for(asked, 2)
         assert interruption.status_of(interruption.kind()()) == status
     assert announced == [math.inf if number == signal.SIGINT else 10]
-    assert not interruption.asked()
+    assert not interruption.is_requested()
 
 
 def test_ignored_signals_stay_ignored():
@@ -65,7 +65,7 @@ def test_ignored_signals_stay_ignored():
 
 def test_a_deferred_signal_reaches_the_previous_handler_at_the_end():
     done = []
-    with pytest.raises(KeyboardInterrupt), interruption.later():
+    with pytest.raises(KeyboardInterrupt), interruption.delayed():
         signal.raise_signal(signal.SIGINT)
         done.append("all")
     assert done == ["all"]
@@ -73,7 +73,7 @@ def test_a_deferred_signal_reaches_the_previous_handler_at_the_end():
 
 def test_a_signal_during_a_save_is_counted_once():
     with interruption.graceful(lambda _: None) as asked:
-        with interruption.later():
+        with interruption.delayed():
             signal.raise_signal(signal.SIGINT)
         wait_for(asked, 1)
     assert asked.times == 1
@@ -126,7 +126,7 @@ def test_repeated_sigterms_count_once_unless_they_are_seconds_apart(monkeypatch)
 def test_an_invalid_grace_period_is_rejected(monkeypatch):
     for text in ("soon", "-1", "nan", ""):
         monkeypatch.setenv(interruption.GRACE, text)
-        with pytest.raises(UserError, match=f"{interruption.GRACE}={text} is no number"), interruption.graceful(print):
+        with pytest.raises(UserError, match=f"{interruption.GRACE}={text}: must be"), interruption.graceful(print):
             pass
 
 
@@ -158,7 +158,7 @@ def test_sequential_tasks_are_saved_up_to_the_interrupted_one(tmp_path, monkeypa
     experiment = adapter.experiment(
         "q", "digits", method="LowerBound", num_tasks=5, steps=5, batch_size=32, width=0.1, scenario="GG"
     )
-    digits, train, learned = data.load_digits(), given.alone, []
+    digits, train, learned = data.load_digits(), given.in_turn_program, []
 
     def alone(*arguments):
         def learn(*task):
@@ -170,7 +170,7 @@ def test_sequential_tasks_are_saved_up_to_the_interrupted_one(tmp_path, monkeypa
 
         return learn
 
-    monkeypatch.setattr(given, "alone", alone)
+    monkeypatch.setattr(given, "in_turn_program", alone)
     with pytest.raises(KeyboardInterrupt), interruption.graceful(lambda _: None):
         adapter.run_experiment(experiment, digits, tmp_path, 5)
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

@@ -54,13 +54,13 @@ def in_thread(call):
 
 
 def take(folder):
-    with atomic.alone(folder):
+    with atomic.locked(folder):
         pass
 
 
 def test_without_flock_a_folder_is_locked_and_then_unchanged(no_locks, tmp_path):
     (tmp_path / ".lock").touch()  # a stale file, copied with the folder
-    with atomic.alone(tmp_path), atomic.alone(tmp_path):
+    with atomic.locked(tmp_path), atomic.locked(tmp_path):
         message = str(in_thread(lambda: take(tmp_path)))
         for words in (str(tmp_path), f"in use by process {os.getpid()} on {socket.gethostname()}", "remove its lock"):
             assert words in message
@@ -92,7 +92,7 @@ def test_an_error_names_a_lock_whose_process_may_be_alive(monkeypatch, tmp_path,
 
 
 def test_with_flock_an_error_names_the_process_too(tmp_path):
-    with atomic.alone(tmp_path):
+    with atomic.locked(tmp_path):
         message = str(in_thread(lambda: take(tmp_path)))
     assert f"in use by process {os.getpid()} on {socket.gethostname()}; wait for it" in message
     assert message.endswith(str(tmp_path / ".lock"))
@@ -102,7 +102,7 @@ def test_with_flock_an_error_names_the_process_too(tmp_path):
 def test_a_locked_shared_table_is_reported_within_two_seconds(monkeypatch, tmp_path, capfd):
     table, lock = tmp_path / "results.csv", tmp_path / ".results.csv.lock"
     task = records.TaskResult(0, "2020-12-06 12:00:00", 0.25, 0.9371, 0.94, 2.5)
-    monkeypatch.setattr(shared_table, "_PATIENCE", 1.1)
+    monkeypatch.setattr(shared_table, "_LOCK_TIMEOUT", 1.1)
     with filelock.FileLock(lock):
         started = time.monotonic()
         error = in_thread(lambda: shared_table.append_results(table, tmp_path, "a", [task]))
@@ -161,7 +161,7 @@ started = time.monotonic()
 backend.keep_compiled()
 import jax
 jax.jit(lambda x: x + 1)(1.0)
-with atomic.alone(pathlib.Path(sys.argv[1])):
+with atomic.locked(pathlib.Path(sys.argv[1])):
     print(time.monotonic() - started)
 """
 

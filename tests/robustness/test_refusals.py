@@ -56,13 +56,13 @@ def refused(capfd, call, *words):
 
 def test_a_rejected_resume_does_not_change_the_run(script, learned, capfd):
     before = state(learned)
-    refused(capfd, lambda: script(learned, "--num-tasks", 2, "--resume"), "holds 3 tasks; give --num-tasks 3 or more")
+    refused(capfd, lambda: script(learned, "--num-tasks", 2, "--resume"), "contains 3 tasks; give --num-tasks 3")
     refused(capfd, lambda: script(learned, "--steps", 4, "--resume"), "steps: 3 before, 4 now")
     (table,) = learned.glob("script/results.csv")
     whole = table.read_bytes()
     table.write_bytes(whole + b'"' + bytes(200_000))
     damaged = state(learned)
-    refused(capfd, lambda: script(learned, "--num-tasks", 4, "--resume"), "results.csv is no table")
+    refused(capfd, lambda: script(learned, "--num-tasks", 4, "--resume"), "results.csv is not a CSV file")
     assert state(learned) == damaged
     table.write_bytes(whole)
     assert {path: content and content[1] for path, content in state(learned).items()} == {
@@ -77,7 +77,7 @@ def test_a_rejected_sweep_does_not_change_its_runs(script, learned, capfd, monke
     before = state(learned)
     monkeypatch.setattr(sweep, "run", lambda *_: pytest.fail("it was started"))
     several = ["--seeds", 2, "--resume"]  # seed 1 exists, with more tasks
-    refused(capfd, lambda: script(learned, "--num-tasks", 2, *several), "holds 3 tasks")
+    refused(capfd, lambda: script(learned, "--num-tasks", 2, *several), "contains 3 tasks")
     assert state(learned) == before
 
 

@@ -23,7 +23,7 @@ pytestmark = abandons_coroutines
 
 @pytest.fixture(scope="module", autouse=True)
 def few_objects_to_collect():
-    """Leaves out what is there already, which takes seconds each time."""
+    """Exclude existing objects from garbage collection, which would take seconds each time."""
     gc.collect()
     gc.freeze()
     yield
@@ -58,7 +58,7 @@ def saved(tmp_path):
     return tmp_path, chunks
 
 
-def test_what_was_saved_is_restored(saved):
+def test_restore_returns_saved_contents(saved):
     folder, chunks = saved
     with Checkpoints(folder, RUN) as opened:
         steps = opened.restore(template).steps
@@ -68,25 +68,25 @@ def test_what_was_saved_is_restored(saved):
     jax.tree.map(np.testing.assert_array_equal, [tuple(steps[0].chunk), tuple(steps[2].chunk)], [*map(tuple, chunks)])
 
 
-def test_saving_goes_on_after_restoring(saved):
+def test_saving_continues_after_resume(saved):
     folder, _ = saved
     with Checkpoints(folder, RUN) as opened:
-        assert opened.go_on() == 3
+        assert opened.resume() == 3
         opened.save(chunk(2, 2), {"tasks": 2})
     with Checkpoints(folder, RUN) as opened:
         steps = opened.restore(template).steps
     assert [step.chunk.num_tasks for step in steps if step.chunk] == [8, 3, 2]
 
 
-def test_nothing_is_restored_from_an_empty_folder(tmp_path):
+def test_restore_from_an_empty_folder_returns_nothing(tmp_path):
     with Checkpoints(tmp_path, RUN) as opened:
         assert opened.restore(template) == ([], None)
 
 
 def test_tasks_without_statistics_are_saved_and_restored(tmp_path):
-    one = chunk(8, 0)._replace(stats={})
+    without_stats = chunk(8, 0)._replace(stats={})
     with Checkpoints(tmp_path, RUN) as opened:
-        opened.save(one, {})
+        opened.save(without_stats, {})
         ((step,), _) = opened.restore(lambda tasks: (template(tasks)[0], {}))
     assert step.chunk.stats == {}
 
@@ -112,7 +112,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", thorough_but(["flipped"], DAMAGES))
-def test_each_damaged_file_is_one_clear_error_or_changes_nothing(saved, damage, tmp_path_factory):
+def test_a_damaged_file_raises_a_one_line_error_or_is_harmless(saved, damage, tmp_path_factory):
     folder, chunks = saved
     files = sorted(path.relative_to(folder) for path in (folder / "checkpoints").rglob("*") if path.is_file())
     noticed = 0
@@ -128,38 +128,38 @@ def test_each_damaged_file_is_one_clear_error_or_changes_nothing(saved, damage, 
         except UserError as error:
             assert re.search(r"checkpoints/\d cannot be read", str(error)) and "\n" not in str(error)
             noticed += 1
-        else:  # what Orbax keeps for itself, such as times
+        else:  # the file holds internal data of Orbax, such as times
             kept = [step.chunk for step in steps if step.chunk]
             assert [step.record for step in steps] == [{"tasks": 8}, {"evaluated": True}, {"tasks": 3}]
             jax.tree.map(np.testing.assert_array_equal, [*map(tuple, kept)], [*map(tuple, chunks)])
     assert noticed >= 3 * 2
 
 
-def swap(one, other):
-    aside = one.with_name("aside")
-    one.rename(aside)
-    other.rename(one)
-    aside.rename(other)
+def swap(first, second):
+    aside = first.with_name("aside")
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "what"),
+    ("first", "second", "part"),
     thorough_but(
         [(0, 3, ""), (1, 2, "record"), (2, 3, "arrays")],
-        [(*pair, what) for pair in itertools.combinations(range(4), 2) for what in ("", "record", "arrays")],
+        [(*pair, part) for pair in itertools.combinations(range(4), 2) for part in ("", "record", "arrays")],
     ),
 )
-def test_a_step_in_the_place_of_another_is_noticed(tmp_path, one, other, what):
+def test_swapped_checkpoints_are_detected(tmp_path, first, second, part):
     with Checkpoints(tmp_path, RUN) as opened:
         for number in range(4):
             opened.save(chunk(2, number), {})
-    swap(tmp_path / f"checkpoints/{one}" / what, tmp_path / f"checkpoints/{other}" / what)
-    for last in (None, other):
+    swap(tmp_path / f"checkpoints/{first}" / part, tmp_path / f"checkpoints/{second}" / part)
+    for last in (None, second):
         with Checkpoints(tmp_path, RUN) as opened, pytest.raises(UserError, match=r"checkpoints/\d cannot be read"):
             opened.restore(template, last=last)
 
 
-def test_a_step_of_another_run_is_noticed(tmp_path):
+def test_a_checkpoint_of_another_run_is_detected(tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
         with Checkpoints(tmp_path / name, RUN) as opened:
@@ -169,12 +169,12 @@ def test_a_step_of_another_run_is_noticed(tmp_path):
     for name in ("one", "other"):
         with (
             Checkpoints(tmp_path / name) as opened,
-            pytest.raises(UserError, match="does not follow the step before it"),
+            pytest.raises(UserError, match="does not follow the checkpoint before it"),
         ):
             opened.restore(template)
 
 
-def test_states_in_each_others_place_are_noticed(replaced):
+def test_swapped_states_are_detected(replaced):
     swap(replaced / "state/1", replaced / "state/2")
     with pytest.raises(UserError, match=r"state/2 cannot be read"):
         restored(replaced)
@@ -184,7 +184,7 @@ CONTENTS = ["[]", "5", '"x"', "{", "", "[" * 5_000, '{"init_timestamp_nsecs": []
 
 
 @pytest.mark.parametrize("content", thorough_but(["5", "{", "[" * 5_000], CONTENTS))
-def test_damaged_metadata_of_orbax_is_one_error_or_changes_nothing(saved, content, capfd):
+def test_damaged_orbax_metadata_raises_a_one_line_error_or_is_harmless(saved, content, capfd):
     folder, _ = saved
     (folder / "checkpoints/1/_CHECKPOINT_METADATA").write_text(content)
     capfd.readouterr()
@@ -205,7 +205,7 @@ def test_damaged_metadata_of_orbax_is_one_error_or_changes_nothing(saved, conten
         itertools.product(["record/metadata", "arrays/_METADATA", "_CHECKPOINT_METADATA"], ["link", "endless", "pipe"]),
     ),
 )
-def test_what_is_no_file_is_not_followed(saved, kind, file, tmp_path):
+def test_links_and_special_files_are_rejected(saved, kind, file, tmp_path):
     folder, _ = saved
     path = folder / "checkpoints/2" / file
     outside = tmp_path / "outside"
@@ -216,17 +216,17 @@ def test_what_is_no_file_is_not_followed(saved, kind, file, tmp_path):
         path.symlink_to("/dev/zero" if kind == "endless" else outside)
     with (
         Checkpoints(folder) as opened,
-        pytest.raises(UserError, match=f"{file} cannot be read .it is a link, or neither"),
+        pytest.raises(UserError, match=f"{file} cannot be read .it is a link or a special file"),
     ):
         opened.restore(template)
 
 
-@pytest.mark.parametrize("what", ["arrays", "record"])
-def test_what_was_changed_is_noticed_by_its_checksum(saved, what):
+@pytest.mark.parametrize("changed", ["arrays", "record"])
+def test_changed_contents_are_detected_by_their_checksum(saved, changed):
     folder, _ = saved
     path = folder / "checkpoints/2/record/metadata"
     plain = json.loads(path.read_text())
-    if what == "arrays":
+    if changed == "arrays":
         plain["arrays_sha256"] = "0" * 64
         plain.pop("sha256")
         plain["sha256"] = steps.digest_of_plain(plain)
@@ -238,29 +238,29 @@ def test_what_was_changed_is_noticed_by_its_checksum(saved, what):
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((6, 5, 1), np.uint8), ((6, 4, 1), np.float32)])
-def test_a_checkpoint_of_other_shapes_or_types_is_refused(saved, shape, dtype):
+def test_a_checkpoint_with_wrong_shapes_or_dtypes_is_rejected(saved, shape, dtype):
     folder, _ = saved
 
     def other(tasks):
         return {"dense": jax.ShapeDtypeStruct(shape, dtype)}, template(tasks)[1]
 
-    with Checkpoints(folder, RUN) as opened, pytest.raises(UserError, match="other shapes or types"):
+    with Checkpoints(folder, RUN) as opened, pytest.raises(UserError, match="shapes or dtypes of its arrays differ"):
         opened.restore(other)
 
 
-def test_a_missing_checkpoint_is_noticed(saved):
+def test_a_missing_checkpoint_is_detected(saved):
     folder, _ = saved
     shutil.rmtree(folder / "checkpoints/1")
     with Checkpoints(folder, RUN) as opened, pytest.raises(UserError, match=r"checkpoints/1 .* is missing"):
         opened.restore(template)
 
 
-def test_a_checkpoint_of_another_format_is_refused(saved):
+def test_a_checkpoint_with_an_unknown_format_is_rejected(saved):
     folder, _ = saved
     plain = {"format": 0}
     plain["sha256"] = steps.digest_of_plain(plain)
     (folder / "checkpoints/0/record/metadata").write_text(json.dumps(plain))
-    with Checkpoints(folder, RUN) as opened, pytest.raises(UserError, match="another format than 2 and 3"):
+    with Checkpoints(folder, RUN) as opened, pytest.raises(UserError, match="its format is 0; this version reads"):
         opened.restore(template)
 
 
@@ -274,7 +274,7 @@ def later(number):
 
 @pytest.fixture
 def replaced(tmp_path):
-    """Three steps, each of which replaces the state, and one that does not."""
+    """Three checkpoints that replace the state, and a fourth one that does not."""
     with Checkpoints(tmp_path, RUN) as opened:
         for number in range(3):
             opened.save(chunk(1, number), {}, later(number))
@@ -287,16 +287,16 @@ def restored(folder, shapes=STATE_SHAPES):
         return opened.restore(template, shapes)
 
 
-def test_the_last_state_is_restored_and_one_more_is_kept(replaced):
+def test_the_last_state_is_restored_and_the_previous_one_is_kept(replaced):
     saved = restored(replaced)
     assert len(saved.steps) == 4
     jax.tree.map(np.testing.assert_array_equal, saved.state, later(2))
     assert sorted(path.name for path in (replaced / "state").iterdir() if path.name.isdecimal()) == ["1", "2"]
 
 
-def test_a_state_whose_step_did_not_follow_is_not_used_and_replaced(replaced):
+def test_a_state_without_its_checkpoint_is_ignored_and_replaced(replaced):
     shutil.rmtree(replaced / "checkpoints/3")
-    shutil.rmtree(replaced / "checkpoints/2")  # as if the process had ended between the state and its step
+    shutil.rmtree(replaced / "checkpoints/2")  # as if the process had ended between the state and its checkpoint
     jax.tree.map(np.testing.assert_array_equal, restored(replaced).state, later(1))
     with Checkpoints(replaced, RUN) as opened:
         opened.restore(template, STATE_SHAPES)
@@ -305,15 +305,15 @@ def test_a_state_whose_step_did_not_follow_is_not_used_and_replaced(replaced):
 
 
 @pytest.mark.parametrize("lost", ["state", "state/2"])
-def test_a_missing_state_is_one_clear_error(replaced, lost):
+def test_a_missing_state_raises_a_one_line_error(replaced, lost):
     shutil.rmtree(replaced / lost)
     with pytest.raises(UserError, match=r"state/2 cannot be read"):
         restored(replaced)
 
 
-def test_a_state_of_other_shapes_is_refused(replaced):
+def test_a_state_with_wrong_shapes_is_rejected(replaced):
     other = jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[:1], STATE))
-    with pytest.raises(UserError, match="other shapes or types"):
+    with pytest.raises(UserError, match="shapes or dtypes of its arrays differ"):
         restored(replaced, other)
 
 
@@ -321,18 +321,18 @@ def test_a_run_without_a_state_has_no_folder_for_it(saved):
     assert not (saved[0] / "state").exists()
 
 
-def test_a_run_is_read_as_it_was_at_an_earlier_step(replaced):
+def test_a_run_is_restored_at_an_earlier_checkpoint(replaced):
     with Checkpoints(replaced) as opened:
         saved = opened.restore(template, STATE_SHAPES, last=1)
         assert len(saved.steps) == 2
         jax.tree.map(np.testing.assert_array_equal, saved.state, later(1))
         with pytest.raises(UserError, match=r"state/0 cannot be read .*replaced"):
             opened.restore(template, STATE_SHAPES, last=0)
-        with pytest.raises(UserError, match="no checkpoint 7; there are steps 0 to 3"):
+        with pytest.raises(UserError, match="no checkpoint 7; give 0 to 3"):
             opened.restore(template, STATE_SHAPES, last=7)
 
 
-def test_an_interrupt_during_a_save_comes_after_it(tmp_path, monkeypatch):
+def test_an_interrupt_during_a_save_is_raised_after_it(tmp_path, monkeypatch):
     with Checkpoints(tmp_path, RUN) as opened:
         save = opened._steps.save
 

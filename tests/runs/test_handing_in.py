@@ -1,4 +1,4 @@
-"""Runs take data and numbers of tasks in the forms that people have: scikit-learn's, PyTorch's, JAX's, lists."""
+"""Runs accept data and task numbers from scikit-learn, PyTorch, JAX and lists."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ TENSOR = torch.tensor(X).permute(0, 3, 1, 2)  # channels first
 
 
 class Pairs(torch.utils.data.Dataset):
-    """A data set of PyTorch, with images as `ToTensor` makes them."""
+    """A PyTorch data set with images in the form of `ToTensor`."""
 
     def __init__(self, images=X, labels=Y):
         self.images, self.labels = images, labels
@@ -38,15 +38,15 @@ def new(**parts):
 
 @pytest.fixture(scope="module")
 def run():
-    """A run that has learned a task as `Run.learn` of version 0.1 took it, twice."""
+    """A run that has learned the same task twice, passed as to `Run.learn` of version 0.1."""
     run = new()
     run.learn((X, Y), 3, (X, Y))
     run.learn((X / 255, Y), steps=3)
     return run
 
 
-HANDED = {
-    "as scikit-learn has it": lambda: (X, Y),
+FORMS = {
+    "as for scikit-learn": lambda: (X, Y),
     "rows of pixels": lambda: (X.reshape(-1, 16), Y),
     "lists": lambda: (X.tolist(), Y.tolist()),
     "jax": lambda: (jnp.asarray(X), jnp.asarray(Y)),
@@ -59,27 +59,27 @@ HANDED = {
 }
 
 
-@pytest.mark.parametrize("form", HANDED)
-def test_a_task_is_the_same_in_whatever_form_it_is_handed_in(run, form):
+@pytest.mark.parametrize("form", FORMS)
+def test_a_task_does_not_depend_on_the_form_of_its_data(run, form):
     again = new()
-    again.learn(*HANDED[form]())
+    again.learn(*FORMS[form]())
     is_float = form in ("floats that require grad", "Dataset", "DataLoader")
     if not is_float:
         jax.tree.map(np.testing.assert_array_equal, again.mask(0), run.mask(0))
     assert (again.predict(X, 0).labels == run.predict(X, 0).labels).mean() > 0.95
 
 
-def test_numbers_of_tasks_are_of_any_library(run):
-    images, one = X[:4], run.predict(X[:4], task=1)
+def test_task_numbers_from_any_library_are_accepted(run):
+    images, expected = X[:4], run.predict(X[:4], task=1)
     for task in (np.int64(1), jnp.int32(1), torch.tensor(1), [1] * 4, torch.ones(4, dtype=int), jnp.ones(4, int)):
-        np.testing.assert_array_equal(run.predict(images, task=task).logits, one.logits)
+        np.testing.assert_array_equal(run.predict(images, task=task).logits, expected.logits)
     for task in (np.int64(1), jnp.int32(1), torch.tensor(1)):
         jax.tree.map(np.testing.assert_array_equal, run.mask(task), run.mask(1))
         jax.tree.map(np.testing.assert_array_equal, run.model.effective_weights(task), run.weights_for(1))
     refused(lambda: run.predict(images, task="1"), "task '1'", "has type str")
 
 
-def test_data_for_evaluations_are_of_any_form(run, tmp_path):
+def test_evaluate_accepts_data_in_any_form(run, tmp_path):
     expected = ss.evaluate(run, data=[DATASET.test, DATASET.test]).accuracy
     tested = Pairs(*DATASET.test)
     np.testing.assert_array_equal(ss.evaluate(run, data=[tested, tuple(DATASET.test)]).accuracy, expected)
@@ -95,7 +95,7 @@ def test_data_for_evaluations_are_of_any_form(run, tmp_path):
     refused(lambda: ss.evaluate(run.model), "tasks None", "benchmark.test(dataset, numbers)")
 
 
-def test_searches_take_images_of_any_library(run):
+def test_searches_accept_images_from_any_library(run):
     images = np.asarray(run.inputs.normalise(X[:6]))
     expected = ss.infer(run.model, images, ss.OneShot())
     gradient = ss.alpha_gradient(run.model, images, np.full(2, 0.5, np.float32))
@@ -123,12 +123,12 @@ def test_searches_take_images_of_any_library(run):
         (lambda run: run.learn(X, np.eye(4)[Y]), ("a number or a text for each", "labels.argmax(1)")),
         (lambda run: run.learn([row for row in zip(X, Y, strict=True)]), ("not a list of 96",)),
         (lambda run: run.learn(Pairs(X, np.zeros(0))), ("data is empty",)),
-        (lambda run: run.learn(X, Y, test=(X, Y + 4)), ("the label 4, which none had", "nor 5, 6, 7")),
+        (lambda run: run.learn(X, Y, test=(X, Y + 4)), ("the label 4, which no training image has", "nor 5, 6, 7")),
         (lambda run: run.learn(X.astype(np.float32), Y), ("from 0 to", "divide them by 255")),
         (lambda run: run.learn((X / 255 - 0.3) / 0.3, Y), ("from -1 to", "mean and std normalise them later")),
         (lambda run: run.learn(X.astype(np.int64), Y), ("images are int64", "images.astype('uint8')")),
     ],
 )
-def test_data_that_cannot_be_used_are_one_line(run, wrong, words):
+def test_unusable_data_raise_a_one_line_error(run, wrong, words):
     refused(lambda: wrong(run), *words)
     assert run.num_tasks == 2

@@ -1,12 +1,13 @@
-"""Small experiments give the numbers in `stored/numbers.json`, up to rounding, on any machine and with any versions of
-JAX and the libraries beside it. They use SGD because RMSprop amplifies rounding: its steps are long even where a
-gradient is almost zero. They also compile as often as `stored/numbers.json` says.
+"""Small experiments reproduce the numbers in `stored/numbers.json`, up to rounding.
 
-`python tests/runs/test_numbers.py` rewrites the file, after an intended change of what is learned or compiled. It takes
-names of experiments, to rewrite only these.
+This holds on any machine and with any versions of JAX and other libraries. The experiments use SGD because RMSprop
+amplifies rounding: its steps are long even if a gradient is almost zero. The number of compilations is stored too.
 
-`python tests/runs/test_numbers.py --exact FILE` writes checksums of all that the experiments compute, to the bit. To
-compare two versions of the package, run it with both on one machine and `diff` the files.
+`python tests/runs/test_numbers.py` rewrites the file, after an intended change of the results or of the compilation. It
+accepts names of experiments, to rewrite only these.
+
+`python tests/runs/test_numbers.py --exact FILE` writes checksums of all results, which reveal any changed bit. To
+compare two versions of the package, run it with both on one machine, and `diff` the files.
 """
 
 import argparse
@@ -30,30 +31,30 @@ STORED = Path(__file__).parents[1] / "stored/numbers.json"
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A folder with a small ImageNet."""
+    """The folder of a small ImageNet."""
     folder = tmp_path_factory.mktemp("data")
     write_small_imagenet(folder)
     return folder
 
 
 QUICK = ["SupSup by threshold"]
-"""The experiment of the default tier."""
+"""Experiments of the default tier."""
 
 SOME = ["SupSup by threshold", "SupSup by density", "Transfer", "GNs", "NNs", "HopSupSup", "BatchE", "PSP", "ImageNet"]
-"""At least one for each scenario. The others are marked `long`; `test_stored_runs.py` has a run of each."""
+"""At least one experiment per scenario. The others are marked `long`; `test_stored_runs.py` has a run of each."""
 
 TEST_IMAGES = {"HopSupSup": 62, "ImageNet": 30}
-"""Test images of the smallest task, where there are fewer than 359."""
+"""Number of test images of the smallest task, if it is below 359."""
 
 
 @pytest.fixture(scope="module", params=thorough_but(QUICK, EXPERIMENTS, long=EXPERIMENTS.keys() - set(SOME)))
 def outcome(request, images, tmp_path_factory):
-    """The numbers of an experiment now, the stored ones, and the tolerance of accuracies: two test images."""
+    """The current numbers of an experiment, the stored ones, and the tolerance of accuracies: two test images."""
     found = measured(request.param, tmp_path_factory.mktemp("run"), images)
     return found, json.loads(STORED.read_text())[request.param], 2.5 / TEST_IMAGES.get(request.param, 359)
 
 
-def test_an_experiment_comes_out_as_it_did(outcome):
+def test_an_experiment_reproduces_its_stored_numbers(outcome):
     found, expected, two_images = outcome
     assert (found["stream"], found["bytes"]) == (expected["stream"], expected["bytes"])
     np.testing.assert_allclose(found["losses"], expected["losses"], rtol=1e-4)
@@ -69,7 +70,7 @@ def test_an_experiment_comes_out_as_it_did(outcome):
                 np.testing.assert_allclose(leaf, stored, rtol=1e-3, atol=1e-3)
 
 
-def test_an_experiment_compiles_as_often_as_it_did(outcome):
+def test_an_experiment_compiles_as_often_as_stored(outcome):
     found, expected, _ = outcome
     if expected["jax"] != jax.__version__:
         pytest.skip(f"the counts are those of JAX {expected['jax']}")

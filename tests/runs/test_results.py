@@ -17,7 +17,7 @@ def rows_of(path):
         return list(csv.reader(file))
 
 
-def test_results_csv_has_the_originals_columns_and_a_row_a_task(tmp_path):
+def test_results_csv_has_the_columns_of_the_original_and_one_row_per_task(tmp_path):
     path = tmp_path / "results.csv"
     results.append_results(path, tmp_path / "seed=1", "seed=1", [task(0), task(1)])
     header, *rows = rows_of(path)
@@ -25,7 +25,7 @@ def test_results_csv_has_the_originals_columns_and_a_row_a_task(tmp_path):
     assert rows[1] == ["2020-12-06 12:00:00", "seed=1~task=1", "0.9371", "0.9400", str(tmp_path / "seed=1")]
 
 
-def test_rows_that_are_there_already_are_not_written_again(tmp_path):
+def test_existing_rows_are_not_written_again(tmp_path):
     path = tmp_path / "results.csv"
     results.append_results(path, tmp_path / "seed=1", "seed=1", [task(0)])
     results.append_results(path, tmp_path / "seed=1", "seed=1", [task(0), task(1)])
@@ -34,7 +34,7 @@ def test_rows_that_are_there_already_are_not_written_again(tmp_path):
     assert len(rows_of(path)) == 5
 
 
-def test_a_row_that_was_left_unfinished_is_not_mixed_with_the_next(tmp_path):
+def test_an_incomplete_row_is_not_joined_with_the_next(tmp_path):
     path = tmp_path / "results.csv"
     path.write_text(",".join(shared_table.RESULTS_HEADER) + "\n2020-12-06,some")
     results.append_results(path, tmp_path, "seed=1", [task(0)])
@@ -42,14 +42,14 @@ def test_a_row_that_was_left_unfinished_is_not_mixed_with_the_next(tmp_path):
     assert len(rows_of(path)[2]) == 5
 
 
-def test_a_second_run_of_a_name_gets_a_folder_of_its_own(tmp_path):
+def test_a_second_run_with_the_same_name_gets_a_new_folder(tmp_path):
     names = [results.new_folder(tmp_path / "a/b", "seed=1").name for _ in range(3)]
     assert names == ["seed=1", "seed=1~try=1", "seed=1~try=2"]
     results.new_folder(tmp_path / "a/b", "seed=10")
     assert [folder.name for folder in results.existing_folders(tmp_path / "a/b", "seed=1")] == names[::-1]
 
 
-def test_a_record_survives_as_json():
+def test_a_record_survives_conversion_to_json():
     record = records.Record([task(0), task(1)], [evaluation(2)])
     assert records.Record.from_json(json.loads(json.dumps(record.to_json()))) == record
 
@@ -72,7 +72,7 @@ def test_files_of_a_run_are_written_from_its_record(tmp_path):
     assert lines[2]["given"] == pytest.approx(0.75)
 
 
-def test_tasks_that_came_since_the_last_evaluation_are_appended(tmp_path):
+def test_tasks_learned_since_the_last_evaluation_are_appended(tmp_path):
     whole, grown = tmp_path / "whole", tmp_path / "grown"
     for folder in (whole, grown):
         folder.mkdir()
@@ -83,7 +83,7 @@ def test_tasks_that_came_since_the_last_evaluation_are_appended(tmp_path):
     assert (grown / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
 
 
-def test_settings_say_what_is_needed_to_run_again(tmp_path):
+def test_settings_contain_what_is_needed_to_run_again(tmp_path):
     results.write_settings(tmp_path, {"experiment": {"steps": 3}})
     assert results.read_settings(tmp_path)["experiment"] == {"steps": 3}
     settings = yaml.safe_load((tmp_path / "settings.yaml").read_text())
@@ -92,7 +92,7 @@ def test_settings_say_what_is_needed_to_run_again(tmp_path):
     assert results.read_settings(tmp_path / "nowhere") == {}
 
 
-def test_tensorboard_reads_the_events(tmp_path):
+def test_events_contain_the_measurements(tmp_path):
     with results.EventWriter(tmp_path) as writer:
         writer.write(records.Record([task(0)]))
         writer.write(records.Record([task(0), task(1)], [evaluation(2)]))
@@ -101,7 +101,7 @@ def test_tensorboard_reads_the_events(tmp_path):
     assert path.read_bytes().count(b"tasks_learned/inferred_per_image") == 1
 
 
-def test_the_accuracy_matrix_has_a_row_per_evaluation_and_gives_metrics(tmp_path):
+def test_the_accuracy_matrix_has_a_row_per_evaluation_and_yields_metrics(tmp_path):
     record = records.Record(
         [records.TaskResult(number, "2020-12-06 12:00:00", 0.25, 0.9, 0.9, 1.0) for number in range(2)],
         [
@@ -123,7 +123,7 @@ def test_the_accuracy_matrix_has_a_row_per_evaluation_and_gives_metrics(tmp_path
     assert "inferred" not in json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
 
 
-def test_recoveries_and_streams_have_tables_of_their_own(tmp_path):
+def test_recoveries_and_streams_have_separate_tables(tmp_path):
     path = {"hamming": [4, 1, 0], "energy": [-1.0, -2.5], "entropy": [2.0, 0.5]}
     evaluation = records.EvaluationResult(
         1,

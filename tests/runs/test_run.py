@@ -28,12 +28,12 @@ INPUTS = {"num_classes": 4, "image_shape": (4, 4, 1), "mean": DATASET.mean, "std
 
 
 def moved(number, split=DATASET.test):
-    """Images and labels of a task: the first task's are as they are, those of the second are upside down, ..."""
+    """Return images and labels of a task; its images are rotated by `number` quarter turns."""
     return np.rot90(split.images, number, axes=(1, 2)).copy(), split.labels
 
 
-def learned(**settings):
-    """A run that has learned two tasks of one's own, with labels of other types."""
+def learned_run(**settings):
+    """Return a run that has learned two user-supplied tasks, with labels of different types."""
     run = adapter.own_run("LeNet", **INPUTS, **SETTINGS | settings)
     images, labels = moved(0, DATASET.train)
     assert run.learn((images, NAMES[labels])) == 0
@@ -43,34 +43,34 @@ def learned(**settings):
 
 
 @pytest.fixture(scope="module")
-def own():
-    return learned()
+def trained():
+    return learned_run()
 
 
 @pytest.fixture(scope="module")
-def saved(own, tmp_path_factory):
+def saved(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved") / "run"
-    own.save(folder)
+    trained.save(folder)
     return folder
 
 
-def test_a_task_of_ones_own_is_told_by_the_labels_it_was_learned_with(own):
+def test_a_user_supplied_task_is_predicted_with_its_labels(trained):
     images, labels = moved(0)
-    predicted = own.predict(images, task=0)
+    predicted = trained.predict(images, task=0)
     assert (predicted.labels == NAMES[labels]).mean() > 0.8
     assert predicted.probabilities.shape == (len(images), 4)
     np.testing.assert_allclose(predicted.probabilities.sum(-1), 1, rtol=1e-5)
     assert predicted.logits.shape == (len(images), 6)
     images, labels = moved(2)
-    assert (own.predict(images, task=1).labels == 10 * labels).mean() > 0.8
+    assert (trained.predict(images, task=1).labels == 10 * labels).mean() > 0.8
 
 
-def test_images_of_several_tasks_are_predicted_each_with_its_own(own):
+def test_images_of_several_tasks_are_predicted_with_their_own_tasks(trained):
     images = np.concatenate([moved(0)[0][:5], moved(2)[0][:5]])
     tasks = np.repeat([0, 1], 5)
-    together = own.predict(images, task=tasks)
+    together = trained.predict(images, task=tasks)
     for task in (0, 1):
-        alone = own.predict(images[tasks == task], task=task)
+        alone = trained.predict(images[tasks == task], task=task)
         np.testing.assert_allclose(together.logits[tasks == task], alone.logits, rtol=1e-5, atol=1e-5)
     assert together.labels.dtype == object
     assert together.labels[0] in NAMES and together.labels[-1] in (0, 10, 20, 30)
@@ -78,16 +78,16 @@ def test_images_of_several_tasks_are_predicted_each_with_its_own(own):
 
 
 @pytest.mark.parametrize("count", thorough_but([3], [1, 3, 300]))
-def test_tasks_are_inferred_image_by_image_whatever_their_number(own, count):
+def test_tasks_are_inferred_image_by_image_for_any_number_of_images(trained, count):
     images = np.resize(moved(0)[0], (count, 4, 4, 1))
-    inferred = own.infer_task(images, return_scores=True)
+    inferred = trained.infer_task(images, return_scores=True)
     assert inferred.scores.shape == (count, 2)
     np.testing.assert_array_equal(inferred.tasks, inferred.scores.argmin(-1))
     np.testing.assert_allclose(inferred.confidence, jax.nn.softmax(-inferred.scores, axis=-1).max(-1), rtol=1e-5)
-    np.testing.assert_array_equal(own.infer_task(images), inferred.tasks)
-    np.testing.assert_array_equal(own.predict(images).tasks, inferred.tasks)
-    expected = inference.alpha_gradient(own.model, own.inputs.normalise(jnp.asarray(images)), jnp.full(2, 0.5))
-    # Where a unit is within rounding of 0, its gradient is there or not.
+    np.testing.assert_array_equal(trained.infer_task(images), inferred.tasks)
+    np.testing.assert_array_equal(trained.predict(images).tasks, inferred.tasks)
+    expected = inference.alpha_gradient(trained.model, trained.inputs.normalise(jnp.asarray(images)), jnp.full(2, 0.5))
+    # If a unit is 0 up to rounding, its gradient may or may not be 0.
     assert np.isclose(inferred.scores, expected, rtol=1e-4, atol=1e-5).mean() > 0.97
 
 
@@ -98,23 +98,23 @@ def test_tasks_are_inferred_image_by_image_whatever_their_number(own, count):
         itertools.product(["one_shot", "binary", "exhaustive"], ["entropy", "superfluous"]),
     ),
 )
-def test_the_search_and_its_objective_may_be_chosen(own, search, objective):
-    images = own.inputs.images(moved(0)[0][:20])
+def test_search_and_objective_can_be_chosen(trained, search, objective):
+    images = trained.inputs.images(moved(0)[0][:20])
     objectives = {"entropy": inference.entropy, "superfluous": inference.superfluous(4)}
     searches = {"one_shot": inference.OneShot, "binary": inference.Binary, "exhaustive": inference.Exhaustive}
-    expected = searches[search](objectives[objective])(own.model, own.inputs.normalise(jnp.asarray(images)))
-    np.testing.assert_array_equal(own.infer_task(images, search=search, objective=objective), expected)
+    expected = searches[search](objectives[objective])(trained.model, trained.inputs.normalise(jnp.asarray(images)))
+    np.testing.assert_array_equal(trained.infer_task(images, search=search, objective=objective), expected)
 
 
-def test_masks_and_weights_of_a_task_are_those_of_its_method(own):
-    mask, weights = own.mask(1), own.weights_for(1)
+def test_mask_and_effective_weights_of_a_task_match_the_method(trained):
+    mask, weights = trained.mask(1), trained.weights_for(1)
     assert {0, 1} == set(np.unique(mask["dense0"]["kernel"]).tolist())
-    jax.tree.map(lambda w, m, e: np.testing.assert_array_equal(w * m, e), own.weights, mask, weights)
-    fresh, _ = own.net.init(training.weights_key(own.experiment.seed))
-    jax.tree.map(np.testing.assert_array_equal, fresh, own.weights)
+    jax.tree.map(lambda w, m, e: np.testing.assert_array_equal(w * m, e), trained.weights, mask, weights)
+    fresh, _ = trained.net.init(training.weights_key(trained.experiment.seed))
+    jax.tree.map(np.testing.assert_array_equal, fresh, trained.weights)
 
 
-def test_a_saved_run_predicts_the_same_in_a_process_of_other_devices(own, saved, tmp_path):
+def test_a_saved_run_predicts_the_same_with_other_devices(trained, saved, tmp_path):
     np.save(tmp_path / "images.npy", moved(0)[0])
     program = (
         "import jax, numpy as np, supsup_jax as ss\n"
@@ -124,14 +124,14 @@ def test_a_saved_run_predicts_the_same_in_a_process_of_other_devices(own, saved,
         "np.savez('predicted.npz', tasks=predicted.tasks, logits=predicted.logits, labels=predicted.labels.astype(str))"
     )
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
-    here = own.predict(moved(0)[0])
-    with np.load(tmp_path / "predicted.npz") as there:
-        np.testing.assert_array_equal(there["tasks"], here.tasks)
-        np.testing.assert_allclose(there["logits"], here.logits, rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(there["labels"], here.labels.astype(str))
+    expected = trained.predict(moved(0)[0])
+    with np.load(tmp_path / "predicted.npz") as found:
+        np.testing.assert_array_equal(found["tasks"], expected.tasks)
+        np.testing.assert_allclose(found["logits"], expected.logits, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(found["labels"], expected.labels.astype(str))
 
 
-def test_a_restored_run_learns_on_and_what_it_knew_stays_as_it_was(saved, tmp_path):
+def test_a_restored_run_learns_a_task_and_keeps_the_earlier_ones(saved, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(saved, folder)
     run = ss.restore(folder)
@@ -146,9 +146,9 @@ def test_a_restored_run_learns_on_and_what_it_knew_stays_as_it_was(saved, tmp_pa
     assert ss.restore(folder, step=0).num_tasks == 2
 
 
-def test_a_task_does_not_depend_on_whether_the_run_was_saved_between(own, saved, tmp_path):
+def test_saving_in_between_does_not_change_later_tasks(trained, saved, tmp_path):
     shutil.copytree(saved, tmp_path / "run")
-    restored, at_once = ss.restore(tmp_path / "run"), learned()
+    restored, at_once = ss.restore(tmp_path / "run"), learned_run()
     for run in (restored, at_once):
         run.learn(moved(1, DATASET.train))
     jax.tree.map(np.testing.assert_array_equal, restored.bank, at_once.bank)
@@ -156,9 +156,9 @@ def test_a_task_does_not_depend_on_whether_the_run_was_saved_between(own, saved,
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("method", ["BatchE", "PSP", "Transfer", "SeparateHeads", "UpperBound"])
-def test_other_methods_learn_tasks_of_ones_own_too(method, tmp_path):
+def test_other_methods_learn_user_supplied_tasks(method, tmp_path):
     settings = {"method": method, "optimizer": "Adam", "weights_learning_rate": 1e-2}
-    run = learned(**settings | ({"er_scale": 2.0, "optimizer": "RMSprop"} if method == "Transfer" else {}))
+    run = learned_run(**settings | ({"er_scale": 2.0, "optimizer": "RMSprop"} if method == "Transfer" else {}))
     run.save(tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     restored = ss.restore(tmp_path / "copy")
@@ -172,7 +172,7 @@ def test_other_methods_learn_tasks_of_ones_own_too(method, tmp_path):
     assert run.infer_task(images).shape == (len(images),)
 
 
-def test_any_linen_module_learns_and_is_handed_in_again(tmp_path):
+def test_any_linen_module_learns_and_is_passed_to_restore(tmp_path):
     net = Network(ConvNet(4), (4, 4, 1))
     run = adapter.own_run(
         net, num_classes=4, mean=DATASET.mean, std=DATASET.std, steps=60, learning_rate=1e-2, batch_size=16
@@ -184,7 +184,7 @@ def test_any_linen_module_learns_and_is_handed_in_again(tmp_path):
     run.save(tmp_path / "run")
     restored = ss.restore(tmp_path / "run", network=net)
     np.testing.assert_array_equal(restored.predict(images).logits, run.predict(images).logits)
-    with pytest.raises(UserError, match="give it as network="):
+    with pytest.raises(UserError, match="pass it as network="):
         ss.restore(tmp_path / "run")
     with pytest.raises(UserError, match="learned with initializer signed_constant, not kaiming_normal"):
         ss.restore(tmp_path / "run", network=Network(ConvNet(4), (4, 4, 1), kaiming_normal))
@@ -217,7 +217,7 @@ def test_hopsupsup_recovers_a_mask_from_images_of_one_task(hop, tmp_path):
             wrong()
 
 
-def test_labels_without_a_known_task_are_those_that_all_tasks_share():
+def test_labels_without_a_known_task_are_shared_by_all_tasks():
     logits = np.eye(3, dtype=np.float32)
     unknown = np.full(3, -1)
     assert predicted(logits, unknown, [["a", "b", "c"]] * 2, 3).labels.tolist() == ["a", "b", "c"]
@@ -225,7 +225,7 @@ def test_labels_without_a_known_task_are_those_that_all_tasks_share():
 
 
 @pytest.mark.thorough
-def test_networks_that_answer_by_the_batch_infer_and_export_nothing(tmp_path):
+def test_networks_that_use_the_batch_cannot_infer_or_export(tmp_path):
     run = adapter.own_run("BNNet", **INPUTS, method="UpperBound", width=0.01, features=6, steps=5, batch_size=16)
     run.learn(moved(0, DATASET.train))
     assert run.predict(moved(0)[0], task=0).logits.shape == (96, 6)
@@ -234,25 +234,24 @@ def test_networks_that_answer_by_the_batch_infer_and_export_nothing(tmp_path):
             wrong()
 
 
-def test_a_task_of_few_classes_gets_only_its_own_labels(tmp_path):
-    """Also from an exported run."""
-    run = learned()
+def test_a_task_with_few_classes_gets_only_its_labels(tmp_path):
+    run = learned_run()
     images, labels = moved(1, DATASET.train)
     run.learn((images[labels < 2], labels[labels < 2]), steps=1)
     others = moved(1)[0]
-    said = run.predict(others, task=2)
-    assert set(said.labels.tolist()) <= {0, 1}
-    assert set(said.logits[:, :4].argmax(-1).tolist()) - {0, 1}, "nothing is left out"
-    np.testing.assert_array_equal(said.probabilities[:, 2:], 0)
-    np.testing.assert_array_equal(said.probabilities.argmax(-1), said.labels)
-    for task in (2, None):
+    found = run.predict(others, task=2)
+    assert set(found.labels.tolist()) <= {0, 1}
+    assert set(found.logits[:, :4].argmax(-1).tolist()) - {0, 1}, "no other output is ever the largest"
+    np.testing.assert_array_equal(found.probabilities[:, 2:], 0)
+    np.testing.assert_array_equal(found.probabilities.argmax(-1), found.labels)
+    for task in (2, None):  # an exported run, too
         run.export(tmp_path / "run.bin", task)
         program = jax.export.deserialize(bytearray((tmp_path / "run.bin").read_bytes()))
         classes, _, _ = program.call(others)
         np.testing.assert_array_equal(classes, run.predict(others, task=task).probabilities.argmax(-1))
 
 
-def test_learning_reads_no_more_than_the_last_step(saved, tmp_path):
+def test_learning_reads_only_the_last_checkpoint(saved, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(saved, folder)
     run = ss.restore(folder)
@@ -267,9 +266,9 @@ def test_learning_reads_no_more_than_the_last_step(saved, tmp_path):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("task", [None, 1])
-def test_an_exported_run_is_run_by_jax_alone(own, tmp_path, task):
+def test_an_exported_run_needs_only_jax(trained, tmp_path, task):
     images = np.concatenate([moved(0)[0][:3], moved(2)[0][:4]])
-    own.export(tmp_path / "run.bin", task)
+    trained.export(tmp_path / "run.bin", task)
     np.save(tmp_path / "images.npy", images)
     program = (
         "import sys, numpy as np, jax.export\n"
@@ -279,7 +278,7 @@ def test_an_exported_run_is_run_by_jax_alone(own, tmp_path, task):
         "np.savez('out.npz', classes=classes, tasks=tasks, logits=logits)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
-    expected = own.predict(images, task=task)
+    expected = trained.predict(images, task=task)
     with np.load(tmp_path / "out.npz") as out:
         np.testing.assert_array_equal(out["tasks"], expected.tasks)
         np.testing.assert_allclose(out["logits"], expected.logits, rtol=1e-5, atol=1e-5)
@@ -291,7 +290,7 @@ RUNS = Path(__file__).parents[1] / "stored"
 
 @pytest.mark.thorough  # tests/cli/test_commands.py evaluates one of them
 @pytest.mark.parametrize("method", ["SupSup", "BatchE"])
-def test_a_run_of_format_2_is_read_as_it_was_when_it_was_written(method):
+def test_a_run_of_format_2_has_its_recorded_accuracies(method):
     folder = RUNS / f"format-2-{method}"
     run = ss.restore(folder)
     with (folder / "accuracy_matrix.csv").open() as file:
@@ -313,18 +312,18 @@ PAIR = IMAGES, np.array([0, 1])
         (lambda run: run.predict(IMAGES[:0]), "there are no images"),
         (lambda run: run.predict(IMAGES.astype(np.int64)), "uint8 of 0 to 255, or floats"),
         (lambda run: run.predict(IMAGES + 2.0), "values from 2 to 2; give floats of 0 to 1"),
-        (lambda run: run.predict(np.full(IMAGES.shape, np.nan)), "no finite numbers"),
+        (lambda run: run.predict(np.full(IMAGES.shape, np.nan)), "NaN or infinity"),
         (lambda run: run.predict(IMAGES, task=2), "there is no task 2; there are tasks 0 to 1"),
         (lambda run: run.predict(IMAGES, task=np.array([0, -1])), "there is no task -1"),
-        (lambda run: run.predict(IMAGES, task=np.array([0, 1, 1])), "give a number, or one for each image"),
+        (lambda run: run.predict(IMAGES, task=np.array([0, 1, 1])), "give an integer, or one for each image"),
         (lambda run: run.predict(IMAGES, task=np.array([0.5, 0])), "one for each image"),
         (lambda run: run.predict(IMAGES, search="exhaust"), "give one_shot or binary or exhaustive"),
         (lambda run: run.infer_task(IMAGES, objective="maximum"), "give entropy or superfluous"),
         (lambda run: run.mask(2), "there is no task 2"),
         (lambda run: run.stats_for(2), "there is no task 2"),
-        (lambda run: run.predict([[1], [1, 2]]), "of several shapes"),
+        (lambda run: run.predict([[1], [1, 2]]), "have different shapes"),
         (lambda run: run.learn((IMAGES, [1, "a"])), "numbers and texts"),
-        (lambda run: run.learn((IMAGES, [[1], [1, 2]])), "of several shapes"),
+        (lambda run: run.learn((IMAGES, [[1], [1, 2]])), "have different shapes"),
         (
             lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1), scenario="NNs"),
             "learns from a stream",
@@ -332,10 +331,10 @@ PAIR = IMAGES, np.array([0, 1])
         (lambda run: run.learn((IMAGES, np.array([0]))), "a number or a text for each of 2 images"),
         (lambda run: run.learn((IMAGES, np.array([[0], [1]]))), "a number or a text for each"),
         (lambda run: run.learn((np.resize(IMAGES, (5, 4, 4, 1)), np.arange(5))), "tells 4 classes apart"),
-        (lambda run: run.learn(PAIR, test=(IMAGES, np.array([0, 7]))), "the label 7, which none had"),
+        (lambda run: run.learn(PAIR, test=(IMAGES, np.array([0, 7]))), "the label 7, which no training image has"),
         (lambda run: run.learn(PAIR, steps=0), "steps 0: must be from 1"),
         (lambda run: ss.evaluate(run), r"no tasks to evaluate with its data set; give data=\[\(images"),
-        (lambda run: ss.evaluate(run, data=[PAIR]), "data of 1 tasks for 2"),
+        (lambda run: ss.evaluate(run, data=[PAIR]), "data has 1 pairs for 2 tasks"),
         (lambda run: ss.evaluate(run, tasks=[5], data=[PAIR]), "task 5 cannot be evaluated"),
         (lambda run: ss.evaluate(run, task="guessed"), "give 'given' or 'inferred'"),
         (
@@ -362,21 +361,21 @@ PAIR = IMAGES, np.array([0, 1])
             lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1), mean=(0.1, 0.2)),
             "give one number, or one for each of 1 channels",
         ),
-        (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1)).mask(0), "no task"),
+        (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1)).mask(0), "not learned any task"),
         (lambda run: adapter.own_run("LeNet", num_classes=3, image_shape=(4, 4, 1)).save("x"), "no tasks to save"),
-        (lambda run: ss.restore("nowhere"), "nowhere holds no run"),
+        (lambda run: ss.restore("nowhere"), "nowhere does not contain a run"),
     ],
 )
-def test_what_does_not_fit_is_one_clear_error_and_changes_nothing(own, wrong, words, tmp_path, monkeypatch):
+def test_invalid_arguments_raise_a_one_line_error_without_effects(trained, wrong, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=words) as error:
-        wrong(own)
+        wrong(trained)
     assert "\n" not in str(error.value)
-    assert own.num_tasks == 2
+    assert trained.num_tasks == 2
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_used_or_has_gone_on_is_left_alone(saved, tmp_path):
+def test_a_folder_that_is_in_use_or_has_changed_is_left_alone(saved, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(saved, folder)
     run, other = ss.restore(folder), ss.restore(folder)
@@ -385,18 +384,18 @@ def test_a_folder_that_is_used_or_has_gone_on_is_left_alone(saved, tmp_path):
     run.learn(PAIR, steps=2)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
     for behind in (other, ss.restore(folder, step=0)):
-        with pytest.raises(UserError, match="has other steps than were read"):
+        with pytest.raises(UserError, match="has changed since this run was read"):
             behind.learn(PAIR, steps=2)
-    with pytest.raises(UserError, match="holds a run already"):
-        learned().save(folder)
+    with pytest.raises(UserError, match="already contains a run"):
+        learned_run().save(folder)
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert other.num_tasks == 2
-    with pytest.raises(UserError, match="holds a run already"):
+    with pytest.raises(UserError, match="already contains a run"):
         run.save(folder)
 
 
 @pytest.mark.thorough
-def test_a_script_does_not_go_on_with_tasks_learned_from_python(tmp_path):
+def test_a_script_does_not_resume_tasks_learned_from_python(tmp_path):
     experiment = adapter.experiment("small", features=8, width=0.1, num_tasks=1, steps=5, batch_size=16)
     adapter.run_experiment(experiment, DATASET, tmp_path)
     run = ss.restore(tmp_path)
@@ -408,14 +407,14 @@ def test_a_script_does_not_go_on_with_tasks_learned_from_python(tmp_path):
         adapter.run_experiment(longer, DATASET, tmp_path)
 
 
-def test_evaluating_own_tasks_agrees_with_predicting_them(own, tmp_path):
+def test_evaluate_agrees_with_predict_for_user_supplied_tasks(trained, tmp_path):
     tests = [(moved(0)[0][:50], NAMES[moved(0)[1][:50]]), (moved(2)[0], 10 * moved(2)[1])]
-    given = ss.evaluate(own, data=tests)
+    given = ss.evaluate(trained, data=tests)
     for task, (images, labels) in enumerate(tests):
-        logits = own.predict(images, task=task).logits
+        logits = trained.predict(images, task=task).logits
         right = logits.argmax(-1) == np.unique(labels, return_inverse=True)[1]
         assert given.accuracy[task] == pytest.approx(right.mean())
-    inferred = ss.evaluate(own, task="inferred", data=tests)
+    inferred = ss.evaluate(trained, task="inferred", data=tests)
     assert inferred.confusion.shape == (2, 2)
     assert (inferred.accuracy <= given.accuracy + 1e-9).all()
     inferred.to_csv(tmp_path / "out.csv")
@@ -425,7 +424,7 @@ def test_evaluating_own_tasks_agrees_with_predicting_them(own, tmp_path):
     assert [float(row[1]) for row in rows] == pytest.approx(inferred.accuracy, abs=1e-4)
 
 
-def test_images_without_the_axis_of_one_channel_are_taken():
+def test_images_without_the_channel_axis_are_accepted():
     inputs = Inputs((4, 4, 1), (0.0,), (1.0,), 4)
     np.testing.assert_array_equal(inputs.images(IMAGES[..., 0]), IMAGES)
     np.testing.assert_array_equal(inputs.images(np.ones((1, 4, 4))), np.full((1, 4, 4, 1), 255, np.float32))

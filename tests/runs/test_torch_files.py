@@ -28,7 +28,7 @@ def tensors(arrays):
 
 
 def final_pt(path, arrays, state=None, **args):
-    """A file as the original's main program writes it."""
+    """Write a file in the form of the original's main program."""
     args = {"run_base_dir": pathlib.Path("runs/id=x~try=0"), "device": torch.device("cpu"), "seed": 1} | args
     state = tensors(arrays) | (state or {})
     content = {"epoch": 3, "arch": args.get("model"), "state_dict": state, "args": argparse.Namespace(**args)}
@@ -37,7 +37,7 @@ def final_pt(path, arrays, state=None, **args):
 
 
 def lenet(arrays, tasks=6):
-    """The state of a LeNet of the original, with a ParameterList of scores a layer."""
+    """Return the state of a LeNet of the original, with a ParameterList of scores per layer."""
     state = {}
     for place, layer in enumerate(("linear.0", "linear.2", "linear.4")):
         state[f"{layer}.weight"] = arrays[f"weight{place}"]
@@ -60,7 +60,7 @@ CIFAR = {"set": "RandSplitCIFAR100", "model": "GEMResNet18", "bn_type": "Multita
 
 
 def grey(x):
-    """Images from normalised ones `(images, 1, 28, 28)`."""
+    """Return uint8 images, given normalised ones of shape `(images, 1, 28, 28)`."""
     return np.round(255 * (x.transpose(0, 2, 3, 1) * STD + MEAN)).astype(np.uint8)
 
 
@@ -71,12 +71,12 @@ def in_order(arrays, task):
 
 @pytest.fixture
 def supsup(golden, tmp_path):
-    """The run of a LeNet of the original, and the arrays that it was made of."""
+    """The imported run of a LeNet of the original, and the arrays of its file."""
     arrays = golden("supermask_threshold.npz")
     return restore(import_torch(final_pt(tmp_path / "final.pt", lenet(arrays), **SUPSUP), tmp_path / "run")), arrays
 
 
-def test_an_imported_lenet_predicts_the_originals_logits(supsup):
+def test_an_imported_lenet_has_the_logits_of_the_original(supsup):
     run, arrays = supsup
     assert run.num_tasks == 6
     for task in range(6):
@@ -89,7 +89,7 @@ def test_an_imported_lenet_predicts_the_originals_logits(supsup):
             np.testing.assert_array_equal(run.weights[f"dense{place}"]["kernel"], arrays[f"weight{place}"][..., 0, 0].T)
 
 
-def test_an_imported_lenet_infers_the_originals_tasks(supsup):
+def test_an_imported_lenet_infers_the_tasks_of_the_original(supsup):
     run, arrays = supsup
     for objective, letter in (("entropy", "H"), ("superfluous", "G")):
         picked = [
@@ -99,7 +99,7 @@ def test_an_imported_lenet_infers_the_originals_tasks(supsup):
 
 
 def test_the_arguments_of_the_original_become_the_settings(supsup):
-    experiment = adapter.said(supsup[0].experiment)
+    experiment = adapter.settings_of(supsup[0].experiment)
     assert (experiment.network, experiment.width, experiment.features) == ("LeNet", 0.1, 20)
     assert (experiment.dataset, experiment.benchmark, experiment.seed) == ("mnist", "Permuted", 1)
     assert (experiment.scenario, experiment.search, experiment.objective) == ("GNu", "one_shot", "entropy")
@@ -111,7 +111,7 @@ def test_an_imported_run_is_evaluated_on_its_data_set(supsup, data_folder):
     assert (accuracy > 0.6).all(), accuracy
 
 
-def test_files_of_data_parallel_and_inference_buffers_import_the_same(supsup, tmp_path):
+def test_names_of_data_parallel_and_inference_buffers_are_ignored(supsup, tmp_path):
     run, arrays = supsup
     state = {f"module.{name}": array for name, array in lenet(arrays).items()}
     state |= {"module.linear.0.stacked": np.zeros((6, 2)), "module.alphas": np.ones((6, 1, 1, 1, 1))}
@@ -131,7 +131,7 @@ def test_files_of_compiled_networks_import_the_same(supsup, tmp_path, wrapped):
     jax.tree.map(np.testing.assert_array_equal, restore(import_torch(path, tmp_path / "other")).bank, run.bank)
 
 
-def test_a_file_of_two_networks_is_refused(supsup, tmp_path):
+def test_a_file_with_two_networks_is_rejected(supsup, tmp_path):
     _, arrays = supsup
     state = lenet(arrays)
     path = final_pt(
@@ -141,7 +141,7 @@ def test_a_file_of_two_networks_is_refused(supsup, tmp_path):
         import_torch(path, tmp_path / "other")
 
 
-def test_files_of_old_versions_of_pytorch_import_the_same(supsup, tmp_path):
+def test_files_in_the_old_format_of_pytorch_import_the_same(supsup, tmp_path):
     run, arrays = supsup
     path = tmp_path / "old.pt"
     content = {"state_dict": tensors(lenet(arrays)), "args": argparse.Namespace(**SUPSUP, seed=1)}
@@ -149,19 +149,18 @@ def test_files_of_old_versions_of_pytorch_import_the_same(supsup, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restore(import_torch(path, tmp_path / "other")).bank, run.bank)
 
 
-def test_a_state_dictionary_alone_imports_with_the_missing_settings(supsup, tmp_path):
-    """What it does not contain has to be given."""
+def test_a_state_dictionary_alone_needs_the_missing_settings(supsup, tmp_path):
     run, arrays = supsup
     path = tmp_path / "state.pt"
     torch.save(tensors(lenet(arrays)), path)
     with pytest.raises(UserError, match=r"does not name its benchmark; give benchmark=Permuted"):
         import_torch(path, tmp_path / "other")
     other = restore(import_torch(path, tmp_path / "other", benchmark="PermutedMNIST", num_tasks=5))
-    assert other.num_tasks == 5 and adapter.said(other.experiment).network == "LeNet"
+    assert other.num_tasks == 5 and adapter.settings_of(other.experiment).network == "LeNet"
     np.testing.assert_array_equal(other.mask(4)["dense0"]["kernel"], run.mask(4)["dense0"]["kernel"])
 
 
-def test_tasks_that_were_discovered_have_to_be_counted(supsup, tmp_path):
+def test_the_number_of_discovered_tasks_must_be_given(supsup, tmp_path):
     path = final_pt(tmp_path / "nns.pt", lenet(supsup[1]), **SUPSUP | {"trainer": "nns"})
     with pytest.raises(UserError, match=r"how many of its 6 masks were learned; give num_tasks="):
         import_torch(path, tmp_path / "other")
@@ -176,15 +175,15 @@ def batche(arrays, layer=lambda place: f"linear.{2 * place}"):
     return state
 
 
-def test_an_imported_batche_has_the_originals_logits_and_tasks(golden, tmp_path):
+def test_an_imported_batche_has_the_logits_and_tasks_of_the_original(golden, tmp_path):
     arrays = golden("batche.npz")
     args = {"conv_type": "VectorizedBatchEnsembles", "adaptor": "se_be_adapt", "train_weight_tasks": 1}
     path = final_pt(tmp_path / "final.pt", batche(arrays), set="MNISTPerm", num_tasks=4, **args)
     run = restore(import_torch(path, tmp_path / "run"))
     assert (
-        adapter.said(run.experiment).method,
-        adapter.said(run.experiment).width,
-        adapter.said(run.experiment).random_weights,
+        adapter.settings_of(run.experiment).method,
+        adapter.settings_of(run.experiment).width,
+        adapter.settings_of(run.experiment).random_weights,
     ) == ("BatchE", 0.05, False)
     images = grey(arrays["lenet_x"])
     for task, expected in enumerate(arrays["lenet_logits_per_task"]):
@@ -194,8 +193,8 @@ def test_an_imported_batche_has_the_originals_logits_and_tasks(golden, tmp_path)
     np.testing.assert_array_equal(run.infer_task(images)[::2], arrays["lenet_pick_entropy_repeat1"])
 
 
-def test_an_imported_psp_predicts_what_the_rotated_weights_do(golden, tmp_path):
-    arrays = golden("psp.npz")  # of a last layer
+def test_an_imported_psp_predicts_like_the_rotated_weights(golden, tmp_path):
+    arrays = golden("psp.npz")  # arrays of a last layer
     rng = np.random.default_rng(0)
     kernels = [
         *(rng.normal(size=shape).astype(np.float32) for shape in ((6, 784), (6, 6))),
@@ -212,7 +211,10 @@ def test_an_imported_psp_predicts_what_the_rotated_weights_do(golden, tmp_path):
     args = {"conv_type": "PSPRotation", "set": "MNIST", "num_tasks": 3, "train_weight_tasks": -1}
     path = final_pt(tmp_path / "final.pt", state, **args)
     run = restore(import_torch(path, tmp_path / "run", benchmark="own"))
-    assert (adapter.said(run.experiment).network, adapter.said(run.experiment).method) == ("FC1024", "UpperBound")
+    assert (adapter.settings_of(run.experiment).network, adapter.settings_of(run.experiment).method) == (
+        "FC1024",
+        "UpperBound",
+    )
     images = rng.random((4, 28, 28, 1)).astype(np.float32)
     for task in range(3):
         last = (kernels[2] @ turns[2][task]).T
@@ -223,13 +225,13 @@ def test_an_imported_psp_predicts_what_the_rotated_weights_do(golden, tmp_path):
         np.testing.assert_allclose(run.predict(images, task=task).logits, x @ last, rtol=1e-4, atol=1e-3)
 
 
-def gemresnet18(arrays, what):
-    """The state of two tasks of a GEMResNet18 of the original, of which task 1 was learned."""
+def gemresnet18(arrays, parameter):
+    """Return the state of two tasks of a GEMResNet18 of the original; only task 1 was learned."""
     state = {name.removeprefix("param:"): array for name, array in arrays.items() if name.startswith("param:")}
     state |= {name.removeprefix("stat:"): array for name, array in arrays.items() if name.startswith("stat:")}
     for name in list(state):
-        if ".1" in name and (what in name or ".bns.1." in name):
-            state[name.replace(".bns.1.", ".bns.0.").replace(f"{what}.1", f"{what}.0")] = state[name] * 0
+        if ".1" in name and (parameter in name or ".bns.1." in name):
+            state[name.replace(".bns.1.", ".bns.0.").replace(f"{parameter}.1", f"{parameter}.0")] = state[name] * 0
     return state
 
 
@@ -238,28 +240,27 @@ def coloured(arrays):
     return np.round(255 * (arrays["x"].transpose(0, 2, 3, 1) * std + mean)).astype(np.uint8)
 
 
-def test_an_imported_gemresnet18_has_the_originals_masks_and_statistics(golden, tmp_path):
-    """Those of each task."""
+def test_an_imported_gemresnet18_has_the_masks_and_statistics_per_task(golden, tmp_path):
     arrays = golden("gemresnet18_mask.npz")
     state = {f"module.{name}": array for name, array in gemresnet18(arrays, "scores").items()}
     args = {"conv_type": "MultitaskMaskConv", "er_sparsity": True, "sparsity": 32, "num_tasks": 2, "adaptor": "gt"}
     path = final_pt(tmp_path / "final.pt", state, **CIFAR, **args)
     run = restore(import_torch(path, tmp_path / "run"))
-    experiment = adapter.said(run.experiment)
+    experiment = adapter.settings_of(run.experiment)
     assert (experiment.method, experiment.er_scale, experiment.scenario) == ("SupSup", 32.0, "GG")
     assert (experiment.width, experiment.benchmark, run.inputs.num_classes) == (0.25, "SplitCIFAR100", 5)
     np.testing.assert_allclose(run.predict(coloured(arrays), task=1).logits, arrays["logits_eval"], atol=1e-5)
     assert not run.stats_for(0)["bn1"]["mean"].any()
 
 
-def test_heads_of_a_gemresnet18_import_and_export(golden, tmp_path):
+def test_heads_of_a_gemresnet18_are_imported_and_exported(golden, tmp_path):
     arrays = golden("gemresnet18.npz")
     state = gemresnet18(arrays, "scores")
     head = state["linear.weight"]
     state |= {"linear.scores.0": head + 1, "linear.scores.1": head, "linear.weight": head * 0}
     args = {"conv_type": "StandardConv", "individual_heads": True, "num_tasks": 2, "train_weight_tasks": 1}
     run = restore(import_torch(final_pt(tmp_path / "final.pt", state, **CIFAR, **args), tmp_path / "run"))
-    assert adapter.said(run.experiment).method == "SeparateHeads"
+    assert adapter.settings_of(run.experiment).method == "SeparateHeads"
     np.testing.assert_array_equal(run.weights_for(0)["linear"]["kernel"], head[..., 0, 0].T + 1)
     export_torch(run, tmp_path / "back.pt")
     back = torch.load(tmp_path / "back.pt", weights_only=True)["state_dict"]
@@ -268,7 +269,7 @@ def test_heads_of_a_gemresnet18_import_and_export(golden, tmp_path):
         np.testing.assert_array_equal(back[name], array, err_msg=name)
 
 
-def test_a_single_network_predicts_for_all_tasks(golden, tmp_path):
+def test_a_single_network_is_used_for_all_tasks(golden, tmp_path):
     arrays = golden("gemresnet18.npz")
     state = {re.sub(r"\.bns\.1", "", name): array for name, array in gemresnet18(arrays, "scores").items()}
     state = {name: array for name, array in state.items() if ".bns.0" not in name}
@@ -277,7 +278,7 @@ def test_a_single_network_predicts_for_all_tasks(golden, tmp_path):
     state |= {f"{norm}.bias": np.zeros_like(state[f"{norm}.running_var"]) for norm in norms}
     args = {"conv_type": "StandardConv", "num_tasks": 3, "train_weight_tasks": -1}
     run = restore(import_torch(final_pt(tmp_path / "final.pt", state, **CIFAR, **args), tmp_path / "run"))
-    assert (adapter.said(run.experiment).method, adapter.said(run.experiment).affine, run.num_tasks) == (
+    assert (adapter.settings_of(run.experiment).method, adapter.settings_of(run.experiment).affine, run.num_tasks) == (
         "LowerBound",
         True,
         3,
@@ -297,7 +298,7 @@ def test_a_resnet50_of_one_task_imports(golden, tmp_path):
     args = {"conv_type": "MaskConv", "er_sparsity": True, "sparsity": 8, "num_tasks": 100, "task_eval": 7}
     path = final_pt(tmp_path / "final.pt", state, set="SplitImageNet", wd=0.0, **args)
     run = restore(import_torch(path, tmp_path / "run"))
-    experiment = adapter.said(run.experiment)
+    experiment = adapter.settings_of(run.experiment)
     assert (experiment.network, experiment.benchmark, experiment.first_task) == ("ResNet50", "SplitImageNet", 7)
     assert (experiment.er_scale, experiment.weight_decay, run.num_tasks) == (8.0, 0.0, 1)
     scores = np.abs(state["layer3.4.conv2.scores"])
@@ -307,20 +308,23 @@ def test_a_resnet50_of_one_task_imports(golden, tmp_path):
     np.testing.assert_array_equal(run.weights["linear"]["kernel"], state["fc.weight"][..., 0, 0].T)
 
 
-def test_a_masked_run_of_one_task_is_written_as_the_originals_runs_of_one(tmp_path):
-    run = learned("SupSup", 1, er_scale=4.0, scenario="GG", first_task=3)
+def test_a_masked_run_of_one_task_is_exported_like_the_original(tmp_path):
+    run = learned_run("SupSup", 1, er_scale=4.0, scenario="GG", first_task=3)
     run.record.tasks[0] = dataclasses.replace(run.record.tasks[0], task=3)
     export_torch(run, tmp_path / "final.pt")
     content = torch.load(tmp_path / "final.pt", weights_only=True)
     assert sorted(content["state_dict"]) == sorted(f"linear.{n}.{w}" for n in (0, 2, 4) for w in ("scores", "weight"))
     assert (content["args"]["task_eval"], content["args"]["conv_type"]) == (3, "MaskConv")
     other = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
-    assert (adapter.said(other.experiment).first_task, [result.task for result in other.record.tasks]) == (3, [3])
+    assert (adapter.settings_of(other.experiment).first_task, [result.task for result in other.record.tasks]) == (
+        3,
+        [3],
+    )
     jax.tree.map(np.testing.assert_array_equal, other.bank, run.bank)
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_of_equal_scores_masks_have_those_that_the_original_has(golden, tmp_path, whole):
+def test_ties_between_scores_are_broken_like_in_the_original(golden, tmp_path, whole):
     state = lenet(golden("supermask_threshold.npz"), tasks=2)
     state = {name: np.sign(array) if "scores" in name else array for name, array in state.items()}
     args = {"conv_type": "MultitaskMaskConv", "er_sparsity": True, "sparsity": 2.0, "num_tasks": 2}
@@ -329,9 +333,9 @@ def test_of_equal_scores_masks_have_those_that_the_original_has(golden, tmp_path
         torch.save(tensors(state), path)
     settings = {} if whole else {"er_scale": 2, "benchmark": "PermutedMNIST"}
     run = restore(import_torch(path, tmp_path / "run", **settings))
-    assert adapter.said(run.experiment).er_scale == 2.0
+    assert adapter.settings_of(run.experiment).er_scale == 2.0
     kept = np.asarray(run.mask(1)["dense1"]["kernel"]).T.reshape(-1)
-    # The last ones in the order in which they lie there.
+    # Of equal scores, the last ones in memory order are kept.
     count = 300 - int((1 - 2 * 40 / 300) * 300)
     np.testing.assert_array_equal(np.flatnonzero(kept), np.arange(300 - count, 300))
 
@@ -345,7 +349,7 @@ def test_a_hopfield_run_imports_with_its_memory(golden, tmp_path):
     args = {"set": "PartitionMNISTV2", "conv_type": "StandardConv", "bn_type": "FastHopMaskBN", "num_tasks": 3}
     path = final_pt(tmp_path / "final.pt", state, adaptor="hopfield_recovery", gamma=1.5e-3, **args)
     run = restore(import_torch(path, tmp_path / "run"))
-    assert (adapter.said(run.experiment).method, adapter.said(run.experiment).network, run.num_tasks) == (
+    assert (adapter.settings_of(run.experiment).method, adapter.settings_of(run.experiment).network, run.num_tasks) == (
         "HopSupSup",
         "BNNet",
         3,
@@ -357,14 +361,14 @@ def test_a_hopfield_run_imports_with_its_memory(golden, tmp_path):
         export_torch(run, tmp_path / "back.pt")
 
 
-def learned(method, tasks=2, **settings):
-    """A small run of tasks as they start, or that differ at least."""
+def learned_run(method, tasks=2, **settings):
+    """Return a small run whose tasks have initial parameters, made different from each other."""
     run = adapter.own_run("LeNet", 3, (28, 28, 1), method=method, width=0.05, features=4, batch_size=8, **settings)
     keys = jax.random.split(jax.random.key(7), tasks)
-    kept = jax.vmap(lambda key: run.method.finalize(run.method.init(key, run.weights), run.weights))(keys)
+    adapters = jax.vmap(lambda key: run.method.finalize(run.method.init(key, run.weights), run.weights))(keys)
     if method in ("UpperBound", "SeparateHeads", "FineTuning"):
-        kept = jax.tree.map(lambda leaf: leaf * np.array([[[1]], [[-2]]], np.float32), kept)
-    chunk, _ = run.tasks.chunk(kept, {}, tasks)
+        adapters = jax.tree.map(lambda leaf: leaf * np.array([[[1]], [[-2]]], np.float32), adapters)
+    chunk, _ = run.tasks.chunk(adapters, {}, tasks)
     run.tasks.add(chunk)
     run.record.tasks += [
         TaskResult(task, "today", None, math.nan, 0.5, 1.0, labels=["a", "b", "c"]) for task in range(tasks)
@@ -388,13 +392,13 @@ METHODS = [
 
 
 @pytest.mark.parametrize(("method", "back", "settings"), thorough_but([METHODS[1], METHODS[3], METHODS[-1]], METHODS))
-def test_what_was_exported_imports_as_the_same_run(tmp_path, method, back, settings):
-    run = learned(method, **settings)
+def test_an_exported_file_imports_as_the_same_run(tmp_path, method, back, settings):
+    run = learned_run(method, **settings)
     export_torch(run, tmp_path / "final.pt")
     other = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
     images = np.random.default_rng(1).random((5, 28, 28, 1))
     for task in range(2):
-        expected, found = (one.predict(images, task=task) for one in (run, other))
+        expected, found = (each.predict(images, task=task) for each in (run, other))
         np.testing.assert_allclose(found.logits, expected.logits, atol=1e-5)
         np.testing.assert_array_equal(found.labels, expected.labels)
     assert other.inputs == run.inputs and str(other.record.tasks) == str(run.record.tasks)
@@ -402,11 +406,11 @@ def test_what_was_exported_imports_as_the_same_run(tmp_path, method, back, setti
     assert {
         name.split(":")[0] for name in adapter.differences(run.experiment, adapter.plain(other.experiment))
     } <= changed
-    assert adapter.said(other.experiment).method == back
+    assert adapter.settings_of(other.experiment).method == back
 
 
-def test_an_imported_run_goes_on_learning(tmp_path):
-    export_torch(learned("SeparateHeads", search="exhaustive"), tmp_path / "final.pt")
+def test_an_imported_run_learns_another_task(tmp_path):
+    export_torch(learned_run("SeparateHeads", search="exhaustive"), tmp_path / "final.pt")
     run = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
     images = np.random.default_rng(2).random((8, 28, 28, 1))
     before = run.predict(images, task=1).logits
@@ -416,19 +420,19 @@ def test_an_imported_run_goes_on_learning(tmp_path):
     assert run.num_tasks == 3
 
 
-def test_transfer_goes_on_from_the_mean_of_the_originals_scores(supsup, tmp_path):
+def test_imported_transfer_starts_from_the_mean_of_the_scores(supsup, tmp_path):
     _, arrays = supsup
     path = final_pt(tmp_path / "transfer.pt", lenet(arrays), **SUPSUP | {"trainer": "reinit", "adaptor": "gt"})
     run = restore(import_torch(path, tmp_path / "other"))
-    assert adapter.said(run.experiment).method == "Transfer"
-    legacy = run.tasks.started_from(run.weights)
+    assert adapter.settings_of(run.experiment).method == "Transfer"
+    carry = run.tasks.next_carry(run.weights)
     total = arrays["scores1"].sum(0)[..., 0, 0].T
-    np.testing.assert_allclose(legacy["total"]["dense1"]["kernel"], total, rtol=1e-5, atol=1e-6)
-    assert legacy["tasks"] == 6
+    np.testing.assert_allclose(carry["total"]["dense1"]["kernel"], total, rtol=1e-5, atol=1e-6)
+    assert carry["tasks"] == 6
 
 
 class Malicious:
-    """What writes a file when it is unpickled."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -438,7 +442,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_that_would_execute_code_is_refused_and_does_not(tmp_path, zipped):
+def test_a_file_that_would_execute_code_is_rejected(tmp_path, zipped):
     path, trap = tmp_path / "final.pt", tmp_path / "trap"
     content = {"state_dict": {"linear.0.weight": torch.ones(2, 2, 1, 1)}, "args": Malicious(trap)}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
@@ -449,7 +453,7 @@ def test_a_file_that_would_execute_code_is_refused_and_does_not(tmp_path, zipped
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-def test_a_truncated_file_is_one_clear_error(tmp_path, zipped, share):
+def test_a_truncated_file_raises_a_one_line_error(tmp_path, zipped, share):
     path = tmp_path / "final.pt"
     torch.save({"state_dict": {"a": torch.ones(50, 50)}}, path, _use_new_zipfile_serialization=zipped)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
@@ -458,8 +462,7 @@ def test_a_truncated_file_is_one_clear_error(tmp_path, zipped, share):
     assert "\n" not in str(error.value)
 
 
-def test_a_flipped_bit_is_noticed_by_the_checksums_of_the_zip_file(tmp_path):
-    """PyTorch does not compare them."""
+def test_a_flipped_bit_is_detected_by_the_zip_checksums(tmp_path):
     path = tmp_path / "final.pt"
     torch.save({"state_dict": {"a": torch.ones(500, 50)}}, path)
     content = bytearray(path.read_bytes())
@@ -469,7 +472,7 @@ def test_a_flipped_bit_is_noticed_by_the_checksums_of_the_zip_file(tmp_path):
         import_torch(path, tmp_path / "run")
 
 
-def test_what_would_have_to_be_unpacked_is_refused(tmp_path):
+def test_a_compressed_file_is_rejected(tmp_path):
     torch.save({"state_dict": {"a": torch.ones(500, 50)}}, tmp_path / "plain.pt")
     deflated = zipfile.ZipFile(tmp_path / "final.pt", "w", zipfile.ZIP_DEFLATED)
     with zipfile.ZipFile(tmp_path / "plain.pt") as plain, deflated as packed:
@@ -479,7 +482,7 @@ def test_what_would_have_to_be_unpacked_is_refused(tmp_path):
         import_torch(tmp_path / "final.pt", tmp_path / "run")
 
 
-def test_a_tensor_that_repeats_a_few_bytes_is_refused(tmp_path):
+def test_a_tensor_that_repeats_a_few_bytes_is_rejected(tmp_path):
     torch.save({"state_dict": {"linear.0.weight": torch.ones(1).expand(1 << 20, 1 << 20)}}, tmp_path / "final.pt")
     with pytest.raises(UserError, match=r"linear\.0\.weight is larger than its data in the file"):
         import_torch(tmp_path / "final.pt", tmp_path / "run")
@@ -487,7 +490,7 @@ def test_a_tensor_that_repeats_a_few_bytes_is_refused(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("wrong", [[1], "text", {"a": 1}, -1, 1e300, math.nan], ids=str)
-def test_arguments_of_another_form_are_one_clear_error_or_not_needed(golden, tmp_path, wrong):
+def test_malformed_arguments_raise_a_one_line_error_or_are_unused(golden, tmp_path, wrong):
     state = lenet(golden("supermask_threshold.npz"), tasks=2)
     for number, name in enumerate({*SUPSUP, "sparsity", "trainer", "seed", "lr", "epochs", "name", "task_eval"}):
         args = SUPSUP | {"num_tasks": 2, "conv_type": "MultitaskMaskConv", "sparsity": 0.5} | {name: wrong}
@@ -506,13 +509,13 @@ def test_arguments_of_another_form_are_one_clear_error_or_not_needed(golden, tmp
         ({"state_dict": {"fc.weight": torch.ones(2, 2)}}, r"has no conv1\.weight"),
     ],
 )
-def test_files_that_are_no_runs_are_refused(tmp_path, content, message):
+def test_files_without_a_run_are_rejected(tmp_path, content, message):
     torch.save(content, tmp_path / "final.pt")
     with pytest.raises(UserError, match=message):
         import_torch(tmp_path / "final.pt", tmp_path / "run", benchmark="own")
 
 
-def test_a_missing_file_is_one_clear_error(tmp_path):
+def test_a_missing_file_raises_a_one_line_error(tmp_path):
     with pytest.raises(UserError, match=r"final\.pt is not a file; give the final\.pt that the original saved"):
         import_torch(tmp_path / "final.pt", tmp_path / "run")
 
@@ -536,7 +539,7 @@ def test_a_missing_file_is_one_clear_error(tmp_path):
         ({}, {"colour": 1}, "sets colour, which does not exist"),
     ],
 )
-def test_what_does_not_fit_is_one_clear_error(golden, tmp_path, change, settings, message):
+def test_contents_that_do_not_fit_raise_a_one_line_error(golden, tmp_path, change, settings, message):
     state = lenet(golden("supermask_threshold.npz")) | change
     path = final_pt(tmp_path / "final.pt", state, **SUPSUP)
     with pytest.raises(UserError, match=message) as error:
@@ -544,14 +547,14 @@ def test_what_does_not_fit_is_one_clear_error(golden, tmp_path, change, settings
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
-def test_masks_of_a_resnet_need_their_density(golden, tmp_path):
+def test_importing_masks_of_a_resnet_requires_their_density(golden, tmp_path):
     path = tmp_path / "state.pt"
     torch.save(tensors(gemresnet18(golden("gemresnet18_mask.npz"), "scores")), path)
     with pytest.raises(UserError, match=r"does not store the density of masks; give er_scale="):
         import_torch(path, tmp_path / "run", benchmark="SplitCIFAR100")
 
 
-def test_unknown_tasks_are_refused_unless_they_are_the_users_own(golden, tmp_path):
+def test_unknown_tasks_are_rejected_unless_declared_user_supplied(golden, tmp_path):
     state = lenet(golden("supermask_threshold.npz"))
     path = final_pt(tmp_path / "final.pt", state, **SUPSUP | {"set": "RotatingMNIST"})
     with pytest.raises(UserError, match=r"has 6 tasks of RotatingMNIST, an unknown benchmark"):
@@ -559,12 +562,12 @@ def test_unknown_tasks_are_refused_unless_they_are_the_users_own(golden, tmp_pat
     assert restore(import_torch(path, tmp_path / "run", benchmark="own")).inputs.num_classes == 20
 
 
-def test_a_folder_that_holds_a_run_is_left_alone(supsup, tmp_path):
-    with pytest.raises(UserError, match="holds a run already"):
+def test_a_folder_that_contains_a_run_is_left_alone(supsup, tmp_path):
+    with pytest.raises(UserError, match="already contains a run"):
         import_torch(tmp_path / "final.pt", tmp_path / "run")
 
 
-def test_without_pytorch_the_error_says_how_to_install_it(supsup, tmp_path, monkeypatch):
+def test_without_pytorch_the_error_explains_how_to_install_it(supsup, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     for call in (
         lambda: import_torch(tmp_path / "final.pt", tmp_path / "b"),
@@ -574,7 +577,7 @@ def test_without_pytorch_the_error_says_how_to_install_it(supsup, tmp_path, monk
             call()
 
 
-def test_an_export_that_fails_leaves_what_was_there(supsup, tmp_path, monkeypatch):
+def test_a_failed_export_keeps_the_existing_file(supsup, tmp_path, monkeypatch):
     path = tmp_path / "back.pt"
     path.write_bytes(b"before")
     monkeypatch.setattr(torch, "save", lambda content, file: file.write(b"half") and 1 / 0)

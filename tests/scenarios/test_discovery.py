@@ -23,7 +23,7 @@ def batches(task, key):
 
 
 def stream(numbers):
-    """Batches of tasks, one task after another."""
+    """Return batches of several tasks, one task after another."""
     pieces = [batches(task, jax.random.key(visit)) for visit, task in enumerate(BENCHMARK.tasks(DIGITS, 0, numbers))]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pieces)
 
@@ -34,7 +34,7 @@ def learn(numbers, learner=LEARNER, state=None, **options):
 
 
 def runs(slots):
-    """The slots of all visits, of which each must have used only one."""
+    """Return the slot of each visit to a task; each visit must have used only one slot."""
     visits = slots.reshape(-1, BATCHES)
     assert (visits == visits[:, :1]).all()
     return visits[:, 0].tolist()
@@ -52,7 +52,7 @@ def test_very_different_tasks_are_discovered_one_by_one(four):
 
 
 @pytest.mark.thorough
-def test_a_late_check_lets_a_task_share_the_slot_of_the_one_before():
+def test_after_a_late_check_a_task_shares_the_previous_slot():
     learner = Learner(NET, optimizer=LEARNER.optimizer, rule=Rule(check_every=BATCHES))
     images, labels = stream([0, 1, 1])
     late = BATCHES // 2
@@ -62,7 +62,7 @@ def test_a_late_check_lets_a_task_share_the_slot_of_the_one_before():
     assert slots.tolist() == BATCHES * [0] + 2 * BATCHES * [1]
 
 
-def test_a_task_that_comes_back_is_recognised_and_trained_further(four):
+def test_a_repeated_task_is_recognised_and_trained_further(four):
     state, _ = four
     again, slots = learn([2, 0], state=state)
     assert runs(slots) == [2, 0]
@@ -75,7 +75,7 @@ def test_a_task_that_comes_back_is_recognised_and_trained_further(four):
 
 
 @pytest.mark.thorough
-def test_how_the_stream_is_cut_changes_nothing(four):
+def test_results_do_not_depend_on_how_the_stream_is_split(four):
     whole, slots = four
     images, labels = stream([0, 1, 2, 3])
     state, pieces = LEARNER.init(WEIGHTS), []
@@ -96,7 +96,7 @@ def test_a_state_resumes_from_its_slots_alone(four):
 
 
 @pytest.mark.thorough
-def test_slots_have_statistics_of_their_own_that_start_afresh():
+def test_each_slot_has_separate_statistics_with_fresh_initial_values():
     net = networks.Network(ConvNet(10), DIGITS.image_shape)
     weights, stats = net.init(jax.random.key(0))
     learner = Learner(net, optimizer=optimizers.RMSprop(1e-3), rule=Rule(check_every=10, novelty=1e9))
@@ -104,7 +104,7 @@ def test_slots_have_statistics_of_their_own_that_start_afresh():
     both, slots = learner.learn(learner.init(weights), weights, stats, images, labels)
     assert slots.tolist() == [0] * 10 + [1] * 10
     assert learner.stats(both)["BatchNorm_0"]["mean"].shape == (2, 3)
-    # The second slot alone, taken by a learner that has the first one's scores from elsewhere and not its statistics.
+    # A learner whose first slot has different statistics must give the second slot the same statistics.
     first = both.slots[0]._replace(stats=jax.tree.map(lambda leaf: leaf + 1, both.slots[0].stats))
     state = learner.resume(weights, [first], 0, 10)
     again, _ = learner.learn(state, weights, stats, images[10:], labels[10:])
@@ -112,14 +112,14 @@ def test_slots_have_statistics_of_their_own_that_start_afresh():
 
 
 @pytest.mark.parametrize("setting", ["check_every", "fewest", "budget"])
-def test_a_rule_without_sense_is_refused(setting):
-    with pytest.raises(ValueError, match=f"{setting} is 0"):
+def test_a_rule_with_a_zero_is_rejected(setting):
+    with pytest.raises(ValueError, match=f"{setting} 0: must be at least 1"):
         Rule(**{setting: 0})
 
 
-def test_every_image_needs_a_label_and_a_fresh_learner_has_no_masks():
+def test_labels_must_match_images_and_a_new_learner_has_no_masks():
     state = LEARNER.init(WEIGHTS)
-    with pytest.raises(ValueError, match=r"labels of shape \(1, 64\) for images of \(3, 64\)"):
+    with pytest.raises(ValueError, match=r"labels have shape \(1, 64\); expected one label per image: \(3, 64\)"):
         LEARNER.learn(state, WEIGHTS, STATS, np.zeros((3, 64, 8, 8, 1), np.float32), np.zeros((1, 64), np.int32))
     with pytest.raises(ValueError, match="does not hold 0 tasks"):
         LEARNER.masks(state, WEIGHTS)
@@ -127,7 +127,7 @@ def test_every_image_needs_a_label_and_a_fresh_learner_has_no_masks():
         LEARNER.stats(state)
 
 
-def test_masks_are_those_of_the_slots(four):
+def test_masks_match_the_slots(four):
     state, _ = four
     bank = LEARNER.masks(state, WEIGHTS)
     for number, slot in enumerate(state.slots):
@@ -136,8 +136,7 @@ def test_masks_are_those_of_the_slots(four):
 
 
 @pytest.mark.thorough
-def test_with_all_slots_taken_only_known_tasks_are_trained():
-    """New tasks are skipped."""
+def test_when_all_slots_are_taken_new_tasks_are_skipped():
     learner = Learner(NET, optimizer=optimizers.RMSprop(1e-3), rule=Rule(check_every=BATCHES, novelty=1.3, budget=2))
     _, slots = learn([0, 1, 2, 0], learner=learner)
     assert runs(slots) == [0, 1, -1, 0]
@@ -157,16 +156,16 @@ def test_the_bank_grows_by_doubling_beyond_eight_slots():
         jax.tree.map(np.testing.assert_array_equal, banks.unpack(bank, number), expected)
 
 
-def test_a_check_can_be_asked_for_and_starts_the_count_anew():
+def test_a_requested_check_resets_the_count_of_batches():
     state, _ = learn([0])
     images, labels = stream([1])
-    unasked, same = LEARNER.learn(state._replace(since_check=10), WEIGHTS, STATS, images[:20], labels[:20])
-    assert (same == 0).all() and unasked.since_check == 30
-    asked, new = LEARNER.learn(state._replace(since_check=10), WEIGHTS, STATS, images[:20], labels[:20], check=True)
-    assert (new == 1).all() and asked.since_check == 20
+    unchecked, same = LEARNER.learn(state._replace(since_check=10), WEIGHTS, STATS, images[:20], labels[:20])
+    assert (same == 0).all() and unchecked.since_check == 30
+    checked, new = LEARNER.learn(state._replace(since_check=10), WEIGHTS, STATS, images[:20], labels[:20], check=True)
+    assert (new == 1).all() and checked.since_check == 20
 
 
-def test_a_task_is_new_exactly_if_no_share_of_the_softmax_is_large_enough(four):
+def test_a_task_is_new_iff_no_share_of_the_softmax_is_large_enough(four):
     state, _ = four
     images, labels = stream([1])
     bank = LEARNER.masks(state, WEIGHTS)

@@ -35,13 +35,13 @@ def uninterrupted(tmp_path_factory):
     return run(tmp_path_factory.mktemp("runs") / "seed=1", tasks_at_once=4)
 
 
-def test_a_run_evaluates_where_it_is_told_to(uninterrupted):
+def test_a_run_evaluates_at_the_given_numbers_of_tasks(uninterrupted):
     assert [result.num_tasks for result in uninterrupted.record.evaluations] == [3, 10, 12]
     assert [task.task for task in uninterrupted.record.tasks] == list(range(12))
     assert np.mean(uninterrupted.record.evaluations[-1].given) > 0.9
 
 
-def test_a_run_leaves_its_files(uninterrupted):
+def test_a_run_writes_its_files(uninterrupted):
     names = {path.name.split(".")[0] for path in uninterrupted.folder.iterdir()}
     assert {"adapt_results", "confusion", "metrics", "events", "checkpoints"} <= names
     assert len((uninterrupted.folder.parent / "results.csv").read_text().splitlines()) == 13
@@ -86,18 +86,18 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
 
 def test_a_folder_is_free_again_after_an_error(tmp_path):
     folder = tmp_path / "seed=1"
-    with pytest.raises(InterruptedForTestError) as kept:
+    with pytest.raises(InterruptedForTestError) as error:  # holds a reference to the failed run
         run(folder, adapter.changed(EXPERIMENT, num_tasks=3), report=partial(interrupt, after=0))
     run(folder, adapter.changed(EXPERIMENT, num_tasks=3))
-    assert kept
+    assert error
 
 
-def test_a_run_of_other_settings_is_not_gone_on_with(uninterrupted):
-    with pytest.raises(UserError, match=r"holds a run of other settings .*steps: 30 before, 31 now"):
+def test_a_run_with_other_settings_is_not_resumed(uninterrupted):
+    with pytest.raises(UserError, match=r"contains a run with different settings .*steps: 30 before, 31 now"):
         run(uninterrupted.folder, adapter.changed(EXPERIMENT, steps=31))
 
 
-def test_a_damaged_checkpoint_loses_nothing_else(uninterrupted, tmp_path):
+def test_a_damaged_checkpoint_leaves_all_other_files_unchanged(uninterrupted, tmp_path):
     folder = tmp_path / "seed=1"
     shutil.copytree(uninterrupted.folder, folder)
     damaged = folder / "checkpoints/1/record/metadata"
@@ -110,7 +110,7 @@ def test_a_damaged_checkpoint_loses_nothing_else(uninterrupted, tmp_path):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    """A run of every other method, learned task by task."""
+    """A function that returns the finished run of another method, learned task by task."""
 
     @cache
     def finished(name):
@@ -120,7 +120,7 @@ def others(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", thorough_but(["LowerBound"], OTHERS))
-def test_every_method_resumes_after_an_interruption_to_the_same_results(others, tmp_path, name):
+def test_every_method_resumes_to_the_same_results(others, tmp_path, name):
     expected = others(name)
     folder = tmp_path / "seed=1"
 
@@ -137,7 +137,7 @@ def test_every_method_resumes_after_an_interruption_to_the_same_results(others, 
 
 
 @pytest.mark.parametrize("name", thorough_but(["BatchE", "SeparateHeads", "LowerBound", "NNs"], OTHERS))
-def test_every_method_is_restored_without_data_and_evaluates_as_before(others, name):
+def test_every_method_is_restored_and_evaluates_as_before(others, name):
     outcome = others(name)
     restored = supsup_jax.restore(outcome.folder)
     for part in ("weights", "stats", "bank"):
@@ -156,7 +156,7 @@ def test_every_method_is_restored_without_data_and_evaluates_as_before(others, n
 
 
 @pytest.mark.thorough
-def test_baselines_are_learned_and_psp_forgets_less_than_nothing_at_all(others):
+def test_psp_is_between_the_upper_and_the_lower_bound(others):
     upper, psp, lower = (others(name).record.evaluations[-1] for name in ("UpperBound", "PSP", "LowerBound"))
     assert np.mean(upper.given) > 0.9
     assert np.mean(upper.given) > np.mean(psp.given) > np.mean(lower.given)
@@ -167,9 +167,9 @@ def test_baselines_are_learned_and_psp_forgets_less_than_nothing_at_all(others):
 def test_fine_tuning_gives_both_bounds(others):
     record = others("FineTuning").record
     assert np.mean([task.accuracy for task in record.tasks]) > 0.9
-    at_the_end = record.evaluations[-1].given
-    assert at_the_end[-1] == record.tasks[-1].accuracy
-    assert np.mean(at_the_end) < np.mean([task.accuracy for task in record.tasks])
+    final = record.evaluations[-1].given
+    assert final[-1] == record.tasks[-1].accuracy
+    assert np.mean(final) < np.mean([task.accuracy for task in record.tasks])
 
 
 def num_bytes(tree):
@@ -177,7 +177,7 @@ def num_bytes(tree):
 
 
 @pytest.mark.thorough
-def test_every_byte_that_has_to_be_kept_is_counted(uninterrupted, others):
+def test_every_stored_byte_is_counted(uninterrupted, others):
     storage = {name: others(name).record.evaluations[-1].storage for name in OTHERS}
     weights = others("LowerBound").model.weights
     body = num_bytes([weights["dense0"], weights["dense1"]])
@@ -210,7 +210,7 @@ def flat(weights):
 
 
 @pytest.mark.thorough
-def test_batche_trains_the_weights_with_the_first_task_alone(others, tmp_path):
+def test_batche_trains_the_weights_only_on_the_first_task(others, tmp_path):
     batche = others("BatchE")
     first = run(tmp_path / "seed=1", adapter.changed(OTHERS["BatchE"], num_tasks=1))
     jax.tree.map(np.testing.assert_array_equal, batche.model.weights, first.model.weights)
@@ -221,23 +221,23 @@ def test_batche_trains_the_weights_with_the_first_task_alone(others, tmp_path):
     assert batche.record.evaluations[-1].inferred is not None
 
 
-def test_trained_weights_are_stored_twice_and_not_once_a_task(others):
-    kept = others("LowerBound").folder / "state"
-    assert len([path for path in kept.iterdir() if path.name.isdecimal()]) == 2
+def test_trained_weights_are_stored_twice_not_once_per_task(others):
+    states = others("LowerBound").folder / "state"
+    assert len([path for path in states.iterdir() if path.name.isdecimal()]) == 2
 
 
 @pytest.mark.thorough
-def test_what_hopsupsup_keeps_does_not_grow_with_tasks(others, tmp_path):
+def test_storage_of_hopsupsup_does_not_grow_with_tasks(others, tmp_path):
     hop = others("HopSupSup")
-    one = run(tmp_path / "seed=1", adapter.changed(OTHERS["HopSupSup"], num_tasks=1))
-    (two,) = hop.record.evaluations
+    single = run(tmp_path / "seed=1", adapter.changed(OTHERS["HopSupSup"], num_tasks=1))
+    (result,) = hop.record.evaluations
     memory = 4 * 2 * (40**2 + 40) + 4
-    assert one.record.evaluations[0].storage == two.storage
-    assert two.storage == {"seed of the random weights": 8, "Hopfield memory": memory}
-    assert num_bytes(one.model.bank) == num_bytes(hop.model.bank) == memory
+    assert single.record.evaluations[0].storage == result.storage
+    assert result.storage == {"seed of the random weights": 8, "Hopfield memory": memory}
+    assert num_bytes(single.model.bank) == num_bytes(hop.model.bank) == memory
     assert not list((hop.folder / "checkpoints").glob("*/arrays"))
-    assert [len(path["hamming"]) for path in two.recovery] == [len(path["energy"]) + 1 for path in two.recovery]
-    assert two.given == [pytest.approx(task.accuracy, abs=0.2) for task in hop.record.tasks]
+    assert [len(path["hamming"]) for path in result.recovery] == [len(path["energy"]) + 1 for path in result.recovery]
+    assert result.given == [pytest.approx(task.accuracy, abs=0.2) for task in hop.record.tasks]
     assert (hop.folder / "recovery.csv").read_text().count("\n") > 4
 
 
@@ -253,19 +253,19 @@ def test_a_stream_is_recorded_batch_by_batch(others):
 @pytest.mark.thorough
 def test_a_stream_that_finds_each_task_learns_the_masks_of_given_tasks(tmp_path):
     experiment = adapter.changed(EXPERIMENT, num_tasks=3)
-    told = run(tmp_path / "told", experiment)
-    untold = run(
-        tmp_path / "untold",
+    given = run(tmp_path / "given", experiment)
+    discovered = run(
+        tmp_path / "discovered",
         adapter.changed(experiment, scenario="NNs", check_every=30, check_epochs=False, novelty=1e9),
     )
-    jax.tree.map(np.testing.assert_array_equal, untold.model.bank, told.model.bank)
-    assert untold.record.evaluations[-1].given == told.record.evaluations[-1].given
-    assert untold.record.evaluations[-1].discovery["one_mask"] == 1
+    jax.tree.map(np.testing.assert_array_equal, discovered.model.bank, given.model.bank)
+    assert discovered.record.evaluations[-1].given == given.record.evaluations[-1].given
+    assert discovered.record.evaluations[-1].discovery["one_mask"] == 1
 
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory):
-    """A stream of five tasks to a learner that may have two masks, learned task by task."""
+    """A stream of five tasks for a learner that may have two masks, learned task by task."""
     return run(tmp_path_factory.mktemp("crowded") / "seed=1", CROWDED, tasks_at_once=1)
 
 
@@ -275,7 +275,7 @@ CROWDED = adapter.changed(
 
 
 @pytest.mark.thorough
-def test_of_tasks_that_were_skipped_nothing_is_right(crowded):
+def test_skipped_tasks_have_an_accuracy_of_zero(crowded):
     assert [result.slots for result in crowded.record.stream] == [[[0, 30]], [[1, 30]], *[[[-1, 30]]] * 3]
     evaluation = crowded.record.evaluations[-1]
     assert evaluation.discovery["masks"] == 2
@@ -286,7 +286,7 @@ def test_of_tasks_that_were_skipped_nothing_is_right(crowded):
 
 
 @pytest.mark.thorough
-def test_a_stream_of_which_nothing_was_learned_lately_is_gone_on_with(crowded, tmp_path):
+def test_a_stream_whose_last_tasks_were_skipped_is_resumed(crowded, tmp_path):
     def interrupt_evaluation(progress):
         if progress.message.startswith("evaluating 4 "):
             raise InterruptedForTestError
@@ -298,15 +298,14 @@ def test_a_stream_of_which_nothing_was_learned_lately_is_gone_on_with(crowded, t
     jax.tree.map(np.testing.assert_array_equal, resumed.model.bank, crowded.model.bank)
 
 
-def test_a_run_is_not_made_shorter(uninterrupted):
-    with pytest.raises(UserError, match="holds 12 tasks; give --num-tasks 12 or more"):
+def test_a_run_cannot_be_made_shorter(uninterrupted):
+    with pytest.raises(UserError, match="contains 12 tasks; give --num-tasks 12 or more"):
         run(uninterrupted.folder, adapter.changed(EXPERIMENT, num_tasks=3))
 
 
 @pytest.mark.thorough
-def test_an_evaluation_asked_for_too_late_is_left_out(tmp_path):
-    """The weights have changed since."""
-    folder = tmp_path / "seed=1"
+def test_an_evaluation_requested_too_late_is_left_out(tmp_path):
+    folder = tmp_path / "seed=1"  # later tasks change the weights
     run(folder, adapter.changed(OTHERS["LowerBound"], num_tasks=3, eval_at=()))
     later = run(folder, adapter.changed(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,)))
     assert [result.num_tasks for result in later.record.evaluations] == [3, 4]
@@ -314,7 +313,7 @@ def test_an_evaluation_asked_for_too_late_is_left_out(tmp_path):
 
 @pytest.mark.parametrize("name", ["SupSup", "NNs", "HopSupSup", "SupSup, every task tried"])
 def test_an_evaluation_that_was_killed_is_resumed(name, uninterrupted, others, tmp_path, monkeypatch):
-    experiment, whole = (EXPERIMENT, uninterrupted) if name == "SupSup" else (OTHERS[name], others(name))
+    experiment, expected = (EXPERIMENT, uninterrupted) if name == "SupSup" else (OTHERS[name], others(name))
     monkeypatch.setattr(devices, "tasks_at_once", lambda *_: 1)
     monkeypatch.setattr(train, "_SAVE_AFTER", 0.0)
     extend, done = EvaluationResult.extend, []
@@ -331,11 +330,11 @@ def test_an_evaluation_that_was_killed_is_resumed(name, uninterrupted, others, t
     del done[:-1]
     resumed = run(tmp_path / "seed=1", adapter.changed(experiment, eval_at=()), tasks_at_once=4)
     assert done[:2] == [1, 1]
-    assert measured(resumed.record)["evaluations"] == measured(whole.record)["evaluations"][-1:]
+    assert measured(resumed.record)["evaluations"] == measured(expected.record)["evaluations"][-1:]
     assert not [*(tmp_path / "seed=1/evaluation").glob("[0-9]*")]
 
 
-def test_what_was_saved_of_an_evaluation_must_be_this_runs(uninterrupted, tmp_path):
+def test_a_saved_evaluation_must_belong_to_the_same_run(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted.folder, tmp_path / "seed=1")
     longer = adapter.changed(EXPERIMENT, eval_at=(2,))
     other = supsup_jax.restore(uninterrupted.folder)
@@ -343,5 +342,5 @@ def test_what_was_saved_of_an_evaluation_must_be_this_runs(uninterrupted, tmp_pa
     other.folder = tmp_path / "seed=1"
     with other.locked():
         other.pending.save_evaluation(EvaluationResult.begin(2))
-    with pytest.raises(UserError, match=r"other settings \(learning_rate"):
+    with pytest.raises(UserError, match=r"different settings \(learning_rate"):
         run(tmp_path / "seed=1", longer)

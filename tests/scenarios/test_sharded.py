@@ -1,4 +1,4 @@
-"""Tasks whose batches several devices share, on small images that the tests make."""
+"""Tasks whose batches several devices share, on small generated images."""
 
 import dataclasses
 import json
@@ -52,7 +52,7 @@ EXPERIMENT = adapter.experiment(
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A folder with a small ImageNet."""
+    """The folder of a small ImageNet."""
     folder = tmp_path_factory.mktemp("data")
     write_small_imagenet(folder, CLASSES, TRAIN, TEST)
     return folder
@@ -63,34 +63,37 @@ def run(folder, images, report=lambda report: None, **changes):
     dataset = experiment.tasks.load(images)
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shared, "_PIECE", 0.0)  # every update is a piece
+        patch.setattr(shared, "_PIECE", 0.0)  # every step is a piece
         return adapter.run_experiment(experiment, dataset, folder, report=report)
 
 
 @pytest.fixture(scope="module")
 def whole(images, tmp_path_factory):
-    """A run that nothing interrupted."""
+    """A run that was not interrupted."""
     return run(tmp_path_factory.mktemp("runs") / "whole", images)
 
 
-def assert_same(one, other):
+def assert_same(run, expected):
     for part in ("bank", "stats"):
-        jax.tree.map(np.testing.assert_array_equal, getattr(one.model, part), getattr(other.model, part))
-    plain = [[(task.task, task.loss, task.accuracy, task.best) for task in run.record.tasks] for run in (one, other)]
+        jax.tree.map(np.testing.assert_array_equal, getattr(run.model, part), getattr(expected.model, part))
+    plain = [
+        [(task.task, task.loss, task.accuracy, task.best) for task in each.record.tasks] for each in (run, expected)
+    ]
     assert plain[0] == plain[1]
-    assert [result.given for result in one.record.evaluations] == [result.given for result in other.record.evaluations]
+    given = [[result.given for result in each.record.evaluations] for each in (run, expected)]
+    assert given[0] == given[1]
 
 
 @pytest.mark.thorough
-def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(images, whole, tmp_path, monkeypatch):
-    of_parts = shared._programs
+def test_a_diverging_task_ends_the_run_and_keeps_earlier_tasks(images, whole, tmp_path, monkeypatch):
+    original = shared._programs
 
     def spoilt(parts, trains_weights):
-        programs, updates = of_parts(parts, trains_weights), []
+        programs, calls = original(parts, trains_weights), []
 
         def advance(start, progress, piece, task, order_key):
-            updates.append(len(updates))
-            if len(updates) == steps + 3:
+            calls.append(len(calls))
+            if len(calls) == steps + 3:
                 scores = jax.tree.map(lambda leaf: leaf * jnp.nan, progress.learned["params"])
                 progress = progress._replace(learned=progress.learned | {"params": scores})
             return programs.advance(start, progress, piece, task, order_key)
@@ -100,28 +103,27 @@ def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(images, who
     steps = EXPERIMENT.build(EXPERIMENT.tasks.load(images)).steps
     per_epoch = steps // EXPERIMENT.training.epochs
     monkeypatch.setattr(shared, "_programs", cache(spoilt))
-    # A score that is no number keeps its weight out, and the loss is finite.
+    # With a NaN score, the mask leaves out the weight, and the loss is finite.
     with pytest.raises(UserError, match=f"^task 1 diverged: at step {per_epoch} of {steps} its loss is nan; "):
         run(tmp_path / "run", images)
     assert supsup_jax.restore(tmp_path / "run").num_tasks == 1
-    monkeypatch.setattr(shared, "_programs", of_parts)
+    monkeypatch.setattr(shared, "_programs", original)
     assert_same(run(tmp_path / "run", images), whole)
 
 
 def test_tasks_are_learned(whole):
     assert whole.record.evaluations[-1].given == pytest.approx([task.accuracy for task in whole.record.tasks])
-    assert np.mean(whole.record.evaluations[-1].given) > 0.4  # by chance 0.1
+    assert np.mean(whole.record.evaluations[-1].given) > 0.4  # chance level is 0.1
 
 
-def test_images_that_do_not_fit_on_a_device_are_decoded_by_batch(whole, images, tmp_path, monkeypatch):
-    """The results are the same."""
+def test_images_that_do_not_fit_on_a_device_are_decoded_per_batch(whole, images, tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "fits", lambda num_bytes: False)
-    said = []
-    assert_same(run(tmp_path, images, lambda report: said.append(report.message)), whole)
-    assert any("does not fit on a device" in message for message in said)
+    messages = []
+    assert_same(run(tmp_path, images, lambda report: messages.append(report.message)), whole)
+    assert any("does not fit on a device" in message for message in messages)
 
 
-def test_a_task_that_was_interrupted_is_gone_on_with_where_it_was(whole, images, tmp_path):
+def test_an_interrupted_task_is_resumed_at_the_same_step(whole, images, tmp_path):
     def interrupt(report):
         if report.message.startswith("task 1: 3 of"):
             signal.raise_signal(signal.SIGTERM)
@@ -129,15 +131,15 @@ def test_a_task_that_was_interrupted_is_gone_on_with_where_it_was(whole, images,
     with interruption.graceful(lambda _: None), pytest.raises(KeyboardInterrupt):
         run(tmp_path, images, interrupt)
     assert any((tmp_path / "unfinished").iterdir())
-    said = []
-    assert_same(run(tmp_path, images, lambda report: said.append(report.message)), whole)
-    assert any(message.startswith("going on with task 1 after ") for message in said)
+    messages = []
+    assert_same(run(tmp_path, images, lambda report: messages.append(report.message)), whole)
+    assert any(message.startswith("resuming task 1 after ") for message in messages)
     assert not any((tmp_path / "unfinished").iterdir())
 
 
 @pytest.mark.thorough
 @abandons_coroutines
-def test_what_was_saved_of_an_unfinished_task_must_be_whole(images, tmp_path):
+def test_a_saved_unfinished_task_must_be_intact(images, tmp_path):
     def interrupt(report):
         if report.message.startswith("task 0: 2 of"):
             signal.raise_signal(signal.SIGTERM)
@@ -151,7 +153,7 @@ def test_what_was_saved_of_an_unfinished_task_must_be_whole(images, tmp_path):
     (theirs,) = other.glob("unfinished/*[0-9]")
     mine.rename(tmp_path / "mine")
     shutil.copytree(theirs, mine)
-    with pytest.raises(checkpoints.UserError, match=r"a run of other settings .learning_rate: 0.2 before"):
+    with pytest.raises(checkpoints.UserError, match=r"a run with different settings .learning_rate: 0.2 before"):
         run(tmp_path, images)
     shutil.rmtree(mine)
     (tmp_path / "mine").rename(mine)
@@ -171,7 +173,7 @@ def test_what_was_saved_of_an_unfinished_task_must_be_whole(images, tmp_path):
 
 
 @pytest.mark.thorough
-def test_a_task_is_the_same_alone_and_is_collected_into_the_whole_run(whole, images, tmp_path, monkeypatch):
+def test_tasks_learned_separately_are_collected_into_one_run(whole, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folders = []
     for task in range(2):
@@ -195,7 +197,7 @@ def test_a_task_is_the_same_alone_and_is_collected_into_the_whole_run(whole, ima
     assert collection.groups([tmp_path]) == [folders]
 
 
-def test_runs_that_do_not_make_one_are_not_collected(images, tmp_path):
+def test_runs_that_do_not_fit_together_are_not_collected(images, tmp_path):
     def folder(name, **changes):
         path = tmp_path / name
         path.mkdir()
@@ -205,12 +207,12 @@ def test_runs_that_do_not_make_one_are_not_collected(images, tmp_path):
         return path
 
     first = folder("first", num_tasks=1)
-    for other, said in (
+    for other, message in (
         (folder("gap", first_task=2, num_tasks=1), "gap: its first task is 2, but no run has task 1"),
         (folder("twice", num_tasks=1), "another run learned task 0 too; give one of them"),
         (folder("other", first_task=1, num_tasks=1, epochs=4), "settings differ from"),
     ):
-        with pytest.raises(checkpoints.UserError, match=said):
+        with pytest.raises(checkpoints.UserError, match=message):
             collection.collect([first, other])
     unfinished = folder("unfinished", first_task=1, num_tasks=1)
     (unfinished / "metrics.jsonl").unlink()
@@ -220,17 +222,17 @@ def test_runs_that_do_not_make_one_are_not_collected(images, tmp_path):
 
 
 @pytest.mark.thorough
-def test_images_that_cannot_be_read_are_named_and_count_for_nothing(images, tmp_path):
+def test_unreadable_images_are_listed_and_left_out(images, tmp_path):
     broken = tmp_path / "data"
     subprocess.run(["cp", "-r", images, broken], check=True)
     order = np.random.RandomState(1).permutation(CLASSES)
     train, test = (broken / "imagenet" / split / f"n{order[0]:08d}" / "0.JPEG" for split in ("train", "val"))
     train.write_bytes(train.read_bytes()[:300])
     test.write_bytes(b"")
-    said = []
-    outcome = run(tmp_path / "run", broken, lambda report: said.append(report.message), num_tasks=1)
+    messages = []
+    outcome = run(tmp_path / "run", broken, lambda report: messages.append(report.message), num_tasks=1)
     assert (tmp_path / "run" / "unreadable.txt").read_text().splitlines() == [str(test), str(train)]
-    assert sum("1 images of task 0 cannot be read" in message for message in said) == 3  # test twice, training once
+    assert sum("1 images of task 0 cannot be read" in message for message in messages) == 3  # 2 × test, 1 × training
     of = CLASSES // 2 * TEST - 1
     right = outcome.record.evaluations[-1].given[0] * of
     assert right == pytest.approx(round(right), abs=1e-4)
@@ -252,7 +254,7 @@ def test_methods_that_train_weights_learn_and_resume(method, images, tmp_path):
     assert np.mean(expected.record.evaluations[-1].given) > 0.3
 
 
-def test_an_uneven_batch_is_shared_and_every_image_counts_once():
+def test_every_image_of_an_uneven_batch_counts_once():
     for batch in (1, 2, 3, 8, 9):
         shares = devices.shares(batch)
         assert shares.places.shape == shares.counts.shape == (2, -(-batch // 2))
@@ -260,7 +262,7 @@ def test_an_uneven_batch_is_shared_and_every_image_counts_once():
 
 
 def updated(net, batch, devices_share):
-    """What an update makes of a network, and its loss, where all devices share the batch or one has it."""
+    """Return the network after a step, and the loss, with the batch on all devices or on one."""
     weights, stats = net.init(jax.random.key(0))
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(batch, 5, 5, 1)).astype(np.float32), np.arange(batch) % 4
@@ -281,13 +283,12 @@ def updated(net, batch, devices_share):
     return progress.learned, progress.stats, loss
 
 
-def assert_trees_close(one, other):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, other)
+def assert_trees_close(found, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected)
 
 
-def test_an_update_that_devices_share_is_that_of_one_device():
-    """Even if the number of devices does not divide the batch."""
-    net = networks.LeNet(4, 0.1, (5, 5, 1))
+def test_a_step_shared_by_devices_equals_a_step_of_one_device():
+    net = networks.LeNet(4, 0.1, (5, 5, 1))  # two devices and 7 images: an uneven batch
     assert_trees_close(updated(net, 7, True), updated(net, 7, False))
 
 
@@ -297,14 +298,14 @@ def assert_synchronised_is_alone():
     return alone
 
 
-def test_a_shared_update_with_batch_norm_needs_synchronised_statistics():
-    """Otherwise each device has its own statistics, and the loss differs."""
+def test_a_shared_step_with_batch_norm_needs_synchronised_statistics():
+    """Otherwise, each device has different statistics, and the loss differs."""
     alone = assert_synchronised_is_alone()
     *_, loss = updated(batch_norm_net(), 8, True)
     assert abs(float(loss - alone[2])) > 1e-3
 
 
-def test_feeds_give_the_rows_of_an_epoch_in_order():
+def test_batches_contain_each_row_once():
     share = feeding.batches_of(places=7, batch_size=4, size=5)
     assert share.rows.shape == share.counts.shape == (2, 2, 2)
     counted = share.rows[share.counts == 1]
@@ -319,7 +320,7 @@ SETTINGS = (
 
 
 def script(folder, images, devices, *arguments, before=()):
-    """Starts a script on so many devices."""
+    """Start a script with this number of devices."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     command = [*before, sys.executable, SCRIPT, "--data", images, "--log-dir", folder, *SETTINGS, *arguments]
     return subprocess.Popen(
@@ -328,10 +329,10 @@ def script(folder, images, devices, *arguments, before=()):
 
 
 def finished(*processes):
-    said = [process.communicate(timeout=300) for process in processes]
-    for process, (_, stderr) in zip(processes, said, strict=True):
+    outputs = [process.communicate(timeout=300) for process in processes]
+    for process, (_, stderr) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, stderr
-    return [stdout for stdout, _ in said]
+    return [stdout for stdout, _ in outputs]
 
 
 def results_of(folder):
@@ -346,17 +347,15 @@ def on_one_device(images, tmp_path_factory):
     return results_of(folder)
 
 
-def assert_close(some, others):
-    """The same up to rounding, which may turn an image or two."""
-    for one, other in zip(some, others, strict=True):
-        assert (one["kind"], one.get("task"), one.get("num_tasks")) == (
-            other["kind"],
-            other.get("task"),
-            other.get("num_tasks"),
-        )
-        if one["kind"] == "task":
-            assert one["loss"] == pytest.approx(other["loss"], rel=0.02)
-            assert one["accuracy"] == pytest.approx(other["accuracy"], abs=2.1 / 30)
+def assert_close(lines, expected_lines):
+    """Compare results up to rounding, which may change the prediction of two images."""
+    for line, expected in zip(lines, expected_lines, strict=True):
+        assert [line.get(key) for key in ("kind", "task", "num_tasks")] == [
+            expected.get(key) for key in ("kind", "task", "num_tasks")
+        ]
+        if line["kind"] == "task":
+            assert line["loss"] == pytest.approx(expected["loss"], rel=0.02)
+            assert line["accuracy"] == pytest.approx(expected["accuracy"], abs=2.1 / 30)
 
 
 def free_port():
@@ -365,10 +364,10 @@ def free_port():
 
 
 def preempted(first, *others):
-    """Lets a script compile its first update, and ends it as SLURM does."""
-    said = ""
+    """Let a script compile its first step, stop it like SLURM does, and return what it printed."""
+    printed = ""
     for line in first.stdout:
-        said += line
+        printed += line
         if "decoding images" in line:
             break
     for process in (first, *others):
@@ -376,8 +375,8 @@ def preempted(first, *others):
     for process in (first, *others):
         stdout, stderr = process.communicate(timeout=300)
         assert process.returncode == 143, stderr
-        said += stdout
-    return said
+        printed += stdout
+    return printed
 
 
 def on_two_hosts(folder, images, *arguments):
@@ -392,12 +391,12 @@ def test_a_run_is_the_same_on_four_devices_as_on_one(on_one_device, images, tmp_
 
 
 @pytest.mark.thorough
-def test_two_hosts_share_a_run_go_on_with_it_and_find_it_finished(on_one_device, images, tmp_path):
+def test_two_hosts_share_a_run_resume_it_and_find_it_finished(on_one_device, images, tmp_path):
     assert "hosts: 2" in preempted(*on_two_hosts(tmp_path, images))
     first, second = finished(*on_two_hosts(tmp_path, images, "--resume"))
-    assert "going on with task 0 after" in first
-    # The first host speaks, reads and writes. The second says nothing but what JAX's own libraries say, in C++,
-    # whose lines can fall into one another.
+    assert "resuming task 0 after" in first
+    # The first host prints, reads and writes. The second prints only the messages of JAX's C++ libraries, whose lines
+    # may be mixed.
     assert {line for line in second.splitlines() if "peer ranks" not in line} <= {""}
     assert "learning task" not in second
     results = results_of(tmp_path)
@@ -408,32 +407,32 @@ def test_two_hosts_share_a_run_go_on_with_it_and_find_it_finished(on_one_device,
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"), [(["--seed", 2], "--seed is 2 on host 1"), (["--data", "."], "lacks train")]
+    ("changes", "message"), [(["--seed", 2], "--seed is 2 on host 1"), (["--data", "."], "lacks train")]
 )
 @pytest.mark.thorough
-def test_hosts_with_other_settings_or_without_data_end_together(changes, said, images, tmp_path):
+def test_all_hosts_stop_if_one_has_other_settings_or_no_data(changes, message, images, tmp_path):
     coordinator = "--coordinator", f"127.0.0.1:{free_port()}", "--hosts", 2, "--host"
     processes = [script(tmp_path, images, 1, *coordinator, 0), script(tmp_path, images, 1, *coordinator, 1, *changes)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
-    expected = said if "--seed" in changes else "another of the run's hosts cannot go on"
+    expected = message if "--seed" in changes else "another host of the run has failed"
     assert expected in errors[0]
-    assert said in errors[1]
+    assert message in errors[1]
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.thorough
-def test_a_run_that_is_preempted_goes_on_on_another_number_of_devices(on_one_device, images, tmp_path):
+def test_a_preempted_run_resumes_on_a_different_number_of_devices(on_one_device, images, tmp_path):
     preempted(script(tmp_path, images, 1))
-    said = preempted(script(tmp_path, images, 4, "--resume"))
+    printed = preempted(script(tmp_path, images, 4, "--resume"))
     (last,) = finished(script(tmp_path, images, 1, "--resume"))
-    assert "2 of 12 updates" in said
-    assert "going on with task 0 after" in last
+    assert "2 of 12 steps" in printed
+    assert "resuming task 0 after" in last
     assert_close(results_of(tmp_path), on_one_device)
 
 
 @pytest.mark.thorough
-def test_with_synchronised_batch_norm_four_devices_do_what_one_does():
+def test_synchronised_batch_norm_on_four_devices_equals_one_device():
     code = "import sys; sys.path.append('..'); import jax, test_sharded as t; assert jax.device_count() == 4"
     code += "; t.assert_synchronised_is_alone()"
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
@@ -441,9 +440,9 @@ def test_with_synchronised_batch_norm_four_devices_do_what_one_does():
 
 
 @pytest.mark.thorough
-def test_tasks_are_farmed_out_and_collected_from_the_command_line(on_one_device, images, tmp_path):
-    (said,) = finished(script(tmp_path, images, 1, "--tasks", "0:2", "--num-tasks", "1"))
-    assert "seed=1~sparsity=8~task=1 finished" in said
+def test_tasks_are_distributed_and_collected_on_the_command_line(on_one_device, images, tmp_path):
+    (printed,) = finished(script(tmp_path, images, 1, "--tasks", "0:2", "--num-tasks", "1"))
+    assert "seed=1~sparsity=8~task=1 finished" in printed
     module = [sys.executable, "-m", "supsup_jax"]
     result = subprocess.run([*module, "collect", tmp_path], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -455,11 +454,9 @@ def test_tasks_are_farmed_out_and_collected_from_the_command_line(on_one_device,
     assert [cell.strip() for cell in row.split("│")][2:5] == ["8", "2", "1"]
 
 
-@pytest.mark.skipif(
-    not (shutil.which("srun") and "SLURM_CONF" in os.environ), reason="there is no srun, or SLURM_CONF names no file"
-)
+@pytest.mark.skipif(not (shutil.which("srun") and "SLURM_CONF" in os.environ), reason="requires srun, and SLURM_CONF")
 @pytest.mark.thorough
-def test_under_slurm_hosts_find_each_other(on_one_device, images, tmp_path):
-    (said,) = finished(script(tmp_path, images, 2, before=("srun", "--ntasks=2", "--overlap")))
-    assert "hosts: 2" in said
+def test_hosts_under_slurm_find_each_other(on_one_device, images, tmp_path):
+    (printed,) = finished(script(tmp_path, images, 2, before=("srun", "--ntasks=2", "--overlap")))
+    assert "hosts: 2" in printed
     assert_close(results_of(tmp_path), on_one_device)

@@ -1,8 +1,8 @@
-"""Documents how version 0.1 made the runs in `runs`. They must not change, so do not run this again.
+"""Documents how version 0.1 created the runs in `runs`. They must not change, so do not run this script again.
 
-`python tests/stored/make_runs.py [NAME ...]` ran each script as a user does, put the run's folder into an archive,
-resumed a copy, and wrote the measurements of both. It left out pictures, TensorBoard events, and paths and names of the
-machine. Three runs were interrupted: one between two tasks, two within a task.
+`python tests/stored/make_runs.py [NAME ...]` ran each script like a user, packed the run's folder into an archive,
+resumed a copy, and wrote the measurements of both. It left out pictures, TensorBoard events, and paths and names that
+are specific to the machine. Three runs were interrupted: one between two tasks, and two within a task.
 """
 
 import json
@@ -52,7 +52,7 @@ FROM_SCRIPTS: dict[str, tuple[str, dict[str, Any]]] = {
         IMAGENET | {"network": "ResNet18", "width": 1 / 64, "image_size": 32, "epochs": 3},
     ),
 }
-"""Scripts, and settings of runs of theirs."""
+"""Scripts, and settings of their runs."""
 
 TRAINING_WEIGHTS = {"method": "BatchE", "er_scale": None, "weights_learning_rate": 0.05, "learning_rate": 0.05}
 INTERRUPTED = {
@@ -60,16 +60,16 @@ INTERRUPTED = {
     "interrupted-within-a-task": (IMAGENET, "task 1: 17 of"),
     "interrupted-with-trained-weights": (IMAGENET | TRAINING_WEIGHTS, "task 1: 17 of"),
 }
-"""Settings, and the beginning of the progress message at which the run was interrupted."""
+"""Settings, and the prefix of the progress message at which the run was interrupted."""
 
 NOT_RESUMED = "interrupted-with-trained-weights"
-"""Version 0.1 refuses to resume it: it compares weights that a task has trained with those that were drawn."""
+"""Version 0.1 cannot resume this run: it compares weights that a task has trained with the initial weights."""
 
 INFERRING = ("SupSup", "Transfer")
 
 
 def command(script: str, settings: dict[str, Any]) -> list[str]:
-    """The command line of a script that gives it the settings."""
+    """Return the command line of a script with these settings."""
     path = f"experiments/{script}.py"
     shown = adapter.flags(path)
     wanted = adapter.experiment("pinned", **{name: _as_field(value) for name, value in settings.items()}).to_json()
@@ -93,7 +93,7 @@ def _as_field(value: Any) -> Any:
 
 
 def neutral(folder: Path, temporary: Path) -> None:
-    """Removes paths, names and files that are specific to the machine."""
+    """Delete paths, names and files that are specific to the machine."""
     for path in [*folder.glob("events.out*"), *folder.glob("*.png"), *folder.glob(".*lock")]:
         path.unlink()
     for path in folder.rglob("commit_success.txt"):
@@ -106,7 +106,7 @@ def neutral(folder: Path, temporary: Path) -> None:
 
 
 def pack(name: str, folder: Path, temporary: Path) -> None:
-    """Puts a run into its archive."""
+    """Pack a run into its archive."""
     neutral(folder, temporary)
 
     def anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -121,13 +121,13 @@ def pack(name: str, folder: Path, temporary: Path) -> None:
 
 
 def write(name: str, **said: Any) -> None:
-    """Writes the JSON file of a run."""
+    """Write the JSON file of a run."""
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in said.items()]
     (stored_runs.RUNS / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def how_it_answers(settings: dict[str, Any], num_tasks: int) -> dict[str, Any]:
-    """Which predictions and evaluations the method of a run allows."""
+    """Return the predictions and evaluations that the method of a run supports."""
     method, nns = settings.get("method", "SupSup"), settings.get("scenario") == "NNs"
     masked, imagenet, hop = method in INFERRING, settings["dataset"] == "imagenet", method == "HopSupSup"
     tasks = np.repeat(np.arange(num_tasks), 12 // num_tasks if hop else 12).tolist()
@@ -141,7 +141,7 @@ def how_it_answers(settings: dict[str, Any], num_tasks: int) -> dict[str, Any]:
 
 
 def write_images(folder: Path, settings: dict[str, Any], num_tasks: int) -> None:
-    """Writes images as the network sees them beside a run."""
+    """Write images, in the form that the network receives, into the folder of a run."""
     if settings["dataset"] == "imagenet":
         side = settings["image_size"]
         rng = np.random.default_rng(0)
@@ -154,7 +154,7 @@ def write_images(folder: Path, settings: dict[str, Any], num_tasks: int) -> None
 
 
 def make(name: str, temporary: Path) -> None:
-    """Makes a run with a script."""
+    """Create a run with a script."""
     script, settings = FROM_SCRIPTS[name]
     num_tasks = settings["num_tasks"] - 1
     words = command(script, settings)
@@ -169,7 +169,7 @@ def make(name: str, temporary: Path) -> None:
 def finish(
     name: str, temporary: Path, place: Path, settings: dict[str, Any], words: list[str] | None, num_tasks: int
 ) -> None:
-    """Packs a run, and measures it and its continuation."""
+    """Pack a run, and measure it before and after it is resumed."""
     how = how_it_answers(settings, num_tasks)
     write_images(place, settings, num_tasks)
     pack(name, place, temporary)
@@ -194,7 +194,7 @@ def finish(
 
 
 def interrupt(name: str, temporary: Path) -> None:
-    """Makes a run that was interrupted."""
+    """Create a run that was interrupted."""
     settings, begins = INTERRUPTED[name]
     place = temporary / "runs" / "pinned/seed=1"
     place.mkdir(parents=True)
@@ -207,7 +207,7 @@ def interrupt(name: str, temporary: Path) -> None:
         if said.message.startswith(begins):
             signal.raise_signal(signal.SIGTERM)
 
-    sharded._PIECE = 0.0  # every update is a piece, after which a task can be interrupted
+    sharded._PIECE = 0.0  # every step is a piece, after which a task can be interrupted
     try:
         with interruption.graceful(lambda _: None):
             adapter.run_experiment(experiment, dataset, place, 1, report)
@@ -219,7 +219,7 @@ def interrupt(name: str, temporary: Path) -> None:
 
 
 def make_own(name: str, temporary: Path) -> None:
-    """Makes a run from Python."""
+    """Create a run from Python."""
     settings = {key: SUPSUP[key] for key in ("width", "features", "initializer", "optimizer", "learning_rate", "steps")}
     run = adapter.own_run(num_classes=10, batch_size=32, **settings)
     for number in range(2):

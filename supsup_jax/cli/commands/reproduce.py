@@ -126,7 +126,7 @@ class Reproduce(Command):
             }
             self.print_result(plain, lambda: print(reproducing.show_plan(plan, request.budget)))
             return
-        extras.say_what_is_missing()
+        extras.warn_missing()
         output = self._output
         pictures = (self.figures or request.runs).expanduser()
 

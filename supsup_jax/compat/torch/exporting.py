@@ -11,8 +11,8 @@ import numpy as np
 from supsup_jax.compat.torch.layout import BENCHMARKS, PARTS, UNITS, layer_of, to_torch, with_torch_names
 from supsup_jax.errors import UserError
 from supsup_jax.runs import composition
-from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.run import Run
+from supsup_jax.runs.task_store import LearnedTasks
 from supsup_jax.system import atomic, extras, numerics
 
 
@@ -50,7 +50,7 @@ def export_torch(run: Run, path: Path) -> None:
         arrays[f"{layer}.{name}"] = to_torch(leaf)
     if method == "SeparateHeads":  # the initial value of the next head
         assert isinstance(run.tasks, LearnedTasks)
-        (head,) = jax.tree.leaves(run.tasks.started_from(weights))
+        (head,) = jax.tree.leaves(run.tasks.next_carry(weights))
         arrays[f"{layer_of((run.net.head,), network)}.weight"] = to_torch(head)
     for task in range(run.num_tasks):
         for layer, name, array in _adapter_arrays(run, form, task):

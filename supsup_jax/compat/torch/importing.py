@@ -24,10 +24,10 @@ from supsup_jax.compat.torch.reading import File, read
 from supsup_jax.errors import UserError, reason
 from supsup_jax.runs import composition
 from supsup_jax.runs.description import describe
-from supsup_jax.runs.learned import LearnedTasks
 from supsup_jax.runs.records import TaskResult, from_plain, masks_as_hex, now
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import checked
+from supsup_jax.runs.task_store import LearnedTasks
 from supsup_jax.system import numerics
 from supsup_jax.system.progress import Progress
 

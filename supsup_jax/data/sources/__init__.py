@@ -1,4 +1,4 @@
-"""Data sets that tasks are made of: published ones, and what users have in files or in memory."""
+"""Sources of data sets: published ones, and users' files and arrays."""
 
 from supsup_jax.data.sources.arrays import NPZ, Arrays
 from supsup_jax.data.sources.base import Source
@@ -31,4 +31,4 @@ __all__ = [
 SOURCES: dict[str, type[Source]] = {
     source.name: source for source in (MNIST, CIFAR100, Digits, ImageNet, FashionMNIST, KMNIST, EMNIST, CIFAR10, SVHN)
 }
-"""The published data sets by name; all can be made without arguments."""
+"""Published data sets by name; all can be created without arguments."""

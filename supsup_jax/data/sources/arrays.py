@@ -1,4 +1,4 @@
-"""Images and labels that a user has in memory, or in a NumPy file."""
+"""Sources for users' images and labels, in memory or in a NumPy file."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ from supsup_jax.errors import UserError, reason
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Arrays(Source):
-    """Images and labels in memory; equal to others of the same content.
+    """Images and labels in memory. Instances with the same content are equal.
 
-    Images are uint8 of 0 to 255, or floats of 0 to 1, `(samples, height, width, channels)`, or `(samples, height,
-    width)` where they are grey; tensors of PyTorch may have the channels first. Labels are integers from 0,
-    `(samples,)`. Do not change the arrays afterwards.
+    Images are uint8 from 0 to 255, or floats from 0 to 1, `(samples, height, width, channels)`, or `(samples, height,
+    width)` if they are grey. PyTorch tensors may have the channels first. Labels are non-negative integers,
+    `(samples,)`. Do not modify the arrays afterwards.
 
     Attributes:
-        train: the training images and labels: a pair, or a data set of PyTorch.
-        test: the test images and labels, as for `train`.
-        mean: subtracted from images scaled to [0, 1], for each channel; by default the training images' mean.
-        std: what images are then divided by, for each channel; by default the training images' deviation.
+        train: training images and labels: a pair, or a PyTorch data set.
+        test: test images and labels, in the same form.
+        mean: mean of each channel, of images scaled to [0, 1]; by default that of the training images.
+        std: standard deviation of each channel, of images scaled to [0, 1]; by default that of the training images.
 
     Raises:
-        UserError: if images or labels have another shape, type or range.
+        UserError: if images or labels have the wrong shape, type or range.
     """
 
     name: ClassVar[str] = "arrays"
@@ -70,14 +70,14 @@ class Arrays(Source):
 
     @cached_property
     def _samples(self) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """The training and the test samples as the library holds them."""
+        """Training and test samples as the library holds them."""
         train, test = (checked(pair, split, "Arrays") for pair, split in ((self.train, "train"), (self.test, "test")))
         check_shapes(train, test, "Arrays")
         return train, test
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 of the content, as hexadecimal digits."""
+        """SHA-256 of the content, as hexadecimal digits."""
         sha = hashlib.sha256(repr((self.mean, self.std)).encode())
         for array in (*self._samples[0], *self._samples[1]):
             sha.update(f"{array.dtype.str}{array.shape}".encode())
@@ -95,7 +95,7 @@ class Arrays(Source):
         return f"Arrays({len(train)} training and {len(test)} test images of {' × '.join(map(str, train.shape[1:]))})"
 
 
-# The names that the arrays of an .npz file may have: those of this library, and Keras'.
+# Names that the arrays of an .npz file may have: those of this library, and those of Keras.
 _NAMES = (
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("x_train", "y_train", "x_test", "y_test"),
@@ -104,16 +104,16 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class NPZ(Source):
-    """The arrays of a file that `numpy.savez` wrote, as `Arrays` takes them.
+    """Arrays in a file written by `numpy.savez`, in the form that `Arrays` takes.
 
-    They are called train_images, train_labels, test_images and test_labels, or x_train, y_train, x_test and y_test, as
+    Their names are train_images, train_labels, test_images and test_labels, or x_train, y_train, x_test and y_test as
     in Keras' mnist.npz.
 
     Attributes:
-        path: the file, from the user's data folder, or an absolute path.
+        path: path of the file, absolute or relative to the user's data folder.
 
     Raises:
-        UserError: if the file is missing or damaged, or holds other arrays.
+        UserError: if the file is missing or damaged, or the arrays have other names.
     """
 
     name: ClassVar[str] = "npz"
@@ -138,7 +138,7 @@ class NPZ(Source):
                 train_images, train_labels, test_images, test_labels = (file[name] for name in names)
         except FileNotFoundError:
             raise UserError(f"{path} does not exist; name a file that numpy.savez wrote") from None
-        except Exception as error:  # of many kinds, for a damaged file
+        except Exception as error:  # various types, for a damaged file
             raise UserError(
                 f"{path} cannot be read ({reason(error)}); expected {', '.join(_NAMES[0])}, or {', '.join(_NAMES[1])}, "
                 "written with numpy.savez"
@@ -154,18 +154,18 @@ class NPZ(Source):
 
 
 def checked(pair: Any, split: str, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels as the library holds them.
+    """Check images and labels, and convert them to the form that the library holds.
 
     Args:
         pair: images and labels, as `Arrays` takes them.
         split: `"train"` or `"test"`, for messages.
-        where: the argument or file that they come from, for messages.
+        where: name of the argument or file, for messages.
 
     Returns:
-        Images of 0 to 255, uint8 or float32, `(samples, height, width, channels)`, and labels, int32.
+        Images from 0 to 255, uint8 or float32, `(samples, height, width, channels)`, and labels, int32.
 
     Raises:
-        UserError: if they have another shape, type or range.
+        UserError: if they have the wrong shape, type or range.
     """
 
     def refuse(problem: str) -> UserError:
@@ -195,21 +195,21 @@ def _opened(split: str, pair: Any, where: str) -> tuple[Any, Any]:
 
 
 def check_labels(labels: np.ndarray, samples: int, where: str) -> None:
-    """Checks that there is one label a sample, an integer from 0.
+    """Check that there is one non-negative integer label per sample.
 
     Args:
         labels: the labels.
-        samples: how many images there are.
-        where: whose labels they are, for messages.
+        samples: number of images.
+        where: name of the labels' origin, for messages.
 
     Raises:
-        UserError: if they have another shape, type or range.
+        UserError: if labels have the wrong shape, type or range.
     """
     if labels.shape != (samples,):
         how = column(labels, samples)
-        raise UserError(f"{where} labels have shape {labels.shape}; give ({samples},), one a sample{how}")
+        raise UserError(f"{where} labels have shape {labels.shape}; give ({samples},), one per sample{how}")
     if labels.dtype.kind not in "iu":
-        raise UserError(f"{where} labels are {labels.dtype}; give integers from 0")
+        raise UserError(f"{where} labels are {labels.dtype}; give non-negative integers")
     if samples and labels.min() < 0:
         raise UserError(f"{where} labels go down to {labels.min()}; renumber the classes from 0")
     if samples and labels.max() >= 2**31:
@@ -217,13 +217,13 @@ def check_labels(labels: np.ndarray, samples: int, where: str) -> None:
 
 
 def check_shapes(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], where: str) -> None:
-    """Checks that the training and the test images have one shape and type.
+    """Check that the training and the test images have the same shape and type.
 
     Raises:
-        UserError: if they differ.
+        UserError: if shapes or types differ.
     """
     if train[0].shape[1:] != test[0].shape[1:] or train[0].dtype != test[0].dtype:
         raise UserError(
             f"{where}: training images are {train[0].dtype} of shape {train[0].shape[1:]}, test images "
-            f"{test[0].dtype} of {test[0].shape[1:]}; give both alike"
+            f"{test[0].dtype} of {test[0].shape[1:]}; give both the same shape and type"
         )

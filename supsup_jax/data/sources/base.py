@@ -1,4 +1,4 @@
-"""What a source of data has to implement."""
+"""Base class of data sources."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from supsup_jax.data.statistics import mean_and_std
 
 @dataclass(frozen=True)
 class Source(Part, ABC):
-    """A data set and the options with which it is loaded.
+    """Base class of data sources: a data set and the options with which it is loaded.
 
-    A subclass implements `load`, and names itself. It can stand in the user's own file:
+    A subclass has a `name` and implements `load`. It can be defined in a user's script:
 
         @dataclass(frozen=True)
         class Shapes(data.Source):
@@ -26,13 +26,13 @@ class Source(Part, ABC):
             def load(self, folder):
                 return data.Arrays(train=(images, labels), test=(test_images, test_labels)).load(folder)
 
-    It is a frozen dataclass whose fields are hashable and check themselves in `__post_init__`; they are the flags of a
-    script. `load` returns the same arrays every time.
+    It is a frozen dataclass with hashable fields, which it validates in `__post_init__`. The fields become the flags of
+    a script. `load` must return the same arrays every time.
 
     Attributes:
-        name: short lower-case name, for messages.
-        needs_folder: whether `load` reads below the user's data folder. Ask it of an instance.
-        on_disk: whether images stay encoded on disk and are decoded task by task, as `Images`.
+        name: short name in lower case, for messages.
+        needs_folder: whether `load` reads from the user's data folder. Read this attribute from an instance.
+        on_disk: whether images stay encoded on disk and are decoded for each task, as `Images`.
     """
 
     kind: ClassVar[str] = "source"
@@ -43,24 +43,24 @@ class Source(Part, ABC):
 
     @abstractmethod
     def load(self, folder: Path) -> Dataset:
-        """Loads the data set.
+        """Load the data set.
 
         Args:
-            folder: the user's data folder, in which `~` is expanded. What is missing may be downloaded into it.
+            folder: the user's data folder, with `~` expanded. Missing files may be downloaded into it.
 
         Returns:
-            Images, uint8 of 0 to 255 or floats of 0 to 1, labels that count from 0, and the mean and standard deviation
-            of the training images' channels, of images scaled to [0, 1].
+            Images, uint8 from 0 to 255 or floats from 0 to 1, labels that count from 0, and the mean and standard
+            deviation of each channel of the training images, scaled to [0, 1].
 
         Raises:
             UserError: if the data set is missing or damaged.
         """
 
     def is_present(self, folder: Path) -> bool:
-        """Whether the data set is there, so that `load` downloads nothing.
+        """Return whether the data set is complete, so that `load` downloads nothing.
 
         Args:
-            folder: as for `load`.
+            folder: the user's data folder, with `~` expanded.
         """
         return True
 
@@ -70,12 +70,12 @@ def dataset_of(
     test: tuple[np.ndarray, np.ndarray],
     published: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Dataset:
-    """A data set in memory from what a reader returned.
+    """Return a data set in memory, given the arrays of a reader.
 
     Args:
-        train: training images of 0 to 255, `(samples, height, width, channels)`, and labels.
+        train: training images from 0 to 255, `(samples, height, width, channels)`, and labels.
         test: test images and labels.
-        published: the mean and standard deviation of each channel; by default those of the training images.
+        published: published mean and standard deviation of each channel; by default those of the training images.
     """
     mean, std = published or mean_and_std(train[0])
     train_split, test_split = (Samples(images, labels.astype(np.int32)) for images, labels in (train, test))

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100."""
+"""Sources for CIFAR-10 and CIFAR-100."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from supsup_jax.data import cifar, cifar100
 from supsup_jax.data.arrays import NORMALISATION, Dataset
 from supsup_jax.data.sources.base import Source, dataset_of
 
-# The MD5 of the archive and of the files in it, as torchvision has them.
+# MD5 of the archive and of its files, as in torchvision.
 CIFAR10_FILES = cifar.Cifar(
     title="CIFAR-10",
     name="cifar10",
@@ -37,8 +37,8 @@ CIFAR10_FILES = cifar.Cifar(
 class CIFAR10(Source):
     """Photographs: 50,000 training and 10,000 test images of 32 × 32 in colour, 10 classes.
 
-    Read from torchvision's layout (`cifar-10-batches-py`), the published archive, or a folder that TFDS prepared; else
-    downloaded. The contents are checked.
+    Read from torchvision's layout (`cifar-10-batches-py`), the published archive, or a folder that TFDS prepared;
+    otherwise downloaded. The contents are verified.
     """
 
     name: ClassVar[str] = "cifar10"
@@ -57,8 +57,8 @@ class CIFAR10(Source):
 class CIFAR100(Source):
     """Photographs: 50,000 training and 10,000 test images of 32 × 32 in colour, 100 classes (the fine labels).
 
-    Read from torchvision's layout (`cifar-100-python`), the published archive, or a folder that TFDS prepared; else
-    downloaded. The contents are checked.
+    Read from torchvision's layout (`cifar-100-python`), the published archive, or a folder that TFDS prepared;
+    otherwise downloaded. The contents are verified.
     """
 
     name: ClassVar[str] = "cifar100"

@@ -1,4 +1,4 @@
-"""Handwritten digits that the package contains."""
+"""Source for the handwritten digits that the package contains."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +11,15 @@ from supsup_jax.data.arrays import Dataset, Samples
 from supsup_jax.data.sources.base import Source
 
 FILE = Path(__file__).parents[1] / "digits/digits.npz"
-"""UCI's test set of optical digits; its licence lies beside it."""
+"""UCI's test set of optical digits; its licence is in the same folder."""
 
 
 @dataclass(frozen=True)
 class Digits(Source):
     """Handwritten digits that the package contains: 1,797 images of 8 × 8, 10 classes.
 
-    They are the test set of UCI's optical digits, which scikit-learn has too. Every fifth image is for testing. No data
-    folder is read and nothing is downloaded.
+    They are the test set of UCI's optical digits, as in scikit-learn. Every fifth image is a test image. `load` reads
+    no data folder and downloads nothing.
     """
 
     name: ClassVar[str] = "digits"
@@ -29,7 +29,7 @@ class Digits(Source):
     def load(self, folder: Path | None = None) -> Dataset:
         with np.load(FILE, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays["labels"].astype(np.int32)
-        # The published values are 0 to 16.
+        # Published values are from 0 to 16.
         images = np.round(images * (255 / 16)).astype(np.uint8)[..., None]
         test = np.arange(len(labels)) % 5 == 4
         scaled = images[~test] / 255

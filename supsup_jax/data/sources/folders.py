@@ -1,4 +1,4 @@
-"""Folders of images, one for each class."""
+"""Source for folders of images, one folder per class."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,16 +21,16 @@ _TEST_FOLDERS = ("test", "val", "valid", "validation")
 
 @dataclass(frozen=True)
 class ImageFolder(Source):
-    """Images in a folder for each class, in memory: `train/<class>/*.png` and `test/<class>/*.png`, or val for test.
+    """Images in one folder per class, loaded into memory: `train/<class>/*.png` and `test/<class>/*.png`.
 
-    In place of a test folder without classes, as competitions have it, val is used. A class's label is its position in
-    sorted order. PNG and JPEG files are read. Images of other sizes are resized to `image_size` along their shorter
-    side, and cut at their centre.
+    Test images may also be in a folder val, valid or validation. It is used in place of a test folder without classes,
+    as competitions have it. A class's label is its position in sorted order. PNG and JPEG files are read. Images of
+    other sizes are resized to `image_size` along their shorter side, and cropped at their centre.
 
     Attributes:
-        path: the folder, from the user's data folder, or an absolute path; by default the data folder itself.
+        path: path of the folder, absolute or relative to the user's data folder; by default the data folder itself.
         image_size: height and width of the images that the network sees, in pixels.
-        channels: 3 for images in colour, 1 for grey ones; files are converted.
+        channels: 3 for colour, 1 for grey; files are converted.
 
     Raises:
         UserError: if a folder is missing, the splits have different classes, or an image cannot be read.
@@ -73,7 +73,7 @@ class ImageFolder(Source):
         return folder / Path(self.path or ".").expanduser()
 
     def _decoded(self, paths: folders.Files, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """All images of a split, decoded on all cores."""
+        """Decode all images of a split, on all cores."""
         size = self.image_size
         inputs = Inputs((size, size, self.channels), (), (), 0)
         images = np.empty((len(paths), *inputs.image_shape), np.uint8)
@@ -88,8 +88,8 @@ class ImageFolder(Source):
 
 
 def _test_folder(root: Path) -> str:
-    """The name of the folder for testing: the first that has classes, or else that exists."""
-    there = [split for split in _TEST_FOLDERS if (root / split).is_dir()]
-    with suppress(OSError):  # which is said later
-        there.sort(key=lambda split: not folders.class_folders(root / split))
-    return there[0] if there else _TEST_FOLDERS[0]
+    """Return the name of the test folder: the first candidate with classes, or else the first that exists."""
+    existing = [split for split in _TEST_FOLDERS if (root / split).is_dir()]
+    with suppress(OSError):  # reported later, when the folder is read
+        existing.sort(key=lambda split: not folders.class_folders(root / split))
+    return existing[0] if existing else _TEST_FOLDERS[0]

@@ -1,4 +1,4 @@
-"""ImageNet."""
+"""Source for ImageNet."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,14 @@ from supsup_jax.errors import UserError
 class ImageNet(Source):
     """Photographs: 1.28 million training and 50,000 validation images of any size in colour, 1,000 classes.
 
-    Read from torchvision's layout (`imagenet/train|val/<wnid>`), Kaggle's (`ILSVRC/Data/CLS-LOC`, its
+    Read from torchvision's layout (`imagenet/train|val/<wnid>`), Kaggle's (`ILSVRC/Data/CLS-LOC`, with
     `LOC_val_solution.csv` beside `ILSVRC`), or a folder that TFDS prepared as array_record. The images stay on disk and
-    are decoded task by task. It cannot be downloaded freely.
+    are decoded for each task. ImageNet cannot be downloaded freely.
 
     Attributes:
         image_size: height and width of the images that the network sees, in pixels.
-        cache_size: shorter side to which images are reduced once, before training cuts out of them, in pixels; by
-            default 256/224 of `image_size`.
+        cache_size: shorter side to which images are reduced once, before training crops them, in pixels; by default
+            256/224 of `image_size`.
     """
 
     name: ClassVar[str] = "imagenet"
@@ -40,7 +40,7 @@ class ImageNet(Source):
 
     @property
     def shorter_side(self) -> int:
-        """The shorter side to which images are reduced, in pixels."""
+        """Shorter side to which images are reduced, in pixels."""
         return self.cache_size or round(self.image_size * 256 / 224)
 
     @override

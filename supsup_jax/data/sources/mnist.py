@@ -1,4 +1,4 @@
-"""MNIST, and the data sets in its format."""
+"""Sources for MNIST and the data sets in its format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class MNIST(_Idx):
     """Handwritten digits: 60,000 training and 10,000 test images of 28 × 28, 10 classes.
 
     Read from torchvision's layout (`MNIST/raw`), the four files themselves, also by Kaggle's names, or a folder that
-    TFDS prepared; else downloaded. The contents are checked.
+    TFDS prepared; otherwise downloaded. The contents are verified.
     """
 
     name: ClassVar[str] = "mnist"
@@ -53,7 +53,7 @@ class MNIST(_Idx):
 
 
 def _like_mnist(archives: tuple[str, str, str, str]) -> Mapping[str, idx.IdxFile]:
-    """The files of a data set of MNIST's size and format, given the MD5 of each gzipped file, as torchvision has it."""
+    """Describe the files of a data set of MNIST's size and format, given the MD5 of each gzip as in torchvision."""
     names = idx.TRAIN_IMAGES, idx.TRAIN_LABELS, idx.TEST_IMAGES, idx.TEST_LABELS
     shapes = (60000, 28, 28), (60000,), (10000, 28, 28), (10000,)
     return {
@@ -96,9 +96,9 @@ KUZUSHIJI_MNIST = idx.IdxDataset(
 class FashionMNIST(_Idx):
     """Clothes: 60,000 training and 10,000 test images of 28 × 28, 10 classes.
 
-    Read from torchvision's layout (`FashionMNIST/raw`), or a folder that TFDS prepared; else downloaded. Files may have
-    Kaggle's names. Gzipped files are checked against torchvision's MD5; of unpacked ones, whose checksums are not
-    published, the header is.
+    Read from torchvision's layout (`FashionMNIST/raw`), or a folder that TFDS prepared; otherwise downloaded. Files may
+    have Kaggle's names. Gzipped files are verified by torchvision's MD5. For unpacked files no checksum is published,
+    so only their header is verified.
     """
 
     name: ClassVar[str] = "fashion_mnist"
@@ -114,8 +114,8 @@ class FashionMNIST(_Idx):
 class KMNIST(_Idx):
     """Kuzushiji-MNIST, cursive Japanese: 60,000 training and 10,000 test images of 28 × 28, 10 classes.
 
-    Read from torchvision's layout (`KMNIST/raw`), or a folder that TFDS prepared; else downloaded. Files are checked as
-    those of `FashionMNIST` are.
+    Read from torchvision's layout (`KMNIST/raw`), or a folder that TFDS prepared; otherwise downloaded. Files are
+    verified like those of `FashionMNIST`.
     """
 
     name: ClassVar[str] = "kmnist"
@@ -136,7 +136,7 @@ _EMNIST_PLACES = (
 
 EMNISTSplit = Literal["balanced", "byclass", "bymerge", "letters", "digits", "mnist"]
 
-# Training and test samples, as published.
+# Published numbers of training and test samples.
 EMNIST_SIZES: dict[str, tuple[int, int]] = {
     "balanced": (112800, 18800),
     "byclass": (697932, 116323),
@@ -149,11 +149,11 @@ EMNIST_SIZES: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True)
 class EMNIST(_Idx):
-    """Handwritten digits and letters, images of 28 × 28, upright (in the files they are transposed).
+    """Handwritten digits and letters: images of 28 × 28, turned upright (the files hold them transposed).
 
-    Read from torchvision's layout (`EMNIST/raw`), the files of the published archive gzip.zip there or as Kaggle has
-    them (`emnist_source_files`), or a folder that TFDS prepared (`emnist/balanced`). The archive has 560 MB and is not
-    downloaded.
+    Read from torchvision's layout (`EMNIST/raw`), the files of the published archive gzip.zip in the same place or in
+    Kaggle's folder (`emnist_source_files`), or a folder that TFDS prepared (`emnist/balanced`). The archive has 560 MB
+    and is not downloaded automatically.
 
     Attributes:
         split: `"balanced"` (47 classes), `"byclass"` (62), `"bymerge"` (47), `"letters"` (26, which count from 0 here

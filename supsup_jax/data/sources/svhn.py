@@ -1,4 +1,4 @@
-"""SVHN in torchvision's layout."""
+"""Source for SVHN."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _PLACES = ("svhn", "SVHN", ".")
 _PREPARED = "svhn_cropped"
 _STATISTICS = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
 
-# The name, the MD5 as torchvision has it, and the number of images of each published file.
+# Name, MD5 as in torchvision, and number of images of each published file.
 FILES: Mapping[str, tuple[str, str, int]] = {
     "train": ("train_32x32.mat", "md5:e26dedcc434d2e4c54c9b2d4a06d8373", 73257),
     "test": ("test_32x32.mat", "md5:eb5a983be6a315427106f1b164d9cef3", 26032),
@@ -30,7 +30,8 @@ class SVHN(Source):
     """House numbers: 73,257 training and 26,032 test images of 32 × 32 in colour, 10 classes.
 
     Read from torchvision's layout (`train_32x32.mat` and `test_32x32.mat`), or a folder that TFDS prepared
-    (`svhn_cropped`); else downloaded. The files are checked. Label 10 of the files is the digit 0, and label 0 here.
+    (`svhn_cropped`); otherwise downloaded. The files are verified. Label 10 of the files is the digit 0; here it is
+    label 0.
     """
 
     name: ClassVar[str] = "svhn"
@@ -60,18 +61,18 @@ def _load_files(folder: Path) -> Dataset:
 
 
 def _read(path: Path, known: str, size: int) -> files.RawSamples:
-    """Reads a MATLAB file with images X `(32, 32, 3, samples)` and labels y `(samples, 1)`, 1 to 10."""
+    """Read a MATLAB file with images X `(32, 32, 3, samples)` and labels y `(samples, 1)` from 1 to 10."""
     import scipy.io
 
     try:
-        if not files.has_hash(path, known):  # before it is parsed
+        if not files.has_hash(path, known):  # checked before parsing
             raise ValueError("its checksum is not the published one")
         content = scipy.io.loadmat(path, variable_names=("X", "y"))
         images = np.ascontiguousarray(content["X"].transpose(3, 0, 1, 2))
         labels = content["y"].reshape(-1) % 10
         if images.dtype != np.uint8 or images.shape != (size, 32, 32, 3) or labels.shape != (size,):
             raise ValueError(f"it holds images of shape {images.shape} and labels of shape {labels.shape}")
-    except Exception as error:  # of many kinds, for a damaged file
+    except Exception as error:  # various types, for a damaged file
         raise UserError(
             f"{path} cannot be read as SVHN ({reason(error)}); expected {size:,} images of 32 × 32 × 3 as published: "
             f"replace it, from {_URL}{path.name}"

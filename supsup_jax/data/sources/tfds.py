@@ -1,4 +1,4 @@
-"""Data sets that TFDS prepared, read without TensorFlow."""
+"""Source for data sets prepared by TensorFlow Datasets (TFDS), read without TensorFlow."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +19,17 @@ _TEST_SPLITS = ("test", "validation")
 class TFDS(Source):
     """A data set for image classification that TFDS prepared as array_record below the user's data folder.
 
-    The newest version in `<folder>/<name>` is read. Images have to be of one size; those of the split train are for
-    training, those of test, or else of validation, for testing. To prepare a data set takes TensorFlow, once:
+    The newest version in `<folder>/<name>` is read. All images must have one size. The split train is for training, the
+    split test, or else validation, for testing. Preparing a data set requires TensorFlow, once:
 
         tfds.builder("fashion_mnist", data_dir=folder, file_format="array_record").download_and_prepare()
 
     Attributes:
-        name: TFDS's name of the data set, such as `"fashion_mnist"`, with its configuration where it has one, such as
+        name: name of the data set in TFDS, such as `"fashion_mnist"`, with its configuration if it has one, such as
             `"emnist/balanced"`.
 
     Raises:
-        UserError: if the data set is not there, in another format, or not for image classification.
+        UserError: if the data set is missing, in a different format, or not for image classification.
     """
 
     name: str = field()  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -47,7 +47,7 @@ class TFDS(Source):
                 "file_format='array_record'"
             )
         with files.prepared(
-            place, self.name.split("/")[0], f"name another folder than {folder} with --data"
+            place, self.name.split("/")[0], f"name a folder other than {folder} with --data"
         ) as builder:
             keys = builder.info.supervised_keys or ("image", "label")
             if not set(keys) <= set(builder.info.features) or len(keys) != 2:
@@ -66,10 +66,10 @@ class TFDS(Source):
 
 
 def _read(records: Any, keys: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """All images and labels of a split.
+    """Read all images and labels of a split.
 
     Raises:
-        Exception: of many kinds, if records are damaged or not for image classification.
+        Exception: of various types, if records are damaged or not for image classification.
     """
     first = records[0][keys[0]]
     if first.dtype != np.uint8 or first.ndim != 3:

@@ -1,4 +1,4 @@
-"""Tasks of one's own: any images of the right shape, with labels of any type."""
+"""User-supplied tasks: images of the network's shape, with labels of any type."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,41 +17,41 @@ from supsup_jax.errors import UserError
 
 
 @dataclass(frozen=True)
-class Handed(Source):
-    """Arrays that Python code hands to `Run.learn`."""
+class UserArrays(Source):
+    """Arrays that Python code passes to `Run.learn`."""
 
     name: ClassVar[str] = "own"
     needs_folder: ClassVar[bool] = False
 
     def load(self, folder: Path) -> Dataset:
-        """There is nothing to load.
+        """Refuse to load, because there is no file.
 
         Raises:
             UserError: always.
         """
-        raise UserError("--dataset own is for Python code, which hands arrays in; give the name of a data set")
+        raise UserError("--dataset own is for arrays that Python code passes to Run.learn; give the name of a data set")
 
 
 @dataclass(frozen=True)
 class UserTasks(TaskFamily):
-    """Tasks that Python code hands to `Run.learn`, each a data set of its own."""
+    """Tasks that Python code passes to `Run.learn`, each a separate data set."""
 
     name: ClassVar[str] = "own"
 
-    source: Source = field(default_factory=Handed)
+    source: Source = field(default_factory=UserArrays)
 
     def check(self, dataset: Dataset, without_gaps: bool = False) -> None:
-        """Nothing: data were checked when they were handed in."""
+        """Check nothing: `user_dataset` has checked the data already."""
 
     def bind(self, dataset: Dataset) -> Benchmark:
-        """The data set as a task."""
+        """Return a benchmark whose task is the data set."""
         return OwnTasks.of(dataset)
 
 
-def handed(data: Any, labels: Any, steps: Any, test: Any) -> tuple[Any, int | None, Any]:
-    """What `Run.learn` was called with: images and labels together, `steps` and `test`.
+def learn_arguments(data: Any, labels: Any, steps: Any, test: Any) -> tuple[Any, int | None, Any]:
+    """Sort the arguments of `Run.learn` into data, `steps` and `test`.
 
-    Version 0.1 took the pair, then `steps` and `test`, by position.
+    Version 0.1 took the pair of images and labels, then `steps` and `test`, by position.
     """
     if labels is not None and np.ndim(labels) == 0 and not hasattr(labels, "__len__"):
         if steps is not None and (test is not None or not hasattr(steps, "__len__")):
@@ -61,17 +61,17 @@ def handed(data: Any, labels: Any, steps: Any, test: Any) -> tuple[Any, int | No
     return (data if labels is None else (data, labels)), number, test
 
 
-def own_dataset(inputs: Inputs, data: Any, test: Any = None) -> tuple[Dataset, list[Any]]:
-    """A data set of one's own, and what its classes are called: the different labels, in order.
+def user_dataset(inputs: Inputs, data: Any, test: Any = None) -> tuple[Dataset, list[Any]]:
+    """Return a user-supplied data set, and the names of its classes: the sorted distinct labels.
 
     Args:
-        inputs: what images are to the network.
-        data: images to learn, as `Inputs.images` takes them, and a label for each: numbers or text; as a pair, or a
-            data set of PyTorch.
-        test: images and labels to measure the accuracy on; by default there are none.
+        inputs: the network's inputs.
+        data: images to learn, as `Inputs.images` takes them, and a number or text as the label of each: a pair, or a
+            PyTorch data set.
+        test: images and labels to measure the accuracy on; by default none.
 
     Raises:
-        UserError: if they do not fit.
+        UserError: if images or labels cannot be used.
     """
     images, labels = _checked(inputs, data)
     names = np.unique(labels)
@@ -85,10 +85,10 @@ def own_dataset(inputs: Inputs, data: Any, test: Any = None) -> tuple[Dataset, l
 
 
 def labelled(inputs: Inputs, data: Any, names: list[Any]) -> Samples:
-    """Further samples of a data set of one's own, given what its classes are called.
+    """Return further samples of a user-supplied data set, given the names of its classes.
 
     Raises:
-        UserError: if they do not fit.
+        UserError: if images or labels cannot be used.
     """
     return _split(*_checked(inputs, data), np.array(names))
 
@@ -102,12 +102,12 @@ def _checked(inputs: Inputs, data: Any) -> tuple[np.ndarray, np.ndarray]:
             f"{len(images)} images{column(labels, len(images))}"
         )
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise UserError("the labels have values that are no finite numbers; give a number or a text for each image")
+        raise UserError("the labels contain NaN or infinity; give a finite number or a text for each image")
     return images, labels
 
 
 def _split(images: np.ndarray, labels: np.ndarray, names: np.ndarray) -> Samples:
-    if strange := sorted(set(labels.tolist()) - set(names.tolist()), key=str):
-        others = f" (nor {', '.join(map(repr, strange[1:10]))})" if len(strange) > 1 else ""
-        raise UserError(f"a test image has the label {strange[0]!r}, which none had that was learned{others}")
+    if unknown := sorted(set(labels.tolist()) - set(names.tolist()), key=str):
+        others = f" (nor {', '.join(map(repr, unknown[1:10]))})" if len(unknown) > 1 else ""
+        raise UserError(f"a test image has the label {unknown[0]!r}, which no training image has{others}")
     return Samples(images, np.searchsorted(names, labels).astype(np.int32))
