@@ -1,12 +1,12 @@
 """SupSup in half a minute: 25 tasks in one random network, on digits that come with the package. No download.
 
-Reproduces: the idea of Figure 3 of the paper, small. Each task shows handwritten digits (8 x 8) with its pixels in an
-order of its own, and learns one binary mask over the same random weights. Then an image comes without its task.
+Reproduces: the idea of Figure 3 of the paper, small. Each task permutes the pixels of handwritten digits (8 x 8)
+            differently, and learns one binary mask over the same random weights. In the evaluation, the network infers
+            the task of the images.
 
+Command:    python experiments/quickstart.py   (or supsup-jax quickstart, without the repository)
 
-Command:    python experiments/quickstart.py   (or supsup-jax quickstart, which needs no copy of the repository)
-
-Expect:     half a minute on two cores; 97.5 % with the task given, 96 % with the task inferred among 25.
+Expect:     half a minute on two cores; 97.5 % with the task given, 96 % with the task inferred (25 tasks).
 """
 
 from supsup_jax.cli.quickstart import EXPERIMENT, main

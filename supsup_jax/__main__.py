@@ -3,13 +3,13 @@
 import sys
 from pathlib import Path
 
-from supsup_jax.cli.launch import ends_in_one_line
+from supsup_jax.cli.launch import errors_in_one_line
 from supsup_jax.cli.script import call
 
 
-@ends_in_one_line()
+@errors_in_one_line()
 def main() -> None:
-    """Run the command given on the command line."""
+    """Run the command that the command line names."""
     if sys.argv[1:2] == ["quickstart"]:
         from supsup_jax.cli import quickstart
 

@@ -1,11 +1,11 @@
-"""MNISTPerm without boundaries, 2,500 tasks, LeNet 300-100 with 500 outputs: SupSup discovers the tasks itself.
+"""MNISTPerm without boundaries, 2,500 tasks, LeNet 300-100 with 500 outputs: SupSup discovers the tasks.
 
 Reproduces: the SupSup (NNs) curve of Figure 4.
 
 Command:    python experiments/NNs/supsup.py --data ~/data
 
-Expect:     with --num-tasks 50 2.4 minutes on two CPU cores: 50 masks, one a task, 93.4 %. The full run was not
-            made: 2,500 tasks take 6.3 GB of memory and of disk, and about 3 hours (estimated).
+Expect:     2.4 minutes on two CPU cores with --num-tasks 50: 50 masks, one for each task, 93.4 %. The full run was not
+            made: 2,500 tasks require 6.3 GB of memory and 6.3 GB of disk, and about 3 hours (estimated).
 """
 
 import supsup_jax as ss

@@ -1,1 +1,1 @@
-"""The command line: options, console, sweeps, clusters, the commands of `python -m supsup_jax`."""
+"""The command line: options, progress, sweeps, clusters, and the commands of `python -m supsup_jax`."""

@@ -1,4 +1,4 @@
-"""What to say where tasks are inferred badly: how badly, and which flags help."""
+"""Advice on poor task inference: how often it is right, and which flags improve it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,28 +10,28 @@ from supsup_jax.inference import Exhaustive, superfluous
 from supsup_jax.runs.run import Run
 
 DOCS = "docs/idea.md#task-inference-on-splits-of-one-data-set"
-"""Where the documentation says what to expect of task inference."""
+"""Section of the documentation on the accuracy of task inference."""
 
 Values = Sequence[float] | np.ndarray
 
-# Inference is near chance if it has less than this share of the way from chance to all tasks right.
+# The fraction of right inferences f is near chance c if (f - c) / (1 - c) is below this.
 _NEAR_CHANCE = 0.25
 
-# Accuracy with the task inferred is far below that with the task given if it is less than this share of it.
+# Accuracy with the task inferred is far below accuracy with the task given if their ratio is below this.
 _FAR_BELOW = 0.8
 
-# Images that share their task, from which exhaustive searches almost always find it.
+# With this many images of the same task, exhaustive search almost always finds the task.
 _IMAGES = 8
 
 
 def on_inference(run: Run, picked: Values, inferred: Values, given: Values | None = None) -> str | None:
-    """One line that says that tasks are inferred badly, and what helps; `None` if they are not.
+    """Return one line of advice if tasks are often inferred wrongly, else `None`.
 
     Args:
-        run: the run; tasks are inferred among all that it has learned.
-        picked: `(tasks,)`, the fraction of picks that are right.
-        inferred: `(tasks,)`, accuracy with the task inferred, a fraction.
-        given: `(tasks,)`, that with the task given, where it was measured.
+        run: the run; tasks are inferred among all tasks that it has learned.
+        picked: `(tasks,)`, the fraction of inferences that are right.
+        inferred: `(tasks,)`, accuracy with the task inferred, as a fraction.
+        given: `(tasks,)`, accuracy with the task given, as a fraction, if it was measured.
     """
     if run.num_tasks < 2:
         return None
@@ -41,15 +41,15 @@ def on_inference(run: Run, picked: Values, inferred: Values, given: Values | Non
     if not is_near_chance and not is_far_below:
         return None
     return (
-        f"inference: the task was found in {100 * found:.0f} % of picks, where chance is {100 * chance:.0f} %; "
-        f"what helps: {', '.join(what_helps(run))} ({DOCS})"
+        f"inference: {100 * found:.0f} % of tasks were inferred correctly (chance: {100 * chance:.0f} %); "
+        f"to improve: {', '.join(remedies(run))} ({DOCS})"
     )
 
 
-def what_helps(run: Run) -> list[str]:
-    """The flags that help, of those that an experiment like the run's can have and does not have yet."""
+def remedies(run: Run) -> list[str]:
+    """List the flags that improve inference and that the run's experiment supports and does not use yet."""
     experiment = run.experiment
-    scenario: Any = experiment.scenario  # GG has no search; tasks can be inferred all the same
+    scenario: Any = experiment.scenario  # in GG too, although its scenario has no search
     if run.method.recovers:
         return ["--through-memory --attempts 3"]
     search, helps = run.inference(), []
@@ -59,7 +59,7 @@ def what_helps(run: Run) -> list[str]:
         if isinstance(search.objective, superfluous):
             helps.append("--objective entropy")
     if getattr(scenario, "images_per_pick", 1) < _IMAGES <= scenario.test_batch_size:
-        helps.append(f"several images a pick (--images-per-pick {_IMAGES})")
+        helps.append(f"several images for each inference (--images-per-pick {_IMAGES})")
     if run.net.num_outputs == run.inputs.num_classes and not isinstance(experiment.tasks, Split):
         helps.append("more outputs than classes (--features)")
-    return [*helps, f"tasks that are given ({'--scenario GG' if scenario.infers else '--task given'})"]
+    return [*helps, f"giving the task ({'--scenario GG' if scenario.infers else '--task given'})"]

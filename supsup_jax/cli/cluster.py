@@ -1,6 +1,6 @@
-"""The runs of a sweep as jobs of a cluster: submitted through submitit as one job array, watched, and submitted again.
+"""Cluster jobs for the runs of a sweep: submitit submits them as one job array, watches and resubmits them.
 
-What a run's job is lies in its folder, so that another process can watch it, or see that it is dead.
+The job of a run is recorded in the run's folder, so that other processes can watch it and see whether it has ended.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ from supsup_jax.system import atomic, extras
 from supsup_jax.system.yaml import read_yaml
 
 JOB = "job.yaml"
-"""Names the job of a run, in its folder."""
+"""File in a run's folder with the id of its job."""
 
-# States of a job in SLURM's queue that are not waiting.
+# SLURM's states of jobs that have started and not ended.
 _AT_WORK = ("RUNNING", "COMPLETING")
 
-# Minutes from SLURM's notice to the end of a job's time, and the greatest share of that time.
+# Minutes from SLURM's warning signal to the end of a job's time, and their largest fraction of that time.
 _NOTICE, _NOTICE_SHARE = 10, 0.25
 
-# The share of the notice in which a run may finish what it is at; the rest is for ending and queueing again.
+# Fraction of these minutes in which a run may finish its current tasks; the remaining time is for requeueing.
 _FINISHING_SHARE = 0.75
 
-# Minutes of a local job without a limit of its own: a month.
+# Time limit of a local job by default, in minutes: 31 days.
 _NO_LIMIT = 31 * 24 * 60
 
-# Variables by which a process knows that SLURM, or submitit, started it.
+# Prefixes of variables that tell a process that SLURM or submitit started it.
 _INSIDE = ("SLURM_JOB", "SLURM_ARRAY_", "SLURM_STEP", "SLURM_TASK_", "SUBMITIT_")
 
-# What a job has in its environment, by the beginnings of names: of no use to other jobs, and misleading.
+# Prefixes of environment variables that describe one job, and would mislead others.
 _OF_JOB = (
     "SLURM_",
     "SLURMD_",
@@ -55,58 +55,58 @@ _OF_JOB = (
     "OMPI_UNIVERSE_",
 )
 
-# Of these, which SLURM is meant, and who pays.
+# Exceptions: variables that select the SLURM cluster and the account.
 _NOT_OF_JOB = {"SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS", "SBATCH_CLUSTERS", "SBATCH_ACCOUNT"}
 
-# The GPUs that a job has; jobs on other machines get theirs from SLURM.
+# Variables that select GPUs; SLURM sets them for jobs on other machines.
 _GPUS = {"CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK"}
 
-# Seconds from one question to SLURM to the next.
+# Seconds between two calls of squeue.
 _POLL = 5.0
 
-# Seconds after the end of a job until its last files are seen here too, over a network.
+# Seconds after the end of a job until its last files are visible over a network file system.
 _SETTLING = 15.0
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where runs are submitted to, and what each of them asks for."""
+    """The cluster that runs are submitted to, and the resources of each run."""
 
     cluster: Literal["slurm", "local"] | None = None
-    """Submit the runs as one job array to SLURM; or, to try that without one, all at once to this machine."""
+    """Submit the runs as one job array: to SLURM, or to this machine to try it (all runs start at once)."""
 
     partition: str | None = None
-    """SLURM: partition of the jobs."""
+    """With --cluster slurm: partition of the jobs."""
 
     time: str | None = None
-    """Cluster: limit of each run, as minutes or [D-]HH:MM:SS. A run that needs longer saves what it has, and is queued
-    again, up to three times."""
+    """With --cluster: time limit of each run, in minutes or as [D-]HH:MM:SS.
+    A run that takes longer is saved and requeued, up to three times."""
 
     gpus: int | None = None
-    """Cluster: GPUs of each run."""
+    """With --cluster: GPUs per run."""
 
     cpus: int | None = None
-    """SLURM: cores of each run."""
+    """With --cluster slurm: CPU cores per run."""
 
     memory: int | None = None
-    """SLURM: memory of each run, in GB."""
+    """With --cluster slurm: memory per run, in GB."""
 
     def __post_init__(self) -> None:
         given = [name for name, value in vars(self).items() if name != "cluster" and value is not None]
         if given and self.cluster is None:
-            raise UserError(f"--{given[0]} is for runs on a cluster; give --cluster slurm as well, or leave it out")
+            raise UserError(f"--{given[0]} requires --cluster slurm; give it as well, or leave --{given[0]} out")
         for name in ("gpus", "cpus", "memory"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UserError(f"--{name} {value} is out of range; give a number from 1")
+                raise UserError(f"--{name} {value}: must be at least 1")
         if self.time is None and self.cluster == "slurm":
-            raise UserError("--cluster slurm needs the limit of each run; give it, such as --time 8:00:00")
+            raise UserError("--cluster slurm requires the time limit of each run, such as --time 8:00:00")
         if self.minutes < 1:
-            raise UserError(f"--time {self.time} is no limit; give minutes, or [D-]HH:MM:SS such as 8:00:00")
+            raise UserError(f"--time {self.time}: must be minutes, or [D-]HH:MM:SS such as 8:00:00")
 
     @property
     def minutes(self) -> int:
-        """The limit of each run; 0 if what was given is none."""
+        """Time limit of each run, in minutes; 0 if `time` is not valid."""
         if self.time is None:
             return _NO_LIMIT
         if re.fullmatch(r"\d+", self.time):
@@ -116,27 +116,27 @@ class Cluster:
         return (days * 24 + hours) * 60 + minutes + -(-seconds // 60)
 
     def check(self) -> None:
-        """Sees whether runs can be submitted from here.
+        """Check that this machine can submit runs.
 
         Raises:
-            UserError: if submitit or the cluster's commands are not there.
+            UserError: if submitit or SLURM's commands are not installed.
         """
         extras.require("cluster", "--cluster")
         if self.cluster == "slurm" and not all(map(shutil.which, ("sbatch", "squeue", "srun"))):
-            raise UserError("--cluster slurm needs sbatch, squeue and srun; start it on a machine that has them")
+            raise UserError("--cluster slurm requires sbatch, squeue and srun; use a machine that has them")
 
     @property
     def notice(self) -> int:
-        """Seconds before the end of its time in which a run finishes what it is at."""
+        """Seconds before the end of a job's time at which SLURM sends the warning signal."""
         return int(60 * min(_NOTICE, _NOTICE_SHARE * self.minutes))
 
 
 class Job:
-    """What a member of the array does: goes on with a run, in a process of its own; submitit takes it as it is.
+    """One job of the array, called by submitit: it resumes a run in a subprocess.
 
     Args:
         folder: the run's folder.
-        finishing: seconds that a run may take to finish what it is at, when the job's time is up.
+        finishing: seconds in which the run may finish its current tasks after the warning signal.
         program: see `sweep.command_of`.
     """
 
@@ -145,10 +145,10 @@ class Job:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> None:
-        """Runs until the run ends.
+        """Start the run and wait until it ends.
 
         Raises:
-            RuntimeError: if it fails.
+            RuntimeError: if the run fails.
         """
         with _signals_to_this_process_only():
             self._process = sweep.start(
@@ -161,10 +161,10 @@ class Job:
             raise RuntimeError(f"the run ended with exit status {self._process.returncode}; {log} says why")
 
     def checkpoint(self) -> Any:
-        """Saves; called when the job's time is up, or a job of more importance comes.
+        """Stop the run after it has saved; submitit calls this before the time limit and before a preemption.
 
         Returns:
-            What submitit is to queue again; nothing if the run has ended by itself.
+            The submission to requeue, or `None` if the run has ended by itself.
         """
         from submitit.helpers import DelayedSubmission
 
@@ -173,7 +173,7 @@ class Job:
             until = time.monotonic() + self._finishing
             while self._process.poll() is None:
                 if time.monotonic() > until:
-                    self._process.kill()  # what it has saved is not lost
+                    self._process.kill()  # saved checkpoints are kept
                 time.sleep(sweep.PAUSE)
             if sweep.ending(self._process.returncode) != "interrupted" and self._process.returncode != -signal.SIGKILL:
                 return None
@@ -182,9 +182,10 @@ class Job:
 
 @contextlib.contextmanager
 def _signals_to_this_process_only() -> Iterator[None]:
-    """Processes that are started meanwhile hear SIGINT only, by which the job speaks to its run.
+    """Start subprocesses that react to SIGINT but not to SIGTERM and submitit's signal.
 
-    SLURM sends the others to all of a job's processes. SIGINT may be ignored here: see `_submitted_only`.
+    SLURM sends the latter to all processes of a job; the job stops its run with SIGINT. This process may have inherited
+    that SIGINT is ignored: see `_submitted_only`.
     """
     from submitit import JobEnvironment
 
@@ -201,8 +202,8 @@ class Jobs:
     """The jobs of a sweep's runs.
 
     Args:
-        members: the runs; those that wait are to have jobs, and may have them already.
-        options: where to submit, and what each run asks for.
+        members: the runs; waiting runs may have jobs already.
+        options: the cluster and the resources of each run.
         folder: for submitit's files.
         program: see `sweep.command_of`.
     """
@@ -211,27 +212,27 @@ class Jobs:
         self._members, self._options, self._folder = members, options, folder.absolute()
         self._program = program
         self._ids = {member: job for member in members if (job := _read_job(member.folder, options.cluster))}
-        self._local: dict[sweep.Member, Any] = {}  # submitit's jobs on this machine that this process has submitted
+        self._local: dict[sweep.Member, Any] = {}  # local jobs that this process has submitted
 
     def submit(self) -> str:
-        """Submits the runs that wait and have no job that lives, as one array.
+        """Submit all waiting runs without a queued or running job, as one job array.
 
         Returns:
-            What was done, in a sentence or two.
+            A message about the submitted jobs.
 
         Raises:
-            UserError: if the cluster does not answer, or refuses.
+            UserError: if the cluster does not answer or refuses the jobs.
         """
         import submitit
 
         living = self._living()
         if living is None:
-            raise UserError("SLURM does not answer (squeue failed); try again when it does")
+            raise UserError("SLURM does not answer (squeue failed); try again later")
         for member in living:
             member.log_start = 0
         new = [member for member in self._members if member.state == "waiting" and member not in living]
         if not new:
-            return f"nothing to submit; of these runs {len(living)} are jobs already"
+            return f"nothing to submit: {len(living)} of these runs have jobs already"
         options = self._options
         executor = submitit.AutoExecutor(self._folder, cluster=options.cluster)
         executor.update_parameters(
@@ -253,18 +254,18 @@ class Jobs:
                 (member.folder / JOB).write_text(text)
         if options.cluster == "local":
             self._local = dict(zip(new, jobs, strict=True))
-            return f"started on this machine: {len(new)} jobs; their own files: {self._folder}"
+            return f"started {len(new)} jobs on this machine; files of submitit: {self._folder}"
         array = jobs[0].job_id.partition("_")[0]
         return (
-            f"submitted to SLURM: job array {array}, {len(new)} runs; each writes to {sweep.LOG} in its folder, SLURM "
-            f"to {self._folder}"
+            f"submitted to SLURM: job array {array}, {len(new)} runs; output of each run: {sweep.LOG} in its folder; "
+            f"files of SLURM: {self._folder}"
         )
 
     def watch(self, show: Callable[[Sequence[sweep.Member]], None]) -> None:
-        """Follows the jobs until all have ended.
+        """Update the states of the runs until all jobs have ended.
 
         Args:
-            show: called again and again with the runs as they are.
+            show: called repeatedly with the runs.
         """
         poll, settling = (_POLL, _SETTLING) if self._options.cluster == "slurm" else (sweep.PAUSE, 0)
         gone: dict[sweep.Member, float] = {}
@@ -283,15 +284,15 @@ class Jobs:
         show(self._members)
 
     def _follow(self, member: sweep.Member, state: str) -> None:
-        """Notes in which state a run's job is."""
+        """Set a run's state from the state of its job."""
         where = f"as {self._options.cluster} job {self._ids[member]}"
         if state in _AT_WORK:
             member.run(where)
-        else:  # also one that is queued again
+        else:  # also if the job was requeued
             member.state, member.where = "waiting", f"{where}, {state.lower()}"
 
     def _living(self) -> dict[sweep.Member, str] | None:
-        """The runs whose jobs wait or run, and in which state; nothing if that cannot be known now."""
+        """Return the state of each queued or running job by its run, or `None` if SLURM does not answer."""
         if self._options.cluster == "slurm":
             states = _queue()
             if states is None:
@@ -301,7 +302,7 @@ class Jobs:
         return dict.fromkeys(alive, "RUNNING")
 
     def _runs_here(self, member: sweep.Member) -> bool:
-        """Whether a job on this machine goes on: one of this process's, or another's, which uses the folder."""
+        """Return whether a local job, started by this or another process, still runs."""
         if job := self._local.get(member):
             return not job.done()
         try:
@@ -312,9 +313,9 @@ class Jobs:
 
 
 def _queue() -> dict[str, str] | None:
-    """The user's jobs in SLURM and their states, with the reason where one waits; nothing if SLURM does not answer."""
+    """Return the state of each of the user's SLURM jobs, with the reason if it waits; `None` if squeue fails."""
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i|%T|%r"]
-    # The user's variables may have it leave jobs out.
+    # With SQUEUE_ variables, squeue may omit jobs.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
     try:
         listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=environment)
@@ -326,7 +327,7 @@ def _queue() -> dict[str, str] | None:
 
 
 def _read_job(folder: Path, cluster: str | None) -> str | None:
-    """The job that a run was submitted as to a cluster, if it was."""
+    """Return the id of the job that a run was submitted as to a cluster, or `None`."""
     try:
         job = read_yaml(folder / JOB)
         return job["job"] if job["cluster"] == cluster else None
@@ -336,10 +337,10 @@ def _read_job(folder: Path, cluster: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _outside_a_job(cluster: str | None) -> Iterator[None]:
-    """For submitting from within a job: while it lasts, its variables are not in the environment.
+    """Remove the variables of a surrounding job from the environment, so that submitted jobs do not inherit them.
 
-    Submitted jobs would inherit them, and take themselves for a part of that job. Outside any job everything stays:
-    what is set there, such as SBATCH_PARTITION, is the user's own.
+    With them, the new jobs would behave as parts of that job. Outside a job nothing is removed, since variables such as
+    SBATCH_PARTITION are then set by the user.
     """
     removed = {}
     if any(name.startswith(_INSIDE) for name in os.environ):
@@ -358,17 +359,18 @@ def _outside_a_job(cluster: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _submitted_only() -> Iterator[None]:
-    """For submitting: a Ctrl-C goes neither between jobs and their names, nor to jobs that this process starts.
+    """Ignore Ctrl-C while jobs are submitted and their ids are written; local jobs inherit this.
 
     Raises:
-        UserError: if the cluster refuses.
+        UserError: if the cluster refuses the jobs.
     """
-    said = io.StringIO()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(io.StringIO()):
             yield
-    except RuntimeError as error:  # submitit's, with what the cluster's command said
-        raise UserError(f"the cluster refuses the jobs ({' '.join(str(error).split())}); ask for what it has") from None
+    except RuntimeError as error:  # submitit's, with the output of the cluster's command
+        raise UserError(
+            f"the cluster refuses the jobs ({' '.join(str(error).split())}); ask for resources that it has"
+        ) from None
     finally:
         signal.signal(signal.SIGINT, handler)

@@ -1,4 +1,4 @@
-"""Runs that learned a task each, as one run of all of them."""
+"""Combination of runs that each learned some of the tasks into one run."""
 
 import dataclasses
 import json
@@ -21,12 +21,12 @@ _COLLECTED = "~collected"
 
 
 def groups(folders: Sequence[Path]) -> list[list[Path]]:
-    """The runs from some folders down that were evaluated, those together that differ in their tasks only.
+    """Group the evaluated runs in and below some folders: the runs of a group differ only in their tasks.
 
-    Runs that have no other beside them, and what was collected before, are left out.
+    Groups of a single run, and runs that were collected before, are skipped.
 
     Raises:
-        UserError: if there are none, or some do not make one run.
+        UserError: if there is no group, or the runs of a group cannot be combined.
     """
     groups: dict[str, list[Path]] = {}
     for folder in sorted(run.folder for run in tables.read_runs(folders)):
@@ -36,7 +36,7 @@ def groups(folders: Sequence[Path]) -> list[list[Path]]:
     several = [runs for runs in groups.values() if len(runs) > 1]
     if not several:
         raise UserError(
-            f"{', '.join(map(str, folders))}: no runs that differ in their tasks only; give those that --tasks made"
+            f"{', '.join(map(str, folders))}: no runs that differ only in their tasks; give runs made with --tasks"
         )
     for runs in several:
         _in_order(runs)
@@ -44,19 +44,19 @@ def groups(folders: Sequence[Path]) -> list[list[Path]]:
 
 
 def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
-    """Makes one run of several, of which each learned some of its tasks; it stands beside the first of them.
+    """Combine runs that each learned some tasks into one run, beside the first of them.
 
-    What it holds is what a single run over all tasks would, since a task depends on the seed and its number alone.
+    The new run equals a single run over all tasks, since what a task learns depends only on the seed and its number.
 
     Args:
-        folders: the runs, finished, of the same settings but for their tasks; these follow one another.
-        data_folder: where their data set is, if not where it was.
+        folders: finished runs that differ only in their tasks; their tasks are consecutive.
+        data_folder: folder with data sets; by default the folder that the runs used.
 
     Returns:
         The folder of the new run, which is not evaluated yet.
 
     Raises:
-        UserError: if the runs do not make one, or cannot be read; then nothing is written.
+        UserError: if the runs cannot be combined or read; then nothing is written.
     """
     order, runs = _in_order(folders)
     first, options, command = runs[order[0]]
@@ -66,12 +66,14 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
     learned = [restore(folder) for folder in Progress("collecting", len(order), "runs").track(order)]
     for folder, run in zip(order, learned, strict=True):
         if run.num_tasks != run.experiment.num_tasks:
-            raise UserError(f"{folder} holds {run.num_tasks} tasks, and not {run.experiment.num_tasks}; leave it out")
+            raise UserError(f"{folder} has {run.num_tasks} tasks, expected {run.experiment.num_tasks}; leave it out")
 
     parent, where = order[0].parent, options | {"data": data_folder or options["data"], "tasks": None}
     name = re.sub(r"~task=\d+(~try=\d+)?$", "", order[0].name)
-    with tempfile.TemporaryDirectory(prefix=".collecting-", dir=parent) as aside:  # it appears whole or not at all
-        unfinished = Path(aside) / "run"
+    with tempfile.TemporaryDirectory(
+        prefix=".collecting-", dir=parent
+    ) as temporary:  # moved to its place when complete
+        unfinished = Path(temporary) / "run"
         unfinished.mkdir()
         write_run(unfinished, whole, dataset, where, command)
         with Checkpoints(unfinished, learned[0].about | {"experiment": composition.plain(whole)}) as checkpoints:
@@ -82,10 +84,10 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
 
 
 def _in_order(folders: Sequence[Path]) -> tuple[list[Path], dict[Path, Any]]:
-    """Runs in the order of their tasks, and what `read_run` says of each.
+    """Sort runs by their tasks, and return them with the result of `read_run` for each.
 
     Raises:
-        UserError: if their tasks do not follow one another, or they have other settings or are not finished.
+        UserError: if their tasks are not consecutive, their settings differ, or a run is not finished.
     """
     runs = {folder: read_run(folder) for folder in folders}
     order = sorted(folders, key=lambda folder: runs[folder][0].first_task)
@@ -95,12 +97,16 @@ def _in_order(folders: Sequence[Path]) -> tuple[list[Path], dict[Path, Any]]:
         experiment, _, _ = runs[folder]
         alike = dataclasses.replace(experiment, first_task=first.first_task)
         if differences := composition.differences(first, composition.plain(alike)):
-            raise UserError(f"{folder} has other settings than {order[0]} ({'; '.join(differences)}); collect it apart")
+            raise UserError(
+                f"{folder}: settings differ from {order[0]} ({'; '.join(differences)}); collect it separately"
+            )
         if experiment.first_task < following:
-            raise UserError(f"{folder} learned task {experiment.first_task}, another run did too; give one of them")
+            raise UserError(f"{folder}: another run learned task {experiment.first_task} too; give one of them")
         if experiment.first_task > following:
-            raise UserError(f"{folder} begins with task {experiment.first_task}, and no run has task {following}")
+            raise UserError(
+                f"{folder}: its first task is {experiment.first_task}, but no run has task {following}; give this run"
+            )
         if not results.is_finished(folder, experiment.evaluations):
-            raise UserError(f"{folder} is not finished; go on with it: python -m supsup_jax run {folder}")
+            raise UserError(f"{folder} is not finished; resume it: python -m supsup_jax run {folder}")
         following += experiment.num_tasks
     return order, runs

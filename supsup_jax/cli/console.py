@@ -1,4 +1,4 @@
-"""What the user sees: progress while a run goes on, and a table at its end."""
+"""Console output: progress of runs and sweeps, and tables of results."""
 
 import math
 import re
@@ -27,19 +27,19 @@ from supsup_jax.runs.tables import Run as MeasuredRun
 from supsup_jax.scenarios.work import Report
 from supsup_jax.system.durations import duration
 
-# So many lines of a log show what became of a run.
+# Lines of the log that are printed for a failed run.
 _LAST_LINES = 20
 
-# What a `Reporter` prints where there is no terminal.
+# Format of the lines that a `Reporter` prints without a terminal.
 _REPORT = re.compile(r"(?P<tasks>\d+/\d+) tasks: (?P<message>.*)")
 
 
 class Reporter:
-    """Shows how far a run is: a bar with a rate and the remaining time on a terminal, plain lines elsewhere.
+    """Progress of a run: a bar with rate and remaining time on a terminal, plain lines elsewhere.
 
     Args:
-        title: what is running.
-        farewell: said when it is given up.
+        title: name of the run.
+        farewell: message to print when the run is stopped, for example how to resume it.
     """
 
     def __init__(self, title: str, farewell: str):
@@ -48,7 +48,7 @@ class Reporter:
         self._started = time.monotonic()
         self._first: int | None = None
         self._rate = 0.0
-        self._going_on = " (starting)"
+        self._current = " (starting)"
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -70,11 +70,11 @@ class Reporter:
             self._bar.stop()
 
     def __call__(self, step: Report) -> None:
-        """Takes a report of the run."""
-        if self._first is None:  # a resumed run starts with tasks that took no time
+        """Show a report of the run."""
+        if self._first is None:  # the first tasks of a resumed run took no time
             self._first, self._started = step.tasks, time.monotonic()
         self._rate = step.steps_per_second or self._rate
-        self._going_on = "" if step.is_done else f" ({step.message})"
+        self._current = "" if step.is_done else f" ({step.message})"
         digits = 0 if self._rate >= 10 else 2  # a step of ResNet-50 may take seconds
         rate = f"{self._rate:,.{digits}f} steps/s{self._remaining(step)}" if self._rate else ""
         if self._console.is_terminal:
@@ -85,17 +85,17 @@ class Reporter:
             print(line + (f" ({rate})" if rate else ""), flush=True)
 
     def announce(self, seconds: float) -> None:
-        """Says that what an interrupted run is at is finished first, if that takes no longer than so many seconds."""
+        """Print that an interrupted run finishes and saves its current tasks first, if that takes at most `seconds`."""
         self._console.print(
-            f"{self._title}: interrupted{self._going_on}; what goes on is finished and saved first{_within(seconds)}, "
-            "another Ctrl-C stops at once",
+            f"{self._title}: interrupted{self._current}; the current tasks are finished and saved first"
+            f"{_within(seconds)}; press Ctrl-C again to stop at once",
             highlight=False,
             markup=False,
             soft_wrap=True,
         )
 
     def give_up(self) -> None:
-        """Leaves the terminal as it was, and says how to go on."""
+        """Restore the terminal, and print the farewell."""
         self.__exit__()
         print(f"interrupted; {self._farewell}", file=sys.stderr, flush=True)
 
@@ -108,11 +108,11 @@ class Reporter:
 
 
 class SweepTable:
-    """Shows the runs of a sweep: a live table on a terminal, elsewhere a line whenever a run has come further.
+    """Progress of a sweep: a live table on a terminal, elsewhere a line whenever a run has advanced.
 
     Args:
-        title: what is running.
-        interrupted: said when an end is asked for; `{within}` in it is where the seconds stand, if they are limited.
+        title: name of the sweep.
+        interrupted: message to print on interruption; `{within}` is replaced by the time limit, if there is one.
     """
 
     def __init__(self, title: str, interrupted: str):
@@ -131,20 +131,20 @@ class SweepTable:
             self._live.stop()
 
     def __call__(self, members: Sequence[Member]) -> None:
-        """Takes the runs as they are."""
+        """Show the states of the runs."""
         if self._console.is_terminal:
             self._live.update(self._table(members), refresh=True)
             return
         for member in members:
             tasks, message = _progress(member)
-            further = _state(member), tasks
-            if self._printed.get(member) != further:
-                self._printed[member] = further
+            progress = _state(member), tasks
+            if self._printed.get(member) != progress:
+                self._printed[member] = progress
                 parts = _state(member), tasks and f"{tasks} tasks", message
                 print(f"{member.folder.name} {': '.join(filter(None, parts))}", flush=True)
 
     def announce(self, seconds: float) -> None:
-        """Says that an end was asked for, within so many seconds."""
+        """Print that the sweep was interrupted, and that its runs have `seconds` to save."""
         self._console.print(
             self._interrupted.format(within=_within(seconds)), highlight=False, markup=False, soft_wrap=True
         )
@@ -153,22 +153,22 @@ class SweepTable:
         table = Table(title=escape(self._title), title_style="", title_justify="left")
         for name in ("run", "state", "tasks"):
             table.add_column(name, no_wrap=True)
-        table.add_column("message")  # the only one that is cut where the terminal is narrow
+        table.add_column("message")  # the only column that is truncated on a narrow terminal
         table.add_column("time", justify="right", no_wrap=True)
         for member in members:
             tasks, message = _progress(member)
             seconds = "" if member.seconds is None else duration(member.seconds)
-            words = Text(message, no_wrap=True, overflow="ellipsis")
-            table.add_row(member.folder.name, _state(member), tasks, words, seconds)
+            text = Text(message, no_wrap=True, overflow="ellipsis")
+            table.add_row(member.folder.name, _state(member), tasks, text, seconds)
         return table
 
 
 def show_failures(members: Sequence[Member]) -> None:
-    """Prints the last lines of the logs of the runs that failed."""
+    """Print the last lines of the log of each failed run."""
     for member in members:
         if member.state == "failed":
             print(f"{member.folder.name} failed; the end of {member.folder / LOG}:")
-            for line in member.last_lines()[-_LAST_LINES:] or ["(nothing was said)"]:
+            for line in member.last_lines()[-_LAST_LINES:] or ["(the log is empty)"]:
                 print(f"    {line}")
 
 
@@ -177,7 +177,7 @@ def _state(member: Member) -> str:
 
 
 def _progress(member: Member) -> tuple[str, str]:
-    """How many tasks of how many a run has learned, as far as it has said so, and its last message."""
+    """Return learned and all tasks of a run, such as "3/10" (empty if its log has no report), and its last message."""
     if member.state == "finished":
         return f"{member.evaluations[-1]}/{member.evaluations[-1]}", ""
     lines = member.last_lines() if member.state != "waiting" else []
@@ -187,11 +187,11 @@ def _progress(member: Member) -> tuple[str, str]:
 
 
 def show_results(run: Run, images_per_task: int) -> None:
-    """Prints the table of a run's evaluations, then the paths of what was written.
+    """Print the table of a run's evaluations, then the paths of its files.
 
     Args:
         run: a finished run.
-        images_per_task: test images of a task for which the task was inferred image by image.
+        images_per_task: number of test images per task whose task was inferred image by image.
     """
     folder = run.folder
     assert folder is not None
@@ -208,12 +208,12 @@ def show_results(run: Run, images_per_task: int) -> None:
     if inferred:
         columns |= {
             "accuracy,\ninferred": lambda result: _percent(result.inferred),
-            "inference\nright": lambda result: _percent(result.picked),
+            "inference\ncorrect": lambda result: _percent(result.picked),
         }
     if any(result.inferred_per_image is not None for result in results):
         columns |= {
             "inferred\nper image": lambda result: _percent(result.inferred_per_image),
-            "right\nper image": lambda result: _percent(result.picked_per_image),
+            "correct\nper image": lambda result: _percent(result.picked_per_image),
         }
     kind = "inferred" if inferred else "given"
 
@@ -229,24 +229,24 @@ def show_results(run: Run, images_per_task: int) -> None:
     }
     _print_table(f"{folder}: accuracies in %", columns, results)
     if discovered := [result for result in results if result.discovery]:
-        of_discovery: dict[str, Callable[[EvaluationResult], str]] = {
+        discovery_columns: dict[str, Callable[[EvaluationResult], str]] = {
             "tasks\nlearned": lambda result: str(result.num_tasks),
             "masks": lambda result: str((result.discovery or {})["masks"]),
-            "tasks that are\nexactly one mask": lambda result: _percent((result.discovery or {})["one_mask"]),
+            "tasks with\nexactly one mask": lambda result: _percent((result.discovery or {})["one_mask"]),
             "\npurity": lambda result: _percent((result.discovery or {})["purity"]),
             "\ncompleteness": lambda result: _percent((result.discovery or {})["completeness"]),
         }
-        _print_table("discovered masks, in %", of_discovery, discovered)
+        _print_table("discovered masks, in %", discovery_columns, discovered)
     last = results[-1]
     if last.picked and last.inferred and (line := advice.on_inference(run, last.picked, last.inferred, last.given)):
         print(line)
     if last.picked_per_image:
-        print(f"per image: one task inferred for each of {images_per_task} test images a task")
+        print(f"per image: the task is inferred for each of {images_per_task} test images per task")
     compared = compared_of(run.record, results[-1].num_tasks)[kind]
-    over = f", in the last row over the {compared} tasks measured before" if compared else ""
+    over = f", in the last row over the {compared} tasks evaluated before" if compared else ""
     print(
-        f"forgetting and backward transfer: with the task {kind}, in points{over}; files: accuracy_matrix.csv, "
-        "metrics.csv"
+        f"forgetting and backward transfer: with the task {kind}, in percentage points{over}; files: "
+        "accuracy_matrix.csv, metrics.csv"
     )
     for path in (
         folder.parent / "results.csv",
@@ -260,7 +260,7 @@ def show_results(run: Run, images_per_task: int) -> None:
 
 
 def show_densities(densities: dict[str, float]) -> None:
-    """Prints the fraction of its weights that each layer's masks keep, in %."""
+    """Print the density of each layer's masks, in %."""
     table = Table("layer", title="density of the masks, in %", title_style="", title_justify="left")
     table.add_column("density", justify="right")
     for layer, density in densities.items():
@@ -269,29 +269,29 @@ def show_densities(densities: dict[str, float]) -> None:
 
 
 def show_storage(run: MeasuredRun) -> None:
-    """Prints the bytes that a run has to keep for the tasks of its last evaluation."""
+    """Print the bytes that a run has to keep for the tasks of its last evaluation."""
     num_tasks = max(run.storage)
     account = run.storage[num_tasks]
     table = Table(title=f"{run.folder}: bytes kept for {num_tasks} tasks", title_style="", title_justify="left")
-    table.add_column("what")
+    table.add_column("part")
     table.add_column("bytes", justify="right")
-    for what, size in account.items():
-        if what != SPARSE:
-            table.add_row(what, f"{size:,}")
+    for part, size in account.items():
+        if part != SPARSE:
+            table.add_row(part, f"{size:,}")
     table.add_section()
     table.add_row("all", f"{total(account):,}")
     if SPARSE in account:
-        table.add_row(f"{SPARSE}, two bytes a weight kept, as in the paper", f"{account[SPARSE]:,}")
-        table.add_row("all with these in place of the bits", f"{total_of_paper(account):,}")
+        table.add_row(f"{SPARSE}: two bytes per kept weight, as in the paper", f"{account[SPARSE]:,}")
+        table.add_row("all, with sparse masks", f"{total_of_paper(account):,}")
     console = Console()
     console.width = max(console.width, 100)
     console.print(table)
 
 
 def show_evaluation(folder: Path, task: str, measured: RunEvaluation) -> None:
-    """Prints the accuracy of every task, and their mean."""
+    """Print the accuracy of every task, and the mean."""
     inferred = measured.picked is not None
-    columns = ["task", "accuracy", *(["per image", "task inferred right"] if inferred else [])]
+    columns = ["task", "accuracy", *(["per image", "inference correct"] if inferred else [])]
     values = [measured.accuracy, *([measured.accuracy_per_image, measured.picked] if inferred else [])]
     table = Table(title=f"{folder}: accuracy in %, the task {task}", title_style="", title_justify="left")
     for name in columns:
@@ -306,22 +306,22 @@ def show_evaluation(folder: Path, task: str, measured: RunEvaluation) -> None:
 
 
 def show_run(plain: dict[str, Any]) -> None:
-    """Prints what is in a run, as `summary` gives it."""
+    """Print the summary of a run."""
     table = Table(title=f"{plain['run']}: {plain['name']}", title_style="", title_justify="left", show_header=False)
-    table.add_column("what")
+    table.add_column("property")
     table.add_column("value")
-    own = f", {plain['own_tasks']} of them from Python" if plain["own_tasks"] else ""
+    from_python = f", {plain['own_tasks']} of them from Python" if plain["own_tasks"] else ""
     shape = " x ".join(map(str, plain["inputs"]["image_shape"]))
     table.add_row("method", f"{plain['method']}, scenario {plain['scenario']}, seed {plain['seed']}")
     table.add_row("network", f"{plain['network']}: {shape} to {plain['outputs']} outputs, {plain['weights']:,} weights")
-    table.add_row("tasks", f"{plain['tasks']}{own}; {plain['inputs']['num_classes']} classes at most")
+    table.add_row("tasks", f"{plain['tasks']}{from_python}; at most {plain['inputs']['num_classes']} classes per task")
     if evaluated := plain["evaluated"]:
         given = f"{_percent(evaluated['given'])} % with the task given"
         inferred = f", {_percent(evaluated['inferred'])} % inferred" if evaluated["inferred"] is not None else ""
         table.add_row("accuracy", f"{given}{inferred}, over {evaluated['tasks']} tasks")
     if plain["densities"]:
         table.add_row("densities", ", ".join(f"{name} {_percent(x)} %" for name, x in plain["densities"].items()))
-    table.add_row("bytes", "\n".join(f"{what}: {size:,}" for what, size in plain["bytes"].items()))
+    table.add_row("bytes", "\n".join(f"{part}: {size:,}" for part, size in plain["bytes"].items()))
     if plain["versions"]:
         table.add_row("versions", ", ".join(f"{name} {version}" for name, version in plain["versions"].items()))
     console = Console()
@@ -330,20 +330,28 @@ def show_run(plain: dict[str, Any]) -> None:
 
 
 def show_imagenet(rows: Sequence[ImageNetRow]) -> None:
-    """Prints the table of Figure 2, left: our accuracy and bytes beside the paper's."""
+    """Print the table in Figure 2 (left): our accuracy and bytes beside the paper's."""
     table = Table(title="SplitImageNet, task given (Figure 2, left)", title_style="", title_justify="left")
-    for name in ("method", "--sparsity", "tasks", "seeds", "accuracy", "MB, masks as bits", "MB, as the paper counts"):
+    for name in (
+        "method",
+        "--sparsity",
+        "tasks",
+        "seeds",
+        "accuracy",
+        "MB, masks as bits",
+        "MB, counted as in the paper",
+    ):
         table.add_column(name, justify="left" if name == "method" else "right")
     table.add_column("paper: accuracy", justify="right")
     table.add_column("paper: MB", justify="right")
     for method, scale, paper, point in rows:
-        own = [""] * 5
+        measured = [""] * 5
         if point:
             deviation = f" ± {point.deviation:.2f}" if point.seeds > 1 else ""
             sizes = f"{point.megabytes_of_bits:,.2f}", f"{point.megabytes:,.2f}"
-            own = [str(point.tasks), str(point.seeds), f"{point.accuracy:.2f}{deviation}", *sizes]
+            measured = [str(point.tasks), str(point.seeds), f"{point.accuracy:.2f}{deviation}", *sizes]
         known = (f"{paper[0]:.2f}", f"{paper[1]:,.2f}") if paper else ("", "")
-        table.add_row(method, "" if scale is None else f"{scale:g}", *own, *known)
+        table.add_row(method, "" if scale is None else f"{scale:g}", *measured, *known)
     console = Console()
     console.width = max(console.width, 130)
     console.print(table)
@@ -358,7 +366,7 @@ def _print_table(
     for result in results:
         table.add_row(*(cell(result) for cell in columns.values()))
     console = Console()
-    console.width = max(console.width, 130)  # a table cut off in a log file is of no use
+    console.width = max(console.width, 130)  # tables are not truncated in log files
     console.print(table)
 
 
@@ -367,4 +375,4 @@ def _percent(values: Sequence[float] | float | None) -> str:
 
 
 def _within(seconds: float) -> str:
-    return "" if math.isinf(seconds) else f" if that takes no longer than {seconds:g} s"
+    return "" if math.isinf(seconds) else f" if that takes at most {seconds:g} s"

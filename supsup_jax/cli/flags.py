@@ -1,6 +1,6 @@
-"""The command line of an experiment script: its flags are the settings of the experiment's own parts.
+"""The command line of an experiment script: its flags are the settings of the experiment's parts.
 
-A flag that names a part, such as `--method`, is read first; the other flags are then those of that part.
+Flags that name a part, such as `--method`, are read first, since they decide which other flags exist.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import tyro
 
 from supsup_jax import registry
 from supsup_jax.cli.cluster import Cluster
-from supsup_jax.cli.options import MOST_RUNS, Options, complaints_as_errors, parse_tasks
+from supsup_jax.cli.options import MOST_RUNS, Options, parse_tasks, parser_errors_as_user_errors
 from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.runs import composition, formats
@@ -25,28 +25,28 @@ from supsup_jax.runs.settings import load_settings
 from supsup_jax.system import hosts
 
 Sweep = Mapping[str, Sequence[Any]]
-"""Values of some of an experiment's settings, by name: there is a run for each combination."""
+"""Values of swept settings, by name: there is a run for each combination."""
 
 _TRAINING = ("training", "optimizer")
 _SECTIONS = {
     "experiment": lambda kind: kind not in _TRAINING,
     "training": lambda kind: kind in _TRAINING,
 }
-"""The groups in which `--help` shows the settings, and which kinds of parts are in each."""
+"""The groups of settings in `--help`, and which kinds of parts each has."""
 
 _HELP = {
-    "benchmark": "How tasks are made of the data set.",
+    "benchmark": "How tasks are derived from the data set.",
     "dataset": "The data set.",
     "network": "The network.",
-    "initializer": "How base weights are drawn; the original's `default` is pytorch_default.",
-    "method": "How tasks are learned in one network.",
-    "scenario": "Whether the task is Given or Not in training, and in inference; u: labels are unshared, s: shared.",
+    "initializer": "Distribution of the base weights; the original's `default` is pytorch_default.",
+    "method": "How one network learns many tasks.",
+    "scenario": "Whether the task is Given (G) or Not (N) in training and in inference; u: unshared labels, s: shared.",
     "search": "How the task of an image is inferred.",
-    "objective": "What the right task makes small: the entropy H, or G of the superfluous neurons.",
-    "optimizer": "The optimizer, a new one for every task.",
-    "er_scale": "Numbers s, a run each: a layer of O outputs and I inputs keeps the fraction min(0.5, s (O + I) / "
-    "(O I kh kw)) of its weights; more is denser.",
-    "density": "The fraction of its weights that every layer keeps, those with the largest scores by magnitude.",
+    "objective": "Function of the outputs that is minimised to infer the task: entropy (H) or superfluous neurons (G).",
+    "optimizer": "The optimizer; its state is reset for every task.",
+    "er_scale": "Scales s of the masks' densities, one run for each: a layer of O outputs and I inputs keeps the "
+    "fraction min(0.5, s (O + I) / (O I kh kw)) of its weights. Larger values are denser.",
+    "density": "Fraction of weights that a mask keeps in every layer: the weights with the largest absolute scores.",
 }
 _FLAGS = {"er_scale": "sparsity"}
 _ALIASES = {
@@ -58,13 +58,13 @@ _EXAMPLES = {"er_scale": "16 32"}
 
 
 class Request(NamedTuple):
-    """What a command line asks for.
+    """The runs that a command line describes.
 
     Attributes:
         experiments: the experiment of each run.
-        options: where they read and write, and how.
-        cluster: where they are submitted to, if they are.
-        swept: the settings, beside seed and densities, whose values tell the runs apart.
+        options: folders, devices and hosts.
+        cluster: the cluster to submit to, if any.
+        swept: names of the swept settings, except seed and densities.
     """
 
     experiments: list[Experiment]
@@ -74,17 +74,17 @@ class Request(NamedTuple):
 
 
 def parse(experiment: Experiment, description: str | None, sweep: Sweep | None = None) -> Request:
-    """Reads the command line.
+    """Parse the command line.
 
     Args:
-        experiment: the script's.
+        experiment: the script's experiment.
         description: shown by `--help`.
-        sweep: the script's values of settings, a run for each combination; by default its only `er_scale`, if it has
-            any.
+        sweep: values of settings, a run for each combination; by default the experiment's `er_scale` alone, if it has
+            one.
 
     Raises:
         SystemExit: for `--help`.
-        UserError: if a flag does not exist or takes another type, or a value is out of its range.
+        UserError: if a flag does not exist, or its value has the wrong type or is out of range.
     """
     objects, values = composition.objects_of(experiment), composition.settings_of(experiment)
     configured = {}
@@ -97,44 +97,43 @@ def parse(experiment: Experiment, description: str | None, sweep: Sweep | None =
     group = composition.layout(values | _chosen_parts(), objects)
     hidden = _hidden(group)
     sections = {name: _section(name, group, sweep, hidden) for name in _SECTIONS}
-    of_run = {"run": _of_run(hidden)}
+    groups = sections | {"run": _run_options(hidden)}
     arguments = dataclasses.make_dataclass(
         "Arguments",
-        [(name, tyro.conf.OmitArgPrefixes[kind], dataclasses.field(default=kind())) for name, kind in
-         (sections | of_run).items()],
-    )  # fmt: skip
-    with complaints_as_errors():
-        said: Any = tyro.cli(arguments, description=_description(description), compact_help=True)
-    given = {name: value for section in sections for name, value in vars(getattr(said, section)).items()}
-    for name in ("momentum", "weight_decay"):  # a recovery has those of the training, unless it is given its own
+        [(name, tyro.conf.OmitArgPrefixes[kind], dataclasses.field(default=kind())) for name, kind in groups.items()],
+    )
+    with parser_errors_as_user_errors():
+        parsed: Any = tyro.cli(arguments, description=_description(description), compact_help=True)
+    given = {name: value for section in sections for name, value in vars(getattr(parsed, section)).items()}
+    for name in ("momentum", "weight_decay"):  # by default, a recovery uses the values of the training
         of_recovery = f"recovery_{name}"
         if given.get(name) != group.values.get(name) and given.get(of_recovery) == group.values.get(of_recovery):
             given[of_recovery] = given[name]
     swept = {name: given.pop(name) for name in sweep}
     with naming_flags():
         request = _request(
-            (group.values | given, objects), swept, _part_of(said.run, Options), _part_of(said.run, Cluster)
+            (group.values | given, objects), swept, _part_of(parsed.run, Options), _part_of(parsed.run, Cluster)
         )
     _warn_of_evaluations(request.experiments)
     return request
 
 
 def _warn_of_evaluations(experiments: Sequence[Experiment]) -> None:
-    """Says which evaluations, of those that the command line gives, come after the last task."""
+    """Warn of values of `--eval-at` that are greater than the number of tasks."""
     if flag_of("eval_at") not in {word.partition("=")[0].replace("_", "-") for word in sys.argv[1:]}:
-        return  # those of a script are for as many tasks as it has
+        return  # the script's values may be for more tasks than --num-tasks
     longest = max(experiment.num_tasks for experiment in experiments)
-    beyond = sorted({count for one in experiments for count in one.evaluate_at if count > longest})
+    beyond = sorted({count for experiment in experiments for count in experiment.evaluate_at if count > longest})
     if beyond:
         print(
-            f"warning: --eval-at {' '.join(map(str, beyond))} is beyond --num-tasks {longest} and is left out; after "
-            "the last task all are evaluated",
+            f"warning: --eval-at {' '.join(map(str, beyond))} is greater than --num-tasks {longest} and is ignored; "
+            "all tasks are evaluated after the last one",
             file=sys.stderr,
         )
 
 
 class naming_flags:  # noqa: N801 - a context manager
-    """Has errors about settings name the flags that give them."""
+    """Make errors about settings name the settings' flags."""
 
     def __enter__(self) -> None: ...
 
@@ -144,12 +143,12 @@ class naming_flags:  # noqa: N801 - a context manager
 
 
 def flag_of(setting: str) -> str:
-    """The flag of a setting."""
+    """Return the flag of a setting."""
     return "--" + _FLAGS.get(setting, setting).replace("_", "-")
 
 
 def _chosen_parts() -> dict[str, Any]:
-    """The parts that the command line names, which decide what other flags there are."""
+    """Return the parts that the command line names, which decide which other flags exist."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for key in map(formats.key_of, formats.KINDS):
         finder.add_argument(flag_of(key), *filter(None, [_ALIASES.get(key)]), dest=key, nargs="?")
@@ -157,7 +156,7 @@ def _chosen_parts() -> dict[str, Any]:
 
 
 def _section(name: str, group: Group, sweep: Sweep, hidden: set[str]) -> type[Any]:
-    """The flags of some parts, as a dataclass."""
+    """Return the flags of some parts, as a dataclass for tyro."""
     fields: list[tuple[str, Any, Any]] = []
     taken = {flag_of(setting.name) for part in group for setting in part.settings}
     for part in group:
@@ -165,34 +164,34 @@ def _section(name: str, group: Group, sweep: Sweep, hidden: set[str]) -> type[An
             continue
         if part.key:
             names = registry.names(part.kind)
-            said = f"{_HELP[part.key]} One of {', '.join(names)}." if part.key in _HELP else ""
-            fields.append(_flag(part.key, str, part.name, said, sweep, taken=taken, metavar="NAME"))
+            text = f"{_HELP[part.key]} One of {', '.join(names)}." if part.key in _HELP else ""
+            fields.append(_flag(part.key, str, part.name, text, sweep, taken=taken, metavar="NAME"))
         docs = _docs(part.component)
         for setting in part.settings:
             if setting.name == "er_scale" and "er_scale" not in sweep:
                 continue
             kind = Annotated[setting.type, tyro.conf.Suppress] if setting.name in hidden else setting.type
-            said = _HELP.get(setting.name) or docs.get(setting.field, "")
-            fields.append(_flag(setting.name, kind, setting.value, said, sweep, taken=taken))
+            text = _HELP.get(setting.name) or docs.get(setting.field, "")
+            fields.append(_flag(setting.name, kind, setting.value, text, sweep, taken=taken))
     return dataclasses.make_dataclass(name.title(), fields, frozen=True)
 
 
 def _flag(
-    name: str, kind: Any, value: Any, said: str, sweep: Sweep, *, taken: set[str], metavar: str | None = None
+    name: str, kind: Any, value: Any, text: str, sweep: Sweep, *, taken: set[str], metavar: str | None = None
 ) -> tuple[str, Any, Any]:
-    """A setting as a field that tyro makes a flag of; of a setting that is swept, all values."""
+    """Return the dataclass field from which tyro makes a setting's flag; a swept setting takes several values."""
     if name in sweep:
         kind = float if name == "er_scale" else kind
-        value = tuple(kind(one) if kind in (int, float) else one for one in sweep[name])
+        value = tuple(kind(each) if kind in (int, float) else each for each in sweep[name])
         kind, metavar = tuple[kind, ...], "S [S ...]" if name == "er_scale" else metavar
-        said = said if name == "er_scale" else f"{said} Values, a run for each."
+        text = text if name == "er_scale" else f"{text} Takes several values: one run for each."
     aliases = [_ALIASES[name]] if name in _ALIASES and _ALIASES[name] not in taken else None
-    argument = tyro.conf.arg(name=_FLAGS.get(name, name).replace("_", "-"), help=said, metavar=metavar, aliases=aliases)
+    argument = tyro.conf.arg(name=_FLAGS.get(name, name).replace("_", "-"), help=text, metavar=metavar, aliases=aliases)
     return name, Annotated[kind, argument], dataclasses.field(default=value)
 
 
 def _docs(component: Any) -> dict[str, str]:
-    """The description of each field of a part, from its docstring and those of its base classes."""
+    """Return the description of each field of a part, from the docstrings of its class and base classes."""
     docs: dict[str, str] = {}
     for base in reversed(getattr(component, "__mro__", ())):
         for field in docstring_parser.parse(vars(base).get("__doc__") or "").params:
@@ -202,40 +201,40 @@ def _docs(component: Any) -> dict[str, str]:
 
 
 def _hidden(group: Group) -> set[str]:
-    """Settings and options that change nothing in the runs of an experiment; they are accepted, and not shown."""
+    """List settings and options without effect on an experiment: they are accepted, but not shown by `--help`."""
     try:
         experiment = group.make()
-    except UserError:  # another flag may put it right
+    except UserError:  # another flag may correct the value
         return set()
-    hidden, alone = set(), not experiment.scenario.infers and not experiment.in_turn
-    if not alone:
+    hidden, tasks_are_independent = set(), not experiment.scenario.infers and not experiment.in_turn
+    if not tasks_are_independent:
         hidden |= {"first_task", "tasks"}
     if not experiment.method.trains_weights(0):
         hidden.add("weights_learning_rate")
     hidden |= {"tasks_at_once"} if experiment.shares_batches else {"coordinator", "hosts", "host", "host_timeout"}
     given = {word.partition("=")[0] for word in sys.argv[1:]}
-    return {name for name in hidden if flag_of(name) not in given}  # who gives it is told why it does not fit
+    return {name for name in hidden if flag_of(name) not in given}  # a given flag is shown
 
 
-def _of_run(hidden: set[str]) -> type[Any]:
-    """The options beside the experiment's settings, as one dataclass; the hidden ones are left out of `--help`."""
+def _run_options(hidden: set[str]) -> type[Any]:
+    """Return the options of scripts and clusters as one dataclass; `--help` does not show the hidden ones."""
     fields = [
         (field.name, Annotated[field.type, tyro.conf.Suppress], dataclasses.field(default=field.default))
         for field in dataclasses.fields(Options)
         if field.name in hidden
     ]
-    made = dataclasses.make_dataclass("Run", fields, bases=(Options, Cluster), frozen=True)
-    made.__doc__ = ""  # `--help` has a line for every flag, and no more
-    return made
+    options = dataclasses.make_dataclass("Run", fields, bases=(Options, Cluster), frozen=True)
+    options.__doc__ = ""  # `--help` shows the flags only
+    return options
 
 
 def _part_of(options: Any, kind: type[Any]) -> Any:
-    """Those of some options that a dataclass has, as that dataclass."""
+    """Return the options that are fields of a dataclass, as an instance of it."""
     return kind(**{field.name: getattr(options, field.name) for field in dataclasses.fields(kind)})
 
 
 def _description(text: str | None) -> str | None:
-    """What `--help` says of a script: its header without command and expectation, which `--help-verbose` adds."""
+    """Return the description of a script in `--help`: its docstring, for `--help` without command and expectation."""
     if text is None or {"-H", "--help-verbose"} & {*sys.argv[1:]}:
         return text
     return text.split("\nCommand:")[0]
@@ -247,22 +246,22 @@ def _request(
     options: Options,
     cluster: Cluster,
 ) -> Request:
-    """The runs that were asked for, given settings and objects as `composition.layout` takes them.
+    """Return the requested runs, given settings and objects as `composition.layout` takes them.
 
     Raises:
-        UserError: if values are missing, come twice or are out of range, or options do not go together.
+        UserError: if values are missing, repeated or out of range, or options exclude each other.
     """
     values, objects = described
     for name, given in swept.items():
         flag = flag_of(name)
         if not given:
-            raise UserError(f"{flag} has no values; give one or more, such as {flag} {_EXAMPLES.get(name, '...')}")
+            raise UserError(f"{flag} has no values; give at least one, such as {flag} {_EXAMPLES.get(name, '...')}")
         for value in given:
             if given.count(value) > 1:
-                said = f"{value:g}" if isinstance(value, float) else value
-                raise UserError(f"{flag} has {said} twice; give every value once")
+                shown = f"{value:g}" if isinstance(value, float) else value
+                raise UserError(f"{flag}: {shown} is repeated; give every value once")
     if options.gpu_sets and cluster.cluster:
-        raise UserError("--gpu-sets is for runs on this machine, and --cluster for others; give one of them")
+        raise UserError("--gpu-sets and --cluster exclude each other; give one of them")
     seeds = [values["seed"]] if options.seeds is None else range(options.seeds)
     each = [
         composition.experiment_of(values | dict(zip(swept, combination, strict=True)) | {"seed": seed} | task, objects)
@@ -271,23 +270,25 @@ def _request(
         for task in _tasks_of(options)
     ]
     if (len(each) > 1 or options.gpu_sets or cluster.cluster) and hosts.is_distributed(options.coordinator):
-        raise UserError("several hosts are for a single run; give one seed, one --sparsity, and no --gpu-sets")
+        raise UserError(
+            "several hosts can share only a single run; give one seed, one --sparsity, and no --gpu-sets or --cluster"
+        )
     return Request(each, options, cluster, tuple(name for name in swept if name != "er_scale"))
 
 
 def _tasks_of(options: Options) -> Iterator[dict[str, int]]:
-    """The settings of the runs that `--tasks` makes of one."""
+    """Yield the settings of the run of each task with `--tasks`, or no settings without `--tasks`."""
     if options.tasks is None:
         yield {}
         return
     tasks = parse_tasks(options.tasks)
     if len(tasks) > MOST_RUNS:
-        raise UserError(f"--tasks {options.tasks} are too many runs; give at most {MOST_RUNS} at a time")
+        raise UserError(f"--tasks {options.tasks}: {len(tasks)} runs are too many; give at most {MOST_RUNS} tasks")
     yield from ({"first_task": task, "num_tasks": 1} for task in tasks)
 
 
 def _config() -> Path | None:
-    """The file that the command line gives with `--config`, which has to be read before all else."""
+    """Return the file given with `--config`, which is read before the other flags."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path, nargs="?")
     config = finder.parse_known_args()[0].config

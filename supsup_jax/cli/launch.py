@@ -1,4 +1,4 @@
-"""Runs what the command line of an experiment script asks for: here, in several processes, or on a cluster."""
+"""Launch the runs of a command line: in this process, in several processes, or on a cluster."""
 
 import contextlib
 import io
@@ -41,63 +41,63 @@ from supsup_jax.system import (
 )
 
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
-"""What XLA says where an array does not fit."""
+"""XLA's message if an array does not fit into memory."""
 
 _ACCURACY = "accuracy.png"
 
 _SUBMITIT = ".cluster"
-"""Folder of submitit's files, beside the runs."""
+"""Name of the folder for submitit's files, beside the runs."""
 
 
 @contextlib.contextmanager
-def ends_in_one_line() -> Iterator[None]:
-    """Says on stderr in one line what the user has to do, where a command cannot go on; also a decorator.
+def errors_in_one_line() -> Iterator[None]:
+    """Report an error that the user can fix as one line on stderr, and exit; context manager and decorator.
 
     Raises:
-        SystemExit: with status 2 after an error of the user's, 130 after Ctrl-C, 143 after SIGTERM.
+        SystemExit: with status 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show ends no run
+            stream.reconfigure(errors="backslashreplace")  # a character that a terminal cannot show stops no run
     try:
         yield
     except UserError as error:
-        raise _in_one_line(str(error)) from None
+        raise _exit_with(str(error)) from None
     except (MemoryError, RuntimeError, AssertionError, ValueError) as error:
-        hosts.wait_for_watch()  # where another host has died, that is why
-        what = " ".join(str(error).split())[-100:]
+        hosts.wait_for_watch()  # if another host has died, the watch reports that
+        detail = " ".join(str(error).split())[-100:]
         if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
-            raise _in_one_line(f"there is not enough memory ({what}); make the run or its network smaller") from None
+            raise _exit_with(f"there is not enough memory ({detail}); make the run or its network smaller") from None
         if problem := platforms.problem():
-            raise _in_one_line(problem) from None
+            raise _exit_with(problem) from None
         hosts.fail_with_traceback()
         raise
     except OSError as error:
-        raise _in_one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
+        raise _exit_with(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
     except KeyboardInterrupt as interrupt:
         print("; ".join(["interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         raise SystemExit(interruption.status_of(interrupt)) from None
 
 
-def _in_one_line(message: str) -> SystemExit:
-    """Prints an error of the user's, whose names of files may have any character, and gives how to end with it."""
+def _exit_with(message: str) -> SystemExit:
+    """Print an error message, with line breaks in file names escaped, and return the exception that exits."""
     print("error: " + message.replace("\n", "\\n"), file=sys.stderr)
     hosts.fail()
     return SystemExit(2)
 
 
-@ends_in_one_line()
+@errors_in_one_line()
 @arguments_of_user()
 def main(
     experiment: Experiment, description: str | None, *, shares_run: bool = False, **sweep: Sequence[Any]
 ) -> list[Run]:
-    """Runs an experiment as the command line says. Arguments, result and errors are those of `script.main`."""
+    """Run the experiment of a script with the settings of the command line; see `script.main`."""
     request = parse(experiment, description, sweep)
     experiments, options, cluster, _ = request
-    places = _Places(request, shares_run)
+    places = _RunFolders(request, shares_run)
     if any(settings["initializer"] == "kaiming_uniform" for settings in map(composition.settings_of, experiments)):
-        said = "--initializer kaiming_uniform is the original's; what version 0.1 called so is pytorch_default"
-        print(said, file=sys.stderr)
+        note = "--initializer kaiming_uniform is the original's; version 0.1 used this name for pytorch_default"
+        print(note, file=sys.stderr)
     backend.use_one_blas_thread()
     backend.keep_compiled()
     if len(experiments) > 1 or options.gpu_sets or cluster.cluster:
@@ -117,7 +117,7 @@ def main(
         def folder() -> str:
             folder = places.earlier(experiment)
             if folder is None:
-                places.say_afresh([experiment])
+                places.warn_if_new([experiment])
                 folder = places.new(experiment)
                 stack.callback(results.remove_unused, folder)
             stack.enter_context(atomic.locked(folder))
@@ -127,16 +127,16 @@ def main(
 
 
 def _prepare_devices(experiment: Experiment) -> None:
-    """Makes a device of each core, where tasks are learned side by side."""
+    """Make a JAX device of each CPU core if tasks are learned in parallel."""
     if not experiment.in_turn and not experiment.shares_batches:
         devices.use_all_cores()
 
 
 def _join_hosts(experiment: Experiment, options: Options) -> None:
-    """Joins the other hosts of the run, if it has any.
+    """Join the other hosts of the run, if there are several hosts.
 
     Raises:
-        UserError: if they cannot be reached, or cannot share this experiment's work.
+        UserError: if they cannot be reached, or this experiment cannot run on several hosts.
     """
     place = None
     if options.coordinator is not None and options.hosts is not None and options.host is not None:
@@ -145,51 +145,51 @@ def _join_hosts(experiment: Experiment, options: Options) -> None:
     facts |= {f"the version of {name}": version for name, version in versions.installed().items()}
     if hosts.join(place, facts | numerics.rounding(), options.host_timeout) and not experiment.shares_batches:
         raise UserError(
-            "several hosts are for --dataset imagenet, where they share batches; let others farm out runs, with "
-            "--seeds and --cluster slurm"
+            "only experiments with --dataset imagenet can run on several hosts; for others, distribute runs over hosts "
+            "with --seeds and --cluster slurm"
         )
 
 
 def _check(experiment: Experiment, dataset: data.Dataset) -> None:
-    """Checks that an experiment fits its data set, before anything is written.
+    """Check that an experiment fits its data set, before anything is written.
 
     Raises:
-        UserError: if it does not.
+        UserError: if it does not fit.
     """
     with naming_flags():
         experiment.build(dataset)
 
 
 def run(folder: Path, data_folder: Path | None = None) -> None:
-    """Goes on with the run in a folder, from its last checkpoint, or from the beginning if it has none.
+    """Resume the run in a folder from its last checkpoint, or start it if it has no checkpoint.
 
     Args:
-        folder: holds `settings.yaml`.
-        data_folder: where its data set is, if not where it was.
+        folder: the run's folder, which contains `settings.yaml`.
+        data_folder: folder with data sets; by default the folder that the run used before.
 
     Raises:
-        UserError: if the folder does not hold a run's settings.
+        UserError: if the folder does not contain a run's settings.
     """
     experiment, options, command = read_run(folder)
     _prepare_devices(experiment)
     platforms.check()
     dataset = experiment.tasks.load(data_folder or options["data"])
     _check(experiment, dataset)
-    # What this process runs on may be another machine than that which made the folder.
+    # The settings describe the machine, which may differ from the machine that made the folder.
     settings = text_of(experiment, dataset, options, command)
     with atomic.locked(folder):
         _run(experiment, dataset, folder, options["tasks_at_once"], settings)
 
 
 def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_once: int | None, settings: str) -> Run:
-    """Runs an experiment in a folder, draws it, and shows what came out.
+    """Run an experiment in a folder, draw its accuracy, and print the results.
 
     Args:
         experiment: the experiment.
         dataset: its data set.
         folder: the run's folder.
         tasks_at_once: see `run_experiment`.
-        settings: the run's `settings.yaml`, which is written when its checkpoints were accepted.
+        settings: text of the run's `settings.yaml`, which is written after its checkpoints are validated.
 
     Raises:
         KeyboardInterrupt: if it was interrupted.
@@ -204,7 +204,7 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
         show_densities(densities)
     if hosts.count() > 1:
         print(f"hosts: {hosts.count()}")
-    farewell = f"what {folder} has saved is gone on with by --resume, or {how_to_resume(experiment, folder)}"
+    farewell = f"resume {folder} from its last checkpoint with --resume, or: {how_to_resume(experiment, folder)}"
     try:
         with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):
             run = run_experiment(
@@ -218,9 +218,9 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
 
 
 def _draw(experiment: Experiment, folder: Path, record: Record) -> None:
-    """Draws a finished run; where that fails, a warning says how to draw it later."""
+    """Draw a finished run; if drawing fails, warn how to draw it later."""
     if not extras.is_installed("plots"):
-        return  # as was said before it began
+        return  # the user was told at the start
     later = f"draw it with {how_to_resume(experiment, folder)}"
     with drawing.optional(folder / _ACCURACY, later):
         figures.draw_accuracy(folder / _ACCURACY, experiment.name, experiment.seed, record)
@@ -230,7 +230,7 @@ def _draw(experiment: Experiment, folder: Path, record: Record) -> None:
 
 
 def _draw_missing(experiments: Sequence[Experiment], members: Sequence[sweep.Member]) -> None:
-    """Draws those of finished runs that have no pictures."""
+    """Draw the finished runs that have no figures yet."""
     for experiment, member in zip(experiments, members, strict=True):
         if member.state == "finished" and extras.is_installed("plots") and not (member.folder / _ACCURACY).exists():
             with drawing.optional(
@@ -243,11 +243,11 @@ def _draw_missing(experiments: Sequence[Experiment], members: Sequence[sweep.Mem
                 _draw(experiment, member.folder, record)
 
 
-def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster, places: "_Places") -> None:
-    """Runs experiments each in a process of its own, or on a cluster, and waits for them.
+def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster, places: "_RunFolders") -> None:
+    """Run every experiment in a separate process, or on a cluster, and wait until all have ended.
 
     Raises:
-        SystemExit: with status 1 if one failed.
+        SystemExit: with status 1 if a run failed.
         KeyboardInterrupt: if it was interrupted.
     """
     from supsup_jax.cli.console import SweepTable, show_failures
@@ -255,39 +255,41 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     sets = sweep.parse_sets(options.gpu_sets) if options.gpu_sets else sweep.all_devices()
     if cluster.cluster:
         cluster.check()
-    program = next((needed for one in experiments if (needed := program_of(one)) != PACKAGE), PACKAGE)
+    programs = map(program_of, experiments)
+    program = next((needed for needed in programs if needed != PACKAGE), PACKAGE)
     if cluster.cluster != "slurm":
         platforms.check_in_a_process()
-    platforms.use_cpu()  # the memory of the GPUs is for the runs
+    platforms.use_cpu()  # the runs need the memory of the GPUs
     dataset = experiments[0].tasks.load(options.data)
     for experiment in experiments:
         _check(experiment, dataset)
     texts = [text_of(experiment, dataset, vars(options)) for experiment in experiments]
     earlier = [places.earlier(experiment) for experiment in experiments]
-    replaced: dict[Path, str] = {}  # settings of earlier runs
+    replaced: dict[Path, str] = {}  # text of the settings of earlier runs
     with contextlib.ExitStack() as stack:
         for experiment, folder in zip(experiments, earlier, strict=True):
             if folder is not None and not results.is_finished(folder, experiment.evaluations):
-                # A job that runs keeps its settings, and so does a damaged run, which fails alone and says why.
+                # Settings of running jobs are not changed, nor of damaged runs, which will fail with their own error.
                 with contextlib.suppress(locks.LockedError, DamagedError):
                     stack.enter_context(atomic.locked(folder))
                     opened(experiment, dataset, folder)
                     replaced[folder] = (folder / results.SETTINGS).read_text()
-        places.say_afresh([one for one, folder in zip(experiments, earlier, strict=True) if folder is None])
-        folders = [folder or places.new(one) for one, folder in zip(experiments, earlier, strict=True)]
+        pairs = list(zip(experiments, earlier, strict=True))
+        places.warn_if_new([experiment for experiment, folder in pairs if folder is None])
+        folders = [folder or places.new(experiment) for experiment, folder in pairs]
         for folder, text in zip(folders, texts, strict=True):
             if folder not in earlier or folder in replaced:
                 results.write_text(folder, text)
     extras.warn_missing()
-    members = [sweep.Member(folder, one.evaluations) for one, folder in zip(experiments, folders, strict=True)]
+    members = [sweep.Member(folder, each.evaluations) for each, folder in zip(experiments, folders, strict=True)]
 
     parent = folders[0].parent
     table = SweepTable(
         f"{parent}: {len(members)} runs",
-        "interrupted: no further run starts, and those that run finish and save what they are at{within}; another "
-        "Ctrl-C stops them at once",
+        "interrupted: no further run starts; the others finish and save their current tasks{within}; press Ctrl-C "
+        "again to stop them at once",
     )
-    farewell = f"what the runs in {parent} have saved is gone on with by --resume"
+    farewell = f"resume the runs in {parent} from their last checkpoints with --resume"
     try:
         if cluster.cluster:
             jobs = Jobs(members, cluster, parent / _SUBMITIT, program)
@@ -299,7 +301,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
                 for folder, text in replaced.items():
                     results.write_text(folder, text)
                 raise
-            farewell = "the jobs go on; the same command with --resume collects them"
+            farewell = "the jobs keep running; to watch them again, give the same command with --resume"
             with table:
                 jobs.watch(table)
         else:
@@ -314,19 +316,19 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
         raise SystemExit(1)
 
 
-class _Places:
-    """The folders of the runs that a command line asks for.
+class _RunFolders:
+    """The folders of the runs of a command line.
 
     Args:
-        request: what it asks for.
-        shares_run: whether an earlier run of the same settings is taken even without `--resume`.
+        request: the runs.
+        shares_run: whether an earlier run with the same settings is used even without `--resume`.
     """
 
     def __init__(self, request: Request, shares_run: bool):
         self._options, self._swept, self._shares_run = request.options, request.swept, shares_run
 
     def _place(self, experiment: Experiment) -> tuple[Path, str]:
-        """The folder above a run's, and the name of its own."""
+        """Return the parent and the name of a run's folder."""
         settings, parts = composition.settings_of(experiment), [f"seed={experiment.seed}"]
         if (scale := settings.get("er_scale")) is not None:
             parts.append(f"sparsity={scale:g}")
@@ -336,30 +338,30 @@ class _Places:
         return Path(os.path.expanduser(self._options.log_dir)) / experiment.name, "~".join(parts)
 
     def new(self, experiment: Experiment) -> Path:
-        """Makes the folder of a new run.
+        """Create the folder of a new run.
 
         Raises:
-            UserError: if it cannot be made.
+            UserError: if it cannot be created.
         """
         if composition.settings_of(experiment)["initializer"] == "stored":
-            raise UserError("--initializer stored is for runs that were imported; give an initialiser")
+            raise UserError("--initializer stored is only for imported runs; give another initializer")
         parent, name = self._place(experiment)
         log_dir = self._options.log_dir
         try:
             str(parent).encode()
-        except UnicodeEncodeError:  # Orbax would say so when something has been learned
+        except UnicodeEncodeError:  # Orbax would fail only at the first checkpoint
             raise UserError(f"--log-dir {log_dir!s} is not UTF-8; give another folder") from None
         try:
             return results.new_folder(parent, name)
         except OSError as error:
             reason = f"{error.filename}: {error.strerror}"
-            raise UserError(f"no run can be kept in --log-dir {log_dir} ({reason}); give another folder") from None
+            raise UserError(f"--log-dir {log_dir} cannot be written ({reason}); give another folder") from None
 
-    def say_afresh(self, experiments: Sequence[Experiment]) -> None:
-        """Says where there is nothing to resume, although `--resume` was given: runs may lie below another folder.
+    def warn_if_new(self, experiments: Sequence[Experiment]) -> None:
+        """With `--resume`, print which runs start, because there is no earlier run in this folder.
 
         Args:
-            experiments: those without an earlier run.
+            experiments: the experiments without an earlier run.
         """
         if self._options.resume and experiments:
             parent, _ = self._place(experiments[0])
@@ -367,23 +369,23 @@ class _Places:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             print(
                 f"--resume found nothing to resume in {parent.absolute()} for {', '.join(names[:3])}{more}; "
-                f"{'it starts' if len(names) == 1 else 'they start'} afresh",
+                f"{'it starts' if len(names) == 1 else 'they start'} from the beginning",
                 file=sys.stderr,
                 flush=True,
             )
 
     def earlier(self, experiment: Experiment) -> Path | None:
-        """The newest run of the same settings, where one is to be resumed; `None` if there is no such run.
+        """Return the newest run with the same settings that is to be resumed; `None` if there is none.
 
         Raises:
-            UserError: if `--resume` was given and there are runs, but of other settings.
+            UserError: if `--resume` was given and all earlier runs have different settings.
         """
         if not self._options.resume and not self._shares_run:
             return None
         others = {}
         for folder in results.existing_folders(*self._place(experiment)):
             settings = results.read_settings(folder)
-            if not settings:  # the run ended before it began
+            if not settings:  # the process ended before it wrote the settings
                 continue
             others[folder] = composition.differences(experiment, settings["experiment"])
             is_longer = settings["experiment"].get("num_tasks", 0) > experiment.num_tasks

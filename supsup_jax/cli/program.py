@@ -1,6 +1,6 @@
-"""The program that resumes a run in a process of its own.
+"""The program that resumes a run in a separate process.
 
-It is `python -m supsup_jax`, or the script that calls `main` if the experiment has parts that only the script knows.
+It is `python -m supsup_jax`, or the script that calls `main` if only the script defines some of the experiment's parts.
 """
 
 import os
@@ -13,14 +13,14 @@ from supsup_jax.experiment import Experiment
 from supsup_jax.runs import composition
 
 PACKAGE = ("-m", "supsup_jax")
-"""The arguments of Python that start the package."""
+"""Arguments of Python that start the package."""
 
 
 def program_of(experiment: Experiment) -> tuple[str, ...]:
-    """The arguments of Python that start the program.
+    """Return the arguments of Python that start the program.
 
     Raises:
-        UserError: if the experiment needs a script, and this process does not run one.
+        UserError: if the experiment requires a script, and this process does not run a script.
     """
     if not _needs_script(experiment):
         return PACKAGE
@@ -29,11 +29,13 @@ def program_of(experiment: Experiment) -> tuple[str, ...]:
         return "-m", spec.name.removesuffix(".__main__")
     if (file := getattr(main, "__file__", None)) is not None:
         return (os.path.abspath(file),)
-    raise UserError("several runs with parts of your own need a script that calls main; write them in a file")
+    raise UserError(
+        "several runs with custom parts require a script; write the experiment and the call of main in a file"
+    )
 
 
 def how_to_resume(experiment: Experiment, folder: object) -> str:
-    """The command that resumes a run, for messages."""
+    """Return the command that resumes a run, for messages."""
     try:
         program = program_of(experiment)
     except UserError:  # a notebook
@@ -43,7 +45,7 @@ def how_to_resume(experiment: Experiment, folder: object) -> str:
 
 
 def _needs_script(experiment: Experiment) -> bool:
-    """Whether a process that has not loaded the script cannot make the experiment from its settings."""
+    """Return whether the settings alone, without the script, do not determine the experiment."""
     if not all(map(registry.is_installed, composition.objects_of(experiment).values())):
         return True
     try:

@@ -1,7 +1,7 @@
 """SupSup in half a minute: 25 tasks in one random network, on digits that come with the package. No download.
 
-Each task shows handwritten digits (8 x 8) with its pixels in an order of its own, and learns one binary mask over the
-same random weights. Then an image comes without its task.
+Each task permutes the pixels of handwritten digits (8 x 8) differently, and learns one binary mask over the same random
+weights. In the evaluation, the network infers the task of the images.
 """
 
 import sys
@@ -29,11 +29,11 @@ EXPERIMENT = Experiment(
 )
 
 SHOWN = (0, 11, 24)
-"""Tasks of which the picture shows an image's α-derivatives."""
+"""Tasks whose images' α-derivatives are drawn."""
 
 
 def main(description: str | None = __doc__) -> None:
-    """Runs the experiment as the command line says, and draws a single run.
+    """Run the experiment that the command line describes, and draw it if it is a single run.
 
     Args:
         description: shown by `--help`.
@@ -44,17 +44,17 @@ def main(description: str | None = __doc__) -> None:
 
 
 def command() -> None:
-    """Runs it as `supsup-jax quickstart`, whose flags are those of a script."""
+    """Run `supsup-jax quickstart`, which has the flags of a script."""
     sys.argv[:2] = ["supsup-jax quickstart"]
     main()
 
 
 def draw(run: Run) -> None:
-    """Draws accuracy against tasks learned, and the α-derivatives of one test image of a few tasks."""
+    """Draw accuracy against tasks learned, and the α-derivatives of one test image of each task in `SHOWN`."""
     experiment, model = run.experiment, run.model
     search = getattr(experiment.scenario, "search", None)
     if not isinstance(search, OneShot) or not isinstance(experiment.tasks, data.Permuted) or not run.folder:
-        return  # the picture is of the experiment as it stands here
+        return  # the command line has changed the experiment
     dataset = load_dataset(run)
     benchmark, objective = experiment.tasks.bind(dataset), search.for_classes(run.inputs.num_classes).objective
     num_tasks = model.num_tasks

@@ -1,4 +1,4 @@
-"""The entry points: a script's `main`, and the commands for runs, which scripts have as well as the package."""
+"""Entry points: a script's `main`, and the commands for runs, which both scripts and the package have."""
 
 import sys
 from collections.abc import Sequence
@@ -11,38 +11,38 @@ from supsup_jax import registry
 from supsup_jax.arguments import convert
 from supsup_jax.cli import launch
 from supsup_jax.cli.commands import COMMANDS
-from supsup_jax.cli.options import arguments_of_user, complaints_as_errors
+from supsup_jax.cli.options import arguments_of_user, parser_errors_as_user_errors
 from supsup_jax.experiment import Experiment
 from supsup_jax.runs import composition
 from supsup_jax.runs.run import Run
 from supsup_jax.system import backend
 
 
-@launch.ends_in_one_line()
+@launch.errors_in_one_line()
 @arguments_of_user()
 def main(
     experiment: Experiment, description: str | None, *, shares_run: bool = False, **sweep: Sequence[Any]
 ) -> list[Run]:
-    """Runs an experiment as the command line says; a script's only call.
+    """Run an experiment with the settings of the command line; a script calls this and nothing else.
 
-    A single run goes on in this process. Several, for seeds and values of settings, go each to the next free set of
-    devices in a process of its own, or to a cluster. If the first argument is a command, such as in
-    `python script.py evaluate runs/mine/seed=1`, the command is called as by `python -m supsup_jax`, with the parts of
-    the script known.
+    A single run uses this process. Several runs, for different seeds or values of settings, use separate processes,
+    each on the next free set of devices, or are submitted to a cluster. If the first argument is a command, as in
+    `python script.py evaluate runs/mine/seed=1`, the command is called as by `python -m supsup_jax`, and can use the
+    parts that the script defines.
 
     Args:
-        experiment: the settings that the script stands for; the command line may change any.
+        experiment: the script's experiment; flags change its settings.
         description: shown by `--help`.
-        shares_run: whether a run of these settings that exists is resumed, or shown if it is finished, since other
-            scripts use it too.
+        shares_run: whether an existing run with the same settings is used without `--resume`, because several scripts
+            share it: it is resumed, or shown if it is finished.
         sweep: values of settings, such as `er_scale=(8, 16)`: a run for each combination.
 
     Returns:
-        The finished run, if it was a single one.
+        The finished run, or an empty list if there were several runs.
 
     Raises:
-        SystemExit: with status 1 if a run of several failed, 2 after an error of the user's, 130 after Ctrl-C, 143
-            after SIGTERM.
+        SystemExit: with status 1 if one of several runs failed, 2 after a `UserError`, 130 after Ctrl-C, 143 after
+            SIGTERM.
     """
     experiment = convert("experiment", experiment, Experiment)
     sweep = {name: convert(name, values, tuple[Any, ...]) for name, values in sweep.items()}
@@ -55,16 +55,16 @@ def main(
 
 
 def call(program: str, description: str | None) -> None:
-    """Calls the command that the command line names.
+    """Run the command that the command line names.
 
     Args:
-        program: how it was started, for `--help`.
+        program: name of the program in `--help`.
         description: shown by `--help`.
 
     Raises:
-        UserError: if it cannot be done.
+        UserError: if an argument or a run cannot be used.
     """
-    with complaints_as_errors():
+    with parser_errors_as_user_errors():
         command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog=program, description=description)
     backend.use_one_blas_thread()
     backend.keep_compiled()

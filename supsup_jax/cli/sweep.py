@@ -1,4 +1,4 @@
-"""Many runs of an experiment, each in a process of its own: the next one goes to the next free set of devices."""
+"""Sweeps: many runs of an experiment in separate processes, each on the next free set of devices."""
 
 import importlib.metadata
 import os
@@ -22,15 +22,15 @@ from supsup_jax.runs import results
 from supsup_jax.system import interruption
 
 LOG = "log.txt"
-"""What a run of a sweep says, in its folder."""
+"""File in a run's folder with the output of the run in a sweep."""
 
 PAUSE = 0.2
-"""Seconds from one look at the runs to the next."""
+"""Seconds between two checks of the processes."""
 
-# How long a process that was told to end at once may take.
+# Seconds after SIGTERM until a process is killed.
 _PATIENCE = 10.0
 
-# The end of a log that is looked at for its last lines.
+# Bytes at the end of a log that are read for its last lines.
 _LOG_BYTES = 8192
 
 State = Literal["waiting", "running", "finished", "failed", "interrupted"]
@@ -41,13 +41,13 @@ class Member:
     """One run of a sweep.
 
     Attributes:
-        folder: its folder, which holds its settings.
-        evaluations: the numbers of tasks after which it is evaluated; after the last it is finished.
-        state: how far it is.
-        where: what it runs on, or waits for, in a few words.
-        started: when it began to run, if it did, by `time.monotonic`.
-        ended: when it ended, if it did.
-        log_start: where in its log the lines of this attempt begin.
+        folder: the run's folder, which contains its settings.
+        evaluations: numbers of tasks after which the run is evaluated; after the last, it is finished.
+        state: state of the run.
+        where: the device or job, or the reason for waiting, as text.
+        started: time of its start by `time.monotonic`, if it has started.
+        ended: time of its end by `time.monotonic`, if it has ended.
+        log_start: offset in its log at which the output of this attempt begins.
     """
 
     folder: Path
@@ -65,24 +65,24 @@ class Member:
         self.log_start = log.stat().st_size if log.exists() else 0
 
     def is_finished(self) -> bool:
-        """Whether its folder holds all that it is to compute."""
+        """Return whether the run's folder contains all evaluations."""
         return results.is_finished(self.folder, self.evaluations)
 
     def run(self, where: str) -> None:
-        """Notes that it runs."""
+        """Set the state to running, on this device or job."""
         self.state, self.where, self.started = "running", where, self.started or time.monotonic()
 
     def end(self, state: State) -> None:
-        """Notes how it ended."""
+        """Set the final state."""
         self.state, self.ended = state, time.monotonic()
 
     @property
     def seconds(self) -> float | None:
-        """How long it has been running, if it has."""
+        """Duration of the run up to now or its end; `None` before its start."""
         return None if self.started is None else (self.ended or time.monotonic()) - self.started
 
     def last_lines(self) -> list[str]:
-        """The last lines that this attempt has written to its log, some kilobytes, without empty ones."""
+        """Return the last non-empty lines of this attempt in the log, from its last `_LOG_BYTES` bytes."""
         try:
             with (self.folder / LOG).open("rb") as file:
                 file.seek(max(self.log_start, file.seek(0, os.SEEK_END) - _LOG_BYTES))
@@ -93,31 +93,31 @@ class Member:
 
 
 def parse_sets(text: str) -> list[str]:
-    """Sets of devices as `--gpu-sets` has them: separated by |, several devices in a set by commas.
+    """Parse the value of `--gpu-sets`: sets separated by |, the devices of a set by commas.
 
     Returns:
-        Every set as `CUDA_VISIBLE_DEVICES` takes it.
+        A value of `CUDA_VISIBLE_DEVICES` for each set.
 
     Raises:
-        UserError: if there is an empty set or device, or a device twice.
+        UserError: if a set or a device is empty, or a device is repeated.
     """
     sets = [[device.strip() for device in devices.split(",")] for devices in text.split("|")]
     devices = [device for devices in sets for device in devices]
     if not all(re.fullmatch(r"[\w./:-]+", device) for device in devices):
         raise UserError(
-            f'--gpu-sets "{text}" is not understood; give sets of devices separated by |, several devices in a set by '
-            'commas, such as "0,1|2,3"'
+            f'--gpu-sets "{text}": must be sets of devices separated by |, with commas between the devices of a set, '
+            'such as "0,1|2,3"'
         )
     for device in devices:
         if devices.count(device) > 1:
-            raise UserError(f'--gpu-sets "{text}" has device {device} twice; give every device to one set')
+            raise UserError(f'--gpu-sets "{text}": device {device} is repeated; give every device to one set')
     return [",".join(devices) for devices in sets]
 
 
 def all_devices() -> list[str | None]:
-    """Every GPU that JAX can use as a set of its own, or else the CPU: nothing. JAX itself is not asked.
+    """Return a set of one device for every GPU that JAX can use, or `[None]` for the CPU if there is no GPU.
 
-    A process that asks JAX for its GPUs takes their memory, which the runs are to have.
+    This does not call JAX, because a process that lists its GPUs with JAX reserves memory that the runs need.
     """
     can_use = any("cuda" in plugin.name for plugin in importlib.metadata.entry_points(group="jax_plugins"))
     if not can_use or jax.config.jax_platforms == "cpu":  # pyright: ignore[reportAttributeAccessIssue]
@@ -137,15 +137,15 @@ def start(
     environment: Mapping[str, str] | None = None,
     stopped_by: signal.Signals = signal.SIGTERM,
 ) -> subprocess.Popen[bytes]:
-    """Starts the process of a run. What it says goes to its log, and the terminal's Ctrl-C does not reach it.
+    """Start the process of a run, with its output in its log; a Ctrl-C in the terminal does not reach it.
 
-    On Linux it is asked to end if this process dies; elsewhere it goes on then.
+    If this process dies, the run is sent a signal on Linux (where `setpriv` is installed), and continues elsewhere.
 
     Args:
         folder: the run's folder.
-        command: what to start.
+        command: the command line of the process.
         environment: variables to set.
-        stopped_by: the signal that asks it to end.
+        stopped_by: the signal to send to the run if this process dies.
     """
     if shutil.which("setpriv"):
         command = ["setpriv", "--pdeathsig", stopped_by.name.removeprefix("SIG"), *command]
@@ -161,11 +161,11 @@ def start(
 
 
 def command_of(folder: Path, *program: str) -> list[str]:
-    """The command that resumes the run in a folder.
+    """Return the command that resumes the run in a folder.
 
     Args:
         folder: the run's folder.
-        program: the arguments of Python that start a program with the run's parts; by default this package.
+        program: arguments of Python that start the program; by default this package (see `program.program_of`).
     """
     return [sys.executable, *(program or PACKAGE), "run", str(folder)]
 
@@ -177,17 +177,17 @@ def run(
     announce: Callable[[float], None],
     command: Callable[[Path], list[str]] = command_of,
 ) -> None:
-    """Runs those that wait, in order, each on the next free set of devices, until all have ended.
+    """Run the waiting members in order, each on the next free set of devices, until all have ended.
 
     Args:
         members: the runs of the sweep.
-        sets: each as `CUDA_VISIBLE_DEVICES` takes it, or nothing for the CPU.
-        show: called again and again with the runs as they are.
-        announce: called, in another thread, when an end is asked for, with the seconds that there are for it.
-        command: starts a run, given its folder.
+        sets: a value of `CUDA_VISIBLE_DEVICES` for each set, or `None` for the CPU.
+        show: called repeatedly with the runs.
+        announce: called in another thread on an interruption, with the seconds that the runs have to save.
+        command: returns the command line of a run, given its folder.
 
     Raises:
-        KeyboardInterrupt: if a run was not finished because an end was asked for.
+        KeyboardInterrupt: if a run was not finished because of an interruption.
     """
     waiting = deque(member for member in members if member.state == "waiting")
     free = deque(sets)
@@ -198,7 +198,7 @@ def run(
             while running or (waiting and not interrupted.times):
                 while waiting and free and not interrupted.times:
                     member, devices = waiting.popleft(), free.popleft()
-                    environment = {interruption.GRACE: "inf"}  # how long they may take is known here
+                    environment = {interruption.GRACE: "inf"}  # this process enforces the time limit
                     if devices is not None:
                         environment["CUDA_VISIBLE_DEVICES"] = devices
                     running[member] = start(member.folder, command(member.folder), environment), devices
@@ -223,7 +223,7 @@ def run(
 
 
 def ending(status: int) -> State:
-    """What the exit status of a run's process says of it."""
+    """Return the final state of a run from the exit status of its process."""
     if status == 0:
         return "finished"
     asked = {end for number in interruption.SIGNALS for end in (128 + number, -number)}
@@ -231,7 +231,7 @@ def ending(status: int) -> State:
 
 
 def _end_at_once(running: Mapping[Member, subprocess.Popen[bytes]]) -> None:
-    """Ends processes that have been asked already; what they have saved is not lost."""
+    """Stop processes at once, with SIGTERM and then SIGKILL; their saved checkpoints are kept."""
     for process in running.values():
         process.terminate()
     until = time.monotonic() + _PATIENCE

@@ -1,1 +1,1 @@
-"""Files of other implementations."""
+"""Conversion of files of other implementations."""

@@ -1,1 +1,1 @@
-"""The paper: its numbers and figures, and runs beside them."""
+"""The paper's numbers and figures, and their reproduction by runs."""

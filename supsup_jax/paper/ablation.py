@@ -1,4 +1,4 @@
-"""Figure 6: accuracy by the number of outputs, for both objectives and both networks."""
+"""Figure 6: accuracy for different numbers of outputs, for both objectives and both networks."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
     import matplotlib.figure
 
 _PANELS = {"LeNet": ("LeNet 300-100", LENET_250), "FC1024": ("FC 1024-1024", FC_250)}
-"""Heading and folder with the bounds, by the network."""
+"""Heading, and folder of the scripts of the bounds, by network."""
 
 _COLOURS = {25: ORANGE, 100: BLUE, 200: GREEN}
 _FURTHER_COLOURS = (SKY, PURPLE, AMBER)
 _OBJECTIVES = {"entropy": ("H", "-", "o"), "superfluous": ("G", "--", "s")}
-"""Symbol, line and marker of an objective."""
+"""Symbol, line style and marker of each objective."""
 
 
 def draw_ablation(runs: Sequence[Run], of_name: Mapping[str, Sequence[Run]]) -> "matplotlib.figure.Figure":
-    """Draws accuracy against tasks learned: colours tell the numbers of outputs apart, lines the objectives.
+    """Draw accuracy against tasks learned: colours show the number of outputs, line styles the objective.
 
     Args:
-        runs: of the ablation, each with a different network, number of outputs, objective or seed.
-        of_name: runs of all experiments by their names, for the bounds.
+        runs: runs of the ablation with different networks, numbers of outputs, objectives or seeds.
+        of_name: runs of all experiments by name, for the bounds.
 
     Raises:
-        UserError: if settings differ in more than these.
+        UserError: if other settings differ.
     """
     from matplotlib.figure import Figure
 
@@ -69,10 +69,10 @@ def draw_ablation(runs: Sequence[Run], of_name: Mapping[str, Sequence[Run]]) -> 
 
 
 def _reference(name: str, of_name: Mapping[str, Sequence[Run]], counts: Sequence[int]) -> Curve | None:
-    """The mean over seeds of a curve of another experiment at these numbers of tasks, as far as it was measured."""
-    run, identity = measurement(name)
+    """Return a bound's curve at the numbers of tasks in `counts` where it was measured; `None` without runs."""
+    name_of_runs, identity = measurement(name)
     seeds = [
-        {at: value for at in counts if (value := one.accuracy(identity, at)) is not None}
-        for one in of_name.get(run, ())
+        {at: value for at in counts if (value := run.accuracy(identity, at)) is not None}
+        for run in of_name.get(name_of_runs, ())
     ]
     return over_seeds(seeds) if any(seeds) else None

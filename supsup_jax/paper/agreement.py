@@ -1,4 +1,4 @@
-"""The rule by which accuracies of runs agree with a number of the paper."""
+"""The criterion for agreement between accuracies of runs and a number of the paper."""
 
 import math
 from collections.abc import Sequence
@@ -7,20 +7,20 @@ from statistics import fmean, stdev
 from supsup_jax.paper.published import PRECISION, SEEDS, Point
 
 ONE_SEED = 0.1
-"""Points by which a single seed may differ from a number of the paper that has no error bar."""
+"""Tolerance in percentage points for a single seed and a number without an error bar."""
 
 
 def tolerance(values: Sequence[float], point: Point) -> float:
-    """Points by which the mean of these accuracies may differ from the paper's.
+    """Return by how many percentage points the mean of these accuracies may differ from the paper's number.
 
-    With several seeds, or an error bar in the paper, these are two standard errors of the difference and the precision
-    to which the paper's number is known. Where one of the two sides has several seeds only, that side's standard
-    deviation is all that is known: one seed of ours is taken to vary as the paper's do, and a number of the paper
-    without an error bar is taken as exact. `ONE_SEED` where neither side has any, or the precision where that is worse.
+    With several seeds, or an error bar in the paper, this is two standard errors of the difference plus the precision
+    of the paper's number. If we have only one seed, it is assumed to vary like the paper's seeds. If the paper has no
+    error bar, its number is assumed to be exact. With one seed and no error bar, the tolerance is the larger of
+    `ONE_SEED` and the precision.
 
     Args:
         values: accuracies in %, one for each seed.
-        point: the paper's.
+        point: the paper's number.
     """
     bar, seeds = point.deviation, len(values)
     if seeds == 1 and bar is None:
@@ -31,7 +31,7 @@ def tolerance(values: Sequence[float], point: Point) -> float:
 
 
 def agrees(values: Sequence[float], point: Point) -> bool:
-    """Whether the mean of these accuracies, one for each seed and in %, agrees with the paper's number."""
+    """Return whether the mean of these accuracies, in % and one for each seed, agrees with the paper's number."""
     if point.is_limit:
         return fmean(values) < point.accuracy
     return abs(fmean(values) - point.accuracy) <= tolerance(values, point) + 1e-9

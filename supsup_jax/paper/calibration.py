@@ -1,4 +1,4 @@
-"""Estimates of the time of a run from a few training steps, for networks that no run on this machine has timed."""
+"""Estimates of the duration of a run from a few training steps, for networks not yet timed on this machine."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ from supsup_jax.system import backend, numerics
 
 _STEPS = 3
 
-# Shape of an image, and training and test images of a task; None where an experiment says itself how large images are.
+# Image shape, and numbers of training and test images per task; shape None if the experiment sets the image size.
 _SIZES: dict[str, tuple[tuple[int, ...] | None, int, int]] = {
     "mnist": ((28, 28, 1), 60_000, 10_000),
     "cifar100": ((32, 32, 3), 2_500, 500),
@@ -24,27 +24,27 @@ _SIZES: dict[str, tuple[tuple[int, ...] | None, int, int]] = {
     "digits": ((8, 8, 1), 1_438, 359),
 }
 
-# A forward pass takes about a third of a training step.
+# Time of a forward pass, relative to a training step.
 _FORWARD = 1 / 3
 
-# Seconds that a mask costs for each of its weights and each pick of a task: an order of magnitude.
+# Seconds per weight and mask of one inference of a task (order of magnitude).
 _PER_WEIGHT_ON_CPU, _PER_WEIGHT_ON_GPU = 1e-10, 1e-12
 
-# Tasks that are trained side by side on an accelerator, as long as their network is small.
+# Number of tasks of a small network that are trained in parallel on an accelerator.
 _SIDE_BY_SIDE = 16
 
 
 def calibrated_rates(experiment: Experiment) -> Rates:
-    """Times a few training steps of an experiment's network on random images, and derives what a run takes from them.
+    """Estimate the rates of an experiment from a few training steps of its network on random images.
 
-    It takes seconds, and the estimate is rough: it is replaced by the times of the first run.
+    This takes seconds, and the estimate is rough. The measured times of the first run replace it.
     """
     shape, train_size, test_size = _SIZES[experiment.tasks.source.name]
     size = getattr(experiment.tasks.source, "image_size", 0)
     shape = shape or (size, size, 3)
     is_large = shape[0] > 64
     training, test_batch_size = experiment.training, experiment.scenario.test_batch_size
-    # A few images do for large ones: the time of a step is proportional to them.
+    # For large images, a small batch is timed; the time of a step is proportional to the batch size.
     images = min(training.batch_size, 4) if is_large else training.batch_size
     copies = 1
     if not experiment.in_turn and not is_large:
@@ -67,7 +67,7 @@ def calibrated_rates(experiment: Experiment) -> Rates:
 @cache
 @numerics.with_fixed_flags
 def _seconds_of_a_step(net: Network, images: int, copies: int) -> float:
-    """Seconds of a training step of one task, where this many are trained side by side."""
+    """Return the seconds of a training step per task, if this number of tasks is trained in parallel."""
     print(f"timing a few training steps of {type(net).__name__}", file=sys.stderr, flush=True)
     weights, stats = net.init(numerics.key(0))
     inputs = jax.random.normal(numerics.key(1), (images, *net.input_shape))

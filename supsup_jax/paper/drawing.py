@@ -1,4 +1,4 @@
-"""Drawing under Matplotlib's own defaults; for runs also without letting a picture fail them."""
+"""Context managers for drawing: Matplotlib's default style, and warnings instead of errors."""
 
 import contextlib
 import sys
@@ -10,10 +10,10 @@ from supsup_jax.system import extras
 
 @contextlib.contextmanager
 def default_style() -> Iterator[None]:
-    """Has Matplotlib draw in its default style, whatever the user's matplotlibrc or style says.
+    """Use Matplotlib's default style, independently of the user's matplotlibrc and style.
 
-    Figures are drawn and written within: fonts, LaTeX and formats are looked up at both times. They are made without
-    `pyplot`, so no interactive backend takes part.
+    Draw and save figures inside the context, since both read fonts, LaTeX and format settings. Make them without
+    `pyplot`, so that no interactive backend is started.
 
     Raises:
         UserError: if Matplotlib is not installed, or cannot be imported.
@@ -22,7 +22,7 @@ def default_style() -> Iterator[None]:
         matplotlib = extras.require("plots", "drawing a picture")
     except UserError:
         raise
-    except Exception as error:  # a matplotlibrc, or MPLBACKEND, can fail it as well
+    except Exception as error:  # a wrong matplotlibrc or MPLBACKEND also raises
         raise UserError(
             f"Matplotlib cannot be imported; repair its installation, matplotlibrc or MPLBACKEND ({reason(error)})"
         ) from None
@@ -33,14 +33,14 @@ def default_style() -> Iterator[None]:
 
 @contextlib.contextmanager
 def optional(picture: object, later: str) -> Iterator[None]:
-    """Where drawing fails within, a line on stderr says so, and the caller continues.
+    """Turn an exception inside the context into a warning on stderr, so that the caller continues.
 
     Args:
-        picture: what is drawn.
-        later: how to draw it when the cause is gone.
+        picture: name or path of the figure, for the warning.
+        later: how to draw it after the cause is fixed.
     """
     try:
         yield
     except Exception as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
-        print(f"warning: {picture} was not drawn: {said}; {later}", file=sys.stderr, flush=True)
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+        print(f"warning: {picture} was not drawn: {cause}; {later}", file=sys.stderr, flush=True)

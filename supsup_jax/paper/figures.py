@@ -1,4 +1,4 @@
-"""Pictures of results, legible in print and without colour vision: of one run, and the paper's figures from many."""
+"""Figures of a run, and the paper's figures from many runs, legible in print and without colour vision."""
 
 import math
 from collections import defaultdict
@@ -61,8 +61,8 @@ _FIGURES = {
         {"FC 1024-1024": [f"{MNISTROTATE}/{method}" for method in _METHODS]},
     ),
 }
-# Up to this many tasks the axis is linear.
-_FEW = 300
+# Largest number of tasks with a linear axis; beyond, it is logarithmic.
+_MOST_ON_LINEAR_AXIS = 300
 
 _SPLITCIFAR100 = [f"{SPLITCIFAR100}/{name}" for name in LOOKS if name.startswith("rn18-")]
 SHOWN = {
@@ -82,35 +82,35 @@ _MEANING: dict[Identity, str] = {
 
 
 def accuracy_curve(curve: str, runs: Sequence[Run]) -> Curve:
-    """Accuracy against tasks learned, as a curve of the paper shows it.
+    """Return accuracy against tasks learned, for a curve of the paper.
 
     Args:
-        curve: its name.
-        runs: of the experiment that measures it, each with a different seed.
+        curve: name of the curve.
+        runs: runs of the experiment that measures it, with different seeds.
 
     Raises:
-        UserError: if their settings differ, or they do not have the accuracy that the figure shows.
+        UserError: if other settings differ, or a run did not measure the accuracy that the figure shows.
     """
     check_settings(runs)
     identity = measurement(curve).identity
     for run in runs:
         if not run.accuracies[identity]:
-            lacking = "has no accuracy of each task right after it was learned"
+            problem = "has no accuracy of each task right after it was learned"
             if identity != "learned":
-                lacking = f"was not evaluated with the task {identity}"
-            raise UserError(f"{run.folder} {lacking}; give folders without this run")
+                problem = f"was not evaluated with the task {identity}"
+            raise UserError(f"{run.folder} {problem}; leave this run out")
     return over_seeds([run.accuracies[identity] for run in runs])
 
 
 @default_style()
 def draw_paper(runs: Iterable[Run]) -> dict[str, "matplotlib.figure.Figure"]:
-    """Draws the figures of the paper for which there are runs, by the name of the file for each.
+    """Draw the figures of the paper for which there are runs, and return them by file name.
 
     Args:
-        runs: one for each experiment and seed.
+        runs: one run for each experiment and seed.
 
     Raises:
-        UserError: if no figure shows these runs, they do not belong together, or have not what the figure shows.
+        UserError: if no figure shows these runs, their settings differ, or a measurement is missing.
     """
     of_name: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -184,14 +184,14 @@ def _draw_accuracies(title: str, panels: Mapping[str, Mapping[str, Curve]]) -> "
 
 
 def _draw_panel(column: Any, heading: str, curves: Mapping[str, Curve]) -> None:
-    """Draws the curves of one network, those that fall on a coarser scale below the others."""
+    """Draw the curves of one network; curves that drop far are drawn in a panel below with a coarser scale."""
     published = {name: POINTS.get(name, {}) for name in curves}
     points = {
         name: [*curve.mean, *(point.accuracy for point in published[name].values())] for name, curve in curves.items()
     }
     kept = [value for name, values in points.items() if not look_of(name).forgets for value in values]
     lowest, highest = (bound(value for values in points.values() for value in values) for bound in (min, max))
-    # Differences of a fraction of a point are not to look like cliffs.
+    # Show at least 4 points, so that differences of a fraction of a point look small.
     floor = math.floor(min(min(kept, default=lowest) - 0.3, highest - 4))
     if lowest < floor:
         upper, lower = column.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -202,7 +202,7 @@ def _draw_panel(column: Any, heading: str, curves: Mapping[str, Curve]) -> None:
         axes = [column.subplots()]
     axes[0].set(title=heading, ylim=(floor, highest + 0.3))
     axes[-1].set(xlabel="tasks learned")
-    if max(at for name, curve in curves.items() for at in (*curve.at, *published[name])) > _FEW:
+    if max(at for name, curve in curves.items() for at in (*curve.at, *published[name])) > _MOST_ON_LINEAR_AXIS:
         axes[-1].set_xscale("log")
         axes[-1].xaxis.set_major_formatter("{x:,.0f}")
     else:
@@ -225,7 +225,7 @@ def _draw_panel(column: Any, heading: str, curves: Mapping[str, Curve]) -> None:
 
 
 def _plot_paper(axes: Any, points: Mapping[int, Point], marker: str) -> None:
-    """Draws points of the paper, and an arrow down from what is an upper limit only."""
+    """Draw points of the paper, with an arrow down instead of a marker for an upper limit."""
     known = {at: point for at, point in points.items() if not point.is_limit}
     axes.plot(list(known), [point.accuracy for point in known.values()], marker=marker, **PAPER)
     for at, point in known.items():
@@ -238,10 +238,10 @@ def _plot_paper(axes: Any, points: Mapping[int, Point], marker: str) -> None:
 
 @default_style()
 def draw_recovery(folders: Sequence[Path]) -> "matplotlib.figure.Figure":
-    """Draws how the masks of HopSupSup's tasks were recovered in the last evaluation.
+    """Draw the recovery of the masks of HopSupSup's tasks in the last evaluation.
 
     Args:
-        folders: of runs, each with another seed.
+        folders: folders of runs with different seeds.
 
     Raises:
         UserError: if a run's table is damaged.
@@ -257,7 +257,7 @@ def draw_recovery(folders: Sequence[Path]) -> "matplotlib.figure.Figure":
     for quantity, (axes, heading) in enumerate(zip(panels, headings, strict=True)):
         for task in sorted(set().union(*seeds)):
             path = over_seeds([seed[task][quantity] for seed in seeds if task in seed])
-            marked = (task % 5, 5)  # no marker hides another
+            marked = (task % 5, 5)  # markers of different tasks are at different steps
             plot_curve(axes, path, looks[task % len(looks)], f"task {task}", marked)
         axes.axvline(30, color="black", linestyle="--", linewidth=1, label="paper: recovered before step 30")
         axes.set(title=heading, xlabel="gradient step")
@@ -270,7 +270,7 @@ def draw_recovery(folders: Sequence[Path]) -> "matplotlib.figure.Figure":
 
 @default_style()
 def save(figure: "matplotlib.figure.Figure", path: Path) -> None:
-    """Writes a picture whole or not at all; the path's ending says the format."""
+    """Write a figure atomically, in the format of the path's suffix."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         figure.savefig(unfinished, format=path.suffix.removeprefix("."))
@@ -281,13 +281,13 @@ def save(figure: "matplotlib.figure.Figure", path: Path) -> None:
 
 @default_style()
 def draw_accuracy(path: Path, name: str, seed: int, record: Record) -> None:
-    """Draws a run's accuracy against tasks learned, over the paper's points if there are any.
+    """Draw a run's accuracy against tasks learned, with the paper's points if there are any.
 
     Args:
-        path: where the picture goes; its ending says the format.
-        name: the experiment's.
-        seed: the run's.
-        record: what was measured.
+        path: file to write, in the format of its suffix.
+        name: name of the experiment.
+        seed: seed of the run.
+        record: the run's measurements.
     """
     from matplotlib.figure import Figure
 
@@ -316,23 +316,23 @@ def draw_run(
     gradients: Float[np.ndarray, "images tasks"],
     tasks: Sequence[int],
 ) -> None:
-    """Draws a run in one picture: accuracy against tasks learned, and the α-derivatives of a few images.
+    """Draw one figure of a run: accuracy against tasks learned, and the α-derivatives of a few images.
 
     Args:
-        path: where the picture goes; its ending says the format.
-        title: stands above it.
-        record: what was measured.
+        path: file to write, in the format of its suffix.
+        title: title of the figure.
+        record: the run's measurements.
         gradients: derivatives of the objective with respect to every task's α, for each image.
-        tasks: the tasks to which these images belong.
+        tasks: the tasks of these images.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout="constrained", dpi=150)
     figure.suptitle(title)
-    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.1))[0]
-    _plot_accuracy(left.subplots(), record)
+    accuracy, derivatives = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.1))[0]
+    _plot_accuracy(accuracy.subplots(), record)
 
-    panels = right.subplots(len(tasks), 1, sharex=True, squeeze=False)[:, 0]
+    panels = derivatives.subplots(len(tasks), 1, sharex=True, squeeze=False)[:, 0]
     for panel, gradient, task in zip(panels, gradients, tasks, strict=True):
         bars = panel.bar(np.arange(len(gradient)), gradient, facecolor=GREY)
         bars[task].set(facecolor=ORANGE, edgecolor="black", hatch="///")
@@ -341,8 +341,8 @@ def draw_run(
         verdict = "inferred" if picked == task else f"task {picked} inferred"
         panel.set_title(f"an image of task {task}: {verdict}", fontsize="small", loc="left")
         panel.margins(x=0.01)
-    panels[-1].set_xlabel("task i (the image's own: hatched)")
-    right.supylabel("∂ objective / ∂αᵢ", fontsize="medium")
+    panels[-1].set_xlabel("task i (hatched: the task of the image)")
+    derivatives.supylabel("∂ objective / ∂αᵢ", fontsize="medium")
     save(figure, path)
 
 
@@ -363,7 +363,7 @@ def _plot_accuracy(axes: Any, record: Record, with_learned: bool = False) -> Non
         axes.plot(learned, means, style, color=colour, label=label, markerfacecolor="none")
     low, high = axes.get_ylim()
     high = min(high, 100.0)
-    axes.set_ylim(min(low, high - 5), high + 0.2)  # differences of a fraction of a point are not to look like cliffs
+    axes.set_ylim(min(low, high - 5), high + 0.2)  # at least 5 points, so that small differences look small
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="tasks learned", ylabel="mean accuracy over tasks learned (%)", xlim=(0, None))
     axes.grid(alpha=0.3)

@@ -10,13 +10,13 @@ from supsup_jax.runs.tables import Run, StoragePoint, storage_points, tries
 
 
 class ImageNetRow(NamedTuple):
-    """A row of the table of Figure 2, left.
+    """A row of the table in Figure 2, left.
 
     Attributes:
-        method: as the paper calls it.
-        er_scale: scale of its densities, if there are any.
-        paper: the paper's accuracy in % and megabytes, if it has them.
-        point: ours, if there are runs.
+        method: the paper's name of the method.
+        er_scale: scale of the masks' densities, if the method has masks.
+        paper: the paper's accuracy in % and megabytes, if it has this row.
+        point: accuracy and megabytes of our runs, if there are any.
     """
 
     method: str
@@ -29,12 +29,12 @@ _METHODS = {"upperbound": "Upper Bound", "supsup": "SupSup", "batche": "BatchE"}
 
 
 def imagenet_rows(runs: Iterable[Run]) -> list[ImageNetRow]:
-    """The table of Figure 2, left: the paper's rows, and below them ours that it does not have.
+    """Return the rows of the table in Figure 2, left: the paper's rows, then our rows that the paper does not have.
 
-    Of runs of one seed and scale the one with the most tasks counts, then the newest.
+    Of several runs with the same seed and scale, the run with the most tasks is used, then the newest.
 
     Raises:
-        UserError: if there is no run on SplitImageNet, or some differ in more than seed and scale.
+        UserError: if there is no run on SplitImageNet, or settings other than seed and scale differ.
     """
     ours: dict[tuple[str, float | None], StoragePoint] = {}
     of_name: dict[str, list[Run]] = defaultdict(list)
@@ -44,7 +44,7 @@ def imagenet_rows(runs: Iterable[Run]) -> list[ImageNetRow]:
                 max(group, key=lambda run: max(run.accuracies["given"]))
             )
     if not of_name:
-        raise UserError(f"there is no run on SplitImageNet; give folders of runs of experiments/{SPLITIMAGENET}*.py")
+        raise UserError(f"no run on SplitImageNet was found; give folders of runs of experiments/{SPLITIMAGENET}*.py")
     for name, same in of_name.items():
         ours |= {(name, point.er_scale): point for point in storage_points(same)}
     keys = [*SPLITIMAGENET_TABLE, *sorted(ours.keys() - SPLITIMAGENET_TABLE.keys(), key=str)]

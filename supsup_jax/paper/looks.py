@@ -1,4 +1,4 @@
-"""How methods look in the figures: colours, markers and lines that are legible in print and without colour vision."""
+"""Colours, markers and line styles of methods in the figures, legible in print and without colour vision."""
 
 from typing import Any, NamedTuple
 
@@ -11,14 +11,14 @@ GREY = "#999999"
 
 
 class Look(NamedTuple):
-    """How a method is drawn.
+    """The style of a method's curve.
 
     Attributes:
-        label: its name in a legend.
-        colour: of our points; the paper's are black.
-        marker: of our points and the paper's.
+        label: name in the legend.
+        colour: colour of our points; the paper's points are black.
+        marker: marker of our points and the paper's.
         line: style of the line through our points.
-        forgets: whether accuracy falls too far to be drawn on the others' scale.
+        forgets: whether accuracy drops too far for the scale of the other methods.
     """
 
     label: str
@@ -46,19 +46,19 @@ LOOKS: dict[str, Look] = {
     "rn18-upperbound": Look("upper bound", AMBER, "^", ""),
     "rn18-lowerbound": Look("lower bound", PURPLE, "*", ""),
 }
-"""By the name of a curve, or of its script alone."""
+"""Styles by the name of the curve, or of its script."""
 
 PAPER: dict[str, Any] = {"color": "black", "linestyle": "none", "markerfacecolor": "none", "markersize": 10}
-"""How the paper's points are drawn."""
+"""Style of the paper's points."""
 
 
 def look_of(curve: str) -> Look:
-    """The look of a curve, given its name."""
+    """Return the style of a curve, given its name."""
     return LOOKS.get(curve) or LOOKS[curve.rpartition("/")[2]]
 
 
 def plot_curve(axes: Any, curve: Curve, look: Look, label: str, marked: Any) -> None:
-    """Draw a curve, with markers and bars at some of its points only, which Matplotlib's `markevery` selects."""
+    """Draw a curve, with markers and error bars at the points that `marked` selects (Matplotlib's `markevery`)."""
     axes.errorbar(
         curve.at,
         curve.mean,

@@ -1,7 +1,7 @@
-"""The plan of a reproduction: runs that are missing, their expected time, and those that fit into a budget.
+"""The plan of a reproduction: the missing runs, their expected time, and a selection that fits a time budget.
 
-Training takes the same time for every task. An evaluation after n tasks takes n times as long as one task's if the task
-is given; inferring the tasks of n test sets among n masks adds a part that grows with n².
+Training takes the same time for every task. The time of an evaluation after n tasks is proportional to n if the task is
+given; inferring the tasks of n test sets among n masks adds a term proportional to n².
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
 def parse_budget(text: str) -> float:
-    """The seconds of a time such as `8h`, `45m` or `90s`.
+    """Return the seconds of a time such as `8h`, `45m` or `90s`.
 
     Raises:
-        UserError: if it is not one.
+        UserError: if the text is not such a time, or zero.
     """
     parts = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([hms])", text)
     seconds = float(parts[1]) * _UNITS[parts[2]] if parts else 0.0
@@ -39,12 +39,12 @@ def parse_budget(text: str) -> float:
 
 
 class Rates(NamedTuple):
-    """Seconds that the parts of a run take.
+    """Durations of the parts of a run, in seconds.
 
     Attributes:
         task: training one task.
         given: evaluating one task with the task given.
-        pair: for inference, what each pair of a task and a mask adds to an evaluation.
+        pair: inferring the task, for each pair of a task and a mask in an evaluation.
     """
 
     task: float
@@ -52,16 +52,17 @@ class Rates(NamedTuple):
     pair: float
 
     def evaluation(self, tasks: int) -> float:
-        """Seconds of an evaluation after this number of tasks."""
+        """Return the seconds of an evaluation after this number of tasks."""
         return self.given * tasks + self.pair * tasks**2
 
 
 def measured_rates(runs: Iterable[Run], guess: Callable[[], Rates]) -> Rates | None:
-    """The rates of runs of one kind; `None` where they have learned nothing, or were never evaluated.
+    """Return the rates of runs of one kind; `None` if they have learned no task, or were never evaluated.
 
     Args:
-        runs: of one kind, on one machine.
-        guess: gives rates whose proportion of `given` to `pair` is used where evaluations of one length do not tell it.
+        runs: runs of one kind on one machine.
+        guess: returns estimated rates, whose ratio of `given` to `pair` is used if all evaluations are after the same
+            number of tasks, so that the ratio cannot be measured.
     """
     of_kind = list(runs)
     tasks = sum(run.timing.tasks for run in of_kind)
@@ -81,7 +82,7 @@ def measured_rates(runs: Iterable[Run], guess: Callable[[], Rates]) -> Rates | N
 
 
 def _fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
-    """Non-negative a and b with seconds = a n + b n², from pairs of n and seconds, of which not all n are equal."""
+    """Fit non-negative a and b in seconds = a n + b n² to pairs (n, seconds) with at least two different n."""
     each = [(n, seconds / n) for n, seconds in points]
     mean, middle = fmean(value for _, value in each), fmean(n for n, _ in each)
     spread = sum((n - middle) ** 2 for n, _ in each)
@@ -93,15 +94,15 @@ def _fit(points: Sequence[tuple[int, float]]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Job:
-    """A run to start, or to resume.
+    """A run to start or resume.
 
     Attributes:
-        script: runs it.
-        experiment: the script's, with this run's seed, scale of densities and number of tasks.
-        counts: numbers of tasks at which accuracies of the paper are missing.
-        learned: tasks that an earlier run has learned already.
-        evaluated: numbers of tasks after which that run was evaluated.
-        rates: what the parts of the run take.
+        script: path of the script that runs it.
+        experiment: the script's experiment with the run's seed, scale of densities and number of tasks.
+        counts: numbers of learned tasks at which accuracies of the paper are missing.
+        learned: number of tasks that an earlier run has learned.
+        evaluated: numbers of tasks after which the earlier run was evaluated.
+        rates: durations of the parts of the run.
     """
 
     script: Path
@@ -113,24 +114,24 @@ class Job:
 
     @property
     def key(self) -> tuple[str, float | None, int]:
-        """The identity of the run: equal keys, one folder."""
+        """Name, scale of densities and seed; jobs with equal keys use the same folder."""
         return self.experiment.name, composition.settings_of(self.experiment).get("er_scale"), self.experiment.seed
 
     @property
     def title(self) -> str:
-        """Its experiment and seed."""
+        """Experiment, scale of densities and seed, as text."""
         name, scale, seed = self.key
         return f"{name}{f' --sparsity {scale:g}' if scale else ''}, seed {seed}"
 
     @property
     def seconds(self) -> float:
-        """Seconds that what is missing of it takes."""
+        """Expected seconds of the remaining training and evaluations."""
         due = [count for count in self.experiment.evaluations if count not in self.evaluated]
         training = self.rates.task * max(0, self.experiment.num_tasks - self.learned)
         return training + sum(map(self.rates.evaluation, due))
 
     def shortened(self, tasks: int) -> "Job":
-        """The job with this number of tasks."""
+        """Return the job with this number of tasks."""
         counts = tuple(count for count in self.counts if count <= tasks)
         return dataclasses.replace(
             self, experiment=composition.changed(self.experiment, num_tasks=tasks), counts=counts
@@ -141,8 +142,8 @@ class Plan(NamedTuple):
     """Runs to make, in order.
 
     Attributes:
-        jobs: the runs, the quickest first.
-        left_out: a line for each run or number that is left out, or shortened, with the reason.
+        jobs: the runs, from the shortest to the longest.
+        left_out: a line with the reason for each run or number that is skipped or shortened.
     """
 
     jobs: list[Job]
@@ -150,15 +151,15 @@ class Plan(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """Seconds that all of it takes."""
+        """Expected seconds of all runs."""
         return sum(job.seconds for job in self.jobs)
 
 
 def select(only: Sequence[str]) -> list[Number]:
-    """The numbers of the paper whose experiments, or folders of experiments, have these names; all without any.
+    """Return the numbers of the paper whose experiments or folders of experiments are named; all if `only` is empty.
 
     Raises:
-        UserError: if a name fits none.
+        UserError: if a name does not match.
     """
     known = numbers()
     chosen: set[Number] = set()
@@ -171,7 +172,7 @@ def select(only: Sequence[str]) -> list[Number]:
         }
         if not found:
             folders = ", ".join(dict.fromkeys(number.curve.rpartition("/")[0] for number in known))
-            raise UserError(f"--only {name}: the paper has no number of it; give scripts, or folders such as {folders}")
+            raise UserError(f"--only {name}: the paper has no such results; give scripts, or folders such as {folders}")
         chosen |= found
     return [number for number in known if not only or number in chosen]
 
@@ -184,17 +185,18 @@ def missing(
     seeds: Sequence[int] | None = None,
     has_data: Callable[[str], bool] = lambda _: True,
 ) -> Plan:
-    """The runs that the paper's numbers still need, and why others are left out.
+    """Return the runs that are missing for the paper's numbers, and the reasons for skipped ones.
 
-    A number has its run if one with the settings of its script was evaluated there. Other runs do not count.
+    A number is measured if a run with the settings of its script was evaluated after its number of tasks. Runs with
+    other settings are ignored.
 
     Args:
         wanted: numbers of the paper.
-        runs: what there is.
-        script_of: gives the script of an experiment.
-        rates_of: gives what the parts of a run take.
-        seeds: each number needs a run with each of these; by default one with any seed.
-        has_data: whether a data set is on disk.
+        runs: existing runs.
+        script_of: returns the script of an experiment.
+        rates_of: returns the durations of the parts of a run.
+        seeds: seeds to run for each number; by default one run with any seed is enough.
+        has_data: returns whether a data set is on disk.
     """
     of_name: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
@@ -227,7 +229,7 @@ def missing(
 
 
 def _by_seed(runs: Sequence[Run], default: int, seeds: Sequence[int] | None) -> Mapping[int, list[Run]]:
-    """The runs of each seed that is needed. Where any seed will do, it is that of the longest run, and all count."""
+    """Group runs by the required seeds. If any seed is enough: all runs, under the seed of the longest run."""
     if seeds is None:
         longest = max(runs, key=lambda run: run.timing.tasks, default=None)
         return {longest.seed if longest else default: list(runs)}
@@ -235,7 +237,7 @@ def _by_seed(runs: Sequence[Run], default: int, seeds: Sequence[int] | None) -> 
 
 
 def _reaches(number: Number, experiment: Experiment) -> bool:
-    """Whether a full run of an experiment measures a number."""
+    """Return whether a complete run of an experiment measures a number."""
     if number.identity == "learned":
         return number.tasks <= experiment.num_tasks
     return number.tasks in experiment.evaluations
@@ -249,7 +251,7 @@ def _job(
     rates_of: Callable[[Experiment], Rates],
     has_data: Callable[[str], bool],
 ) -> Job | str:
-    """The run that measures these numbers, or why it cannot be made."""
+    """Return the run that measures these numbers, or the reason why it cannot be made."""
     counts = tuple(sorted({number.tasks for number in lacking}))
     earlier = max((run for run in runs if run.seed == experiment.seed), key=lambda run: run.timing.tasks, default=None)
     learned, evaluated = (earlier.timing.tasks, earlier.accuracies["given"]) if earlier else (0, ())
@@ -260,18 +262,18 @@ def _job(
 
 
 def fit(plan: Plan, budget: float = math.inf) -> Plan:
-    """The part of a plan that a budget has time for.
+    """Reduce a plan to the runs that fit a time budget.
 
-    A run that is too long is shortened to the largest number of the paper for which there is time, or left out.
+    A run that takes too long is shortened to the largest of its numbers of tasks that fits, or skipped.
 
     Args:
-        plan: all that is missing.
-        budget: seconds.
+        plan: all missing runs.
+        budget: time budget in seconds.
     """
     jobs, left_out = [], list(plan.left_out)
     for job in plan.jobs:
-        left = budget - sum(other.seconds for other in jobs)
-        fitting = (short for tasks in reversed(job.counts) if (short := job.shortened(tasks)).seconds <= left)
+        remaining = budget - sum(other.seconds for other in jobs)
+        fitting = (short for tasks in reversed(job.counts) if (short := job.shortened(tasks)).seconds <= remaining)
         chosen = next(fitting, None)
         if chosen:
             jobs.append(chosen)
@@ -279,12 +281,12 @@ def fit(plan: Plan, budget: float = math.inf) -> Plan:
             instead = (
                 f"only {chosen.experiment.num_tasks} of {job.experiment.num_tasks} tasks" if chosen else "left out"
             )
-            left_out.append(f"{job.title}: {instead}, it takes about {duration(job.seconds)} in full")
+            left_out.append(f"{job.title}: {instead}, since it takes about {duration(job.seconds)} in full")
     return Plan(jobs, left_out)
 
 
 def kind(experiment: Experiment | Mapping[str, Any]) -> tuple[Any, ...]:
-    """The settings that decide how long the parts of a run take; runs with equal ones are equally fast."""
+    """Return the settings that determine the durations of the parts of a run."""
     settings = (
         composition.plain(experiment) if isinstance(experiment, Experiment) else composition.normalised(experiment)
     )

@@ -1,7 +1,7 @@
-"""The numbers that the paper publishes, in one place (Wortsman et al., 2020).
+"""The numbers in the paper (Wortsman et al., 2020).
 
-Sections and figures are counted as in the camera-ready version; arXiv v1 and the original repository count figures one
-higher.
+Sections and figures are numbered as in the camera-ready version; in arXiv v1 and the original repository, numbers of
+figures are higher by one.
 """
 
 from typing import Literal, NamedTuple
@@ -16,24 +16,24 @@ SPLITIMAGENET = "GG/splitimagenet/rn50-"
 SPLITCIFAR100 = "GG/splitcifar100"
 
 SEEDS = 5
-"""Seeds behind an error bar of the paper, as the original's notebook has them (0 to 4)."""
+"""Number of seeds of an error bar in the paper: seeds 0 to 4 in the original's notebook."""
 
 Source = Literal["text", "table", "picture", "slope"]
-"""How a number was read: printed in the text or in a table, read off the picture of a figure, or extrapolated from the
-slope of a line that leaves the picture."""
+"""Source of a number: printed in the text or a table, read off a figure, or extrapolated from the slope of a line that
+leaves the figure."""
 
 PRECISION: dict[Source, float] = {"text": 0.005, "table": 0.005, "picture": 0.05, "slope": 1.0}
-"""Points to which a number that was read so is known."""
+"""Precision of a number in percentage points, by its source."""
 
 
 class Point(NamedTuple):
     """One accuracy of the paper.
 
     Attributes:
-        accuracy: in %.
-        deviation: the error bar, where there is one: a standard deviation over `SEEDS` seeds.
-        source: how it was read.
-        is_limit: whether only this is known: that the accuracy is lower, because the curve leaves the picture there.
+        accuracy: accuracy in %.
+        deviation: error bar, if there is one: the standard deviation over `SEEDS` seeds.
+        source: source of the number.
+        is_limit: whether the number is only an upper limit, because the curve leaves the figure.
     """
 
     accuracy: float
@@ -48,7 +48,7 @@ class Point(NamedTuple):
 
 
 def _curve(points: dict[int, float | Point]) -> dict[int, Point]:
-    """Points by the number of tasks learned; a plain number was read off the picture of a figure."""
+    """Convert plain numbers, which were read off a figure, to points; keys are numbers of tasks learned."""
     return {tasks: value if isinstance(value, Point) else Point(value) for tasks, value in points.items()}
 
 
@@ -97,16 +97,15 @@ SPLITIMAGENET_TABLE: dict[tuple[str, float | None], tuple[float, float]] = {
     ("supsup", 4.0): (86.37, 65.50),
     ("batche", None): (81.50, 124.99),
 }
-"""The table in Figure 2, left: accuracy in % after 100 tasks, and megabytes, by the script and the scale of its
-densities."""
+"""The table in Figure 2, left: accuracy in % after 100 tasks, and megabytes, by script and scale of densities."""
 
 
 class Measurement(NamedTuple):
-    """The source of a curve's points.
+    """The measurement that gives a curve's points.
 
     Attributes:
         run: name of the experiment whose runs measure them.
-        identity: which of its accuracies.
+        identity: the kind of accuracy: with the task given or inferred, or right after learning.
     """
 
     run: str
@@ -114,10 +113,10 @@ class Measurement(NamedTuple):
 
 
 def measurement(curve: str) -> Measurement:
-    """The experiment and the accuracy that a curve of the paper shows.
+    """Return the experiment and the kind of accuracy that a curve of the paper shows.
 
-    The upper and the lower bound on MNIST are two readings of one training, whose experiment is called `bounds`. SupSup
-    infers the task, except in scenario GG; the methods that it is compared with are given the task.
+    The upper and the lower bound on MNIST are measured in the same runs, of the experiment `bounds`. SupSup infers the
+    task, except in scenario GG; the other methods are given the task.
     """
     folder, _, script = curve.rpartition("/")
     if script in ("upper_bound", "lower_bound"):
@@ -127,6 +126,6 @@ def measurement(curve: str) -> Measurement:
 
 
 def curves_of(run: str) -> list[str]:
-    """The names of the curves that runs of an experiment measure."""
+    """Return the names of the curves that runs of an experiment measure."""
     folder, _, script = run.rpartition("/")
     return [f"{folder}/upper_bound", f"{folder}/lower_bound"] if script == "bounds" else [run]

@@ -1,4 +1,4 @@
-"""Makes the runs that the paper's numbers need: plans them, runs their scripts, and stops in time."""
+"""Reproduction of the paper's numbers: plan the missing runs, run their scripts, and stop at the time limit."""
 
 import math
 import os
@@ -28,22 +28,22 @@ from supsup_jax.system import backend, interruption
 from supsup_jax.system.durations import duration
 
 PAUSE = 0.2
-"""Seconds from one look at a running script to the next."""
+"""Seconds between two checks of a running script."""
 
-# How long after its grace a script that was asked to end may take.
+# Seconds after the grace period until a script is killed.
 _PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """Numbers to reproduce, and folders.
+    """Numbers to reproduce, folders and time budget.
 
     Attributes:
         runs: folder of the runs.
         data: folder with data sets.
         wanted: numbers of the paper.
-        seeds: each number needs a run with each of these; by default one with any seed.
-        budget: seconds that all of it may take.
+        seeds: seeds to run for each number; by default one run with any seed is enough.
+        budget: time limit for all runs, in seconds.
     """
 
     runs: Path
@@ -54,32 +54,32 @@ class Request:
 
     @property
     def grace(self) -> float:
-        """Seconds that a script may take to save what it is at, where the time is over or an end is asked for."""
+        """Seconds that a script has to save its current tasks at the time limit or on an interruption."""
         return min(interruption.grace(), self.budget / 10)
 
 
 class Planner:
-    """Plans what is still missing, again and again; what it has calibrated it does not calibrate twice."""
+    """Planner of the missing runs, which caches calibrated rates between plans."""
 
     def __init__(self, request: Request):
         if not scripts.FOLDER.is_dir():
-            raise UserError(f"{scripts.FOLDER} does not exist: --run and --plan need a checkout with its experiments")
+            raise UserError(f"{scripts.FOLDER} does not exist; --run and --plan require a checkout of the repository")
         self._request = request
         self._calibrated: dict[tuple[Any, ...], Rates] = {}
         self._machine = _this_machine()
 
     def plan(self, runs: Sequence[Run], budget: float) -> Plan:
-        """What is missing beside these runs, as far as there is time for it.
+        """Return the missing runs that fit the budget.
 
         Args:
-            runs: what there is.
-            budget: seconds that are left.
+            runs: existing runs.
+            budget: remaining seconds.
         """
-        here = [run for run in runs if _machine(run.about) == self._machine]
+        local = [run for run in runs if _machine(run.about) == self._machine]
 
         def rates_of(experiment: Experiment) -> Rates:
             kind = planning.kind(experiment)
-            of_kind = [run for run in here if planning.kind(scripts.with_defaults(run)) == kind]
+            of_kind = [run for run in local if planning.kind(scripts.with_defaults(run)) == kind]
             named = [run for run in of_kind if run.name == experiment.name]
 
             def guess() -> Rates:
@@ -103,12 +103,12 @@ class Planner:
 
 
 def _machine(about: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The facts in `settings.yaml` that tell machines of different speed apart."""
+    """Return the facts in `settings.yaml` that distinguish machines of different speed."""
     return about.get("cores"), about.get("platform"), frozenset(about.get("devices") or ())
 
 
 def _this_machine() -> tuple[Any, ...]:
-    """The same of this machine. It does not take the memory of a GPU, which the runs need."""
+    """Return these facts for this machine, without reserving GPU memory, which the runs need."""
     preallocate = "XLA_PYTHON_CLIENT_PREALLOCATE"
     before = os.environ.get(preallocate)
     os.environ[preallocate] = "false"
@@ -121,7 +121,7 @@ def _this_machine() -> tuple[Any, ...]:
 
 
 def show_plan(plan: Plan, budget: float) -> str:
-    """A plan in words, a line for each run."""
+    """Return a plan as text, with a line for each run."""
     within = "" if math.isinf(budget) else f", within {duration(budget)}"
     total = f", about {duration(plan.seconds)}" if plan.jobs else ""
     lines = [f"{len(plan.jobs)} runs to make{total}{within}"]
@@ -140,21 +140,21 @@ def reproduce(
     say: Callable[[str], None],
     output: int | None = None,
 ) -> list[str]:
-    """Makes one missing run after another, until none is left for which there is time.
+    """Make the missing runs one after another, as long as they fit the budget.
 
-    After each run the rest is planned anew, with the times that it has measured.
+    After each run, the remaining runs are planned again with the measured times.
 
     Args:
-        request: what to reproduce.
+        request: numbers, folders and budget.
         write: called with all runs at the start and after each run.
-        say: called with each line for the user.
-        output: file descriptor where the scripts print; by default where this process does.
+        say: called with each line of output.
+        output: file descriptor for the scripts' output; by default this process's stdout.
 
     Returns:
-        The runs that failed.
+        The titles of failed runs.
 
     Raises:
-        KeyboardInterrupt: if an end was asked for.
+        KeyboardInterrupt: after an interruption.
         UserError: if a run in the folder is damaged, or there are no scripts.
     """
     deadline = time.monotonic() + request.budget
@@ -165,8 +165,8 @@ def reproduce(
     say(show_plan(plan, request.budget))
     tried: dict[tuple[Any, ...], int] = {}
     failed: list[str] = []
-    farewell = "what has been learned is saved; the same command resumes it"
-    with interruption.graceful(lambda _: say("interrupted: the run saves what it is at and ends")) as interrupted:
+    farewell = "learned tasks are saved; the same command resumes"
+    with interruption.graceful(lambda _: say("interrupted: the run saves its current tasks and ends")) as interrupted:
         write(runs)
         while job := next((job for job in plan.jobs if job.experiment.num_tasks > tried.get(job.key, 0)), None):
             tried[job.key] = job.experiment.num_tasks
@@ -187,7 +187,7 @@ def reproduce(
 
 
 def command_of(job: Job, request: Request) -> list[str]:
-    """The command line of a script for a run."""
+    """Return the command line of a script for a run."""
     experiment = job.experiment
     words = [sys.executable, str(job.script), "--data", str(request.data), "--log-dir", str(request.runs)]
     words += ["--seed", str(experiment.seed), "--num-tasks", str(experiment.num_tasks)]
@@ -198,7 +198,7 @@ def command_of(job: Job, request: Request) -> list[str]:
 
 
 def _can_resume(job: Job, runs: Path) -> bool:
-    """Whether there is an earlier run of these settings; `--resume` refuses where there are others only."""
+    """Return whether there is an earlier run with these settings; otherwise `--resume` could fail."""
     _, scale, _ = job.key
     sparsity = "" if scale is None else f"~sparsity={scale:g}"
     folders = results.existing_folders(runs / job.experiment.name, f"seed={job.experiment.seed}{sparsity}")
@@ -209,16 +209,16 @@ def _can_resume(job: Job, runs: Path) -> bool:
 def run_script(
     job: Job, request: Request, until: float, interrupted: interruption.Interruption, output: int | None = None
 ) -> int:
-    """Runs a script until it has ended, and asks it to save and end where the time is over or an end is asked for.
+    """Run a script until it ends; at the time limit or on an interruption, send it a signal to save and end.
 
-    On Linux the script is also asked to end when this process dies.
+    On Linux the script is also sent SIGTERM when this process dies.
 
     Args:
         job: the run.
-        request: where it reads and writes.
-        until: when it is asked to end, as `time.monotonic` counts.
-        interrupted: whether an end was asked for.
-        output: file descriptor where it prints; by default where this process does.
+        request: folders and grace period.
+        until: time limit by `time.monotonic`.
+        interrupted: state of interruptions of this process.
+        output: file descriptor for the script's output; by default this process's stdout.
 
     Returns:
         The exit status.
@@ -231,7 +231,7 @@ def run_script(
         "PYTHONPATH": os.pathsep.join(filter(None, places)),
         interruption.GRACE: str(request.grace),
     }
-    # A session of its own: Ctrl-C comes through this process, once.
+    # In a new session, a Ctrl-C reaches the script only through this process, once.
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, env=environment, start_new_session=True
     )

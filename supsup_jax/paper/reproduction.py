@@ -1,4 +1,4 @@
-"""The paper's numbers beside those of runs on disk, as Markdown: nothing in it is written by hand."""
+"""Markdown tables of the paper's numbers beside those of runs on disk, completely generated."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from supsup_jax.system.durations import rounded
 
 _HEADINGS = {
     "GG/splitimagenet": "SplitImageNet, 100 tasks: Figure 2 left",
-    published.SPLITCIFAR100: "SplitCIFAR100, 20 tasks: Figure 2 right, whose curves the paper has as a picture only",
+    published.SPLITCIFAR100: "SplitCIFAR100, 20 tasks: Figure 2 right, which the paper has only as a figure",
     published.LENET_250: "MNISTPerm, 250 tasks, LeNet 300-100: Figure 3 left",
     published.FC_250: "MNISTPerm, 250 tasks, FC 1024-1024: Figure 3 right",
     published.LENET_2500: "MNISTPerm, 2,500 tasks, LeNet 300-100: Figure 4",
@@ -26,37 +26,40 @@ _HEADINGS = {
     "GNu/SplitMNIST": "HopSupSup, SplitMNIST: Section 3.5",
 }
 
-_OF_RUNS = "here, %", "agrees", "here, MB", "seeds", "time of a run", "machine", "commit", "command"
-_COLUMNS = "script", "tasks", "paper, %", "paper, MB", *_OF_RUNS
+_COLUMNS_OF_RUNS = "here, %", "agrees", "here, MB", "seeds", "time of a run", "machine", "commit", "command"
+_COLUMNS = "script", "tasks", "paper, %", "paper, MB", *_COLUMNS_OF_RUNS
 
-_OWN_PLACES = ("--data", "--log-dir")
+# Flags with folders of the machine, which the column "command" omits.
+_FOLDER_FLAGS = ("--data", "--log-dir")
 
 _PREFACE = """\
-# The numbers of the paper, and of the runs here
+# The paper's numbers, and numbers of runs of this package
 
-Mean accuracy over the tasks learned; for SupSup with the task inferred, once a batch, where the script
-infers it, and else given. The upper bound is the mean of each task's accuracy right after it was learned; the
-lower bound, from the same runs, is that of all tasks afterwards. ± is the standard deviation over seeds. The
-paper's numbers are printed or read off a figure; ≈ is extrapolated from the slope of a curve, < is a limit.
+Accuracy is the mean over the tasks learned. For SupSup, the task is inferred once per batch if the script infers it;
+otherwise it is given. The upper bound is the mean of each task's accuracy right after it was learned. The lower bound,
+from the same runs, is the mean accuracy after the last task was learned. ± is the standard deviation over seeds. The
+paper's numbers are printed in the paper or read off a figure; ≈ is extrapolated from the slope of a curve, < is an
+upper limit.
 
-*agrees*: the difference is at most two standard errors plus the precision to which the paper's number is known
-(0.05 points in a figure); with one seed and no error bar at most 0.1 points. Runs whose settings differ from their
-script's are not judged: their rows name these settings.
+*agrees*: the difference is at most two standard errors plus the precision of the paper's number (0.05 points if read
+off a figure); with one seed and no error bar, at most 0.1 points. Runs with settings other than their script's are not
+compared; their rows list these settings.
 
-MB is what has to be kept of the tasks, masks as bits; the paper's are of sparse masks. The time is that of
-training and evaluations until then. Written by `python -m supsup_jax reproduce RUNS... --output REPRODUCE.md`.
+MB is the memory for all that is stored of the tasks, with masks as bits; the paper counts sparse masks. The time
+includes training and all evaluations up to the number of tasks. Written by
+`python -m supsup_jax reproduce RUNS... --output REPRODUCE.md`.
 """
 
 
 class Number(NamedTuple):
-    """A number of the paper, or of a curve where the paper has none.
+    """A number of the paper, or a point of a curve that the paper does not have.
 
     Attributes:
         curve: name of the curve.
-        er_scale: scale of its densities, where that tells rows apart.
-        tasks: how many were learned.
+        er_scale: scale of the masks' densities, if rows differ in it.
+        tasks: number of tasks learned.
         point: the paper's accuracy, if it has one.
-        megabytes: the paper's, that have to be kept; empty if it has none.
+        megabytes: the paper's megabytes, as text; empty if it has none.
     """
 
     curve: str
@@ -72,11 +75,11 @@ class Number(NamedTuple):
 
     @property
     def identity(self) -> Identity:
-        """Which of that experiment's accuracies it is."""
+        """Kind of accuracy: with the task given or inferred, or right after learning."""
         return published.measurement(self.curve).identity
 
     def of_run(self, run: Run) -> float | None:
-        """The accuracy of a run of this experiment in its place, in %."""
+        """Return the accuracy of a run that corresponds to this number, in %; `None` if it was not measured."""
         identity = self.identity
         if identity == "inferred" and not run.accuracies["inferred"]:  # a run with --scenario GG
             identity = "given"
@@ -84,7 +87,7 @@ class Number(NamedTuple):
 
 
 def numbers() -> list[Number]:
-    """All accuracies that the paper publishes, in its order."""
+    """List all accuracies that the paper publishes, in its order."""
     imagenet = [
         Number(published.SPLITIMAGENET + script, scale, 100, Point(accuracy, source="table"), f"{megabytes:.2f}")
         for (script, scale), (accuracy, megabytes) in published.SPLITIMAGENET_TABLE.items()
@@ -98,9 +101,10 @@ def numbers() -> list[Number]:
 
 
 def table(runs: Iterable[Run]) -> str:
-    """The paper's numbers beside those of runs, and runs of the same scripts for which it has none.
+    """Return tables of the paper's numbers beside those of runs, with further rows for runs without a number.
 
-    A run counts for every number of tasks after which it was evaluated. Of the same settings and seed it is the newest.
+    A run is used for every number of tasks after which it was evaluated. Of several runs with the same settings and
+    seed, the newest is used.
     """
     of_name: dict[str, list[Run]] = defaultdict(list)
     for same in tries(runs):
@@ -121,12 +125,12 @@ def table(runs: Iterable[Run]) -> str:
 
 
 class _Section:
-    """The rows of a table and the list below it.
+    """The rows of a table, and the list of differences below it.
 
     Attributes:
-        rows: the cells of each.
-        differing: the numbers of tasks at which a curve differs from the paper, by how it is called and explained.
-        retired: experiments whose runs version 0.1 trained differently.
+        rows: the cells of each row.
+        differing: numbers of tasks at which a curve differs from the paper, by its script and explanation.
+        retired: experiments whose runs are excluded, because version 0.1 trained them differently.
     """
 
     def __init__(self) -> None:
@@ -135,16 +139,16 @@ class _Section:
         self.retired: list[str] = []
 
     def add(self, curve: str, of_paper: Sequence[Number], runs: Sequence[Run]) -> None:
-        """Adds the rows of a curve: those of the paper's numbers, and those of runs that it has no number for."""
+        """Add the rows of a curve: the paper's numbers, and the runs for which the paper has none."""
         expected = expected_settings(published.measurement(curve).run, runs)
         others = {run.folder: other_settings(run, expected) for run in runs}
-        more = _without_paper(curve, runs, of_paper)
-        for number in sorted([*of_paper, *more], key=lambda number: (-(number.er_scale or 0), number.tasks)):
+        further = _without_paper(curve, runs, of_paper)
+        for number in sorted([*of_paper, *further], key=lambda number: (-(number.er_scale or 0), number.tasks)):
             groups: dict[str, dict[int, Run]] = {"": {}} if number.point else {}
             for run in runs:
                 if run.er_scale == number.er_scale and number.of_run(run) is not None:
                     of_seed = groups.setdefault(_flags(others[run.folder]), {})
-                    of_seed.setdefault(run.seed, run)  # the newest comes first
+                    of_seed.setdefault(run.seed, run)  # runs are sorted from the newest to the oldest
             for flags, of_seed in sorted(groups.items()):
                 self._add_row(number, flags, list(of_seed.values()))
 
@@ -153,7 +157,7 @@ class _Section:
         script = " ".join(f"`{part}`" for part in (number.curve.rpartition("/")[2], sparsity, flags) if part)
         start = [script, f"{number.tasks:,}", "" if number.point is None else str(number.point), number.megabytes]
         if not runs:
-            self.rows.append([*start, "not run", *[""] * (len(_OF_RUNS) - 1)])
+            self.rows.append([*start, "not run", *[""] * (len(_COLUMNS_OF_RUNS) - 1)])
             return
         values = [value for run in runs if (value := number.of_run(run)) is not None]
         verdict = ""
@@ -165,27 +169,27 @@ class _Section:
         self.rows.append([*start, *_measured(number.tasks, values, runs, verdict)])
 
     def text(self) -> str:
-        """The table and what stands below it."""
+        """Return the table and the list below it."""
         lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS)), *map(_line, self.rows)]
         if self.differing:
-            lines += ["", "What differs from the paper:", ""]
+            lines += ["", "Differences from the paper:", ""]
         for (script, sentence), counts in self.differing.items():
             lines.append(f"- {script} after {', '.join(f'{count:,}' for count in counts)} tasks: {sentence}")
         if self.retired:
             names = ", ".join(f"`{name}`" for name in self.retired)
-            lines += ["", f"Left out, because version 0.1 trained the bounds differently: runs of {names}."]
+            lines += ["", f"Excluded, because version 0.1 trained the bounds differently: runs of {names}."]
         return "\n".join(lines) + "\n"
 
 
 def _without_paper(curve: str, runs: Sequence[Run], of_paper: Sequence[Number]) -> list[Number]:
-    """The last evaluations of runs for which the paper has no number."""
+    """Return the last evaluations of runs, without the points that the paper has."""
     known = {(number.er_scale, number.tasks) for number in of_paper}
     last = {(run.er_scale, max(run.accuracies["given"])) for run in runs if run.accuracies["given"]}
     return [Number(curve, scale, tasks, None) for scale, tasks in sorted(last - known, key=str)]
 
 
 def _flags(settings: Mapping[str, Any]) -> str:
-    """Settings as the command line has them."""
+    """Format settings as flags."""
     words = []
     for name, value in settings.items():
         flag = name.replace("_", "-")
@@ -228,12 +232,12 @@ def _commit(about: dict[str, Any]) -> str:
 
 
 def _command(about: dict[str, Any]) -> str:
-    """How the run was called, wherever its data and results lay."""
+    """Return the command of a run, without the folders of data and results."""
     words = [str(word) for word in about.get("command") or []]
     kept = []
     for position, word in enumerate(words):
         before = words[position - 1] if position else ""
-        if word not in _OWN_PLACES and before not in _OWN_PLACES and word != "--resume":
+        if word not in _FOLDER_FLAGS and before not in _FOLDER_FLAGS and word != "--resume":
             kept.append(word)
     if not kept:
         return ""

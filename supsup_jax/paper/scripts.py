@@ -1,4 +1,4 @@
-"""The scripts in `experiments/`, their settings, and the runs that have these settings."""
+"""The scripts in `experiments/`, their settings, and the runs with these settings."""
 
 import importlib.util
 from collections.abc import Iterable
@@ -11,12 +11,12 @@ from supsup_jax.runs import composition
 from supsup_jax.runs.tables import Run, tries
 
 FOLDER = Path(__file__).parents[2] / "experiments"
-"""Where the scripts lie, beside the package; an installed wheel has none."""
+"""Folder of the scripts, beside the package; an installed wheel does not have it."""
 
-# Settings with which a run still counts as one of its script. Rows and curves are told apart by `er_scale`.
+# Settings in which runs of a script may differ. Different `er_scale` are different rows and curves.
 _FREE = ("seed", "num_tasks", "eval_at", "first_task", "er_scale")
 
-# Settings that the runs of a script vary beside these, by the name of the experiment.
+# Further settings in which runs of a script may differ, by the name of the experiment.
 _VARIED = {"GNu/MNISTPerm/ablation": ("network", "features", "objective")}
 
 
@@ -29,9 +29,9 @@ class Script(NamedTuple):
 
 @cache
 def script_of(name: str) -> Script | None:
-    """The script of the experiment with this name, or `None` where there is none.
+    """Return the script of the experiment with this name, or `None` if there is none.
 
-    It is `experiments/<name>.py`, or another script in the same folder, where several share an experiment.
+    This is `experiments/<name>.py`, or a script in the same folder that declares the experiment.
     """
     path = FOLDER / f"{name}.py"
     candidates = [path] if path.is_file() else sorted(path.parent.glob("*.py"), reverse=True)
@@ -43,7 +43,7 @@ def script_of(name: str) -> Script | None:
 
 
 def _load(path: Path) -> Experiment | None:
-    """The `EXPERIMENT` that a script declares, without running the script's main part."""
+    """Return the `EXPERIMENT` that a script declares, without running it."""
     spec = importlib.util.spec_from_file_location(f"supsup_jax_script_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -52,11 +52,11 @@ def _load(path: Path) -> Experiment | None:
 
 
 def expected_settings(name: str, runs: Iterable[Run]) -> dict[str, Any]:
-    """The settings that runs of an experiment should have: its script's, or those of the newest run without a script.
+    """Return the expected settings of an experiment's runs: the script's, or without a script the newest run's.
 
     Args:
-        name: the experiment's.
-        runs: of this experiment.
+        name: name of the experiment.
+        runs: runs of this experiment.
     """
     if script := script_of(name):
         return composition.plain(script.experiment)
@@ -65,12 +65,12 @@ def expected_settings(name: str, runs: Iterable[Run]) -> dict[str, Any]:
 
 
 def with_defaults(run: Run) -> dict[str, Any]:
-    """The settings of a run. One that is newer than the run had its default."""
+    """Return the settings of a run, with defaults for settings that were added later."""
     return composition.normalised(run.experiment)
 
 
 def other_settings(run: Run, expected: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run that differ from the expected ones in more than what may vary, by name."""
+    """Return the settings of a run that differ from the expected ones, except settings that may differ."""
     free = {*_FREE, *_VARIED.get(run.name, ())}
     settings = with_defaults(run)
     return {
@@ -79,7 +79,7 @@ def other_settings(run: Run, expected: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_scripts(runs: Iterable[Run]) -> list[Run]:
-    """Of each experiment, variant and seed the newest run that was evaluated and has the settings of its script."""
+    """Return the newest evaluated run with its script's settings, for each experiment, variant and seed."""
     newest = []
     evaluated = [run for run in runs if run.accuracies["given"]]
     expected = {

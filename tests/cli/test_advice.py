@@ -1,4 +1,4 @@
-"""The line of a run's last words that says that its tasks are inferred badly."""
+"""The advice after a run whose tasks are often inferred wrongly."""
 
 import re
 from dataclasses import replace
@@ -24,19 +24,19 @@ PERMUTED = replace(SPLIT, tasks=data.Permuted(data.Digits(), num_tasks=5), scena
 
 
 @pytest.mark.parametrize(("experiment", "is_bad"), [(SPLIT, True), (ADVISED, False)], ids=["fails", "works"])
-def test_a_run_whose_tasks_are_not_found_ends_with_what_helps(experiment, is_bad, tmp_path, capsys):
+def test_a_run_whose_tasks_are_not_found_ends_with_advice(experiment, is_bad, tmp_path, capsys):
     run = run_experiment(experiment, data.load_digits(), tmp_path)
     console.show_results(run, images_per_task=64)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("inference: ")]
     assert len(lines) == is_bad
     if is_bad:
-        assert "where chance is 20 %" in lines[0] and advice.DOCS in lines[0]
-        expected = "--search exhaustive, --objective entropy, several images a pick (--images-per-pick 8), tasks"
-        assert expected in lines[0]
+        assert "(chance: 20 %)" in lines[0] and advice.DOCS in lines[0]
+        several = "several images for each inference (--images-per-pick 8)"
+        assert f"--search exhaustive, --objective entropy, {several}, giving the task" in lines[0]
 
 
 def run_of(**parts):
-    """A run that has learned nothing."""
+    """Return a run without learned tasks."""
     experiment = replace(PERMUTED, **parts)
     return ss.Run(experiment, experiment.build(data.load_digits()).benchmark.inputs)
 
@@ -44,7 +44,7 @@ def run_of(**parts):
 @pytest.mark.parametrize(
     ("found", "inferred", "given", "is_bad"),
     [
-        (0.42, 0.9, 0.95, True),  # near chance, whatever the accuracy: labels may be shared
+        (0.42, 0.9, 0.95, True),  # near chance, for any accuracy: labels may be shared
         (0.45, 0.9, 0.95, False),
         (0.78, 0.75, 0.95, True),  # far below
         (0.82, 0.77, 0.95, False),
@@ -63,23 +63,23 @@ def test_one_task_is_never_inferred_badly(monkeypatch):
     assert advice.on_inference(run_of(), [1.0], [0.5], [0.9]) is None
 
 
-def test_only_flags_that_a_run_can_have_are_named():
+def test_advice_names_only_flags_that_the_run_supports():
     every = scenarios.GNu(ss.Exhaustive(), images_per_pick=8)
     hopsupsup = {"network": networks.BNNet(features=10, width=0.01), "method": methods.HopSupSup()}
-    few = {"network": networks.LeNet(features=10, width=0.1), "scenario": every}
-    gg, pick = "tasks that are given (--scenario GG)", "several images a pick (--images-per-pick 8)"
+    without_spare_outputs = {"network": networks.LeNet(features=10, width=0.1), "scenario": every}
+    gg, several = "giving the task (--scenario GG)", "several images for each inference (--images-per-pick 8)"
     for parts, expected in (
         ({"scenario": every}, [gg]),
-        (few, ["more outputs than classes (--features)", gg]),
+        (without_spare_outputs, ["more outputs than classes (--features)", gg]),
         (hopsupsup | {"scenario": scenarios.GNu(inference.Recovery())}, ["--through-memory --attempts 3"]),
-        ({"scenario": scenarios.NNs()}, [pick, gg]),
+        ({"scenario": scenarios.NNs()}, [several, gg]),
         ({"scenario": scenarios.GNu(ss.Binary(), test_batch_size=4)}, ["--search exhaustive", gg]),
-        ({"scenario": scenarios.GG()}, ["--search exhaustive", pick, "tasks that are given (--task given)"]),
+        ({"scenario": scenarios.GG()}, ["--search exhaustive", several, "giving the task (--task given)"]),
     ):
-        assert advice.what_helps(run_of(**parts)) == expected
+        assert advice.remedies(run_of(**parts)) == expected
 
 
-def test_the_page_that_is_named_has_the_section():
+def test_the_linked_section_of_the_documentation_exists():
     page, _, anchor = advice.DOCS.partition("#")
     headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.M)
     assert anchor in [heading.lower().replace(" ", "-") for heading in headings]

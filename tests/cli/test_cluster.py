@@ -20,7 +20,7 @@ LONG = [*TINY, "--num-tasks", 16, "--steps", 2000, "--tasks-at-once", 1]
 
 
 def waited_for(condition):
-    """Whether a condition holds after at most five minutes."""
+    """Return whether a condition holds within five minutes."""
     for _ in range(1500):
         if condition():
             return True
@@ -55,24 +55,24 @@ def test_limits_are_minutes_or_days_and_hours(time, minutes):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"cluster": "slurm", "time": "soon"}, "--time soon is no limit"),
-        ({"cluster": "slurm", "time": "0"}, "--time 0 is no limit"),
-        ({"cluster": "slurm", "time": "8:00"}, "--time 8:00 is no limit"),
-        ({"cluster": "slurm"}, "--cluster slurm needs the limit of each run"),
-        ({"gpus": 1}, "--gpus is for runs on a cluster"),
-        ({"cluster": "local", "gpus": 0}, "--gpus 0 is out of range"),
-        ({"cluster": "local", "memory": -1}, "--memory -1 is out of range"),
+        ({"cluster": "slurm", "time": "soon"}, "--time soon: must be minutes"),
+        ({"cluster": "slurm", "time": "0"}, "--time 0: must be minutes"),
+        ({"cluster": "slurm", "time": "8:00"}, "--time 8:00: must be minutes"),
+        ({"cluster": "slurm"}, "--cluster slurm requires the time limit of each run"),
+        ({"gpus": 1}, "--gpus requires --cluster slurm"),
+        ({"cluster": "local", "gpus": 0}, "--gpus 0: must be at least 1"),
+        ({"cluster": "local", "memory": -1}, "--memory -1: must be at least 1"),
     ],
 )
-def test_options_that_make_no_sense_are_one_clear_error(options, words):
+def test_invalid_options_raise_one_clear_error(options, words):
     with pytest.raises(UserError, match=words):
         Cluster(**options)
 
 
-def test_without_submitit_or_slurm_one_line_says_what_to_do(monkeypatch, tmp_path):
+def test_without_submitit_or_slurm_the_error_says_what_to_do(monkeypatch, tmp_path):
     options = Cluster("slurm", time="10")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match="needs sbatch, squeue and srun"):
+    with pytest.raises(UserError, match="requires sbatch, squeue and srun"):
         options.check()
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match=r"pip install 'supsup_jax\[cluster\]'"):
@@ -81,7 +81,7 @@ def test_without_submitit_or_slurm_one_line_says_what_to_do(monkeypatch, tmp_pat
 
 @pytest.fixture
 def scripted(tmp_path, monkeypatch):
-    """Makes a job that executes a shell script in place of training, with its folder as $1."""
+    """Return a function that makes a job which runs a shell script instead of training, with its folder as $1."""
 
     def make(script, finishing=60.0):
         monkeypatch.setattr(sweep, "command_of", lambda folder: ["bash", "-c", script, "run", str(folder)])
@@ -91,19 +91,19 @@ def scripted(tmp_path, monkeypatch):
 
 
 def test_a_job_ends_as_its_run_does(scripted, tmp_path):
-    scripted('echo said; touch "$1/done"')()
+    scripted('echo output; touch "$1/done"')()
     assert (tmp_path / "done").exists()
-    assert (tmp_path / sweep.LOG).read_text() == "said\n"
+    assert (tmp_path / sweep.LOG).read_text() == "output\n"
     with pytest.raises(RuntimeError, match=r"exit status 3; .*log\.txt says why"):
         scripted("exit 3")()
 
 
 def checkpointed(job, tmp_path):
-    """What a job gives back when its time is up, as submitit asks it: in the midst of its work."""
-    given = []
+    """Return the result of `job.checkpoint()`, called in a signal handler while the job runs, as submitit does."""
+    submissions = []
 
     def time_is_up(*_):
-        given.append(job.checkpoint())
+        submissions.append(job.checkpoint())
         raise InterruptedError
 
     before = signal.signal(signal.SIGUSR1, time_is_up)
@@ -111,21 +111,21 @@ def checkpointed(job, tmp_path):
     with subprocess.Popen(["bash", "-c", waiting]), pytest.raises(InterruptedError):
         job()
     signal.signal(signal.SIGUSR1, before)
-    return given[0]
+    return submissions[0]
 
 
 AT_WORK = 'touch "$1/ready"; while :; do sleep 0.05; done'
 
 
 @pytest.mark.parametrize("status", [130, 143])
-def test_when_its_time_is_up_a_job_lets_the_run_save_and_is_queued_again(scripted, tmp_path, status):
+def test_at_its_time_limit_a_job_lets_the_run_save_and_is_requeued(scripted, tmp_path, status):
     job = scripted(f'trap "touch $1/saved; exit {status}" INT; {AT_WORK}')
     again = checkpointed(job, tmp_path)
     assert (tmp_path / "saved").exists()
     assert isinstance(pickle.loads(pickle.dumps(again)).function, Job)
 
 
-def test_a_run_that_takes_too_long_to_save_is_ended_and_queued_again(scripted, tmp_path):
+def test_a_run_that_takes_too_long_to_save_is_killed_and_requeued(scripted, tmp_path):
     assert checkpointed(scripted(f"trap '' INT; {AT_WORK}", finishing=0.5), tmp_path) is not None
 
 
@@ -135,14 +135,13 @@ def test_a_run_that_ends_at_its_time_limit_is_not_requeued(scripted, tmp_path, s
 
 
 def test_signals_to_all_processes_of_a_job_do_not_reach_its_run(scripted, tmp_path):
-    said = 'trap "echo $1 >> $1/heard; exit" INT TERM USR2; kill -TERM $$; kill -USR2 $$; touch "$1/unheard"'
-    scripted(said)()
-    assert (tmp_path / "unheard").exists() and not (tmp_path / "heard").exists()
+    scripted('trap "echo $1 >> $1/caught; exit" INT TERM USR2; kill -TERM $$; kill -USR2 $$; touch "$1/done"')()
+    assert (tmp_path / "done").exists() and not (tmp_path / "caught").exists()
 
 
 @pytest.fixture
 def on_slurm(tmp_path, monkeypatch):
-    """Two runs that are members of a job array, of which a stand-in for `squeue` tells, line by line."""
+    """Two runs of a job array, their jobs, and a function that sets the lines that a fake `squeue` prints."""
     folders = [tmp_path / f"seed={seed}" for seed in range(2)]
     for place, folder in enumerate(folders):
         folder.mkdir()
@@ -154,8 +153,8 @@ def on_slurm(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "_SETTLING", 0.2)
 
     def answers(*lines):
-        said = "exit 1" if lines == (None,) else "".join(f"echo '{line}';" for line in lines)
-        program.write_text(f"#!/bin/sh\n{said}\n")
+        script = "exit 1" if lines == (None,) else "".join(f"echo '{line}';" for line in lines)
+        program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
 
     members = [sweep.Member(folder, [2]) for folder in folders]
@@ -165,7 +164,7 @@ def on_slurm(tmp_path, monkeypatch):
 def test_jobs_in_the_queue_are_watched_and_not_submitted_again(on_slurm):
     members, jobs, answers = on_slurm
     answers("7_0|PENDING|Resources", "7_1|RUNNING|None", "8|RUNNING|None")
-    assert "2 are jobs already" in jobs.submit()
+    assert "2 of these runs have jobs already" in jobs.submit()
     seen = []
 
     def show(members):
@@ -178,7 +177,7 @@ def test_jobs_in_the_queue_are_watched_and_not_submitted_again(on_slurm):
     assert [member.state for member in members] == ["failed", "failed"]
 
 
-def test_a_job_that_has_left_the_queue_is_finished_when_its_files_come(on_slurm):
+def test_an_ended_job_is_finished_when_its_files_appear(on_slurm):
     members, jobs, answers = on_slurm
     answers()
     shown = []
@@ -194,7 +193,7 @@ def test_a_job_that_has_left_the_queue_is_finished_when_its_files_come(on_slurm)
     assert [member.state for member in members] == ["finished", "failed"]
 
 
-def test_while_slurm_does_not_answer_no_job_is_submitted_or_given_up(on_slurm):
+def test_while_slurm_does_not_answer_no_job_is_submitted_or_failed(on_slurm):
     _, jobs, answers = on_slurm
     answers(None)
     with pytest.raises(UserError, match="SLURM does not answer"):
@@ -230,11 +229,11 @@ CLUSTER = {"SLURM_CONF": "/own/slurm.conf", "SBATCH_ACCOUNT": "mine", "SQUEUE_ST
 
 @pytest.fixture
 def submission(tmp_path, monkeypatch):
-    """Submits a run of a folder with a stand-in for `sbatch`, and gives its environment and that of `squeue`."""
-    for program, said in (("sbatch", "echo Submitted batch job 9"), ("squeue", ""), ("srun", "")):
+    """Return a function that submits a run with fake commands, and returns the environments of sbatch and squeue."""
+    for program, script in (("sbatch", "echo Submitted batch job 9"), ("squeue", ""), ("srun", "")):
         path = tmp_path / f"bin/{program}"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(f"#!/bin/sh\nenv > {tmp_path}/{program}.env\n{said}\n")
+        path.write_text(f"#!/bin/sh\nenv > {tmp_path}/{program}.env\n{script}\n")
         path.chmod(0o755)
     monkeypatch.setenv("PATH", str(path.parent), prepend=os.pathsep)
     for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "SUBMITIT_"))]:
@@ -253,20 +252,20 @@ def submission(tmp_path, monkeypatch):
     return submitted
 
 
-def test_from_within_a_job_others_are_submitted_from_a_clean_environment(submission):
+def test_inside_a_job_others_are_submitted_with_a_clean_environment(submission):
     sbatch, squeue = submission(OF_JOB | CLUSTER)
     assert not sbatch.keys() & OF_JOB.keys()
     assert (sbatch["SLURM_CONF"], sbatch["SBATCH_ACCOUNT"]) == ("/own/slurm.conf", "mine")
     assert "SQUEUE_STATES" not in squeue and squeue["SLURM_CONF"] == "/own/slurm.conf"
 
 
-def test_outside_a_job_the_users_own_variables_count(submission):
-    own = {"SBATCH_PARTITION": "gpu", "SLURM_MPI_TYPE": "pmix", "CUDA_VISIBLE_DEVICES": "1"}
-    sbatch, _ = submission(own | CLUSTER)
-    assert own.items() <= sbatch.items()
+def test_outside_a_job_the_users_variables_are_kept(submission):
+    variables = {"SBATCH_PARTITION": "gpu", "SLURM_MPI_TYPE": "pmix", "CUDA_VISIBLE_DEVICES": "1"}
+    sbatch, _ = submission(variables | CLUSTER)
+    assert variables.items() <= sbatch.items()
 
 
-def test_jobs_on_this_machine_know_nothing_of_the_job_around_them(monkeypatch):
+def test_local_jobs_do_not_inherit_variables_of_a_surrounding_job(monkeypatch):
     for name, value in OF_JOB.items():
         monkeypatch.setenv(name, value)
     with cluster._outside_a_job("local"):
@@ -275,7 +274,7 @@ def test_jobs_on_this_machine_know_nothing_of_the_job_around_them(monkeypatch):
 
 
 @pytest.mark.thorough
-def test_jobs_on_this_machine_outlive_the_watching_and_are_collected(tmp_path):
+def test_local_jobs_outlive_the_watching_process_and_are_resumed(tmp_path):
     # A shell's background jobs ignore Ctrl-C, and so do the processes that they start.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
@@ -284,9 +283,9 @@ def test_jobs_on_this_machine_outlive_the_watching_and_are_collected(tmp_path):
         signal.signal(signal.SIGINT, before)
         assert waited_for(lambda: all((seed / "checkpoints").exists() for seed in seeds_of(tmp_path)))
         os.killpg(watching.pid, signal.SIGINT)  # as the terminal's Ctrl-C
-        _, complaint = watching.communicate()
+        _, stderr = watching.communicate()
     assert watching.returncode == 130
-    assert "interrupted; the jobs go on; the same command with --resume collects them" in complaint
+    assert "interrupted; the jobs keep running; to watch them again, give the same command with --resume" in stderr
     result = call(*TINY, "--cluster", "local", "--resume", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[0].startswith("nothing to submit")
@@ -296,11 +295,11 @@ def test_jobs_on_this_machine_outlive_the_watching_and_are_collected(tmp_path):
 
 @pytest.fixture(scope="module")
 def slurm():
-    """A SLURM that answers."""
+    """Arguments that submit to SLURM; skips the test if no SLURM answers."""
     try:
         subprocess.run(["sinfo"], check=True, capture_output=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
-        pytest.skip("no SLURM answers here: there is no sinfo, or SLURM_CONF does not name the file of one that runs")
+        pytest.skip("SLURM does not answer: sinfo is missing, or SLURM_CONF does not name the file of a running SLURM")
     return ["--cluster", "slurm", "--time", "20"]
 
 
@@ -321,17 +320,17 @@ def test_a_job_array_finishes_and_a_wrong_partition_leaves_no_files(slurm, tmp_p
 
 @pytest.mark.thorough
 def test_a_job_submits_others(slurm, tmp_path):
-    """From within a job array, whose variables name its own jobs."""
-    said = tmp_path / "said"
+    """A job of an array, whose environment names the array, submits another array."""
+    output = tmp_path / "output"
     script = " ".join(command(*TINY, "--seeds", 1, *slurm))
-    options = ["--array=3", "--wait", f"--chdir={tmp_path}", f"--output={said}", "--oversubscribe"]
+    options = ["--array=3", "--wait", f"--chdir={tmp_path}", f"--output={output}", "--oversubscribe"]
     subprocess.run(["sbatch", *options, f"--wrap={script}"], check=True, timeout=600)
-    assert results.is_finished(seeds_of(tmp_path)[0], [2]), said.read_text()
+    assert results.is_finished(seeds_of(tmp_path)[0], [2]), output.read_text()
 
 
 @pytest.mark.thorough
-def test_a_member_that_is_killed_is_submitted_again_alone_and_goes_on(slurm, tmp_path, monkeypatch):
-    # What is killed must not leave half of a compiled program behind for other tests.
+def test_a_killed_job_is_resubmitted_alone_and_resumes(slurm, tmp_path, monkeypatch):
+    # A killed process must not leave a partly written compilation cache for other tests.
     monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")
     long = [*LONG, *slurm]
     with subprocess.Popen(command(*long), cwd=tmp_path, text=True, stderr=subprocess.PIPE) as watching:
@@ -345,8 +344,7 @@ def test_a_member_that_is_killed_is_submitted_again_alone_and_goes_on(slurm, tmp
     saved = len((killed / "metrics.jsonl").read_text().splitlines())
     assert 1 <= saved < 16
     with subprocess.Popen(command(*long, "--resume"), cwd=tmp_path, text=True, stdout=subprocess.PIPE) as watching:
-        said = watching.stdout.readline()
-        assert "1 runs" in said
+        assert "1 runs" in watching.stdout.readline()
         watching.stdout.read()
     assert watching.returncode == 0
     assert job_of(killed) != jobs[0] and job_of(other) == jobs[1]
@@ -355,15 +353,14 @@ def test_a_member_that_is_killed_is_submitted_again_alone_and_goes_on(slurm, tmp
 
 
 @pytest.mark.thorough
-def test_a_job_whose_time_is_up_saves_and_is_queued_again(slurm, tmp_path):
+def test_a_job_at_its_time_limit_saves_and_is_requeued(slurm, tmp_path):
     with subprocess.Popen(command(*LONG, "--seeds", 1, *slurm), cwd=tmp_path, stderr=subprocess.PIPE) as watching:
         seed, _ = seeds_of(tmp_path)
         assert waited_for((seed / "checkpoints/0").exists)
         job = job_of(seed)
-        subprocess.run(["scancel", "--signal=USR2", job], check=True)  # as SLURM, before the time is up
+        subprocess.run(["scancel", "--signal=USR2", job], check=True)  # as SLURM does before the time limit
         assert waited_for(lambda: (cluster._queue() or {}).get(job, "").startswith("PENDING"))
-        said = (seed / sweep.LOG).read_text()
-        assert "what goes on is finished and saved first" in said
+        assert "the current tasks are finished and saved first" in (seed / sweep.LOG).read_text()
         watching.communicate()
     assert watching.returncode == 0
     assert job_of(seed) == job

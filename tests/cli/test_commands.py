@@ -25,10 +25,10 @@ def run(tmp_path):
     return Path(shutil.copytree(RUN, tmp_path / "run"))
 
 
-def test_show_says_what_is_in_a_run(command, run):
-    said = command("show", run)
-    for words in ("SupSup", "LeNet", "8 x 8 x 1", "3; 10 classes", "53.39 %", "dense0 49.69 %", "1,103"):
-        assert words in said
+def test_show_prints_a_summary_of_a_run(command, run):
+    printed = command("show", run)
+    for words in ("SupSup", "LeNet", "8 x 8 x 1", "3; at most 10 classes", "53.39 %", "dense0 49.69 %", "1,103"):
+        assert words in printed
     plain = json.loads(command("show", run, "--json"))
     assert plain["tasks"] == 3
     assert plain["bytes"] == {**ss.restore(run).account(), "all": 1103}
@@ -37,8 +37,8 @@ def test_show_says_what_is_in_a_run(command, run):
 
 
 def test_evaluate_measures_given_and_inferred_tasks(command, run, tmp_path):
-    said = command("evaluate", run, "--task", "inferred", "--output", "out.csv")
-    assert "53.39" not in said and "62.12" in said
+    printed = command("evaluate", run, "--task", "inferred", "--output", "out.csv")
+    assert "53.39" not in printed and "62.12" in printed
     with (tmp_path / "out.csv").open() as file:
         _, *rows = csv.reader(file)
     assert [row[0] for row in rows] == ["0", "1", "2"]
@@ -47,7 +47,7 @@ def test_evaluate_measures_given_and_inferred_tasks(command, run, tmp_path):
     assert plain["matrix"][-1] == [None, *plain["accuracy"]]
 
 
-def test_predict_takes_arrays_and_pictures_and_says_the_same_of_both(command, run, tmp_path):
+def test_predictions_of_arrays_and_pictures_are_equal(command, run, tmp_path):
     np.save("images.npy", IMAGES)
     (tmp_path / "pictures").mkdir()
     for number, image in enumerate(IMAGES):
@@ -65,7 +65,7 @@ def test_predict_takes_arrays_and_pictures_and_says_the_same_of_both(command, ru
     assert np.shape(plain["probabilities"]) == (6, 10)
 
 
-def test_pictures_of_another_size_are_resized_if_that_is_asked_for(command, run, tmp_path):
+def test_pictures_of_a_different_size_are_resized_on_request(command, run, tmp_path):
     large = Image.fromarray(np.kron(IMAGES[0][..., 0], np.ones((3, 3), np.uint8)))
     wide = Image.new("RGB", (40, 24))
     wide.paste(large, (8, 0))
@@ -84,7 +84,7 @@ def test_export_writes_a_program(command, run, tmp_path):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(command, name, monkeypatch, capsys):
+def test_every_command_has_a_help_text(command, name, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         monkeypatch.setattr(sys, "argv", ["supsup_jax", name, "--help"])
         main()
@@ -105,14 +105,14 @@ def test_every_command_explains_itself(command, name, monkeypatch, capsys):
         (["predict", "RUN", "good.npy", "--task", 3], ["there is no task 3", "0 to 2"]),
         (["predict", "RUN", "good.npy", "--output", "no/where.csv"], ["no/"]),
         (["evaluate", "RUN", "--tasks", "1:9"], ["task 3 cannot be evaluated", "0 to 2"]),
-        (["evaluate", "RUN", "--tasks", "all"], ["--tasks all names no tasks"]),
+        (["evaluate", "RUN", "--tasks", "all"], ["--tasks all: must be FIRST:STOP"]),
         (["evaluate", "RUN", "--task", "guessed"], ["guessed", "given"]),
         (["predict", "RUN", "deep.png"], ["deep.png cannot be read", "expected 8 bits per channel"]),
-        (["import-torch", "RUN", "new", "--set", "network"], ["--set network sets nothing"]),
-        (["import-torch", "RUN", "new", "--set", "num_tasks=[1"], ["--set num_tasks=[1 has no value"]),
+        (["import-torch", "RUN", "new", "--set", "network"], ["--set network: must be name=value"]),
+        (["import-torch", "RUN", "new", "--set", "num_tasks=[1"], ["--set num_tasks=[1: the value is not valid YAML"]),
     ],
 )
-def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(command, run, tmp_path, arguments, words):
+def test_a_wrong_argument_gives_one_line_and_writes_nothing(command, run, tmp_path, arguments, words):
     np.save("good.npy", IMAGES)
     (tmp_path / "cut.npy").write_bytes((tmp_path / "good.npy").read_bytes()[:90])
     np.save("objects.npy", np.array([{}, 1], object), allow_pickle=True)
@@ -121,8 +121,8 @@ def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(command, 
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("text")
     before = {path for path in tmp_path.rglob("*")}
-    complaint = command(*[run if word == "RUN" else word for word in arguments], status=2)
-    assert complaint.count("\n") == 1
+    error = command(*[run if word == "RUN" else word for word in arguments], status=2)
+    assert error.count("\n") == 1
     for word in words:
-        assert word in complaint
+        assert word in error
     assert {path for path in tmp_path.rglob("*")} == before

@@ -1,6 +1,6 @@
-"""Every flag of `stored/flags.json` exists, with the same default; there may be further flags.
+"""Flags of version 0.1, stored in `stored/flags.json`, exist with the same defaults; new flags are allowed.
 
-`python tests/cli/test_flags.py` rewrites the file, after an intended change of a default.
+After an intended change of a default, rewrite the file with `python tests/cli/test_flags.py`.
 """
 
 import json
@@ -17,12 +17,12 @@ STORED = Path(__file__).parents[1] / "stored/flags.json"
 
 
 def flags_of(called: str) -> dict[str, str | None]:
-    """The flags of a script, by its path below the repository, or of a command, by `-m COMMAND`."""
+    """Return the flags of a script, given its path below the repository, or of a command, given `-m COMMAND`."""
     return adapter.flags(*called.split())
 
 
 BENCHMARKS = {"PermutedMNIST": "Permuted", "RotatedMNIST": "Rotated"}
-"""Names of benchmarks that are shown as those of families over any data set."""
+"""Renamed benchmarks: the name in version 0.1, and the family of benchmarks that replaces it."""
 
 SCRIPT = "experiments/GNu/MNISTPerm/LeNet-250-tasks/supsup_h.py"
 OF_OTHER_PARTS = {
@@ -38,11 +38,11 @@ OF_OTHER_PARTS = {
     "no-through-memory attempts",
     "--optimizer SGD": "momentum weight-decay",
 }
-"""Flags of version 0.1 that only change runs with other parts: what gives a script these parts, and the flags."""
+"""Flags of version 0.1 that a script shows only with other parts, by the flags that select these parts."""
 
 
 def defaults_of(called):
-    """The flags that version 0.1 had, with their defaults."""
+    """Return the flags of version 0.1 with their defaults."""
     defaults = json.loads(STORED.read_text())[called]
     return {flag: BENCHMARKS.get(default, default) for flag, default in defaults.items()}
 
@@ -58,10 +58,10 @@ def test_every_flag_exists_and_has_its_default(called):
 
 
 @pytest.mark.parametrize("arguments", OF_OTHER_PARTS)
-def test_a_flag_of_another_part_comes_with_that_part(arguments):
+def test_selecting_a_part_adds_its_flags(arguments):
     found, expected = adapter.flags(SCRIPT, *arguments.split()), defaults_of(SCRIPT)
     for flag in OF_OTHER_PARTS[arguments].split():
-        assert found.get(f"--{flag}", "the flag is gone") == expected[f"--{flag}"], flag
+        assert found.get(f"--{flag}", "the flag is missing") == expected[f"--{flag}"], flag
 
 
 def test_help_is_short(monkeypatch):
@@ -69,7 +69,7 @@ def test_help_is_short(monkeypatch):
     assert len(adapter.call(SCRIPT, "--help").splitlines()) < 60
 
 
-def test_help_shows_only_what_changes_the_run():
+def test_help_shows_only_flags_that_affect_the_run():
     assert flags_of(SCRIPT).keys() & {"--gamma", "--image-size", "--novelty", "--momentum", "--affine"} == set()
     hopsupsup, imagenet = (
         flags_of(f"experiments/{name}.py") for name in ("GNu/SplitMNIST/hopsupsup", "GG/splitimagenet/rn50-supsup")
@@ -79,13 +79,13 @@ def test_help_shows_only_what_changes_the_run():
 
 
 def test_verbose_help_explains_every_flag():
-    said = adapter.call(SCRIPT, "--help-verbose")
+    printed = adapter.call(SCRIPT, "--help-verbose")
     for words in (
         "Number of outputs, including superfluous neurons",
         "One of SupSup, Transfer",
         "Number of updates per task",
     ):
-        assert words in " ".join(said.split()).replace("│ ", ""), words
+        assert words in " ".join(printed.split()).replace("│ ", ""), words
 
 
 if __name__ == "__main__":

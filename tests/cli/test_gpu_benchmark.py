@@ -26,7 +26,7 @@ WAITS = "import os; print('process', os.getpid(), flush=True); time.sleep(60)"
 
 @pytest.fixture
 def gpu(monkeypatch, tmp_path):
-    """The module, with three parts that start in a moment, and folders for data and output."""
+    """The benchmark module, with three parts that start quickly, and folders for data and output."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import gpu
 
@@ -50,7 +50,7 @@ def report(tmp_path):
     return json.loads((tmp_path / "out/gpu.json").read_text())["parts"], (tmp_path / "out/gpu.md").read_text()
 
 
-def test_part_that_fails_is_reported_and_the_next_one_runs(gpu, tmp_path):
+def test_failed_part_is_reported_and_the_next_one_runs(gpu, tmp_path):
     assert call(gpu, tmp_path, "fails", "learns") == 1
     parts, text = report(tmp_path)
     assert parts["fails"]["outcome"] == "failed: exit status 3" and parts["fails"]["log"] == ["what it said last"]
@@ -67,7 +67,7 @@ def test_part_without_enough_time_is_left_out_and_named(gpu, tmp_path, monkeypat
     assert list(parts) == ["waits", "learns"] and parts["learns"]["outcome"] == "finished"
 
 
-def test_part_whose_time_is_up_is_reported_with_what_it_saved(gpu, tmp_path, monkeypatch):
+def test_part_at_its_time_limit_is_reported_with_its_saved_results(gpu, tmp_path, monkeypatch):
     monkeypatch.setitem(gpu.PARTS, "waits", gpu.Part("experiments/waits.py", (), (), least=0.0, share=0.05))
     assert call(gpu, tmp_path, "waits", "learns") == 0
     parts, _ = report(tmp_path)
@@ -76,7 +76,7 @@ def test_part_whose_time_is_up_is_reported_with_what_it_saved(gpu, tmp_path, mon
     assert parts["learns"]["outcome"] == "finished"
 
 
-def test_report_is_whole_before_and_after_each_part(gpu, tmp_path, monkeypatch):
+def test_report_is_complete_before_and_after_each_part(gpu, tmp_path, monkeypatch):
     outcomes, run_part = [], gpu.run_part
 
     def reading(*arguments):
@@ -101,7 +101,7 @@ def test_report_is_whole_before_and_after_each_part(gpu, tmp_path, monkeypatch):
         ({"--speed": "1"}, "--speed"),
     ],
 )
-def test_wrong_argument_ends_in_one_line(gpu, tmp_path, capsys, monkeypatch, change, message):
+def test_wrong_argument_gives_one_line(gpu, tmp_path, capsys, monkeypatch, change, message):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     arguments = {"--data": "data", "--minutes": "1", "--output": "out/gpu", "--parts": "learns"} | change
@@ -113,7 +113,7 @@ def test_wrong_argument_ends_in_one_line(gpu, tmp_path, capsys, monkeypatch, cha
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_sigterm_ends_the_part_and_leaves_a_whole_report(gpu, tmp_path):
+def test_sigterm_ends_the_part_and_leaves_a_complete_report(gpu, tmp_path):
     program = f"""
 import sys; sys.path.insert(0, {str(BENCHMARKS)!r})
 import pathlib, gpu

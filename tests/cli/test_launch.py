@@ -15,7 +15,7 @@ DENSE = adapter.experiment("script", "digits", num_tasks=9, steps=100)
 
 @pytest.fixture
 def parse(monkeypatch):
-    """What a command line makes of the script's experiment."""
+    """Return a function that parses a command line with the script's experiment."""
 
     def parsed(*arguments, experiment=DENSE, **sweep):
         monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
@@ -74,7 +74,7 @@ def test_a_file_that_is_not_there_is_one_clear_error(tmp_path):
 def test_config_overrides_the_script_and_flags_override_config(parse, config):
     path = config("steps: 7\nmethod: HopSupSup\nnetwork: BNNet\nsearch: recovery\n")
     for given in ([f"--config={path}"], ["--config", path]):
-        ((experiment,), said, *_) = parse("--num-tasks", 3, *given, "--attempts", 2, "--steps", 8)
+        ((experiment,), parsed, *_) = parse("--num-tasks", 3, *given, "--attempts", 2, "--steps", 8)
         assert (
             experiment.num_tasks,
             adapter.settings_of(experiment).steps,
@@ -85,75 +85,80 @@ def test_config_overrides_the_script_and_flags_override_config(parse, config):
             128,
         )
         assert (adapter.settings_of(experiment).method, adapter.settings_of(experiment).attempts) == ("HopSupSup", 2)
-        assert said.config == path
+        assert parsed.config == path
 
 
-def test_seeds_and_sparsities_are_a_run_each(parse):
-    each = parse("--seeds", 2, er_scale=(1, 32)).experiments
-    assert [(adapter.settings_of(one).er_scale, one.seed) for one in each] == [(1, 0), (1, 1), (32, 0), (32, 1)]
-    each = parse("--sparsity", 4, 0.5, er_scale=(1, 32)).experiments
-    assert [(adapter.settings_of(one).er_scale, one.seed) for one in each] == [(4, 1), (0.5, 1)]
+def test_each_combination_of_seed_and_sparsity_is_a_run(parse):
+    experiments = parse("--seeds", 2, er_scale=(1, 32)).experiments
+    expected = [(1, 0), (1, 1), (32, 0), (32, 1)]
+    assert [(adapter.settings_of(experiment).er_scale, experiment.seed) for experiment in experiments] == expected
+    experiments = parse("--sparsity", 4, 0.5, er_scale=(1, 32)).experiments
+    assert [(adapter.settings_of(experiment).er_scale, experiment.seed) for experiment in experiments] == [
+        (4, 1),
+        (0.5, 1),
+    ]
 
 
-def test_values_of_any_setting_are_a_run_each(parse, tmp_path):
+def test_each_combination_of_swept_settings_is_a_run(parse, tmp_path):
     sweep = {"network": ("LeNet", "FC1024"), "features": (25, 100)}
     request = parse("--features", 30, 40, "--log-dir", tmp_path, **sweep)
-    assert [(adapter.settings_of(one).network, adapter.settings_of(one).features) for one in request.experiments] == [
+    settings = map(adapter.settings_of, request.experiments)
+    assert [(values.network, values.features) for values in settings] == [
         ("LeNet", 30),
         ("LeNet", 40),
         ("FC1024", 30),
         ("FC1024", 40),
     ]
-    folder = launch._Places(request, False).new(request.experiments[1])
+    folder = launch._RunFolders(request, False).new(request.experiments[1])
     assert folder == tmp_path / "script/seed=1~network=LeNet~features=40"
-    with pytest.raises(UserError, match=r"--features has 30 twice"):
+    with pytest.raises(UserError, match=r"--features: 30 is repeated"):
         parse("--features", 30, 30, **sweep)
     with pytest.raises(UserError, match="there is no network Lenet; did you mean LeNet"):
         parse("--network", "Lenet", **sweep)
 
 
-def test_a_shared_run_is_taken_where_there_is_one(parse, tmp_path):
+def test_an_existing_shared_run_is_used(parse, tmp_path):
     digits, arguments = data.load_digits(), ["--log-dir", tmp_path]
     request = parse(*arguments)
     (experiment,) = request.experiments
-    shared = launch._Places(request, shares_run=True)
+    shared = launch._RunFolders(request, shares_run=True)
     assert shared.earlier(experiment) is None
     folder = shared.new(experiment)
     write_run(folder, experiment, digits, vars(request.options))
     assert shared.earlier(experiment) == folder
-    assert launch._Places(request, shares_run=False).earlier(experiment) is None
+    assert launch._RunFolders(request, shares_run=False).earlier(experiment) is None
 
     (fewer,) = parse(*arguments, "--num-tasks", experiment.num_tasks - 1).experiments
-    assert shared.earlier(fewer) is None, "a longer run has changed since"
+    assert shared.earlier(fewer) is None, "a run with more tasks must not be used"
     (longer,) = parse(*arguments, "--steps", 101).experiments
-    assert shared.earlier(longer) is None, "a run of other settings is left alone, and another one begins"
+    assert shared.earlier(longer) is None, "a run with other settings must not be used"
     with pytest.raises(UserError, match="steps: 100 before, 101 now"):
-        launch._Places(parse(*arguments, "--resume"), shares_run=True).earlier(longer)
+        launch._RunFolders(parse(*arguments, "--resume"), shares_run=True).earlier(longer)
 
 
-def test_tasks_are_a_run_each(parse, tmp_path):
+def test_each_task_of_the_option_tasks_is_a_run(parse, tmp_path):
     arguments = ["--tasks", "2:4", "--scenario", "GG", "--network", "LeNet", "--log-dir", tmp_path]
     each = parse(*arguments, er_scale=(1, 32)).experiments
-    assert [(adapter.settings_of(one).er_scale, one.first_task, one.num_tasks) for one in each] == [
+    assert [(adapter.settings_of(run).er_scale, run.first_task, run.num_tasks) for run in each] == [
         (1, 2, 1),
         (1, 3, 1),
         (32, 2, 1),
         (32, 3, 1),
     ]
-    assert launch._Places(parse(*arguments), False).new(each[1]).name == "seed=1~sparsity=1~task=3"
+    assert launch._RunFolders(parse(*arguments), False).new(each[1]).name == "seed=1~sparsity=1~task=3"
 
 
-def test_the_density_of_a_file_goes_before_those_of_the_script(parse, config):
+def test_the_sparsity_of_a_file_replaces_the_sparsities_of_the_script(parse, config):
+    def scales(*arguments, **sweep):
+        return [adapter.settings_of(experiment).er_scale for experiment in parse(*arguments, **sweep).experiments]
+
     path = config("sparsity: 8")
-    assert [adapter.settings_of(one).er_scale for one in parse("--config", path, er_scale=(1, 32)).experiments] == [8]
-    assert [adapter.settings_of(one).er_scale for one in parse("--config", path).experiments] == [8]
-    assert [adapter.settings_of(one).er_scale for one in parse("--config", path, "--sparsity", 1, 2).experiments] == [
-        1,
-        2,
-    ]
+    assert scales("--config", path, er_scale=(1, 32)) == [8]
+    assert scales("--config", path) == [8]
+    assert scales("--config", path, "--sparsity", 1, 2) == [1, 2]
 
 
-def test_without_sparsities_there_is_no_flag_for_them(parse, capsys):
+def test_only_sweeps_over_sparsities_have_the_flag_sparsity(parse, capsys):
     with pytest.raises(UserError, match="--sparsity"):
         parse("--sparsity", 3)
     for sweep in ({}, {"er_scale": (1, 32)}):
@@ -169,38 +174,38 @@ def test_without_sparsities_there_is_no_flag_for_them(parse, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--sparsity"], "--sparsity has no values; give one or more, such as --sparsity 16 32"),
-        (["--sparsity", "0"], "--sparsity 0: must be a positive number"),
-        (["--sparsity", "inf"], "--sparsity inf: must be a positive number"),
-        (["--sparsity", "2", "2.0"], "--sparsity has 2 twice"),
+        (["--sparsity"], "--sparsity has no values; give at least one, such as --sparsity 16 32"),
+        (["--sparsity", "0"], "--sparsity 0: must be a number above 0"),
+        (["--sparsity", "inf"], "--sparsity inf: must be a number above 0"),
+        (["--sparsity", "2", "2.0"], "--sparsity: 2 is repeated"),
         (["--gpu-sets", "0", "--cluster", "local"], "give one of them"),
         (["--config"], "--config"),
-        (["--tasks", "5"], "--tasks 5 names no tasks"),
-        (["--tasks", "5:5"], "--tasks 5:5 names no tasks"),
+        (["--tasks", "5"], "--tasks 5: must be FIRST:STOP"),
+        (["--tasks", "5:5"], "--tasks 5:5: must be FIRST:STOP with FIRST < STOP"),
         (["--tasks", "0:2"], "tasks of SupSup in scenario GNu need the earlier ones"),
-        (["--coordinator", "localhost:1234"], "need each other"),
-        (["--coordinator", "localhost:1234", "--hosts", "2", "--host", "2"], "give a number from 0 to 1"),
-        (["--coordinator", "localhost:1234", "--hosts", "2", "--host", "0"], "several hosts are for a single run"),
+        (["--coordinator", "localhost:1234"], "must be given together"),
+        (["--coordinator", "localhost:1234", "--hosts", "2", "--host", "2"], "--host 2: must be from 0 to 1"),
+        (["--coordinator", "localhost:1234", "--hosts", "2", "--host", "0"], "can share only a single run"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_one_clear_error(parse, arguments, words):
+def test_an_invalid_request_raises_one_clear_error(parse, arguments, words):
     with pytest.raises(UserError, match=re.escape(words)) as error:
         parse(*arguments, er_scale=(1, 32))
     assert "\n" not in str(error.value)
 
 
-def test_a_run_has_a_folder_of_its_seed_and_density_and_resuming_finds_it(tmp_path, parse):
+def test_run_folders_are_named_by_seed_and_sparsity_and_found_again(tmp_path, parse):
     arguments = ["--log-dir", tmp_path, "--seeds", 2]
     digits = data.load_digits()
     sparse, dense = parse(*arguments, er_scale=(0.5, 16)), parse(*arguments)
     names = []
     for request in (sparse, dense, sparse):
         for experiment in request.experiments:
-            places = launch._Places(request, shares_run=True)
-            folder = places.new(experiment)
+            folders = launch._RunFolders(request, shares_run=True)
+            folder = folders.new(experiment)
             write_run(folder, experiment, digits, vars(request.options))
             names.append(str(folder.relative_to(tmp_path)))
-            assert places.earlier(experiment) == folder
+            assert folders.earlier(experiment) == folder
     assert names == [
         "script/seed=0~sparsity=0.5",
         "script/seed=1~sparsity=0.5",
@@ -215,7 +220,7 @@ def test_a_run_has_a_folder_of_its_seed_and_density_and_resuming_finds_it(tmp_pa
     ]
 
 
-def test_settings_start_the_run_from_anywhere(tmp_path, parse, monkeypatch):
+def test_written_settings_have_absolute_paths(tmp_path, parse, monkeypatch):
     request = parse("--data", "data", er_scale=(16,))
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path, request.experiments[0], data.load_digits(), vars(request.options))
@@ -224,16 +229,16 @@ def test_settings_start_the_run_from_anywhere(tmp_path, parse, monkeypatch):
     assert settings["experiment"]["er_scale"] == 16
 
 
-def test_evaluations_beyond_the_last_task_are_said_where_the_command_line_gives_them(parse, capsys):
+def test_flag_eval_at_beyond_the_last_task_gives_a_warning(parse, capsys):
     parse("--eval-at", 3, 10, 12)
-    assert capsys.readouterr().err.startswith("warning: --eval-at 10 12 is beyond --num-tasks 9 and is left out")
+    assert capsys.readouterr().err.startswith("warning: --eval-at 10 12 is greater than --num-tasks 9 and is ignored")
     parse("--eval-at", 3, 9)
-    parse("--num-tasks", 2, experiment=adapter.changed(DENSE, eval_at=(3, 6)))  # as scripts of the paper, made shorter
+    parse("--num-tasks", 2, experiment=adapter.changed(DENSE, eval_at=(3, 6)))  # a shortened script of the paper
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
-    ("given", "left"),
+    ("given", "expected"),
     [
         (["/lib/ipykernel_launcher.py", "-f", "/run/kernel-1.json"], []),
         (["/lib/ipykernel_launcher.py", "--f=/run/kernel-1.json"], []),
@@ -242,14 +247,14 @@ def test_evaluations_beyond_the_last_task_are_said_where_the_command_line_gives_
         (["/lib/ipykernel_launcher.py", "--steps", "5"], ["--steps", "5"]),
     ],
 )
-def test_the_arguments_of_a_notebooks_kernel_are_not_the_scripts(monkeypatch, given, left):
+def test_arguments_of_a_notebook_kernel_are_removed(monkeypatch, given, expected):
     monkeypatch.setattr(sys, "argv", list(given))
     with options.arguments_of_user():
-        assert sys.argv == [given[0], *left]
+        assert sys.argv == [given[0], *expected]
     assert sys.argv == given
 
 
-def test_in_ipython_arguments_count_where_the_user_has_set_them(monkeypatch):
+def test_in_ipython_only_arguments_set_by_the_user_are_kept(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=object))
     monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
     monkeypatch.setattr(sys, "orig_argv", ["python", "/bin/ipython", "--no-banner"])

@@ -1,4 +1,4 @@
-"""Results that are collected under one folder by links."""
+"""Runs that are reached through symbolic links."""
 
 import json
 import os
@@ -17,34 +17,34 @@ STORED = Path(__file__).parents[1] / "stored/format-2-SupSup"
 @pytest.fixture
 def linked(tmp_path):
     """A folder with links to runs, to folders of runs, and to itself."""
-    here, there = tmp_path / "collected", tmp_path / "elsewhere"
-    one = write_run(there, f"{LENET}/supsup_h", 0, [0.9] * 3, [0.9] * 3)
-    write_run(there / "more", f"{FC}/batche", 1, [0.9] * 3, [0.5] * 3)
-    here.mkdir()
-    (here / "a").symlink_to(one)
-    (here / "b").symlink_to(there / "more")
-    (here / "c").symlink_to(os.path.relpath(there, here))  # both of them again
-    (here / "loop").symlink_to(here)
-    (there / "loop").symlink_to(there)
-    (here / "nowhere").symlink_to(tmp_path / "missing")
-    return here
+    links, target = tmp_path / "collected", tmp_path / "elsewhere"
+    run = write_run(target, f"{LENET}/supsup_h", 0, [0.9] * 3, [0.9] * 3)
+    write_run(target / "more", f"{FC}/batche", 1, [0.9] * 3, [0.5] * 3)
+    links.mkdir()
+    (links / "a").symlink_to(run)
+    (links / "b").symlink_to(target / "more")
+    (links / "c").symlink_to(os.path.relpath(target, links))  # both runs again
+    (links / "loop").symlink_to(links)
+    (target / "loop").symlink_to(target)
+    (links / "nowhere").symlink_to(tmp_path / "missing")
+    return links
 
 
-def test_runs_behind_links_are_found_once_each_and_loops_end(linked):
+def test_each_linked_run_is_found_once_despite_loops(linked):
     runs = tables.read_runs([linked, linked / "b", linked / "loop"])
     assert {(run.name, run.seed) for run in runs} == {(f"{LENET}/supsup_h", 0), (f"{FC}/batche", 1)}
     assert len(runs) == 2 and all(str(run.folder).startswith(str(linked)) for run in runs)
     assert tables.read_runs([linked / "a"])[0].folder == linked / "a"
 
 
-def test_plot_bytes_and_reproduce_find_runs_behind_links(command, linked, tmp_path):
+def test_plot_bytes_and_reproduce_find_linked_runs(command, linked, tmp_path):
     assert len(json.loads(command("bytes", linked, "--json"))) == 2
     assert "figure3.png" in command("plot", linked, "--output", tmp_path / "pictures")
     table = command("reproduce", linked)
     assert table == command("reproduce", tmp_path / "elsewhere") != command("reproduce")
 
 
-def test_a_run_behind_a_link_is_shown_and_evaluated(command, tmp_path):
+def test_a_linked_run_is_shown_and_evaluated(command, tmp_path):
     run = shutil.copytree(STORED, tmp_path / "run")
     (tmp_path / "link").symlink_to(run)
     for arguments in (["show"], ["evaluate", "--tasks", "0:1"]):
@@ -53,7 +53,7 @@ def test_a_run_behind_a_link_is_shown_and_evaluated(command, tmp_path):
         assert plain | {"run": ""} == linked | {"run": ""}
 
 
-def test_a_link_inside_a_checkpoint_stays_refused(command, tmp_path):
+def test_a_link_inside_a_checkpoint_is_rejected(command, tmp_path):
     run = shutil.copytree(STORED, tmp_path / "run")
     (file,) = run.glob("checkpoints/0/record/metadata")
     file.rename(tmp_path / "metadata")
@@ -61,7 +61,7 @@ def test_a_link_inside_a_checkpoint_stays_refused(command, tmp_path):
     assert "metadata cannot be read (it is a link" in command("show", run, status=2)
 
 
-def test_tasks_behind_links_are_collected_beside_them(tmp_path):
+def test_linked_runs_of_single_tasks_are_collected_beside_the_links(tmp_path):
     together = tmp_path / "all"
     together.mkdir()
     for task in range(2):

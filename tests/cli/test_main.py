@@ -22,14 +22,14 @@ def runs(tmp_path_factory):
     return folder
 
 
-def test_plot_writes_each_figure_into_the_current_folder_and_names_it(runs, tmp_path):
-    # In a process of its own, as users call it.
+def test_plot_writes_figures_into_the_current_folder_and_prints_paths(runs, tmp_path):
+    # In a separate process, as users call it.
     command = [sys.executable, "-m", "supsup_jax", "plot", runs]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     newest = runs / LENET / "supsup_h/seed=0~try=1"
     assert result.stdout.splitlines() == [
-        f"{newest} is drawn, the newest of 2 runs of {LENET}/supsup_h, seed 0",
+        f"drawing {newest}, the newest of 2 runs of {LENET}/supsup_h, seed 0",
         "figure3.png",
         "recovery.png",
     ]
@@ -38,7 +38,7 @@ def test_plot_writes_each_figure_into_the_current_folder_and_names_it(runs, tmp_
     assert all(len(colours(path)) > 50 for path in tmp_path.iterdir())
 
 
-def test_plot_writes_into_a_new_folder_or_one_file_and_over_its_own(command, runs, tmp_path):
+def test_plot_writes_into_a_new_folder_or_replaces_one_file(command, runs, tmp_path):
     (tmp_path / "figure.pdf").write_text("before")
     command("plot", runs / LENET, "--output", "figure.pdf")
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
@@ -47,13 +47,13 @@ def test_plot_writes_into_a_new_folder_or_one_file_and_over_its_own(command, run
 
 
 def test_bytes_counts_masks_as_bits_and_as_the_paper_does(command, runs):
-    said = command("bytes", runs / LENET / "supsup_h/seed=1")
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines() if "│" in line]
+    printed = command("bytes", runs / LENET / "supsup_h/seed=1")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
     assert rows == [
         ["masks as bits", "8,250,000"],
         ["all", "8,250,000"],
-        ["masks as sparse indices of 16 bits, two bytes a weight kept, as in the paper", "4,000,000"],
-        ["all with these in place of the bits", "4,000,000"],
+        ["masks as sparse indices of 16 bits: two bytes per kept weight, as in the paper", "4,000,000"],
+        ["all, with sparse masks", "4,000,000"],
     ]
 
 
@@ -62,9 +62,9 @@ def test_bytes_counts_masks_as_bits_and_as_the_paper_does(command, runs):
     [
         ([], ["plot"]),
         (["plto"], ["plto", "plot"]),
-        (["plot"], ["plot needs runs"]),
+        (["plot"], ["plot requires at least one RUN"]),
         (["plot", ".", "--outptu", "x"], ["--outptu", "--output"]),
-        (["bytes"], ["bytes needs runs"]),
+        (["bytes"], ["bytes requires at least one RUN"]),
         (["bytes", "nowhere"], ["nowhere is not a folder"]),
         (["run"], ["RUN", "(required)"]),
         (["run", "nowhere"], ["nowhere/settings.yaml does not contain the settings", "give the folder of a run"]),
@@ -73,20 +73,20 @@ def test_bytes_counts_masks_as_bits_and_as_the_paper_does(command, runs):
         (["plot", "."], [". contains no evaluated run", "give the folder of a run"]),
         (["plot", "RUNS/quickstart"], ["no figure of the paper shows quickstart", "experiments/GNu"]),
         (["plot", "RUNS", "--output", "one.png"], ["one.png is one file for figure3, recovery", "give a folder"]),
-        (["plot", "RUNS", "--output", "one.jpg"], ["one.jpg is no picture", ".png, .pdf or .svg"]),
+        (["plot", "RUNS", "--output", "one.jpg"], ["one.jpg: must be", ".png, .pdf or .svg"]),
         (["plot", "RUNS", "--output", "a-file/below"], ["a-file"]),
     ],
 )
-def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(command, runs, tmp_path, arguments, words):
+def test_a_wrong_argument_gives_one_line_and_writes_nothing(command, runs, tmp_path, arguments, words):
     (tmp_path / "a-file").write_text("")
-    said = command(*(argument.replace("RUNS", str(runs)) for argument in arguments), status=2)
-    assert len(said.strip().splitlines()) == 1
-    assert said.startswith("error: ")
-    assert all(word in said for word in words), said
+    error = command(*(argument.replace("RUNS", str(runs)) for argument in arguments), status=2)
+    assert len(error.strip().splitlines()) == 1
+    assert error.startswith("error: ")
+    assert all(word in error for word in words), error
     assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
 
 
-def test_run_starts_or_goes_on_with_the_run_in_a_folder(command, tmp_path):
+def test_run_starts_or_resumes_the_run_in_a_folder(command, tmp_path):
     experiment = adapter.experiment(
         "q", "digits", num_tasks=2, steps=5, batch_size=32, width=0.1, eval_at=(1,), scenario="GG"
     )
@@ -104,20 +104,20 @@ def test_run_starts_or_goes_on_with_the_run_in_a_folder(command, tmp_path):
         assert results.read_settings(tmp_path)["command"] == ["script.py", "--flag"]
 
 
-def test_run_does_not_take_settings_that_do_not_exist(command, tmp_path):
+def test_run_rejects_settings_that_do_not_exist(command, tmp_path):
     plain = adapter.plain(adapter.experiment("q", "digits")) | {"num_taks": 3}
     results.write_settings(tmp_path, {"experiment": plain, "options": {"data": "nowhere", "tasks_at_once": None}})
-    said = command("run", tmp_path, status=2)
-    assert "num_taks, which does not exist; did you mean num_tasks?" in said
+    error = command("run", tmp_path, status=2)
+    assert "num_taks, which does not exist; did you mean num_tasks?" in error
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plot", "--help"]])
-def test_help_says_what_there_is(monkeypatch, capsys, arguments):
+def test_help_lists_commands_and_their_options(monkeypatch, capsys, arguments):
     monkeypatch.setattr(sys, "argv", ["supsup_jax", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
-    said = capsys.readouterr().out
-    assert "usage: python -m supsup_jax" in said
-    assert "Draws the paper's figures" in said
-    assert ("RUN..." in said and "--output" in said) == (arguments[0] == "plot")
+    printed = capsys.readouterr().out
+    assert "usage: python -m supsup_jax" in printed
+    assert "Draw the paper's figures" in printed
+    assert ("RUN..." in printed and "--output" in printed) == (arguments[0] == "plot")

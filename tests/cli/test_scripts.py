@@ -41,7 +41,7 @@ def call(script, *arguments, cwd=None, **environment):
 
 @pytest.fixture
 def run_here(tmp_path, monkeypatch, capsys):
-    """Runs a script in an empty folder, in this process, which has imported and compiled much of it already."""
+    """Return a function that runs a script in an empty folder and in this process, which reuses compiled programs."""
     monkeypatch.chdir(tmp_path)
 
     def run(script, *arguments):
@@ -54,8 +54,8 @@ def run_here(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT / "experiments")))
-def test_every_script_has_a_header_and_writes_to_a_folder_of_its_name(script):
-    """The header says what the script reproduces, how it is called and what to expect."""
+def test_every_script_has_a_header_and_is_named_by_its_path(script):
+    """The header has the fields Reproduces, Command and Expect."""
     tree = ast.parse(script.read_text())
     header = ast.get_docstring(tree)
     name = str(script.relative_to(ROOT / "experiments").with_suffix(""))
@@ -72,7 +72,7 @@ def test_every_script_has_a_header_and_writes_to_a_folder_of_its_name(script):
 
 
 @pytest.mark.parametrize("script", [*SPLITCIFAR100, *SPLITIMAGENET], ids=lambda path: path.stem)
-def test_a_yaml_file_says_what_its_script_declares(script):
+def test_each_yaml_file_has_the_settings_of_its_script(script):
     declared = runpy.run_path(str(script))["EXPERIMENT"]
     assert load_experiment(script.parent / f"configs/{script.stem}.yaml") == declared
 
@@ -80,7 +80,7 @@ def test_a_yaml_file_says_what_its_script_declares(script):
 @pytest.mark.parametrize(
     "script", [path for path in SCRIPTS if path.stem == "upper_bound"], ids=lambda p: p.parent.name
 )
-def test_both_bounds_are_of_one_run(script):
+def test_both_bounds_share_one_run(script):
     upper, lower = (
         runpy.run_path(str(script.with_stem(name)))["EXPERIMENT"] for name in ("upper_bound", "lower_bound")
     )
@@ -93,7 +93,7 @@ def quickstart(tmp_path_factory):
     return folder, call("quickstart.py", *QUICKSTART, cwd=folder)
 
 
-def test_quickstart_runs_from_any_folder_and_names_what_it_wrote(quickstart):
+def test_quickstart_runs_from_any_folder_and_prints_its_files(quickstart):
     folder, result = quickstart
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
@@ -120,7 +120,7 @@ def test_quickstart_runs_from_any_folder_and_names_what_it_wrote(quickstart):
     assert settings["options"]["log_dir"] == "runs"
 
 
-def test_a_second_run_gets_a_folder_of_its_own_and_resume_does_not(quickstart, run_here, monkeypatch):
+def test_a_second_run_has_a_new_folder_except_with_resume(quickstart, run_here, monkeypatch):
     folder, _ = quickstart
     monkeypatch.chdir(folder)
     run_here("quickstart.py", *QUICKSTART, "--resume")
@@ -133,17 +133,17 @@ def test_a_second_run_gets_a_folder_of_its_own_and_resume_does_not(quickstart, r
         assert len(list(csv.reader(file))) == 1 + 2 * 3
 
 
-def test_resuming_with_other_settings_says_which(quickstart, run_here, monkeypatch, capsys):
+def test_resuming_with_other_settings_lists_them(quickstart, run_here, monkeypatch, capsys):
     folder, _ = quickstart
     monkeypatch.chdir(folder)
     with pytest.raises(SystemExit) as end:
         run_here("quickstart.py", *QUICKSTART[:-1], "--resume", "--steps", "21")
-    complaint = capsys.readouterr().err
-    assert_one_line_error(end.value.code, complaint, "has other settings", "steps: 20 before, 21 now")
+    error = capsys.readouterr().err
+    assert_one_line_error(end.value.code, error, "has other settings", "steps: 20 before, 21 now")
 
 
 def test_the_package_runs_the_quickstart_with_the_same_flags(tmp_path, monkeypatch, capsys):
-    """`supsup-jax quickstart` needs no script, and neither does resuming its run."""
+    """Neither `supsup-jax quickstart` nor resuming its run requires a script."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/supsup-jax", "quickstart", *QUICK])
     package_main()
@@ -157,7 +157,7 @@ def test_the_package_runs_the_quickstart_with_the_same_flags(tmp_path, monkeypat
 
 
 @pytest.mark.thorough
-def test_the_picture_shows_images_of_the_run_that_was_made(tmp_path, monkeypatch):
+def test_the_quickstart_figure_shows_images_of_its_run(tmp_path, monkeypatch):
     experiment = adapter.experiment("q", "digits", num_tasks=12, steps=300, batch_size=32, learning_rate=1e-3, seed=5)
     outcome = adapter.run_experiment(experiment, data.load_digits(), tmp_path)
     drawn = {}
@@ -169,8 +169,8 @@ def test_the_picture_shows_images_of_the_run_that_was_made(tmp_path, monkeypatch
 
 
 @pytest.mark.thorough
-def test_a_sweep_repeats_only_the_seeds_that_are_not_finished(tmp_path):
-    """A sweep runs each seed in its own process, resumes a failed seed and leaves finished ones alone."""
+def test_a_sweep_repeats_only_unfinished_seeds(tmp_path):
+    """A sweep runs each seed in a separate process, resumes a failed seed and skips finished ones."""
     seeds = [tmp_path / "logs/quickstart" / f"seed={seed}" for seed in range(2)]
 
     def sweep(num_tasks, *arguments):
@@ -220,7 +220,7 @@ def assert_one_line_error(status, stderr, *words):
         (["--network", "Lenet"], ["no network Lenet", "LeNet"]),
         (["--num-tasks", "-1"], ["--num-tasks -1: must be from 1"]),
         (["--features", "3"], ["--features 3: must be at least the 10 classes"]),
-        (["--seeds", "0"], ["--seeds 0 is out of range"]),
+        (["--seeds", "0"], ["--seeds 0: must be from 1"]),
         (["--data", "nowhere", "--dataset", "mnist"], ["nowhere", "--data", "https://"]),
         (["--log-dir", "a-file"], ["a-file"]),
         (["--method", "PSP"], ["search one_shot does not serve method PSP", "search exhaustive", "scenario GG"]),
@@ -230,16 +230,16 @@ def assert_one_line_error(status, stderr, *words):
         (["--scenario", "NNs", "--search", "exhaustive"], ["scenario NNs needs search OneShot"]),
         (["--seeds", "2", "--benchmark", "SplitMNIST"], ["--num-tasks 25: SplitMNIST has 5 tasks"]),
         (["--gpu-sets", "0||1"], ['--gpu-sets "0||1"', '"0,1|2,3"']),
-        (["--gpu-sets", "0|0"], ["device 0 twice"]),
-        (["--partition", "main"], ["--partition is for runs on a cluster", "--cluster slurm"]),
+        (["--gpu-sets", "0|0"], ["device 0 is repeated"]),
+        (["--partition", "main"], ["--partition requires --cluster slurm"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml cannot be read"]),
         (["--config", "a-file"], ["a-file does not contain settings"]),
         (["--sparsity", "3"], ["--sparsity"]),
-        (["--initializer", "stored"], ["--initializer stored is for runs that were imported"]),
+        (["--initializer", "stored"], ["--initializer stored is only for imported runs"]),
         (["--benchmark", "SplitMNIST"], ["--num-tasks 25: SplitMNIST has 5 tasks"]),
     ],
 )
-def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(run_here, tmp_path, capsys, arguments, words):
+def test_a_wrong_argument_gives_one_line_and_writes_nothing(run_here, tmp_path, capsys, arguments, words):
     (tmp_path / "a-file").write_text("")
     with pytest.raises(SystemExit) as end:
         run_here("quickstart.py", *arguments)
@@ -249,7 +249,7 @@ def test_a_wrong_argument_is_one_line_with_status_2_and_leaves_nothing(run_here,
 
 def test_help_explains_every_option(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    said = adapter.call("experiments/quickstart.py", "--help")
+    printed = adapter.call("experiments/quickstart.py", "--help")
     for option in [
         "--data",
         "--log-dir",
@@ -266,12 +266,12 @@ def test_help_explains_every_option(monkeypatch):
         "--objective",
         "--width",
     ]:
-        assert f"{option} " in said or f"{option}," in said
-    assert "Reproduces:" in said
+        assert f"{option} " in printed or f"{option}," in printed
+    assert "Reproduces:" in printed
 
 
 @pytest.mark.thorough
-def test_an_interrupted_script_says_how_to_go_on_and_goes_on(tmp_path):
+def test_an_interrupted_script_says_how_to_resume_and_resumes(tmp_path):
     settings = [
         "--num-tasks",
         "40",
@@ -295,43 +295,45 @@ def test_an_interrupted_script_says_how_to_go_on_and_goes_on(tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    said, complaint = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    at = re.search(r"interrupted(?: \(learning tasks \d+ to (\d+)\))?; what goes on is finished and saved first", said)
-    assert at
+    announced = re.search(
+        r"interrupted(?: \(learning tasks \d+ to (\d+)\))?; the current tasks are finished and saved first", stdout
+    )
+    assert announced
     learned = (tmp_path / "runs/quickstart/seed=1/metrics.jsonl").read_text().splitlines()
     assert learned
-    if at[1]:  # and not between two chunks
-        assert len(learned) == int(at[1]) + 1
-    (said,) = [line for line in complaint.splitlines() if line.startswith("interrupted; ")]
-    assert "--resume" in said
+    if announced[1]:  # not interrupted between two chunks
+        assert len(learned) == int(announced[1]) + 1
+    (farewell,) = [line for line in stderr.splitlines() if line.startswith("interrupted; ")]
+    assert "--resume" in farewell
     assert call("quickstart.py", *settings, "--resume", cwd=tmp_path).returncode == 0
     lines = (tmp_path / "runs/quickstart/seed=1/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["task"] for line in lines[:-1]] == list(range(40))
 
 
 def only_run(folder):
-    """The folder of the only run that was made below `folder`."""
+    """Return the folder of the only run below `folder`."""
     (settings,) = (folder / "runs").rglob("settings.yaml")
     return settings.parent
 
 
 @pytest.fixture
 def real_or_embedded(request):
-    """What makes a script run on real data, where it is at hand."""
+    """Arguments that run a script on real data if it is available, else on embedded data."""
     return ["--data", request.getfixturevalue("data_folder")] if "SUPSUP_DATA" in os.environ else EMBEDDED
 
 
 EMBEDDED = ["--dataset", "digits"]
-# One script of each way in which MNIST becomes tasks, and of each loop over them.
+# One script for each family of tasks of MNIST and each scenario.
 ON_MNIST = ["LeNet-250-tasks/batche", "MNISTRotate/psp", "SplitMNIST/hopsupsup", "NNs/supsup"]
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("script", MNIST, ids=lambda path: "/".join(path.parts[-2:]))
-def test_every_script_ends_with_its_files(script, run_here, real_or_embedded, tmp_path):
+def test_every_script_writes_its_files(script, run_here, real_or_embedded, tmp_path):
     real = any(str(script).endswith(f"{name}.py") for name in ON_MNIST)
-    # Large networks in the size of the others: what one script has compiled serves the next.
+    # Large networks are replaced, so that scripts share compiled programs.
     network = ["--network", "LeNet"] if script.parent.name == "FC-250-tasks" or script.stem == "ablation" else []
     if script.stem == "ablation":
         network += ["--features", "25", "--objective", "superfluous"]
@@ -366,25 +368,25 @@ def test_every_script_ends_with_its_files(script, run_here, real_or_embedded, tm
 def test_every_script_of_splitcifar100_runs(script, run_here, real_or_embedded, tmp_path):
     masked = "supsup" in script.stem
     quick = ["--num-tasks", 2, "--epochs", None, "--steps", 2, "--batch-size", 32, "--width", 0.1, "--seed", 0]
-    sparsity = ["--sparsity", 32] if masked else []  # the script itself is a sweep
-    said = run_here(script, *quick, *sparsity, *real_or_embedded)
+    sparsity = ["--sparsity", 32] if masked else []  # without it, the script is a sweep
+    printed = run_here(script, *quick, *sparsity, *real_or_embedded)
     (metrics,) = tmp_path.glob("runs/**/metrics.jsonl")
     folder = metrics.parent
     assert folder.name == ("seed=0~sparsity=32" if masked else "seed=0")
     settings = yaml.safe_load((folder / "settings.yaml").read_text())
     assert len(settings["densities"]) == (21 if masked else 0)
-    assert ("layer4_1/conv2" in said) == masked
+    assert ("layer4_1/conv2" in printed) == masked
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["task", "task", "evaluation"]
     *_, row = (folder / "accuracy_matrix.csv").read_text().splitlines()
     accuracies = [float(accuracy) for accuracy in row.split(",")[2:]]
-    # The accuracy of a task does not change with later ones: its statistics and all it runs with are its own.
-    first = int("lowerbound" in script.stem)  # but for the lower bound, which has nothing of a task's own
+    # Later tasks do not change a task's accuracy, since its adapter and batch-norm statistics are not shared.
+    first = int("lowerbound" in script.stem)  # except for the lower bound, since later tasks change its trunk
     assert [line["accuracy"] for line in lines[first:2]] == pytest.approx(accuracies[first:], abs=1e-4)
 
 
 def test_a_script_of_splitcifar100_runs_on_embedded_data(run_here, tmp_path):
-    # Another network compiles sooner; without real data the test above has the script's own.
+    # LeNet compiles faster; the test above uses the script's network.
     quick = ["--network", "LeNet", "--num-tasks", 2, "--epochs", None, "--steps", 2, "--sparsity", 32, *EMBEDDED]
     run_here("GG/splitcifar100/rn18-supsup.py", *quick)
     (matrix,) = tmp_path.glob("runs/**/accuracy_matrix.csv")
@@ -396,11 +398,11 @@ def test_a_script_of_splitcifar100_runs_on_embedded_data(run_here, tmp_path):
 @pytest.mark.thorough
 def test_every_script_of_splitimagenet_runs_on_real_data(script, run_here, data_folder, tmp_path):
     quick = ["--num-tasks", 2, "--epochs", 2, "--warmup-epochs", 1, "--batch-size", 4, "--image-size", 14]
-    # Compiling a ResNet takes minutes; tests/core/test_resnet.py has its parts.
+    # Compiling a ResNet takes minutes; tests/core/test_resnet.py tests its parts.
     network = ["--network", "LeNet", "--width", 0.1]
     sparsity = ["--sparsity", 8] if script.stem == "rn50-supsup" else []
-    said = run_here(script, *quick, *network, *sparsity, "--data", data_folder)
-    assert "decoding images of task 1: 10 of 10" in said
+    printed = run_here(script, *quick, *network, *sparsity, "--data", data_folder)
+    assert "decoding images of task 1: 10 of 10" in printed
     (metrics,) = tmp_path.glob("runs/**/metrics.jsonl")
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["task", "task", "evaluation"]
@@ -408,7 +410,7 @@ def test_every_script_of_splitimagenet_runs_on_real_data(script, run_here, data_
 
 
 @pytest.mark.thorough
-def test_ten_tasks_of_real_mnist_reach_the_accuracy_of_the_original(data_folder, tmp_path):
+def test_ten_tasks_of_mnist_reach_the_accuracy_of_the_original(data_folder, tmp_path):
     result = call(
         "GNu/MNISTPerm/LeNet-250-tasks/supsup_h.py",
         "--num-tasks",

@@ -14,7 +14,7 @@ from supsup_jax.cli import console, sweep
 
 
 def waited_for(condition):
-    """Whether a condition holds after at most a minute."""
+    """Return whether a condition holds within a minute."""
     for _ in range(600):
         if condition():
             return True
@@ -32,7 +32,7 @@ def members(tmp_path):
 
 
 def scripted(scripts):
-    """Stands in for training: a run executes the shell script of its place, with its folder as $1."""
+    """Return a function that starts a shell script for each run instead of training, with the run's folder as $1."""
 
     def command(folder):
         return ["bash", "-c", scripts[int(folder.name[-1])], "run", str(folder)]
@@ -47,7 +47,7 @@ def run(members, scripts, sets=(None,), show=lambda members: None):
 SET = 'echo "$CUDA_VISIBLE_DEVICES" > "$1/set"; '
 
 
-def test_each_run_goes_to_the_next_free_set(members):
+def test_each_run_uses_the_next_free_set(members):
     until_the_last = SET + 'until [ -e "$1/../seed=2/set" ]; do sleep 0.05; done'
     run(members, [until_the_last, SET, SET], ["0,1", "2"])
     assert [(member.folder / "set").read_text().strip() for member in members] == ["0,1", "2", "2"]
@@ -55,7 +55,7 @@ def test_each_run_goes_to_the_next_free_set(members):
     assert [member.where for member in members] == ["on set 0,1", "on set 2", "on set 2"]
 
 
-def test_on_a_cpu_runs_go_in_order_and_keep_the_devices_of_this_process(members, monkeypatch):
+def test_on_a_cpu_runs_are_sequential_and_inherit_visible_devices(members, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     note = SET + 'echo "${1: -1}" >> "$1/../order"'
     run(members, [note] * 3)
@@ -63,7 +63,7 @@ def test_on_a_cpu_runs_go_in_order_and_keep_the_devices_of_this_process(members,
     assert (members[0].folder / "set").read_text() == "7\n"
 
 
-def test_a_run_that_fails_stops_no_other_and_its_last_lines_are_shown(members, capsys):
+def test_a_failed_run_stops_no_other_and_its_last_lines_are_printed(members, capsys):
     run(members, ["true", "seq 100; echo it broke >&2; exit 3", "echo fine"])
     assert [member.state for member in members] == ["finished", "failed", "finished"]
     assert (members[1].folder / sweep.LOG).read_text().splitlines()[-1] == "it broke"
@@ -78,7 +78,7 @@ def finish(folder):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def test_a_run_that_is_finished_is_not_started_again(members):
+def test_a_finished_run_is_not_started_again(members):
     finish(members[1].folder)
     (members[2].folder / "metrics.jsonl").write_text("damaged")
     again = [sweep.Member(member.folder, member.evaluations) for member in members]
@@ -89,17 +89,17 @@ def test_a_run_that_is_finished_is_not_started_again(members):
     assert [member.state for member in again] == ["finished"] * 3
 
 
-UNTIL_TOLD = 'trap "echo saved >> $1/said; exit 130" TERM; touch "$1/ready"; while :; do sleep 0.05; done'
-TOLD_TWICE = (
-    'trap "echo told >> $1/said; [ \\$(wc -l < $1/said) = 1 ] || exit 130" TERM; touch "$1/ready"; '
+UNTIL_SIGTERM = 'trap "echo saved >> $1/output; exit 130" TERM; touch "$1/ready"; while :; do sleep 0.05; done'
+UNTIL_SECOND_SIGTERM = (
+    'trap "echo signal >> $1/output; [ \\$(wc -l < $1/output) = 1 ] || exit 130" TERM; touch "$1/ready"; '
     "while :; do sleep 0.05; done"
 )
-DEAF = 'trap "" TERM; touch "$1/ready"; while :; do sleep 0.05; done'
+IGNORES_SIGTERM = 'trap "" TERM; touch "$1/ready"; while :; do sleep 0.05; done'
 
 
 @pytest.fixture
 def interrupting():
-    """Makes a `show` that interrupts when the first run is at work, and again when something holds."""
+    """Return a function that makes a `show` which interrupts once the first run works, and again on a condition."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def make(again=None):
@@ -116,58 +116,59 @@ def interrupting():
     signal.signal(signal.SIGINT, before)
 
 
-def test_an_interrupted_sweep_starts_no_run_and_lets_running_ones_save(members, interrupting):
+def test_an_interrupted_sweep_starts_no_run_and_lets_others_save(members, interrupting):
     with pytest.raises(KeyboardInterrupt):
-        run(members, [UNTIL_TOLD] * 3, show=interrupting())
+        run(members, [UNTIL_SIGTERM] * 3, show=interrupting())
     assert [member.state for member in members] == ["interrupted", "waiting", "waiting"]
-    assert (members[0].folder / "said").read_text() == "saved\n"
+    assert (members[0].folder / "output").read_text() == "saved\n"
     assert not (members[1].folder / sweep.LOG).exists()
 
 
-def test_what_ends_by_itself_although_an_end_was_asked_for_is_finished(members, interrupting):
-    run(members[:1], [UNTIL_TOLD.replace("130", "0")], show=interrupting())
+def test_a_run_that_completes_after_the_interruption_is_finished(members, interrupting):
+    run(members[:1], [UNTIL_SIGTERM.replace("130", "0")], show=interrupting())
     assert members[0].state == "finished"
 
 
-def test_interrupted_twice_a_sweep_ends_what_runs(members, interrupting):
+def test_a_second_interruption_stops_running_runs(members, interrupting):
     with pytest.raises(KeyboardInterrupt):
-        run(members, [TOLD_TWICE] * 3, show=interrupting(lambda members: (members[0].folder / "said").exists()))
-    assert (members[0].folder / "said").read_text() == "told\n" * 2
+        show = interrupting(lambda members: (members[0].folder / "output").exists())
+        run(members, [UNTIL_SECOND_SIGTERM] * 3, show=show)
+    assert (members[0].folder / "output").read_text() == "signal\n" * 2
     assert members[0].state == "interrupted"
 
 
-def test_interrupted_twice_a_sweep_ends_what_does_not_hear_too(members, interrupting, monkeypatch):
+def test_a_second_interruption_kills_runs_that_ignore_sigterm(members, interrupting, monkeypatch):
     monkeypatch.setattr(sweep, "_PATIENCE", 0.5)
     with pytest.raises(KeyboardInterrupt):
-        run(members, [DEAF] * 3, show=interrupting(lambda members: True))
+        run(members, [IGNORES_SIGTERM] * 3, show=interrupting(lambda members: True))
     assert [member.state for member in members] == ["interrupted", "waiting", "waiting"]
 
 
-def test_a_run_that_something_else_interrupts_stops_no_other(members):
+def test_a_run_interrupted_from_outside_stops_no_other(members):
     with pytest.raises(KeyboardInterrupt):
         run(members, ["kill $$; sleep 60", "exit 143", "true"])
     assert [member.state for member in members] == ["interrupted", "interrupted", "finished"]
 
 
-def test_the_terminals_interrupt_does_not_reach_a_run(members):
+def test_ctrl_c_in_the_terminal_does_not_reach_a_run(members):
     with sweep.start(members[0].folder, ["sleep", "60"]) as process:
         assert os.getsid(process.pid) == process.pid != os.getsid(0)
         process.kill()
 
 
 @pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="elsewhere nothing tells a process that its parent died"
+    not sys.platform.startswith("linux"), reason="only Linux sends a process a signal when its parent dies"
 )
-def test_a_run_is_told_when_the_sweep_has_died(members):
+def test_a_run_is_sent_sigterm_when_the_sweep_dies(members):
     folder = members[0].folder
     starting = (
         "import pathlib, sys, time; from supsup_jax.cli import sweep; "
         "sweep.start(pathlib.Path(sys.argv[1]), ['bash', '-c', sys.argv[2], 'run', sys.argv[1]]); time.sleep(600)"
     )
-    with subprocess.Popen([sys.executable, "-c", starting, str(folder), UNTIL_TOLD]) as process:
+    with subprocess.Popen([sys.executable, "-c", starting, str(folder), UNTIL_SIGTERM]) as process:
         assert waited_for((folder / "ready").exists)
         process.kill()
-    assert waited_for((folder / "said").exists)
+    assert waited_for((folder / "output").exists)
 
 
 @pytest.mark.parametrize(
@@ -179,19 +180,19 @@ def test_sets_are_separated_by_bars_and_their_devices_by_commas(text, sets):
 
 
 @pytest.mark.parametrize("text", ["", "|", "0||1", "0,|1", "0 1", "0;1"])
-def test_sets_that_are_not_understood_are_one_clear_error(text):
+def test_invalid_sets_raise_one_clear_error(text):
     with pytest.raises(UserError, match=r'such as "0,1\|2,3"'):
         sweep.parse_sets(text)
 
 
-def test_a_device_in_two_sets_is_one_clear_error():
-    with pytest.raises(UserError, match="has device 1 twice"):
+def test_a_device_in_two_sets_raises_one_clear_error():
+    with pytest.raises(UserError, match="device 1 is repeated"):
         sweep.parse_sets("0,1|1,2")
 
 
 @pytest.fixture
 def gpus(tmp_path, monkeypatch):
-    """A machine on which JAX can use GPUs, with an nvidia-smi that lists two."""
+    """A fake machine on which JAX can use GPUs and nvidia-smi lists two."""
     jax.config.update("jax_platforms", None)
     plugin = importlib.metadata.EntryPoint("xla_cuda12", "jax_plugins.xla_cuda12", "jax_plugins")
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [plugin] if group == "jax_plugins" else [])
@@ -223,12 +224,12 @@ def test_without_gpus_the_cpu_is_the_only_set(gpus, monkeypatch):
     assert sweep.all_devices() == [None]
 
 
-def test_where_jax_is_to_compute_on_the_cpu_that_is_the_only_set(gpus):
+def test_if_jax_is_configured_for_the_cpu_that_is_the_only_set(gpus):
     jax.config.update("jax_platforms", "cpu")
     assert sweep.all_devices() == [None]
 
 
-def test_lines_say_when_a_run_has_come_further(members, capsys):
+def test_without_a_terminal_a_line_is_printed_when_a_run_advances(members, capsys):
     members[0].run("on set 0")
     log = members[0].folder / sweep.LOG
     with console.SweepTable("runs", "interrupted") as show:

@@ -1,7 +1,7 @@
-"""The pages of the documentation: their code runs, and the files, flags and modules that they name exist.
+"""The pages of the documentation: their code runs, and the files, flags and modules in them exist.
 
-The Python of a page runs block after block in an empty folder, and so do the commands below a line `<!-- run -->`. A
-block below `<!-- not run -->` requires data or files that are not here.
+The Python blocks of a page run in order in an empty folder, as do the commands below a line `<!-- run -->`. A block
+below `<!-- not run -->` requires data or files that the tests do not have.
 """
 
 import contextlib
@@ -29,17 +29,17 @@ TEXTS = dict(zip(NAMES, (page.read_text() for page in PAGES), strict=True))
 
 
 def blocks(text: str) -> Iterator[tuple[str, str, str]]:
-    """What stands above a block of code if it is a comment, its language, and the code."""
+    """Yield the comment above each block of code (or ""), its language, and the code."""
     yield from re.findall(r"(?:<!-- ([\w ]+) -->\n)?^```(\w*)\n(.*?)^```$", text, re.M | re.S)
 
 
 def commands(text: str) -> list[str]:
-    """The lines of all shell blocks."""
+    """Return the lines of all shell blocks."""
     return [line for _, language, code in blocks(text) if language == "bash" for line in code.splitlines()]
 
 
 def flags_of(command: str) -> set[str]:
-    """The flags that `python -m supsup_jax COMMAND --help` names."""
+    """Return the flags in the output of `python -m supsup_jax COMMAND --help`."""
     with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
         tyro.cli(COMMANDS[command], args=["--help"])
     return set(re.findall(r"--[a-z-]+", text.getvalue()))
@@ -73,19 +73,19 @@ RESULTS = {
     "library.md": check_library,
     "runs.md": check_runs,
 }
-"""Checks of the variables that the code of a page leaves."""
+"""Checks of the variables after the code of a page has run."""
 
 WITH_CODE = [name for name in NAMES if any(language == "python" for _, language, _ in blocks(TEXTS[name]))]
 
 
-# It says how the library is used; the others, how it is extended and run on many machines.
+# The page on use; the others are on extension and on many machines.
 OF_DEFAULT_TIER = ["runs.md"]
 
 
 @pytest.mark.parametrize("name", thorough_but(OF_DEFAULT_TIER, WITH_CODE))
 def test_the_code_of_a_page_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    # Data classes look for the module in which they are defined.
+    # Data classes look up the module in which they are defined.
     module = type(sys)("docs_page")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for mark, language, code in blocks(TEXTS[name]):
@@ -101,7 +101,7 @@ def test_the_code_of_a_page_runs(name, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_a_page_links_to_exists(name):
+def test_the_links_of_a_page_exist(name):
     page = ROOT / "docs" / name
     for link in re.findall(r"\]\((?!https?://)([^)]+)\)", TEXTS[name]):
         target = link.partition("#")[0]
@@ -140,7 +140,7 @@ def test_every_module_of_the_reference_exists():
             assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), f"{name}: {module}"
 
 
-def test_the_section_that_the_program_and_the_readme_name_exists():
+def test_sections_linked_from_the_program_and_the_readme_exist():
     """Links between pages are checked by `mkdocs build --strict`."""
     links = re.findall(r"blob/main/(docs/[\w./-]+#[\w-]+)", (ROOT / "README.md").read_text())
     for link in (advice.DOCS, *links):
@@ -149,7 +149,7 @@ def test_the_section_that_the_program_and_the_readme_name_exists():
         assert anchor in {re.sub(r"[^a-z0-9-]", "", heading.lower().replace(" ", "-")) for heading in headings}, link
 
 
-def test_the_pages_fetch_nothing_from_other_sites():
+def test_the_pages_load_no_files_from_other_sites():
     for line in (ROOT / "mkdocs.yml").read_text().splitlines():
         if "assets/" in line:
             assert (ROOT / "docs" / line.strip(" -")).is_file(), line

@@ -1,4 +1,4 @@
-"""The scripts of the guides, copied into an empty folder and used as a stranger would use them."""
+"""The scripts of the guides, copied into an empty folder and used as a user would."""
 
 import json
 import re
@@ -16,7 +16,7 @@ GUIDES = Path(__file__).parents[2] / "docs/guides"
 SMALL = ["--num-tasks", "3", "--eval-at", "2", "--steps", "12", "--tasks-at-once", "1"]
 TIMES = {"finished", "seconds", "training_seconds"}
 
-# Of each guide: the name of its experiment, the flags of its own parts, and its parts as objects.
+# For each guide: the name of its experiment, the flags of its parts, and its parts as arguments of `restore`.
 OF_GUIDE = {
     "add_a_method": ("dampened", {"--kept"}, "method=guide.Dampened()"),
     "add_a_network": ("small_cnn", {"--channels", "--kernel"}, "network=guide.SmallCNN()"),
@@ -24,18 +24,18 @@ OF_GUIDE = {
     "add_a_search": ("shortlist", {"--candidates"}, "search=guide.Shortlist()"),
 }
 
-# A run is opened without its part, with the part as an object, and by its name once the script is imported.
+# Open a run without its part, with the part as an object, and by the part's name after importing the script.
 OPENED = """
 import contextlib, importlib, io, json, sys
 import numpy as np
 import supsup_jax as ss
 
 guide_name, folder = sys.argv[1:3]
-said = {}
+report = {}
 try:
     ss.restore(folder)
 except ss.UserError as error:
-    said["unknown"] = str(error)
+    report["unknown"] = str(error)
 register = ss.register
 ss.register = lambda part=None, **_: part if part is not None else lambda part: part
 guide = importlib.import_module(guide_name)
@@ -49,17 +49,17 @@ for run in (given, named):
 np.testing.assert_array_equal(given.predict(images, task=1).logits, named.predict(images, task=1).logits)
 np.testing.assert_array_equal(given.infer_task(images), named.infer_task(images))
 measured = ss.evaluate(named, task="inferred" if named.experiment.scenario.infers else "given")
-said["accuracy"] = float(measured.accuracy.mean())
+report["accuracy"] = float(measured.accuracy.mean())
 with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
     sys.argv = [f"{guide_name}.py", "--help"]
     ss.main(guide.EXPERIMENT, guide.__doc__)
-said["help"] = text.getvalue()
-print(json.dumps(said))
+report["help"] = text.getvalue()
+print(json.dumps(report))
 """
 
 
 def python(folder, *arguments, status=0):
-    """What a process says; of one that fails, its complaint."""
+    """Run Python, check its exit status, and return its stdout, or its stderr if it is expected to fail."""
     command = [sys.executable, *map(str, arguments)]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert ended.returncode == status, ended.stderr
@@ -80,7 +80,7 @@ def test_a_guide_works_as_its_page_says(name, tmp_path):
 
 
 def measured(run):
-    """All that a run has measured and saved, without its times."""
+    """Return the measurements and the checkpoint records of a run, without times."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     with Checkpoints(run) as checkpoints:
         steps = json.loads(json.dumps(checkpoints.records()))
@@ -120,20 +120,20 @@ def check_that_a_killed_run_resumes_to_the_same_numbers(folder, name):
 def check_that_a_run_is_opened_by_name_and_by_object(folder, name):
     experiment, flags, parts = OF_GUIDE[name]
     run = f"runs/{experiment}/seed=1"
-    said = json.loads(python(folder, "-c", OPENED.replace("PARTS", parts), name, run).splitlines()[-1])
-    assert re.fullmatch(rf"{run} uses the \w+ \w+, which is defined in the script .*", said["unknown"])
-    assert f"python {name}.py run {run}" in said["unknown"] and "pass the part" in said["unknown"]
-    assert all(flag in said["help"] for flag in flags)
+    report = json.loads(python(folder, "-c", OPENED.replace("PARTS", parts), name, run).splitlines()[-1])
+    assert re.fullmatch(rf"{run} has the \w+ \w+, which its own script defines; .*", report["unknown"])
+    assert f"python {name}.py run {run}" in report["unknown"] and "pass the part" in report["unknown"]
+    assert all(flag in report["help"] for flag in flags)
     (last,) = [line for line in measured(folder / run)[0] if line.get("kind") == "evaluation"][-1:]
-    assert said["accuracy"] == pytest.approx(last["given" if name == "add_a_network" else "inferred"], abs=1e-6)
+    assert report["accuracy"] == pytest.approx(last["given" if name == "add_a_network" else "inferred"], abs=1e-6)
 
 
 def check_that_commands_know_the_parts_of_the_script(folder, name):
     run, script = "runs/dampened/seed=1", folder / "unregistered.py"
     script.write_text((folder / f"{name}.py").read_text().replace("@ss.register\n", ""))
     for command in ("evaluate", "run"):
-        complaint = python(folder, "-m", "supsup_jax", command, run, status=2)
-        assert complaint.count("\n") == 1 and "has the method Dampened" in complaint
+        error = python(folder, "-m", "supsup_jax", command, run, status=2)
+        assert error.count("\n") == 1 and "has the method Dampened" in error
         python(folder, script.name, command, run)
     python(folder, script.name, *SMALL, "--seeds", "2", "--log-dir", "others")
     assert measured(folder / "others/dampened/seed=1") == measured(folder / run)

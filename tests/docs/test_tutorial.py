@@ -24,12 +24,12 @@ def summary(notebook):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs the notebook in a fresh kernel, for a user who has an empty home and no accelerator."""
+    """Return a function that runs the notebook in a new kernel, with an empty home folder and on the CPU."""
     for variable in ("HOME", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.delenv("SUPSUP_DATA", raising=False)
-    # Where no fonts are known yet, looking for them takes seconds, and matplotlib says so on stderr.
+    # Without a font cache, Matplotlib searches for fonts for seconds and prints a message to stderr.
     monkeypatch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())
 
     def in_kernel():
@@ -42,7 +42,7 @@ def run(tmp_path, monkeypatch):
 
 @pytest.mark.thorough
 def test_the_tutorial_learns_and_infers_tasks(run, monkeypatch):
-    # On MNIST, where it is at hand, what the original reached; else on the digits, which need no download.
+    # With MNIST, the accuracy of the original implementation; otherwise with digits, which require no download.
     if on_mnist := DATA is not None:
         monkeypatch.setenv("SUPSUP_DATA", DATA)
     notebook = run()
@@ -54,8 +54,8 @@ def test_the_tutorial_learns_and_infers_tasks(run, monkeypatch):
     assert streams(notebook) == {"stdout"}
 
 
-def test_the_stored_outputs_are_those_of_mnist_and_name_no_machine():
-    """The notebook stays small as well."""
+def test_the_stored_outputs_are_of_mnist_and_contain_no_machine_paths():
+    """The notebook also stays small."""
     text = TUTORIAL.read_text()
     notebook = nbformat.reads(text, as_version=4)
     nbformat.validate(notebook)
@@ -68,7 +68,7 @@ def test_the_stored_outputs_are_those_of_mnist_and_name_no_machine():
     assert not re.search(r"/(home|root|tmp|usr)/", printed)
 
 
-def test_what_the_tutorial_links_to_exists():
+def test_the_links_of_the_tutorial_exist():
     cells = nbformat.read(TUTORIAL, as_version=4).cells
     prose = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
     for link in re.findall(r"\]\((?!http)([^)]+)\)", prose):

@@ -14,9 +14,9 @@ DRAWN, BAR = Point(93.5), Point(72.2, 1.4)
         # Deviation 1 over 4 seeds: a standard error of 0.5.
         ([92.5, 94.5, 93.5, 93.5], DRAWN, 2 * (2 / 3) ** 0.5 / 2 + 0.05),
         ([93.0, 95.0], Point(93.5, source="text"), 2 * 2**0.5 / 2**0.5 + 0.005),
-        # The paper's bar over its 5 seeds, and ours: two seeds with a deviation of 2**0.5.
+        # The paper's error bar over 5 seeds, and our deviation of 2**0.5 over two seeds.
         ([71.0, 73.0], BAR, 2 * (2 / 2 + 1.4**2 / 5) ** 0.5 + 0.05),
-        # One seed varies as the paper's do.
+        # One seed is assumed to vary like the paper's seeds.
         ([73.9], BAR, 2 * 1.4 * (1 + 1 / 5) ** 0.5 + 0.05),
     ],
 )
@@ -38,5 +38,5 @@ def test_the_tolerance_is_two_standard_errors_of_the_difference(values, point, p
         ([86.0, 90.5], Point(88.0, is_limit=True), False),
     ],
 )
-def test_agreement_by_hand_worked_values(values, point, verdict):
+def test_agreement_matches_values_worked_out_by_hand(values, point, verdict):
     assert agrees(values, point) is verdict

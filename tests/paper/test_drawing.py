@@ -1,4 +1,4 @@
-"""Pictures do not depend on the user's Matplotlib, and never fail a run."""
+"""Figures do not depend on the user's Matplotlib settings, and never fail a run."""
 
 import os
 import subprocess
@@ -21,46 +21,46 @@ from supsup_jax.runs.settings import write_run as write_settings
 from supsup_jax.system import extras
 
 ROOT = Path(__file__).parents[2]
-WISHES = {"text.usetex": True, "font.family": "no such font", "savefig.bbox": "tight", "axes.facecolor": "black"}
+USER_STYLE = {"text.usetex": True, "font.family": "no such font", "savefig.bbox": "tight", "axes.facecolor": "black"}
 
 
-def test_a_users_matplotlibrc_does_not_change_a_picture(tmp_path):
-    usual, wished = tmp_path / "usual.png", tmp_path / "wished.png"
+def test_a_users_matplotlibrc_does_not_change_a_figure(tmp_path):
+    default, styled = tmp_path / "default.png", tmp_path / "styled.png"
     record = Record([], [evaluation(3)])
-    figures.draw_accuracy(usual, "x", 1, record)
-    with matplotlib.rc_context(WISHES):
+    figures.draw_accuracy(default, "x", 1, record)
+    with matplotlib.rc_context(USER_STYLE):
         before = dict(matplotlib.rcParams)
-        figures.draw_accuracy(wished, "x", 1, record)
+        figures.draw_accuracy(styled, "x", 1, record)
         assert dict(matplotlib.rcParams) == before
-    assert wished.read_bytes() == usual.read_bytes()
+    assert styled.read_bytes() == default.read_bytes()
 
 
-def test_figures_of_the_paper_are_drawn_whatever_the_style(tmp_path):
+def test_figures_of_the_paper_are_drawn_with_any_user_style(tmp_path):
     write_run(tmp_path, f"{LENET}/supsup_h", 0, [0.9] * 3, [0.9] * 3)
     write_run(tmp_path, f"{FC}/batche", 1, [0.9] * 3, [0.5] * 3)
     write_run(tmp_path, HOPSUPSUP, 1, [0.9] * 3, [0.9] * 3, paths(3, 8))
-    with matplotlib.rc_context(WISHES):
+    with matplotlib.rc_context(USER_STYLE):
         for name, picture in figures.draw_paper(tables.read_runs([tmp_path])).items():
             figures.save(picture, tmp_path / f"{name}.png")
     assert (tmp_path / "figure3.png").exists() and (tmp_path / "recovery.png").exists()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("latex was\nnot found"), OSError(28, "No space left"), UserError("no")])
-def test_a_picture_that_fails_is_a_line_and_the_caller_continues(capsys, error):
+def test_a_drawing_error_is_one_warning_and_the_caller_continues(capsys, error):
     with drawing.optional("accuracy.png", "draw it with --resume"):
         raise error
-    said = capsys.readouterr().err
-    assert said.startswith("warning: accuracy.png was not drawn: ") and said.count("\n") == 1
-    assert said.endswith("; draw it with --resume\n")
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: accuracy.png was not drawn: ") and warning.count("\n") == 1
+    assert warning.endswith("; draw it with --resume\n")
 
 
-def test_without_matplotlib_one_line_says_so(monkeypatch):
+def test_without_matplotlib_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"requires matplotlib \(.*\); install with: pip install 'supsup_jax\[plots\]'"):
         figures.draw_paper([])
 
 
-def test_a_matplotlib_that_cannot_start_is_one_line(monkeypatch):
+def test_a_matplotlib_that_cannot_be_imported_raises_one_line(monkeypatch):
     monkeypatch.setattr(extras.importlib, "import_module", lambda name: 1 / 0)
     with pytest.raises(UserError, match="Matplotlib cannot be imported; repair"):
         figures.draw_paper([])
@@ -68,7 +68,7 @@ def test_a_matplotlib_that_cannot_start_is_one_line(monkeypatch):
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """A run of one task that is learned or resumed, with its folder."""
+    """An experiment with one task, the folder of its run, and a function that starts or resumes the run."""
     experiment = adapter.experiment("x", "digits", num_tasks=1, steps=1, width=0.1, scenario="GG")
     folder = tmp_path / "run"
     folder.mkdir()
@@ -76,14 +76,14 @@ def run(monkeypatch, tmp_path):
     return experiment, folder, lambda: launch.run(folder)
 
 
-def test_a_run_whose_picture_fails_is_finished_and_resuming_draws_it(run, monkeypatch, capsys):
+def test_a_failed_figure_does_not_fail_the_run_and_resume_draws_it(run, monkeypatch, capsys):
     experiment, folder, resume = run
     with monkeypatch.context() as broken:
         broken.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: 1 / 0)
         resume()
-    said = capsys.readouterr()
-    assert "warning: " in said.err and f"supsup_jax run {folder}" in said.err
-    assert "accuracies in %" in said.out and not (folder / "accuracy.png").exists()
+    printed = capsys.readouterr()
+    assert "warning: " in printed.err and f"supsup_jax run {folder}" in printed.err
+    assert "accuracies in %" in printed.out and not (folder / "accuracy.png").exists()
     resume()
     assert (folder / "accuracy.png").exists()
 
@@ -92,21 +92,21 @@ def test_a_run_whose_picture_fails_is_finished_and_resuming_draws_it(run, monkey
     assert (folder / "accuracy.png").exists()
 
 
-def test_a_run_without_the_extras_says_first_what_it_will_not_write(run, monkeypatch, capsys):
+def test_without_the_extras_a_run_first_lists_what_it_will_not_write(run, monkeypatch, capsys):
     _, folder, resume = run
     for module in ("matplotlib", "tensorboardX"):
         monkeypatch.setitem(sys.modules, module, None)
     resume()
-    said = capsys.readouterr()
-    assert said.err == (
+    printed = capsys.readouterr()
+    assert printed.err == (
         "pictures and TensorBoard events will not be written; to have them: "
         "pip install 'supsup_jax[plots,tensorboard]'\n"
     )
-    assert "accuracies in %" in said.out
+    assert "accuracies in %" in printed.out
     assert not list(folder.glob("*.png")) and not list(folder.glob("events*"))
 
 
-def test_a_process_with_a_broken_backend_draws_nothing_and_says_so(tmp_path):
+def test_with_a_wrong_backend_nothing_is_drawn_and_one_line_says_so(tmp_path):
     code = "from supsup_jax.paper import drawing, figures\n"
     code += "with drawing.optional('accuracy.png', 'later'): figures.draw_paper([])"
     environment = os.environ | {"MPLBACKEND": "nonsense", "PYTHONPATH": str(ROOT)}

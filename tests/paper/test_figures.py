@@ -14,10 +14,10 @@ def rgb(colour):
     return tuple(bytes.fromhex(colour.removeprefix("#")))
 
 
-def test_a_run_is_drawn_whatever_its_ending(tmp_path):
+def test_a_run_is_drawn_in_the_format_of_the_suffix(tmp_path):
     gradients = np.random.default_rng(0).normal(size=(2, 5))
-    for ending in ("png", "pdf"):
-        path = tmp_path / f"run.{ending}"
+    for suffix in ("png", "pdf"):
+        path = tmp_path / f"run.{suffix}"
         figures.draw_run(path, "a run", Record([], [evaluation(3), evaluation(5)]), gradients, [1, 4])
         assert path.stat().st_size > 5000
     picture = imread(tmp_path / "run.png")
@@ -31,14 +31,14 @@ def test_accuracy_is_drawn_with_and_without_points_of_the_paper(tmp_path, name):
     assert {rgb(figures.BLUE), rgb(figures.ORANGE)} <= colours(tmp_path / "accuracy.png")
 
 
-def test_a_run_whose_tasks_were_given_is_drawn_with_the_task_given_only(tmp_path):
+def test_without_task_inference_only_accuracy_with_the_task_given_is_drawn(tmp_path):
     given = EvaluationResult(3, "2020-12-06 12:00:00", 1.0, 1.0, {"masks as bits": 8}, [0.8, 0.9, 1.0])
     figures.draw_accuracy(tmp_path / "accuracy.png", f"{LENET}/batche", 1, Record([], [given]))
     assert rgb(figures.BLUE) in colours(tmp_path / "accuracy.png")
     assert rgb(figures.ORANGE) not in colours(tmp_path / "accuracy.png")
 
 
-def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+def test_a_figure_that_cannot_be_written_leaves_the_previous_file(tmp_path, monkeypatch):
     path = tmp_path / "accuracy.png"
     path.write_text("before")
 
@@ -58,12 +58,12 @@ def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path, monkey
     + [(f"{FC}/{method}", 100) for method in ("batche", "psp", "lower_bound")]
     + [(f"{FC}/upper_bound", 75)],
 )
-def test_a_curve_shows_the_accuracy_that_the_papers_shows(tmp_path, curve, accuracy):
+def test_a_curve_has_the_same_kind_of_accuracy_as_the_papers(tmp_path, curve, accuracy):
     write_run(tmp_path, published.measurement(curve).run, 1, [1.0, 1.0], [0.5, 0.5], learned=[0.5, 1.0, 1.0])
     assert figures.accuracy_curve(curve, tables.read_runs([tmp_path])).mean == [accuracy]
 
 
-def test_seeds_of_other_settings_or_without_what_is_drawn_are_refused(tmp_path):
+def test_seeds_with_other_settings_or_missing_measurements_are_rejected(tmp_path):
     name = f"{LENET}/supsup_h"
     write_run(tmp_path, name, 1, [0.5] * 3, [0.5] * 3, num_tasks=3, unknown=0.9)
     write_run(tmp_path, name, 2, [0.5] * 4, [0.5] * 4, num_tasks=4)  # older than the setting `unknown`
@@ -79,11 +79,11 @@ def test_seeds_of_other_settings_or_without_what_is_drawn_are_refused(tmp_path):
         figures.accuracy_curve(f"{LENET}/upper_bound", tables.read_runs([folder]))
 
 
-def test_each_figure_is_drawn_from_its_own_runs(tmp_path):
+def test_each_figure_is_drawn_from_the_runs_of_its_experiments(tmp_path):
     for seed in (1, 2):
         write_run(tmp_path, f"{LENET}/supsup_h", seed, [0.9] * 3, [0.9 + seed / 100] * 3)
     write_run(tmp_path, f"{LENET}/bounds", 1, [0.9, 0.3, 0.1], learned=[0.95] * 3)
-    write_run(tmp_path, f"{LENET}/upper_bound", 1, [0.95] * 3)  # as version 0.1 had it
+    write_run(tmp_path, f"{LENET}/upper_bound", 1, [0.95] * 3)  # an experiment of version 0.1
     write_run(tmp_path, f"{LONG}/bounds", 1, [0.95] * 3, learned=[0.95] * 3)
     write_run(tmp_path, HOPSUPSUP, 1, [0.9] * 3, [0.9] * 3, paths(3, 8))
     pictures = figures.draw_paper(tables.read_runs([tmp_path]))
@@ -114,14 +114,14 @@ def test_figure_2_has_a_point_for_each_sparsity(tmp_path):
     assert axes.get_xscale() == "log"
 
 
-def test_runs_of_unequal_length_have_no_common_point(tmp_path):
+def test_runs_of_different_lengths_cannot_be_averaged(tmp_path):
     write_run(tmp_path, f"{CIFAR}-supsup", 0, [0.9] * 3, er_scale=1.0)
     write_run(tmp_path, f"{CIFAR}-supsup", 1, [0.9] * 4, er_scale=1.0)
     with pytest.raises(UserError, match="finished runs with the same number of tasks"):
         tables.storage_points(tables.read_runs([tmp_path]))
 
 
-def test_what_falls_far_below_the_others_has_a_scale_of_its_own(tmp_path):
+def test_curves_far_below_the_others_have_a_separate_scale(tmp_path):
     write_run(tmp_path, f"{LENET}/supsup_h", 1, [0.93] * 3, [0.93] * 3)
     write_run(tmp_path, f"{LENET}/batche", 1, [0.8823] * 3)
     (column,) = figures.draw_paper(tables.read_runs([tmp_path]))["figure3"].subfigs
@@ -131,7 +131,7 @@ def test_what_falls_far_below_the_others_has_a_scale_of_its_own(tmp_path):
     assert [axes.get_ylim() for axes in column.axes] == [(87, pytest.approx(95.1)), (0, 87)]
 
 
-def test_the_last_recovery_is_drawn_as_far_as_it_was_measured(tmp_path):
+def test_the_last_recovery_is_drawn_up_to_its_last_step(tmp_path):
     folder = write_run(tmp_path, HOPSUPSUP, 1, [0.9] * 3, [0.9] * 3, paths(3, 8))
     rows = (folder / "recovery.csv").read_text().splitlines()
     (folder / "recovery.csv").write_text("\n".join([*rows, "2,0,0,5,5,5"]) + "\n")
@@ -143,14 +143,14 @@ def test_the_last_recovery_is_drawn_as_far_as_it_was_measured(tmp_path):
 
 
 @pytest.mark.parametrize("row", ["", "3,0", "3,0,0,1,1", "3,0,0,1,1,one", "3,0,0,1,1,nan"])
-def test_a_damaged_recovery_is_named(tmp_path, row):
+def test_an_error_names_a_damaged_recovery(tmp_path, row):
     folder = write_run(tmp_path, HOPSUPSUP, 1, [0.9] * 3, [0.9] * 3, paths(3, 8))
     (folder / "recovery.csv").write_text(f"header\n{row}\n")
     with pytest.raises(UserError, match=r"recovery.csv is damaged"):
         figures.draw_paper(tables.read_runs([tmp_path]))
 
 
-def test_the_papers_points_are_those_of_curves_that_the_figures_show():
+def test_the_papers_points_are_of_the_curves_in_its_figures():
     points = [point for curve in published.POINTS.values() for point in curve.values()]
     assert all(0 < point.accuracy < 100 for point in points)
     methods = ["upper_bound", "supsup_h", "supsup_g", "batche", "psp"]
@@ -169,7 +169,7 @@ def test_the_papers_points_are_those_of_curves_that_the_figures_show():
         (f"{LENET}/supsup_h", 250, "93.63"),
     ],
 )
-def test_a_point_of_the_paper_says_how_well_it_is_known(curve, tasks, text):
+def test_the_text_of_a_point_shows_its_precision(curve, tasks, text):
     assert str(published.POINTS[curve][tasks]) == text
 
 
@@ -185,9 +185,9 @@ def test_the_ablation_has_a_panel_for_each_network(tmp_path):
     runs = [newest for newest, *_ in tables.tries(tables.read_runs([tmp_path]))]
     assert len(runs) == 25
     picture = figures.draw_paper(runs)["figure6"]
-    left, right = picture.axes
+    lenet, fc = picture.axes
     assert [axes.get_title() for axes in picture.axes] == ["LeNet 300-100", "FC 1024-1024"]
-    assert len(right.containers) == 6
-    assert len(left.containers) == 7, "the upper bound is on the scale, the lower bound far below it"
-    assert left.containers[-1].lines[0].get_xdata().tolist() == [2, 5]
+    assert len(fc.containers) == 6
+    assert len(lenet.containers) == 7, "the upper bound is in the range of the axis, the lower bound far below"
+    assert lenet.containers[-1].lines[0].get_xdata().tolist() == [2, 5]
     assert len(picture.legends[0].get_texts()) == 7

@@ -20,20 +20,20 @@ def experiment(name, counts=(10, 50), num_tasks=100, **settings):
 
 
 def settings_of(name, **settings):
-    """What a run of that experiment has beside its name and seed."""
+    """Return the settings of a run of that experiment, without name and seed."""
     return {
         key: value for key, value in adapter.plain(experiment(name, **settings)).items() if key not in ("name", "seed")
     }
 
 
 def job(seconds, counts=(10, 50), name="a", **rates):
-    """A job whose tasks take so long."""
+    """Return a job with this training time per task, in seconds."""
     of = experiment(name, num_tasks=counts[-1])
     return Job(Path("a.py"), of, counts, 0, frozenset(), Rates(seconds, 0.0, 0.0)._replace(**rates))
 
 
 def missing(wanted, runs, num_tasks=100, rates_of=lambda _: RATES, **arguments):
-    """What is missing, with a script of these experiments alone."""
+    """Return the plan of missing runs, with a script for every experiment."""
 
     def script_of(name):
         return Script(Path(f"{name}.py"), experiment(name, num_tasks=num_tasks))
@@ -47,7 +47,7 @@ def test_a_budget_has_a_unit(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["8", "h", "8 h", "8d", "-1h", "0s", "8h30m", "1e3s", ""])
-def test_what_is_no_budget_is_named(text):
+def test_an_error_names_an_invalid_budget(text):
     with pytest.raises(UserError, match=r"--budget .*: must be a time such as 8h, 45m or 90s"):
         planning.parse_budget(text)
 
@@ -68,8 +68,8 @@ def test_time_grows_with_the_tasks_and_inference_with_their_square():
     [
         ([(10, 15.0), (50, 275.0)], (0.5, 0.1)),
         ([(10, 15.0), (50, 275.0), (100, 1050.0)], (0.5, 0.1)),
-        ([(10, 10.0), (20, 10.0)], (0.75, 0.0)),  # the larger was no slower: no sign of a square
-        ([(10, 1.0), (20, 8.0)], (0.0, 0.015)),  # slower than a square: nothing is left for the linear part
+        ([(10, 10.0), (20, 10.0)], (0.75, 0.0)),  # both took the same time: no quadratic term
+        ([(10, 1.0), (20, 8.0)], (0.0, 0.015)),  # grows faster than n²: no linear term
     ],
 )
 def test_rates_of_evaluations_are_fitted(points, expected):
@@ -83,43 +83,43 @@ def test_rates_are_read_from_runs(tmp_path):
     write_run(tmp_path, f"{LENET}/supsup_h", 1, [0.9] * 4, [0.9] * 4, learned=[0.9] * 4)
     write_run(tmp_path, f"{LENET}/batche", 1, [0.9] * 4, learned=[0.9] * 4)
     by_name = {run.name.rpartition("/")[2]: run for run in tables.read_runs([tmp_path])}
-    # Half a second a task, and evaluations of a second each after 2 and 4 tasks.
+    # Half a second per task, and one second for each of the evaluations after 2 and 4 tasks.
     assert planning.measured_rates([by_name["batche"]], guess) == (0.5, 0.375, 0)
     assert planning.measured_rates([by_name["supsup_h"]], guess) == (0.5, 0.375, 0)
     write_run(tmp_path / "one", f"{LENET}/supsup_h", 1, [0.9] * 2, [0.9] * 2, learned=[0.9] * 2)
-    # A second after 2 tasks, where 10 seconds were guessed.
+    # One second for the evaluation after 2 tasks, while the estimate was 10 seconds.
     assert planning.measured_rates(tables.read_runs([tmp_path / "one"]), guess) == pytest.approx((0.5, 0.3, 0.1))
     write_run(tmp_path / "none", f"{LENET}/supsup_h", 1, [0.9] * 2, [0.9] * 2)
     assert planning.measured_rates(tables.read_runs([tmp_path / "none"]), guess) is None
 
 
-def test_a_number_is_missing_until_a_run_has_it(tmp_path):
+def test_a_number_is_missing_until_a_run_has_measured_it(tmp_path):
     wanted = planning.select([f"{LENET}/psp"])
     (before,) = missing(wanted, []).jobs
     assert (before.counts, before.experiment.num_tasks, before.experiment.seed) == ((10, 50), 50, 1)
     settings = settings_of(f"{LENET}/psp")
     write_run(tmp_path, f"{LENET}/psp", 7, [0.9] * 10, learned=[0.9] * 30, **settings)
-    (rest,) = missing(wanted, tables.find_runs(tmp_path)).jobs
-    assert (rest.counts, rest.learned, rest.experiment.seed) == ((50,), 30, 7), "the run is made longer"
+    (longer,) = missing(wanted, tables.find_runs(tmp_path)).jobs
+    assert (longer.counts, longer.learned, longer.experiment.seed) == ((50,), 30, 7), "the run is extended"
     write_run(tmp_path, f"{LENET}/psp", 8, [0.9] * 50, **settings)
     assert missing(wanted, tables.find_runs(tmp_path)).jobs == []
 
 
-def test_runs_of_other_settings_do_not_count(tmp_path):
+def test_runs_with_other_settings_are_ignored(tmp_path):
     settings = settings_of(f"{LENET}/psp", features=11)
     write_run(tmp_path, f"{LENET}/psp", 1, [0.9] * 50, evaluate_at=(10,), **settings)
     (job,) = missing(planning.select([f"{LENET}/psp"]), tables.find_runs(tmp_path)).jobs
     assert (job.counts, job.learned) == ((10, 50), 0)
 
 
-def test_with_seeds_every_number_needs_a_run_with_each(tmp_path):
+def test_with_seeds_every_number_requires_a_run_with_each_seed(tmp_path):
     settings = settings_of(f"{LENET}/psp")
     write_run(tmp_path, f"{LENET}/psp", 1, [0.9] * 50, evaluate_at=(10,), **settings)
     plan = missing(planning.select([f"{LENET}/psp"]), tables.find_runs(tmp_path), seeds=range(3))
     assert [job.experiment.seed for job in plan.jobs] == [0, 2]
 
 
-def test_the_bounds_are_one_run_that_is_read_twice(tmp_path):
+def test_one_run_measures_both_bounds(tmp_path):
     wanted = planning.select([f"{LONG}/upper_bound", f"{LONG}/lower_bound"])
     (both,) = missing(wanted, [], num_tasks=2500).jobs
     assert both.experiment.name == f"{LONG}/bounds"
@@ -133,7 +133,7 @@ def test_the_bounds_are_one_run_that_is_read_twice(tmp_path):
     ]
 
 
-def test_what_cannot_be_run_is_left_out_with_the_reason():
+def test_runs_that_cannot_be_made_are_skipped_with_the_reason():
     wanted = planning.select([f"{LENET}/psp", HOPSUPSUP])
     no_script = planning.missing(wanted, [], lambda _: None, lambda _: RATES)
     assert no_script == ([], [f"{LENET}/psp: there is no script", f"{HOPSUPSUP}: there is no script"])
@@ -141,7 +141,7 @@ def test_what_cannot_be_run_is_left_out_with_the_reason():
     assert no_data == ([], [f"{LENET}/psp, seed 1: the data set mnist is not in the data folder"])
 
 
-def test_the_quickest_run_comes_first():
+def test_the_shortest_run_comes_first():
     wanted = planning.select([f"{LENET}/psp", f"{FC}/psp", HOPSUPSUP])
     seconds = {f"{LENET}/psp": 3.0, f"{FC}/psp": 1.0, HOPSUPSUP: 2.0}
     plan = missing(wanted, [], num_tasks=50, rates_of=lambda of: Rates(seconds[of.name], 0.0, 0.0))
@@ -149,11 +149,11 @@ def test_the_quickest_run_comes_first():
     assert plan.left_out[-1] == f"{HOPSUPSUP} after 5 tasks: its script does not evaluate there"
 
 
-def test_a_budget_shortens_or_leaves_out_what_does_not_fit():
+def test_a_budget_shortens_or_skips_runs_that_do_not_fit():
     first, second, third = job(1.0, name="a"), job(2.0, name="b"), job(30.0, name="c")
     everything = Plan([first, second, third], ["before"])
     assert planning.fit(everything) == everything
-    plan = planning.fit(everything, 100.0)  # 50 s, then 50 s are left of which 20 s are enough for 10 tasks
+    plan = planning.fit(everything, 100.0)  # a takes 50 s; the remaining 50 s are enough for 10 tasks of b (20 s)
     assert [(job.experiment.name, job.experiment.num_tasks, job.counts) for job in plan.jobs] == [
         ("a", 50, (10, 50)),
         ("b", 10, (10,)),
@@ -161,8 +161,8 @@ def test_a_budget_shortens_or_leaves_out_what_does_not_fit():
     assert plan.seconds == 70
     assert plan.left_out == [
         "before",
-        "b, seed 1: only 10 of 50 tasks, it takes about 1 min 40 s in full",
-        "c, seed 1: left out, it takes about 25 min 00 s in full",
+        "b, seed 1: only 10 of 50 tasks, since it takes about 1 min 40 s in full",
+        "c, seed 1: left out, since it takes about 25 min 00 s in full",
     ]
     assert planning.fit(everything, 5.0).jobs == []
     assert planning.fit(everything, math.inf).seconds == 50 + 100 + 1500
@@ -174,11 +174,11 @@ def test_only_selects_folders_scripts_and_both_bounds():
     assert {number.curve for number in planning.select([f"{LENET}/bounds"])} == {f"{LENET}/upper_bound"}
     folder = planning.select(["GNu/MNISTPerm/", "GG"])
     assert folder == [number for number in everything if number.curve.startswith(("GNu/MNISTPerm/", "GG/"))]
-    with pytest.raises(UserError, match="--only GNu/MNIST: the paper has no number of it; give scripts, or folders"):
+    with pytest.raises(UserError, match="--only GNu/MNIST: the paper has no such results; give scripts, or folders"):
         planning.select(["GNu/MNIST"])
 
 
-def test_every_number_has_a_script_that_reaches_it():
+def test_every_number_has_a_script_that_measures_it():
     plan = planning.missing(planning.select([]), [], scripts.script_of, lambda _: RATES)
     assert plan.left_out == []
     sparsities = [

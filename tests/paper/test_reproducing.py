@@ -31,7 +31,7 @@ if __name__ == "__main__":
     stub_script.main(EXPERIMENT, {accuracy})
 """
 
-# Milliseconds that a task takes; as many images are in a batch, which tells the experiments apart.
+# Milliseconds per task. The batch size has the same value, so that `calibrated_rates` can be replaced.
 TIMES = {PSP: 100, BATCHE: 200, FC_PSP: 300}
 
 DRIVER = """
@@ -49,7 +49,7 @@ main()
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Scripts of three experiments, which learn nothing and take no time, and an empty folder of data."""
+    """A folder with an empty data folder, and with stub scripts of three experiments, which learn nothing."""
     monkeypatch.setattr(scripts, "FOLDER", tmp_path / "experiments")
     scripts.script_of.cache_clear()
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
@@ -63,7 +63,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Runs the scripts here, without a process that imports JAX for each; nothing asks them to end."""
+    """Run the scripts in this process, without importing JAX for each; they cannot be interrupted."""
 
     def run_script(job, request, *_):
         _, script, *arguments = reproducing.command_of(job, request)
@@ -86,7 +86,7 @@ def write_script(root, name, accuracy=0.9, dataset="digits", counts=(10,)):
 
 
 def calls(root):
-    """The arguments with which the scripts were called, in order."""
+    """Return the arguments of all calls of scripts, in order."""
     path = root / "calls.txt"
     return path.read_text().splitlines() if path.exists() else []
 
@@ -94,31 +94,31 @@ def calls(root):
 ALL = "reproduce", "runs", "--run", "--data", "data", "--only", "GNu/MNISTPerm"
 
 
-def test_a_plan_says_what_would_be_run_and_writes_nothing(command, folder):
+def test_a_plan_lists_runs_and_writes_nothing(command, folder):
     before = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
-    said = command("reproduce", "runs", "--plan", "--data", "data", "--only", LENET, "--budget", "11s").splitlines()
-    assert said[0] == "2 runs to make, about 7 s, within 11 s"
-    assert said[1] == f"  {PSP}, seed 1: 50 tasks, about 5 s"
-    assert said[2] == f"  {BATCHE}, seed 1: 10 tasks, about 2 s"
-    assert f"  {BATCHE}, seed 1: only 10 of 50 tasks, it takes about 10 s in full" in said
-    assert f"  {LENET}/supsup_h: there is no script" in said
+    lines = command("reproduce", "runs", "--plan", "--data", "data", "--only", LENET, "--budget", "11s").splitlines()
+    assert lines[0] == "2 runs to make, about 7 s, within 11 s"
+    assert lines[1] == f"  {PSP}, seed 1: 50 tasks, about 5 s"
+    assert lines[2] == f"  {BATCHE}, seed 1: 10 tasks, about 2 s"
+    assert f"  {BATCHE}, seed 1: only 10 of 50 tasks, since it takes about 10 s in full" in lines
+    assert f"  {LENET}/supsup_h: there is no script" in lines
     assert {path for path in folder.rglob("*") if "__pycache__" not in path.parts} == before
     plain = json.loads(command("reproduce", "runs", "--plan", "--data", "data", "--only", PSP, "--seeds", 2, "--json"))
-    assert [(one["run"], one["tasks"]) for one in plain["runs"]] == [(f"{PSP}, seed 0", 50), (f"{PSP}, seed 1", 50)]
+    assert [(run["run"], run["tasks"]) for run in plain["runs"]] == [(f"{PSP}, seed 0", 50), (f"{PSP}, seed 1", 50)]
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_missing_runs_are_made_quickest_first_and_written(command, folder):
-    said = command(*ALL)
-    made = [f"{PSP} --seed 1 --num-tasks 50", f"{BATCHE} --seed 1 --num-tasks 50", f"{FC_PSP} --seed 1 --num-tasks 50"]
-    assert calls(folder) == made
-    assert said.splitlines()[0].startswith("3 runs to make, about 30 s")
-    assert said.splitlines()[-1] == "REPRODUCE.md"
+def test_missing_runs_are_made_shortest_first_and_written(command, folder):
+    lines = command(*ALL).splitlines()
+    expected = [f"{name} --seed 1 --num-tasks 50" for name in (PSP, BATCHE, FC_PSP)]
+    assert calls(folder) == expected
+    assert lines[0].startswith("3 runs to make, about 30 s")
+    assert lines[-1] == "REPRODUCE.md"
     table = (folder / "REPRODUCE.md").read_text()
     assert "| `psp` | 10 | 94.80 ± 0.12 |  | 94.80 | yes |" in table
     assert (folder / "runs/figure3.png").stat().st_size > 5000
     command(*ALL, "--output", "again.md", "--figures", "pictures")
-    assert calls(folder) == made, "nothing is missing any more"
+    assert calls(folder) == expected, "no run is missing"
     assert (folder / "again.md").read_text() == table
     assert (folder / "pictures/figure3.png").exists()
 
@@ -130,14 +130,14 @@ def test_each_seed_is_run(command, folder):
     assert "| 94.80 ± 0.00 | yes |" in (folder / "REPRODUCE.md").read_text()
 
 
-def test_a_run_that_fails_is_said_and_the_others_are_made(command, folder, monkeypatch):
+def test_after_a_failed_run_the_others_are_made_and_the_status_is_1(command, folder, monkeypatch):
     monkeypatch.setenv("STUB_FAILS", "LeNet-250-tasks/psp")
     command("reproduce", "runs", "--run", "--data", "data", "--only", LENET, status=1)
     assert [line.split()[0] for line in calls(folder)] == [PSP, BATCHE]
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_a_run_of_other_settings_is_not_resumed(command, folder):
+def test_a_run_with_other_settings_is_not_resumed(command, folder):
     write_script(folder, PSP, dataset="digits", accuracy=0.9)
     command("reproduce", "runs", "--run", "--data", "data", "--only", PSP)
     text = (folder / f"experiments/{PSP}.py").read_text()
@@ -149,13 +149,13 @@ def test_a_run_of_other_settings_is_not_resumed(command, folder):
 
 
 @pytest.mark.thorough
-def test_the_budget_ends_a_run_that_saves_and_is_resumed(command, folder, monkeypatch):
+def test_at_the_end_of_the_budget_a_run_saves_and_can_be_resumed(command, folder, monkeypatch):
     monkeypatch.setenv("STUB_SECONDS", "0.4")  # four times as long as expected
     monkeypatch.setenv(interruption.GRACE, "1")
     started = time.monotonic()
-    said = command("reproduce", "runs", "--run", "--data", "data", "--only", PSP, "--budget", "8s")
+    printed = command("reproduce", "runs", "--run", "--data", "data", "--only", PSP, "--budget", "8s")
     assert time.monotonic() - started < 20
-    assert "the budget is used up; what has been learned is saved; the same command resumes it" in said
+    assert "the budget is used up; learned tasks are saved; the same command resumes" in printed
     learned = int((folder / f"runs/{PSP}/seed=1/learned").read_text())
     assert 0 < learned < 50
     monkeypatch.setenv("STUB_SECONDS", "0")
@@ -167,7 +167,7 @@ def test_the_budget_ends_a_run_that_saves_and_is_resumed(command, folder, monkey
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 @pytest.mark.thorough
-def test_killed_and_started_again_it_resumes_where_it_was(folder, monkeypatch, number, status):
+def test_after_a_kill_the_same_command_resumes(folder, monkeypatch, number, status):
     arguments = [sys.executable, "-c", DRIVER, str(folder / "experiments"), *ALL[:-1], LENET, "--seeds", "1"]
     monkeypatch.setenv("STUB_SECONDS", "0.2")
     process = subprocess.Popen(arguments, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -177,12 +177,12 @@ def test_killed_and_started_again_it_resumes_where_it_was(folder, monkeypatch, n
             break
         time.sleep(0.1)
     process.send_signal(number)
-    _, complaint = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == status
     if number == signal.SIGTERM:
-        assert complaint.endswith("interrupted; what has been learned is saved; the same command resumes it\n")
+        assert stderr.endswith("interrupted; learned tasks are saved; the same command resumes\n")
         assert (folder / "REPRODUCE.md").exists()
-    for _ in range(100):  # the script saves and ends where its parent was killed
+    for _ in range(100):  # after its parent was killed, the script saves and ends
         if (folder / f"runs/{PSP}/seed=0/accuracy_matrix.csv").exists():
             break
         time.sleep(0.1)
@@ -198,42 +198,42 @@ def test_killed_and_started_again_it_resumes_where_it_was(folder, monkeypatch, n
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--run"], ["--run and --plan need one folder for the runs"]),
-        (["a", "b", "--plan"], ["need one folder"]),
+        (["--run"], ["--run and --plan require one folder for the runs"]),
+        (["a", "b", "--plan"], ["require one folder"]),
         (["runs", "--budget", "8h"], ["--budget requires --run or --plan"]),
         (["runs", "--only", "NNs"], ["--only requires --run or --plan"]),
         (["runs", "--seeds", "0"], ["--seeds requires --run or --plan"]),
-        (["runs", "--plan", "--data", "data", "--only"], ["--only has no names"]),
-        (["runs", "--run", "--data", "data", "--output", "no/R.md"], ["--output no/R.md lies in a folder that"]),
+        (["runs", "--plan", "--data", "data", "--only"], ["--only has no value"]),
+        (["runs", "--run", "--data", "data", "--output", "no/R.md"], ["--output no/R.md is in a folder that"]),
         (["runs", "--run", "--data", "data", "--output", "data"], ["--output data is a folder"]),
         (["runs", "--run", "--data", "data", "--budget", "8"], ["--budget 8: must be a time such as 8h"]),
         (["runs", "--run", "--data", "data", "--seeds", "0"], ["--seeds 0: must be from 1"]),
-        (["runs", "--run", "--data", "data", "--only", "x"], ["--only x: the paper has no number of it"]),
+        (["runs", "--run", "--data", "data", "--only", "x"], ["--only x: the paper has no such results"]),
         (["runs", "--run", "--data", "nowhere"], ["--data nowhere is not a folder"]),
         (["a-file", "--run", "--data", "data"], ["a-file is not a folder"]),
     ],
 )
-def test_a_wrong_argument_of_reproduce_is_one_line(command, folder, arguments, words):
+def test_a_wrong_argument_gives_one_line_and_writes_nothing(command, folder, arguments, words):
     (folder / "a-file").write_text("")
     before = set(folder.rglob("*"))
-    complaint = command("reproduce", *arguments, status=2)
-    assert complaint.count("\n") == 1
+    error = command("reproduce", *arguments, status=2)
+    assert error.count("\n") == 1
     for word in words:
-        assert word in complaint
+        assert word in error
     assert set(folder.rglob("*")) == before
 
 
-def test_scripts_are_those_of_the_checkout():
+def test_scripts_are_in_the_checkout():
     assert (scripts.FOLDER / "quickstart.py").is_file()
 
 
-def test_without_scripts_nothing_can_be_run(command, folder, monkeypatch):
+def test_without_scripts_no_run_can_be_made(command, folder, monkeypatch):
     monkeypatch.setattr(scripts, "FOLDER", folder / "nowhere")
-    assert "need a checkout with its experiments" in command(*ALL, status=2)
+    assert "require a checkout of the repository" in command(*ALL, status=2)
     assert not (folder / "REPRODUCE.md").exists()
 
 
-def test_data_sets_are_found_where_their_readers_look(tmp_path):
+def test_data_sets_are_present_in_the_folders_that_readers_use(tmp_path):
     names = "mnist", "cifar100", "imagenet"
     assert not any(is_present(name, tmp_path) for name in names)
     assert is_present("digits", tmp_path) and not is_present("own", tmp_path)
@@ -241,7 +241,7 @@ def test_data_sets_are_found_where_their_readers_look(tmp_path):
     raw.mkdir(parents=True)
     for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"):
         (raw / name).touch()
-    assert not is_present("mnist", tmp_path), "a part of it would be downloaded"
+    assert not is_present("mnist", tmp_path), "one file would be downloaded"
     (raw / "t10k-labels-idx1-ubyte.gz").touch()
     (tmp_path / "cifar-100-python.tar.gz").touch()
     for split in ("train", "val"):

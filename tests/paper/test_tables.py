@@ -7,7 +7,7 @@ from supsup_jax.runs import results, tables
 from supsup_jax.runs.records import Record
 
 
-def test_runs_are_found_wherever_they_lie_and_each_once(tmp_path):
+def test_each_run_is_found_once_at_any_depth(tmp_path):
     write_run(tmp_path, f"{LENET}/batche", 1, [0.5, 0.75, 1.0])
     folder = write_run(tmp_path / "more", f"{LENET}/psp", 2, [0.5, 0.5, 0.5])
     write_run(tmp_path, "quickstart", 1, [0.5, 0.5])
@@ -20,7 +20,7 @@ def test_runs_are_found_wherever_they_lie_and_each_once(tmp_path):
     }
 
 
-def test_accuracy_right_after_learning_is_known_after_every_task(tmp_path):
+def test_accuracy_right_after_learning_is_the_mean_up_to_each_task(tmp_path):
     write_run(tmp_path, f"{LENET}/bounds", 1, [0.4, 0.6, 0.8], learned=[0.9, 0.8, 0.7, float("nan")])
     (run,) = tables.read_runs([tmp_path])
     assert run.learned == {1: pytest.approx(90), 2: pytest.approx(85), 3: pytest.approx(80)}
@@ -30,7 +30,7 @@ def test_accuracy_right_after_learning_is_known_after_every_task(tmp_path):
     assert run.timing == (4, 2.0, {2: 1.0, 3: 1.0}, {2: 2.0, 3: 3.0})
 
 
-def test_runs_without_an_evaluation_are_found_as_well(tmp_path):
+def test_runs_without_an_evaluation_are_found(tmp_path):
     assert tables.find_runs(tmp_path / "nowhere") == []
     folder = results.new_folder(tmp_path / "a", "seed=1")
     results.write_settings(folder, {"experiment": {"name": "a", "seed": 1}})
@@ -39,7 +39,7 @@ def test_runs_without_an_evaluation_are_found_as_well(tmp_path):
     assert (run.name, run.accuracies["given"], run.timing.tasks) == ("a", {}, 0)
 
 
-def test_the_newest_try_that_was_evaluated_comes_first(tmp_path):
+def test_the_newest_evaluated_run_of_a_seed_comes_first(tmp_path):
     name = f"{LENET}/psp"
     folders = [write_run(tmp_path, name, 1, [0.1 * number] * 2) for number in range(11)]
     results.write_files(results.new_folder(tmp_path / name, "seed=1"), "seed=1", Record())
@@ -50,7 +50,7 @@ def test_the_newest_try_that_was_evaluated_comes_first(tmp_path):
     assert [[run.folder for run in group] for group in tries] == [folders[::-1], [other]]
 
 
-def test_a_curve_is_the_mean_over_seeds_of_those_that_got_so_far():
+def test_each_point_of_a_curve_is_the_mean_over_the_seeds_that_have_it():
     curve = tables.over_seeds([{2: 90.0, 5: 80.0}, {2: 92.0}, {2: 94.0, 5: 84.0}])
     assert curve == ([2, 5], [92, 82], [2, pytest.approx(8**0.5)], 3)
     assert tables.over_seeds([{3: 90.0}]) == ([3], [90], [0], 1)
@@ -70,7 +70,7 @@ def test_a_curve_is_the_mean_over_seeds_of_those_that_got_so_far():
         b"\xff\xfe\x00",
     ],
 )
-def test_a_damaged_matrix_is_named(tmp_path, matrix):
+def test_an_error_names_a_damaged_matrix(tmp_path, matrix):
     folder = write_run(tmp_path, f"{LENET}/psp", 1, [0.5, 0.5])
     (folder / "accuracy_matrix.csv").write_bytes(matrix if isinstance(matrix, bytes) else matrix.encode())
     with pytest.raises(UserError, match=r"accuracy_matrix.csv is damaged; restore it from a copy, or give"):
@@ -78,7 +78,7 @@ def test_a_damaged_matrix_is_named(tmp_path, matrix):
 
 
 @pytest.mark.parametrize("settings", ["{", "experiment: 3", "experiment: {name: x}", "experiment: {name: 3, seed: 1}"])
-def test_damaged_settings_are_named(tmp_path, settings):
+def test_an_error_names_damaged_settings(tmp_path, settings):
     folder = write_run(tmp_path, f"{LENET}/psp", 1, [0.5, 0.5])
     (folder / "settings.yaml").write_text(settings)
     with pytest.raises(UserError, match=r"settings.yaml is damaged"):
@@ -106,7 +106,7 @@ def test_the_imagenet_table_has_the_papers_rows_and_further_runs(tmp_path):
     assert [row.point is not None for row in rows] == [False, False, True, False, False, True]
 
 
-def test_without_runs_on_imagenet_there_is_no_table_of_it(tmp_path):
+def test_without_runs_on_imagenet_its_table_is_an_error(tmp_path):
     write_run(tmp_path, "quickstart", 1, [0.5, 0.5])
-    with pytest.raises(UserError, match="there is no run on SplitImageNet"):
+    with pytest.raises(UserError, match="no run on SplitImageNet was found"):
         imagenet_rows(tables.read_runs([tmp_path]))

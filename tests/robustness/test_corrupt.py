@@ -1,6 +1,6 @@
-"""Files that are damaged, or made to do harm: each is one line that names it, and takes no more memory than a good one.
+"""Damaged and malicious files: each gives a one-line error that names the file, and uses little memory.
 
-What other tests say of such files is beside what they say of good ones.
+Further tests of damaged files are beside the tests of the code that reads them.
 """
 
 import gzip
@@ -39,8 +39,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
-def few(request, monkeypatch):
-    """Fewer images than CIFAR-100 has, except for the tests of the real one."""
+def small_cifar100(request, monkeypatch):
+    """Reduce CIFAR-100 to a few images, except for tests with real data."""
     if "data_folder" not in request.fixturenames:
         shrink(monkeypatch)
 
@@ -59,15 +59,15 @@ def flip(path, place=0.5, bit=4):
 
 
 def memory(name):
-    """The kB that Linux says of this process; elsewhere nothing is measured."""
+    """Return a memory size of this process in kB on Linux, 0 elsewhere."""
     status = Path("/proc/self/status")
     return int(re.search(rf"{name}:\s+(\d+)", status.read_text())[1]) if status.exists() else 0
 
 
 def refused(call, *words):
-    """The one line that a call ends with, and that it took little memory."""
+    """Check that a call raises a one-line error with these words and uses little memory; return the message."""
     if (peak := Path("/proc/self/clear_refs")).exists():
-        peak.write_text("5")  # the peak is counted from here on
+        peak.write_text("5")  # resets the peak
     before = memory("VmRSS")
     with pytest.raises(UserError) as error:
         call()
@@ -99,7 +99,7 @@ DAMAGES = {
         itertools.product([True, False], DAMAGES),
     ),
 )
-def test_every_damaged_file_of_mnist_is_named(tmp_path, monkeypatch, gzipped, damage):
+def test_an_error_names_every_damaged_file_of_mnist(tmp_path, monkeypatch, gzipped, damage):
     fake_mnist(tmp_path / "whole", monkeypatch, gzipped)
     for number, name in enumerate(MNIST):
         folder = shutil.copytree(tmp_path / "whole", tmp_path / f"{number}")
@@ -115,7 +115,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path, monkeypatch):
     refused(lambda: data.load("mnist", tmp_path), "with the wrong header (more bytes)")
 
 
-def test_real_mnist_has_the_published_checksums_and_one_bit_is_noticed(data_folder, tmp_path):
+def test_real_mnist_has_the_published_checksums_and_a_flipped_bit_has_not(data_folder, tmp_path):
     for name in MNIST:
         found = next((data_folder / "mnist/MNIST/raw").glob(f"{name}*"))
         unpacked = gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
@@ -127,7 +127,7 @@ def test_real_mnist_has_the_published_checksums_and_one_bit_is_noticed(data_fold
 
 @pytest.mark.parametrize("place", np.linspace(0.02, 0.98, 7))
 @pytest.mark.parametrize("packed", [False, True], ids=["files", "archive"])
-def test_a_flipped_bit_in_cifar100_is_noticed_or_changes_nothing(raw, tmp_path, place, packed):
+def test_a_flipped_bit_in_cifar100_is_detected_or_has_no_effect(raw, tmp_path, place, packed):
     expected = data.load("cifar100", tmp_path)
     if packed:
         pack(raw.parent)
@@ -137,12 +137,12 @@ def test_a_flipped_bit_in_cifar100_is_noticed_or_changes_nothing(raw, tmp_path, 
         found = data.load("cifar100", tmp_path)
     except UserError as error:
         assert str(path) in str(error) and "\n" not in str(error)
-    else:  # the name of an image
+    else:  # the bit is in the name of an image
         np.testing.assert_array_equal(found.train.images, expected.train.images)
         np.testing.assert_array_equal(found.train.labels, expected.train.labels)
 
 
-def test_a_flipped_pixel_of_cifar100_is_noticed(raw, tmp_path):
+def test_a_flipped_pixel_of_cifar100_is_detected(raw, tmp_path):
     flip(raw / "train", 0.5)
     refused(
         lambda: data.load("cifar100", tmp_path),
@@ -166,9 +166,9 @@ def member(name, size, kind=tarfile.REGTYPE, target=""):
         (lambda trap: member("cifar-100-python/test", 0, tarfile.LNKTYPE, trap), "is not a regular file"),
         (lambda _: member("cifar-100-python/test", 0, tarfile.FIFOTYPE), "is not a regular file"),
     ],
-    ids=["large", "another one that is large", "link", "hard link", "fifo"],
+    ids=["large", "large unknown member", "link", "hard link", "fifo"],
 )
-def test_an_archive_that_is_a_bomb_or_leads_outside_is_refused(raw, tmp_path, entry, words):
+def test_an_archive_with_a_bomb_or_a_link_outside_is_rejected(raw, tmp_path, entry, words):
     trap = tmp_path / "trap"
     (raw / "test").rename(trap)
     path = raw.parent / "cifar-100-python.tar.gz"
@@ -181,7 +181,7 @@ def test_an_archive_that_is_a_bomb_or_leads_outside_is_refused(raw, tmp_path, en
 
 
 def sparse():
-    """The header of a file of eight gigabytes, none of which are there."""
+    """Return the header of a sparse file of eight gigabytes without data."""
     header = bytearray(member("cifar-100-python/train", 0, tarfile.GNUTYPE_SPARSE).tobuf(tarfile.GNU_FORMAT))
     header[483:495] = b"77777777777\0"
     header[148:156] = b" " * 8
@@ -189,7 +189,7 @@ def sparse():
     return bytes(header)
 
 
-def test_a_sparse_member_is_not_filled(tmp_path):
+def test_a_sparse_archive_member_is_not_expanded(tmp_path):
     path = tmp_path / "cifar-100-python.tar.gz"
     path.write_bytes(gzip.compress(sparse() + bytes(1024)))
     refused(lambda: data.load("cifar100", tmp_path), "it is much larger")
@@ -198,23 +198,23 @@ def test_a_sparse_member_is_not_filled(tmp_path):
 PICKLES = {
     "global": b"cos\nsystem\n(U\x04trueR.",
     "a terabyte": b"\x8e" + (1 << 40).to_bytes(8, "little") + b".",
-    "a place far away in the memo": b"]r" + (1 << 31).to_bytes(4, "little") + b".",
-    "labels that never end": b"fine_labels" + b"(K" * 1_000_000,
-    "labels after labels": b"(K\x01e" * 1_000_000,
+    "a large memo index": b"]r" + (1 << 31).to_bytes(4, "little") + b".",
+    "nested labels": b"fine_labels" + b"(K" * 1_000_000,
+    "repeated labels": b"(K\x01e" * 1_000_000,
 }
 
 
 @pytest.mark.parametrize("attack", PICKLES)
-def test_a_pickle_that_attacks_is_refused_at_once(raw, tmp_path, monkeypatch, attack):
-    monkeypatch.setattr("os.system", lambda *_: pytest.fail("it was run"))
-    monkeypatch.setattr(cifar100, "_SIZES", {"train": 1000, "test": 4})  # of a file as large as these
+def test_a_malicious_pickle_is_rejected(raw, tmp_path, monkeypatch, attack):
+    monkeypatch.setattr("os.system", lambda *_: pytest.fail("code in the file was executed"))
+    monkeypatch.setattr(cifar100, "_SIZES", {"train": 1000, "test": 4})  # the size of the largest pickle
     (raw / "train").write_bytes(PICKLES[attack])
     refused(lambda: data.load("cifar100", tmp_path), str(raw / "train"), "cannot be read as CIFAR-100")
 
 
 @pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
-def test_damaged_files_of_tfds_are_refused_or_change_nothing(tmp_path, monkeypatch):
+def test_damaged_files_of_tfds_are_rejected_or_have_no_effect(tmp_path, monkeypatch):
     for name, size in (("train-labels-idx1-ubyte", 4), ("t10k-labels-idx1-ubyte", 2)):
         monkeypatch.setitem(mnist._FILES, name, ((size,), "", ""))
     prepare_with_tfds(
@@ -256,7 +256,7 @@ def picture(kind, **settings):
 
 
 def large_png():
-    """A PNG whose header promises a hundred million pixels."""
+    """Return a PNG file whose header declares 144 million pixels."""
     whole = picture("PNG")
     header = whole[12:16] + (12000).to_bytes(4, "big") * 2 + whole[24:29]
     return whole[:12] + header + zlib.crc32(header).to_bytes(4, "big") + whole[33:]
@@ -283,19 +283,19 @@ IMAGES = {
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_images_that_cannot_be_used_are_named(tmp_path, name):
+def test_an_error_names_images_that_cannot_be_used(tmp_path, name):
     (tmp_path / name).write_bytes(IMAGES[name])
     inputs = data.Inputs((8, 8, 1), (0.0,), (1.0,), 2)
     refused(lambda: pictures.read(tmp_path / name, inputs, 8))
 
 
-def test_links_that_lead_nowhere_are_named(tmp_path):
+def test_an_error_names_broken_links(tmp_path):
     for name in ("link.npy", "link.png"):
         (tmp_path / name).symlink_to(tmp_path / "nowhere")
         refused(lambda name=name: pictures.read(tmp_path / name, data.Inputs((8, 8, 1), (0.0,), (1.0,), 2)), name)
 
 
-def test_every_bit_of_an_arrays_header_may_be_flipped(tmp_path):
+def test_any_flipped_bit_in_an_array_header_gives_one_line_or_no_error(tmp_path):
     path, whole = tmp_path / "images.npy", array((2, 8, 8, 1), data=bytes(128))
     inputs = data.Inputs((8, 8, 1), (0.0,), (1.0,), 2)
     read = 0
@@ -308,7 +308,7 @@ def test_every_bit_of_an_arrays_header_may_be_flipped(tmp_path):
                 read += len(pictures.read(path, inputs)[1]) > 0
             except UserError as error:
                 assert "\n" not in str(error)
-    assert 0 < read < 1024  # a space may become a tab
+    assert 0 < read < 1024  # some flips have no effect: a space becomes a tab
 
 
 LAUGHS = "a: &a [1, 1]\n" + "".join(
@@ -319,11 +319,11 @@ YAML = {
     "laughs": LAUGHS + "steps: *q",
     "itself": "steps: &a [*a]",
     "deep": "steps: " + "[" * 1_000,
-    "no such day": "name: 2001-13-45",
-    "no number": "steps: !!int x",
-    "long number": "steps: 0x" + "f" * 10_000,
+    "invalid date": "name: 2001-13-45",
+    "invalid integer": "steps: !!int x",
+    "long integer": "steps: 0x" + "f" * 10_000,
     "long": "# " + "x" * (1 << 19),
-    "no text": b"\xff\xfe\x00",
+    "not text": b"\xff\xfe\x00",
     "a list": "[1, 2]",
     "empty": "",
     "numbers as names": "1: 2",
@@ -331,8 +331,8 @@ YAML = {
 
 
 @pytest.mark.parametrize("kind", YAML)
-def test_yaml_that_is_no_settings_is_named_wherever_it_stands(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr("os.system", lambda *_: pytest.fail("it was run"))
+def test_an_error_names_a_yaml_file_without_valid_settings(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("os.system", lambda *_: pytest.fail("code in the file was executed"))
     text = YAML[kind]
     (tmp_path / "settings.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     refused(lambda: load_settings(tmp_path / "settings.yaml"), "settings.yaml")
@@ -342,7 +342,7 @@ def test_yaml_that_is_no_settings_is_named_wherever_it_stands(tmp_path, kind, mo
 @pytest.mark.parametrize(
     "change", [{"options": []}, {"options": {"data": 5, "tasks_at_once": None}}, {"experiment": [1]}, {"command": "x"}]
 )
-def test_settings_of_a_run_of_another_form_are_refused(tmp_path, change):
+def test_malformed_settings_of_a_run_are_rejected(tmp_path, change):
     good = {"experiment": {"name": "x"}, "options": {"data": "data", "tasks_at_once": None}, "command": ["a.py"]}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(good))
     assert read_run(tmp_path)[0].name == "x"
@@ -350,19 +350,19 @@ def test_settings_of_a_run_of_another_form_are_refused(tmp_path, change):
     refused(lambda: read_run(tmp_path), "settings.yaml does not contain the settings of a run")
 
 
-def test_yaml_that_refers_to_itself_a_little_is_read():
+def test_yaml_with_a_few_aliases_is_read():
     assert parse_yaml("a: &a [1, 2]\nb: *a") == {"a": [1, 2], "b": [1, 2]}
 
 
 @pytest.mark.parametrize("line", ["[1]", "5", "{", "[" * 2_000, '{"kind": "evaluation"}'])
-def test_a_damaged_record_of_measurements_is_not_taken_for_a_finished_run(tmp_path, line):
+def test_a_run_with_a_damaged_metrics_file_is_not_finished(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(line)
     assert not is_finished(tmp_path, [1])
 
 
 @pytest.fixture(scope="module", params=["SupSup", "LowerBound", "NNs", "HopSupSup"])
 def trained(request, tmp_path_factory):
-    """A run with several steps, and beside them what is replaced as tasks come, where the method has that."""
+    """Folder of a run with several checkpoints and, for some methods, replaced state beside them."""
     folder = tmp_path_factory.mktemp(request.param) / "run"
     folder.mkdir()
     experiment = adapter.changed({"SupSup": EXPERIMENT, **OTHERS}[request.param], num_tasks=2, eval_at=(1,))
@@ -370,8 +370,8 @@ def trained(request, tmp_path_factory):
     return folder
 
 
-def held(folder):
-    """All that a run holds."""
+def contents(folder):
+    """Return the arrays and the record of a run."""
     run = ss.restore(folder)
     return jax.device_get((run.weights, run.stats, run.bank)), run.record
 
@@ -379,14 +379,14 @@ def held(folder):
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("damage", ["empty", "truncated", "swapped", "flipped", "flipped at the end"])
-def test_a_damaged_run_is_one_line_with_status_2_or_the_same(trained, tmp_path, monkeypatch, capsys, damage):
-    arrays, record = held(trained)
+def test_a_damaged_run_gives_one_line_or_has_equal_contents(trained, tmp_path, monkeypatch, capsys, damage):
+    arrays, record = contents(trained)
     files = [path for path in sorted(trained.rglob("*")) if path.is_file() and path.parent != trained]
-    noticed = 0
+    detected = 0
     for number, file in enumerate(path for path in files if path.stat().st_size):
         folder = shutil.copytree(trained, tmp_path / f"{number}")
         path = folder / file.relative_to(trained)
-        if damage == "swapped":  # where there is one with another file of the same name
+        if damage == "swapped":  # preferably with a file of the same name
             others = [other for other in files if other.read_bytes() != path.read_bytes()]
             others.sort(key=lambda other: other.name != path.name)
             shutil.copy(others[number % max(1, sum(other.name == path.name for other in others))], path)
@@ -399,13 +399,13 @@ def test_a_damaged_run_is_one_line_with_status_2_or_the_same(trained, tmp_path, 
         except SystemExit as ended:
             assert ended.code == 2
             assert capsys.readouterr().err.count("\n") == 1
-            noticed += 1
+            detected += 1
         else:
-            after = held(folder)
+            after = contents(folder)
             jax.tree.map(np.testing.assert_array_equal, after[0], arrays)
             assert after[1] == record
         shutil.rmtree(folder)
-    assert noticed >= 5
+    assert detected >= 5
 
 
 DANGEROUS = re.compile(
@@ -414,7 +414,7 @@ DANGEROUS = re.compile(
 )
 
 
-def test_the_package_calls_nothing_that_runs_what_a_file_says():
+def test_the_package_calls_no_function_that_executes_code_in_files():
     assert DANGEROUS.search("x = np.load(path)") and not DANGEROUS.search("np.load(path, allow_pickle=False)")
     found = {
         f"{path.relative_to(ROOT).as_posix()}: {line.strip()}"
@@ -423,7 +423,7 @@ def test_the_package_calls_nothing_that_runs_what_a_file_says():
         for line in path.read_text().splitlines()
         if DANGEROUS.search(line)
     }
-    # Bytes with a published checksum.
+    # It reads bytes with a published checksum.
     assert found == {'supsup_jax/data/cifar.py: content = pickle.loads(pickled, encoding="bytes")'}
 
 
@@ -435,4 +435,6 @@ def test_every_dependency_has_both_bounds():
         needed = Requirement(line)
         operators = {bound.operator for bound in needed.specifier}
         bounded[needed.name] = bounded.get(needed.name, False) or operators in ({">=", "<"}, {"=="})
-    assert [name for name, has_both in bounded.items() if not has_both] == ["supsup_jax"]  # its own extras
+    assert [name for name, has_both in bounded.items() if not has_both] == [
+        "supsup_jax"
+    ]  # an extra may include other extras

@@ -29,7 +29,7 @@ OTHERS = ("in turn", "in a memory", "in a stream")
 
 
 def dataset(spoilt=None) -> Dataset:
-    """Images of 8 classes, and with them 4 tasks; the first of a class may be spoilt."""
+    """Return images of 8 classes, for 4 tasks; the first image of class `spoilt` is NaN."""
     plain = small_dataset()
     rng = np.random.default_rng(1)
     splits = []
@@ -48,7 +48,7 @@ def run(folder, experiment, data, **options):
 
 
 def first_step(data, experiment, task):
-    """The first step of a task whose batch has the spoilt image, counted from 1."""
+    """Return the first step of a task whose batch has the NaN image, counted from 1."""
     benchmark, how = SplitMNIST.of(data), experiment.training
     description = jax.tree.map(lambda leaf: leaf[0], benchmark.tasks(data, experiment.seed, [task]))
     _, order_key = training.keys_of(training.task_key(experiment.seed, task))
@@ -58,7 +58,7 @@ def first_step(data, experiment, task):
     return 1 + int(spoilt.argmax())
 
 
-LONG = pytest.mark.long  # each compiles functions of its own
+LONG = pytest.mark.long  # each test compiles different functions
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,12 @@ LONG = pytest.mark.long  # each compiles functions of its own
         long=[(how, at_once) for how in HOW for at_once in (4, 1) if how in OTHERS or at_once == 1],
     ),
 )
-def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(tmp_path, how, at_once):
+def test_a_diverged_task_ends_the_run_and_earlier_tasks_are_kept(tmp_path, how, at_once):
     experiment, spoilt = HOW[how], dataset(spoilt=5)
     setting = "--weights-learning-rate than 0.001" if how == "with the weights" else "--learning-rate than "
     step = first_step(spoilt, experiment, 2)
     assert step > 1 or how == "in a memory"
-    for _ in range(2):  # the second time it goes on
+    for _ in range(2):  # the second run resumes
         words = rf"^task 2 diverged: at step {step} of \d+ its loss is nan; give a smaller {setting}"
         with pytest.raises(UserError, match=words):
             run(tmp_path / "run", experiment, spoilt, tasks_at_once=at_once)
@@ -86,8 +86,8 @@ def test_a_task_that_diverges_ends_the_run_and_keeps_those_before_it(tmp_path, h
 
 
 @pytest.mark.parametrize("how", [pytest.param(how, marks=LONG) for how in HOW])
-def test_scores_and_weights_that_are_nan_are_reported_as_divergence(tmp_path, how):
-    """Even while the loss is still finite."""
+def test_nan_in_scores_or_weights_is_reported_as_divergence(tmp_path, how):
+    """This holds even if the loss is finite."""
     huge = {"learning_rate": 3e38, "weights_learning_rate": 3e38, "steps": 12}
     with pytest.raises(UserError, match=r"^task 0 diverged: at step \d+ of 12 its loss is (nan|inf)"):
         run(tmp_path, adapter.changed(HOW[how], **huge), dataset())
@@ -95,23 +95,23 @@ def test_scores_and_weights_that_are_nan_are_reported_as_divergence(tmp_path, ho
         ss.restore(tmp_path).bank  # noqa: B018
 
 
-def test_a_script_ends_with_one_line_and_status_2(tmp_path, monkeypatch, capsys):
+def test_a_diverged_script_exits_with_one_line_and_status_2(tmp_path, monkeypatch, capsys):
     experiment = adapter.experiment("small", "digits", width=0.1, num_tasks=2, steps=20, scenario="GG")
-    monkeypatch.setattr(launch, "_prepare_devices", lambda experiment: None)  # there are devices already
+    monkeypatch.setattr(launch, "_prepare_devices", lambda experiment: None)  # JAX is initialised already
     monkeypatch.setattr(sys, "argv", ["script.py", "--learning-rate", "3e38", "--log-dir", str(tmp_path)])
-    complaints = []
+    errors = []
     for more in ([], ["--resume"]):
         monkeypatch.setattr(sys, "argv", sys.argv[:5] + more)
         with pytest.raises(SystemExit) as ended:
             launch.main(experiment, None)
         assert ended.value.code == 2
-        complaints.append(capsys.readouterr().err)
-    assert complaints[0] == complaints[1]
-    assert complaints[0].startswith("error: task 0 diverged: at step ") and complaints[0].count("\n") == 1
+        errors.append(capsys.readouterr().err)
+    assert errors[0] == errors[1]
+    assert errors[0].startswith("error: task 0 diverged: at step ") and errors[0].count("\n") == 1
 
 
 @pytest.mark.thorough
-def test_a_run_of_ones_own_arrays_keeps_nothing_of_a_task_that_diverges():
+def test_a_run_from_python_does_not_keep_a_diverged_task():
     rates = {"learning_rate": 3e38, "weights_learning_rate": 3e38}
     net = adapter.own_run("LeNet", num_classes=4, image_shape=(4, 4, 1), method="BatchE", width=0.1, steps=20, **rates)
     with pytest.raises(UserError, match=r"^task 0 diverged: .* smaller --weights-learning-rate than 3e"):

@@ -1,4 +1,4 @@
-"""What goes wrong around a run: it says so in one line, or goes on; afterwards it ends as if nothing had been."""
+"""Faults of disks, folders, clocks and memory: a one-line error or no effect, and a resumed run has equal results."""
 
 import contextlib
 import csv
@@ -28,7 +28,7 @@ from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.train import run_experiment
 from supsup_jax.system import atomic, interruption
 
-# Each task changes the weights, which lie beside the steps.
+# Each task changes the weights, which are stored beside the checkpoints.
 EXPERIMENT = adapter.changed(OTHERS["LowerBound"], num_tasks=4, eval_at=(2,))
 
 LONG = pytest.mark.long
@@ -38,7 +38,7 @@ pytestmark = abandons_coroutines
 
 
 def run(folder, fault=None, task=2):
-    """Runs the experiment one task at a time, with a fault that comes before a task is learned."""
+    """Run the experiment one task at a time, and call `fault` before a task is learned."""
     folder.mkdir(exist_ok=True, parents=True)
 
     def report(progress):
@@ -54,7 +54,7 @@ def undisturbed(tmp_path_factory):
 
 
 def check_it_ends_as(undisturbed, folder):
-    """Goes on with a run in whose folder something went wrong."""
+    """Resume a run after a fault, and compare it with an undisturbed run."""
     resumed = run(folder)
     assert dicts_without_saved(resumed) == dicts_without_saved(undisturbed)
     jax.tree.map(np.testing.assert_array_equal, resumed.model, undisturbed.model)
@@ -67,13 +67,13 @@ def check_it_ends_as(undisturbed, folder):
 
 @contextlib.contextmanager
 def one_line(capfd, words=""):
-    """What fails within says so in one line, with status 2."""
+    """Check that the body exits with status 2 and a one-line error with these words."""
     capfd.readouterr()
-    with pytest.raises(SystemExit) as end, launch.ends_in_one_line():
+    with pytest.raises(SystemExit) as end, launch.errors_in_one_line():
         yield
-    said = capfd.readouterr().err
-    assert end.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1, said
-    assert words in said
+    stderr = capfd.readouterr().err
+    assert end.value.code == 2 and stderr.startswith("error: ") and stderr.count("\n") == 1, stderr
+    assert words in stderr
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("pages", thorough_but([6], [0, 6, *MORE_PAGES], long=MORE_PAGES))
-def test_a_full_disk_is_one_line_and_loses_nothing_that_was_saved(undisturbed, small_disk, capfd, pages):
+def test_a_full_disk_gives_one_line_and_saved_tasks_are_kept(undisturbed, small_disk, capfd, pages):
     ballast = small_disk / "ballast"
 
     def fill():
@@ -106,7 +106,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing_that_was_saved(undisturbed, s
 
 
 @pytest.mark.parametrize("largest", [400, *(pytest.param(size, marks=LONG) for size in (0, 100, 200, 800, 1600))])
-def test_a_limit_on_file_sizes_is_one_line_and_loses_no_saved_task(undisturbed, tmp_path, capfd, largest):
+def test_a_file_size_limit_gives_one_line_and_saved_tasks_are_kept(undisturbed, tmp_path, capfd, largest):
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     folder = tmp_path / "runs/seed=1"
     with one_line(capfd):
@@ -117,7 +117,7 @@ def test_a_limit_on_file_sizes_is_one_line_and_loses_no_saved_task(undisturbed, 
     check_it_ends_as(undisturbed, folder)
 
 
-def test_a_run_whose_folder_is_deleted_says_so_and_leaves_no_files(undisturbed, tmp_path, capfd):
+def test_a_run_whose_folder_is_deleted_gives_one_line_and_no_files(undisturbed, tmp_path, capfd):
     folder = tmp_path / "runs/seed=1"
     with one_line(capfd, "cannot be written"):
         run(folder, lambda: shutil.rmtree(folder))
@@ -126,7 +126,7 @@ def test_a_run_whose_folder_is_deleted_says_so_and_leaves_no_files(undisturbed, 
     check_it_ends_as(undisturbed, folder)
 
 
-def test_a_clock_that_goes_backwards_changes_nothing(undisturbed, tmp_path, monkeypatch):
+def test_a_clock_that_runs_backwards_has_no_effect(undisturbed, tmp_path, monkeypatch):
     clock = itertools.count(time.time(), -100)
     monkeypatch.setattr(time, "time", lambda: next(clock))
     monkeypatch.setattr(time, "time_ns", lambda: int(1e9 * next(clock)))
@@ -136,7 +136,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(undisturbed, tmp_path, monk
     check_it_ends_as(undisturbed, folder)
 
 
-def test_readers_find_whole_files_while_renaming_is_slow(undisturbed, tmp_path, monkeypatch):
+def test_readers_find_complete_files_while_renaming_is_slow(undisturbed, tmp_path, monkeypatch):
     folder, renamed, stop, found = tmp_path / "seed=1", [], threading.Event(), []
     folder.mkdir()
 
@@ -191,7 +191,7 @@ SCRIPT = adapter.experiment("script", "digits", num_tasks=2, steps=5, width=0.1,
 
 @pytest.fixture
 def script(monkeypatch):
-    """A script's only call, with a folder for its results."""
+    """Return a function that calls a script's `main` with a folder for results."""
 
     def call(log_dir, *arguments):
         monkeypatch.setattr(sys, "argv", ["script.py", "--log-dir", str(log_dir), *arguments])
@@ -200,7 +200,7 @@ def script(monkeypatch):
     return call
 
 
-def test_a_file_in_place_of_the_folder_for_results_is_one_line(script, tmp_path, capfd):
+def test_a_file_in_place_of_the_results_folder_gives_one_line(script, tmp_path, capfd):
     (tmp_path / "runs").touch()
     with one_line(capfd, "--log-dir"):
         script(tmp_path / "runs")
@@ -210,7 +210,7 @@ def test_a_file_in_place_of_the_folder_for_results_is_one_line(script, tmp_path,
         script(tmp_path / "other")
 
 
-def test_a_run_that_another_process_has_is_left_as_it_is(script, tmp_path, capfd):
+def test_a_run_locked_by_another_process_is_not_changed(script, tmp_path, capfd):
     script(tmp_path)
     (settings,) = tmp_path.glob("script/*/settings.yaml")
     before = settings.read_bytes()
@@ -219,8 +219,8 @@ def test_a_run_that_another_process_has_is_left_as_it_is(script, tmp_path, capfd
     assert settings.read_bytes() == before
 
 
-def test_a_run_keeps_its_folder_from_its_settings_to_its_pictures(script, tmp_path, monkeypatch):
-    def taken(*_):
+def test_a_run_locks_its_folder_from_its_settings_to_its_figures(script, tmp_path, monkeypatch):
+    def check_locked(*_):
         for lock in tmp_path.rglob(".lock"):
             with pytest.raises(Timeout), FileLock(lock, timeout=0):
                 pass
@@ -228,8 +228,8 @@ def test_a_run_keeps_its_folder_from_its_settings_to_its_pictures(script, tmp_pa
 
     tries = []
     script(tmp_path)
-    monkeypatch.setattr(launch, "run_experiment", lambda *arguments: taken() or run_experiment(*arguments))
-    monkeypatch.setattr(launch.figures, "draw_accuracy", taken)
+    monkeypatch.setattr(launch, "run_experiment", lambda *arguments: check_locked() or run_experiment(*arguments))
+    monkeypatch.setattr(launch.figures, "draw_accuracy", check_locked)
     script(tmp_path, "--resume")
     (folder,) = tmp_path.glob("script/*/")
     launch.run(folder)
@@ -238,7 +238,7 @@ def test_a_run_keeps_its_folder_from_its_settings_to_its_pictures(script, tmp_pa
         pass
 
 
-def test_more_tasks_than_memory_holds_are_one_line(script, tmp_path, capfd):
+def test_more_tasks_than_fit_in_memory_give_one_line(script, tmp_path, capfd):
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (2**37, before[1]))
     try:
@@ -261,7 +261,7 @@ def test_more_tasks_than_memory_holds_are_one_line(script, tmp_path, capfd):
         ["--coordinator", ":", "--hosts", "2", "--host", "1"],
     ],
 )
-def test_a_name_or_an_address_that_is_none_is_one_line(script, tmp_path, capfd, arguments):
+def test_an_invalid_name_or_address_gives_one_line(script, tmp_path, capfd, arguments):
     with one_line(capfd, arguments[0]):
         script(tmp_path / "runs", *arguments)
     assert not list(tmp_path.iterdir())
@@ -279,23 +279,23 @@ def test_folders_may_have_any_name(script, tmp_path, capfd, name):
         script(folder, "--resume")
 
 
-def test_a_folder_whose_name_is_not_utf8_is_refused_before_training(script, tmp_path, capfd):
+def test_a_folder_whose_name_is_not_utf8_is_rejected_before_training(script, tmp_path, capfd):
     with one_line(capfd, "is not UTF-8"):
         script(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", thorough_but([b"\xff\xfe,\0\n"], [b"\xff\xfe,\0\n", b'"' + bytes(200_000)]))
-def test_rows_that_another_program_has_left_lose_none_of_the_runs(script, tmp_path, capfd, content):
+def test_damaged_rows_in_the_shared_table_lose_no_other_rows(script, tmp_path, capfd, content):
     script(tmp_path)
     (table,) = tmp_path.glob("script/results.csv")
-    mine = table.read_bytes()
-    table.write_bytes(mine + content)
+    before = table.read_bytes()
+    table.write_bytes(before + content)
     try:
         script(tmp_path, "--resume")
     except SystemExit as end:
-        assert end.code == 2 and "results.csv is not a CSV file" in capfd.readouterr().err
-    assert table.read_bytes().startswith(mine + content) and table.read_bytes().count(b"~task=") == 2
+        assert end.code == 2 and "results.csv is no table" in capfd.readouterr().err
+    assert table.read_bytes().startswith(before + content) and table.read_bytes().count(b"~task=") == 2
 
 
 def test_a_file_is_not_written_in_place_of_a_folder(tmp_path, monkeypatch):
@@ -319,7 +319,7 @@ def test_a_file_is_not_written_in_place_of_a_folder(tmp_path, monkeypatch):
         pytest.param({interruption.GRACE: "soon"}, 2, marks=pytest.mark.thorough),
     ],
 )
-def test_an_environment_that_cannot_be_used_is_one_line(tmp_path, environment, status):
+def test_an_invalid_environment_gives_one_line(tmp_path, environment, status):
     command = [sys.executable, str(QUICKSTART), "--num-tasks", "1", "--steps", "1", "--log-dir", str(tmp_path / "für")]
     ended = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
     assert ended.returncode == status, ended.stderr
@@ -330,7 +330,7 @@ def remount(folder, how):
     subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
 
 
-def test_a_folder_for_results_that_cannot_be_written_is_one_line(script, undisturbed, small_disk, capfd):
+def test_a_read_only_results_folder_gives_one_line(script, undisturbed, small_disk, capfd):
     folder = small_disk / "seed=1"
     with pytest.raises(ZeroDivisionError):
         run(folder, lambda: 1 / 0)
@@ -372,7 +372,7 @@ sys.exit(max(worker.exitcode for worker in workers))
 
 
 @pytest.mark.thorough
-def test_ten_simultaneous_runs_of_one_name_keep_folders_and_rows_apart(tmp_path):
+def test_ten_simultaneous_runs_have_separate_folders_and_rows(tmp_path):
     subprocess.run([sys.executable, "-W", "ignore", "-c", TOGETHER, str(tmp_path)], check=True)
     names = {"seed=1", *(f"seed=1~try={attempt}" for attempt in range(1, 10))}
     assert {folder.name for folder in results.existing_folders(tmp_path, "seed=1")} == names
@@ -383,9 +383,9 @@ def test_ten_simultaneous_runs_of_one_name_keep_folders_and_rows_apart(tmp_path)
 
 
 @LONG
-def test_a_process_that_cannot_write_says_one_line(tmp_path):
+def test_a_process_that_cannot_write_gives_one_line(tmp_path):
     settings = "--num-tasks 2 --steps 5 --images-per-task 8 --method LowerBound --scenario GG"
-    # Of the files that are written here, those of the weights alone are larger than 32 KB.
+    # Only the files of the weights are larger than 32 KB.
     limited = f"ulimit -f 32; exec {sys.executable} {QUICKSTART} {settings} --log-dir {tmp_path}"
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     ended = subprocess.run(["bash", "-c", limited], env=environment, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Hosts of a run that do not come, differ, or die: one line on every host, with status 2."""
+"""Hosts of a run that are missing, differ or die: one line on every other host, with status 2."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from supsup_jax.system.meeting import Address, meet
 
 ROOT = Path(__file__).parents[2]
 
-# Connections of a run stay until its process ends.
+# Connections of a run stay open until its process ends.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -26,12 +26,12 @@ def free_port():
         return server.getsockname()[1]
 
 
-def here(name="localhost"):
+def free_address(name="localhost"):
     return Address(name, free_port())
 
 
 def met(address, *calls, seconds=20.0):
-    """What came of calls of `meet`, one a host, at the same time: a meeting, or the message of an error."""
+    """Call `meet` simultaneously, once per host; return the meeting, or the message of the error, of each host."""
     outcomes = [None] * len(calls)
 
     def call(place, arguments):
@@ -41,7 +41,7 @@ def met(address, *calls, seconds=20.0):
             assert "\n" not in str(error)
             outcomes[place] = str(error)
 
-    threads = [threading.Thread(target=call, args=one) for one in enumerate(calls)]
+    threads = [threading.Thread(target=call, args=arguments) for arguments in enumerate(calls)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -49,8 +49,8 @@ def met(address, *calls, seconds=20.0):
     return outcomes
 
 
-def test_hosts_that_agree_meet_whoever_comes_first(capfd):
-    first, second, third = met(here(), (3, 0, {"--seed": 1}), (3, 1, {"--seed": 1}), (3, 2, {"--seed": 1}))
+def test_hosts_that_agree_meet_in_any_order(capfd):
+    first, second, third = met(free_address(), (3, 0, {"--seed": 1}), (3, 1, {"--seed": 1}), (3, 2, {"--seed": 1}))
     assert sorted(first.connections) == [1, 2] and sorted(second.connections) == sorted(third.connections) == [0]
     assert first.machines == second.machines == third.machines
     assert first.unreachable() is None
@@ -64,47 +64,48 @@ def test_hosts_that_agree_meet_whoever_comes_first(capfd):
         (1, "waiting for host 0 at localhost:", "localhost is this machine itself, so name the machine of host 0"),
     ],
 )
-def test_a_host_alone_says_at_once_for_whom_it_waits_and_ends(capfd, host, waits, words):
+def test_a_single_host_names_the_missing_host_and_ends(capfd, host, waits, words):
     started = time.monotonic()
-    (said,) = met(here(), (2, host, {}), seconds=1.0)
+    (message,) = met(free_address(), (2, host, {}), seconds=1.0)
     assert time.monotonic() - started < 5
-    assert words in said and "--host-timeout" in said
+    assert words in message and "--host-timeout" in message
     assert capfd.readouterr().err.startswith(waits)
 
 
-def test_what_differs_is_named_with_its_host_on_all():
+def test_differences_are_reported_with_their_host_on_all_hosts():
     facts = {"--seed": 1, "the version of jax": "0.10", "--learning-rate": 0.1}
-    said = met(here(), (3, 0, facts), (3, 1, facts), (3, 2, facts | {"--seed": 2, "the version of jax": "0.11"}))
+    other = facts | {"--seed": 2, "the version of jax": "0.11"}
+    messages = met(free_address(), (3, 0, facts), (3, 1, facts), (3, 2, other))
     name = socket.gethostname()
-    for message in said:
+    for message in messages:
         assert f"--seed is 2 on host 2 ({name}) and 1 on host 0 ({name})" in message
         assert "the version of jax is 0.11 on host 2" in message
         assert "--learning-rate" not in message
 
 
-def test_a_number_of_hosts_or_a_host_that_is_wrong_is_refused():
-    said = met(here(), (2, 0, {}), (3, 2, {}), seconds=2.0)
-    assert "host 1 did not connect" in said[0]
-    assert "--hosts 3: host 0 was started with --hosts 2" in said[1]
-    said = met(here(), (3, 0, {}), (3, 1, {}), (3, 1, {}), seconds=2.0)
-    assert any("--host 1 is already running, on " in message for message in said)
-    assert sum("host 2 did not connect" in message for message in said) == 2
+def test_a_wrong_number_of_hosts_or_a_repeated_host_is_rejected():
+    messages = met(free_address(), (2, 0, {}), (3, 2, {}), seconds=2.0)
+    assert "host 1 did not come" in messages[0]
+    assert "--hosts 3: host 0 was started with --hosts 2" in messages[1]
+    messages = met(free_address(), (3, 0, {}), (3, 1, {}), (3, 1, {}), seconds=2.0)
+    assert any("--host 1 runs already, on " in message for message in messages)
+    assert sum("host 2 did not come" in message for message in messages) == 2
 
 
-def test_a_port_that_is_taken_and_a_name_without_address_are_said_at_once():
+def test_a_used_port_and_a_name_without_address_are_reported_at_once():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = Address("localhost", server.getsockname()[1])
-        (said,) = met(address, (2, 0, {}))
-        assert f"port {address.port} of this machine cannot be used (Address already in use" in said
-        (said,) = met(address, (2, 1, {}), seconds=1.0)
-        assert "it does not answer as a host of a run" in said
+        (message,) = met(address, (2, 0, {}))
+        assert f"port {address.port} of this machine cannot be used (Address already in use" in message
+        (message,) = met(address, (2, 1, {}), seconds=1.0)
+        assert "it does not answer as a host of a run does" in message
     for host in range(2):
-        (said,) = met(Address("nowhere.invalid", 1234), (2, host, {}))
-        assert "nowhere.invalid has no address on this machine" in said
+        (message,) = met(Address("nowhere.invalid", 1234), (2, host, {}))
+        assert "nowhere.invalid has no address on this machine" in message
 
 
-def test_strangers_at_the_port_do_not_disturb():
-    address = here()
+def test_unrelated_connections_to_the_port_have_no_effect():
+    address = free_address()
     outcomes = []
     first = threading.Thread(target=lambda: outcomes.extend(met(address, (2, 0, {}))))
     first.start()
@@ -118,24 +119,24 @@ def test_strangers_at_the_port_do_not_disturb():
                 time.sleep(0.01)
     outcomes += met(address, (2, 1, {}))
     first.join()
-    assert all(isinstance(one, meeting.Meeting) for one in outcomes)
+    assert all(isinstance(outcome, meeting.Meeting) for outcome in outcomes)
 
 
-def test_a_name_that_other_machines_cannot_reach_is_said():
+def test_a_name_that_other_machines_cannot_reach_is_reported():
     machines = {
         host: {"name": f"node{host}", "id": str(host), "loopback": "127.0.1.1" if host else ""} for host in range(2)
     }
-    said = meeting.Meeting(0, machines, {}).unreachable()
-    assert said is not None and said.startswith("host 1 (node1): its name resolves there to 127.0.1.1")
+    problem = meeting.Meeting(0, machines, {}).unreachable()
+    assert problem is not None and problem.startswith("host 1 (node1): there its own name stands for 127.0.1.1")
 
 
 @pytest.fixture
 def watched():
-    """Two hosts that watch each other, and with which statuses they were ended."""
-    first, second = met(here(), (2, 0, {}), (2, 1, {}))
+    """The meetings and watches of two hosts, and the statuses with which each host was ended."""
+    meetings = met(free_address(), (2, 0, {}), (2, 1, {}))
     ended = {0: [], 1: []}
-    watches = [watching.Watch(one, ended[host].append) for host, one in enumerate((first, second))]
-    return (first, second), watches, ended
+    watches = [watching.Watch(of_host, ended[host].append) for host, of_host in enumerate(meetings)]
+    return meetings, watches, ended
 
 
 def eventually(condition):
@@ -147,7 +148,7 @@ def eventually(condition):
 
 
 @pytest.mark.parametrize("dead", [0, 1])
-def test_a_host_whose_connection_ends_without_a_word_has_died(watched, capfd, dead):
+def test_a_host_whose_connection_ends_without_a_message_has_died(watched, capfd, dead):
     meetings, _, ended = watched
     for connection in meetings[dead].connections.values():
         connection._end.shutdown(socket.SHUT_RDWR)
@@ -155,12 +156,12 @@ def test_a_host_whose_connection_ends_without_a_word_has_died(watched, capfd, de
     assert f"error: host {dead} ({socket.gethostname()}) of the run has died" in capfd.readouterr().err
 
 
-def test_hosts_that_leave_in_order_or_fail_together_say_nothing_of_each_other(watched, capfd, monkeypatch):
+def test_hosts_that_fail_together_do_not_report_each_other(watched, capfd, monkeypatch):
     monkeypatch.setattr(watching, "_PATIENCE", 0.5)
     meetings, watches, ended = watched
-    for watch, one in zip(watches, meetings, strict=True):
+    for watch, of_host in zip(watches, meetings, strict=True):
         watch.leave(failed=True)
-        for connection in one.connections.values():
+        for connection in of_host.connections.values():
             connection._end.shutdown(socket.SHUT_WR)
     time.sleep(1)
     assert ended == {0: [], 1: []} and "error" not in capfd.readouterr().err
@@ -174,22 +175,22 @@ def test_a_host_that_fails_alone_ends_the_others(watched, capfd, monkeypatch):
     assert f"host 1 ({socket.gethostname()}) of the run has failed, see its output" in capfd.readouterr().err
 
 
-def test_a_relay_passes_on_and_stays_when_its_end_is_gone():
+def test_a_relay_forwards_data_and_stays_open_when_its_server_closes():
     with socket.create_server(("127.0.0.1", 0)) as server:
         relay = watching.Relay(Address("127.0.0.1", server.getsockname()[1]))
         with socket.create_connection(relay.address, timeout=5) as inner:
             outer = server.accept()[0]
-            inner.sendall(b"there")
-            assert outer.recv(10) == b"there"
-            outer.sendall(b"and back")
-            assert inner.recv(10) == b"and back"
+            inner.sendall(b"request")
+            assert outer.recv(10) == b"request"
+            outer.sendall(b"answer")
+            assert inner.recv(10) == b"answer"
             outer.close()
             inner.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 inner.recv(10)
 
 
-def test_slurm_says_where_the_first_host_is(monkeypatch):
+def test_the_first_host_is_read_from_variables_of_slurm(monkeypatch):
     variables = {"STEP_NUM_TASKS": "2", "PROCID": "1", "LOCALID": "0", "STEP_TASKS_PER_NODE": "1(x2)", "JOB_ID": "4097"}
     for name, value in variables.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
@@ -206,7 +207,7 @@ import sys, time
 from supsup_jax.cli import launch
 from supsup_jax.system import hosts
 
-@launch.ends_in_one_line()
+@launch.errors_in_one_line()
 def main():
     hosts.join(hosts.Place(sys.argv[1], 2, int(sys.argv[2])), {}, 120)
     while True:
@@ -219,7 +220,7 @@ main()
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_a_host_that_is_killed_ends_the_other_without_a_core_dump(tmp_path, killed):
+def test_a_killed_host_ends_the_other_without_a_core_dump(tmp_path, killed):
     address = f"localhost:{free_port()}"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     processes = [
@@ -237,9 +238,9 @@ def test_a_host_that_is_killed_ends_the_other_without_a_core_dump(tmp_path, kill
         if "together" in line:
             break
     processes[killed].send_signal(signal.SIGKILL)
-    _, said = processes[1 - killed].communicate(timeout=60)
+    _, stderr = processes[1 - killed].communicate(timeout=60)
     processes[killed].communicate()
-    assert processes[1 - killed].returncode == 2, said
-    (error,) = [line for line in said.splitlines() if not line.startswith("waiting for")]
+    assert processes[1 - killed].returncode == 2, stderr
+    (error,) = [line for line in stderr.splitlines() if not line.startswith("waiting for")]
     assert error.startswith(f"error: host {killed} (") and "has died" in error
     assert not list(tmp_path.iterdir())

@@ -22,7 +22,7 @@ QUICKSTART = Path(__file__).parents[2] / "experiments/quickstart.py"
 
 @pytest.fixture(autouse=True)
 def handled_by_python():
-    """A shell's background jobs ignore Ctrl-C, and so do the processes that they start."""
+    """Install Python's handler of SIGINT: background jobs of a shell, and their processes, ignore SIGINT."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -30,7 +30,7 @@ def handled_by_python():
 
 
 def wait_for(asked, times):
-    """Another thread counts."""
+    """Wait until another thread has counted this number of interruptions."""
     for _ in range(1000):
         if asked.times >= times:
             return
@@ -39,7 +39,7 @@ def wait_for(asked, times):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_what_goes_on_hears_of_an_interruption_where_it_asks(number, status):
+def test_interruptions_are_counted_announced_and_can_be_queried(number, status):
     announced = []
     with interruption.graceful(announced.append) as asked:
         assert not interruption.is_requested()
@@ -53,7 +53,7 @@ def test_what_goes_on_hears_of_an_interruption_where_it_asks(number, status):
     assert not interruption.is_requested()
 
 
-def test_signals_that_are_ignored_stay_so():
+def test_ignored_signals_stay_ignored():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with interruption.graceful(lambda _: None) as asked:
         signal.raise_signal(signal.SIGINT)
@@ -63,7 +63,7 @@ def test_signals_that_are_ignored_stay_so():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def test_what_is_held_back_reaches_at_the_end_who_handled_it_before():
+def test_a_deferred_signal_reaches_the_previous_handler_at_the_end():
     done = []
     with pytest.raises(KeyboardInterrupt), interruption.delayed():
         signal.raise_signal(signal.SIGINT)
@@ -71,7 +71,7 @@ def test_what_is_held_back_reaches_at_the_end_who_handled_it_before():
     assert done == ["all"]
 
 
-def test_a_save_is_counted_as_no_second_interruption():
+def test_a_signal_during_a_save_is_counted_once():
     with interruption.graceful(lambda _: None) as asked:
         with interruption.delayed():
             signal.raise_signal(signal.SIGINT)
@@ -85,12 +85,12 @@ from supsup_jax.system import interruption
 say = lambda word: lambda *_: print(word, flush=True)
 with interruption.graceful(say("announced"), say("gave up")):
     print("began", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # like XLA, it lets other threads run and hears no signal
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # like XLA, it releases the GIL and handles no signal
 """
 
 
 @pytest.mark.parametrize(("first", "then"), [("INT", "TERM"), ("TERM", "INT")])
-def test_the_second_interruption_ends_the_process_in_compiled_code_too(first, then):
+def test_a_second_interruption_ends_the_process_even_in_compiled_code(first, then):
     with subprocess.Popen([sys.executable, "-c", IN_COMPILED_CODE], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "began\n"
         process.send_signal(signal.Signals[f"SIG{first}"])
@@ -100,12 +100,12 @@ def test_the_second_interruption_ends_the_process_in_compiled_code_too(first, th
         assert process.wait() == {"INT": 130, "TERM": 143}[first]
 
 
-def test_after_sigterm_what_goes_on_has_so_many_seconds_and_no_more():
+def test_after_sigterm_the_process_ends_when_the_grace_period_is_over():
     environment = os.environ | {interruption.GRACE: "0.5"}
     pipes = {"stdout": subprocess.PIPE, "text": True, "env": environment}
     with subprocess.Popen([sys.executable, "-c", IN_COMPILED_CODE], **pipes) as process:
         assert process.stdout.readline() == "began\n"
-        for _ in range(3):  # they come together
+        for _ in range(3):  # repeated signals count once
             process.terminate()
         assert process.stdout.readline() == "announced\n"
         assert process.stdout.readline() == "gave up\n"
@@ -123,7 +123,7 @@ def test_repeated_sigterms_count_once_unless_they_are_seconds_apart(monkeypatch)
             assert asked.times == times
 
 
-def test_a_grace_that_is_no_number_of_seconds_is_refused(monkeypatch):
+def test_an_invalid_grace_period_is_rejected(monkeypatch):
     for text in ("soon", "-1", "nan", ""):
         monkeypatch.setenv(interruption.GRACE, text)
         with pytest.raises(UserError, match=f"{interruption.GRACE}={text}: must be"), interruption.graceful(print):
@@ -131,30 +131,30 @@ def test_a_grace_that_is_no_number_of_seconds_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "what", ["--steps 1000000 --batch-size 16 --num-tasks 2", "--steps 2 --num-tasks 3000 --search exhaustive"]
+    "flags", ["--steps 1000000 --batch-size 16 --num-tasks 2", "--steps 2 --num-tasks 3000 --search exhaustive"]
 )
 @pytest.mark.thorough
-def test_a_run_ends_soon_after_sigterm_whatever_it_is_at(tmp_path, what):
-    """A task, and an evaluation, that would take much longer."""
-    command = [sys.executable, str(QUICKSTART), "--log-dir", str(tmp_path), *what.split()]
+def test_a_run_ends_soon_after_sigterm_in_training_and_evaluation(tmp_path, flags):
+    """The task, and the evaluation, would take much longer."""
+    command = [sys.executable, str(QUICKSTART), "--log-dir", str(tmp_path), *flags.split()]
     environment = os.environ | {interruption.GRACE: "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
     with subprocess.Popen(command, **pipes) as process:
         for line in process.stdout:
-            if ("learning tasks" if "1000000" in what else "evaluating") in line:
+            if ("learning tasks" if "1000000" in flags else "evaluating") in line:
                 break
         time.sleep(1)
         process.terminate()
         began = time.monotonic()
-        said, complaint = process.communicate()
-        assert time.monotonic() - began < 30  # not a measurement: it would take much longer
+        stdout, stderr = process.communicate()
+        assert time.monotonic() - began < 30  # without the signal, it would take much longer
     assert process.returncode == 143
-    assert "what goes on is finished and saved first if that takes no longer than 1 s" in said
-    assert complaint.startswith("interrupted; what ") and complaint.count("\n") == 1
+    assert "the current tasks are finished and saved first if that takes at most 1 s" in stdout
+    assert stderr.startswith("interrupted; resume ") and stderr.count("\n") == 1
 
 
 @pytest.mark.thorough
-def test_tasks_that_are_learned_in_turn_are_saved_up_to_the_one_it_is_at(tmp_path, monkeypatch):
+def test_sequential_tasks_are_saved_up_to_the_interrupted_one(tmp_path, monkeypatch):
     experiment = adapter.experiment(
         "q", "digits", method="LowerBound", num_tasks=5, steps=5, batch_size=32, width=0.1, scenario="GG"
     )
@@ -198,7 +198,7 @@ def test_an_interrupted_run_saves_its_chunk_and_is_resumed(tmp_path):
     assert [task.task for task in outcome.record.tasks] == list(range(5))
 
 
-def test_an_interrupted_evaluation_saves_the_tasks_that_are_done(tmp_path, monkeypatch):
+def test_an_interrupted_evaluation_saves_the_evaluated_tasks(tmp_path, monkeypatch):
     experiment = adapter.experiment("q", "digits", num_tasks=5, steps=5, batch_size=32, width=0.1)
     digits = data.load_digits()
     monkeypatch.setattr(devices, "tasks_at_once", lambda *_: 2)
@@ -208,7 +208,7 @@ def test_an_interrupted_evaluation_saves_the_tasks_that_are_done(tmp_path, monke
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.5)
 
-    monkeypatch.setattr(train, "stop_if_requested", lambda: None)  # as if it came a moment later
+    monkeypatch.setattr(train, "stop_if_requested", lambda: None)  # as if the signal came a moment later
     with pytest.raises(interruption.Terminated), interruption.graceful(lambda _: None):
         adapter.run_experiment(experiment, digits, tmp_path, 5, report)
     assert len(Checkpoints(tmp_path).latest("evaluation")["evaluation"]["given"]) == 2

@@ -1,4 +1,4 @@
-"""Locks on file systems that have none, and locks that a process has left or holds for ever."""
+"""Locks on file systems without `flock`, stale locks, and locks that are never released."""
 
 import errno
 import os
@@ -30,15 +30,15 @@ def no_locks(request, monkeypatch):
     monkeypatch.setattr("fcntl.flock", refuse)
 
 
-def gone():
-    """The number of a process that has ended."""
+def dead_pid():
+    """Return the id of a process that has ended."""
     process = subprocess.Popen(["true"])
     process.wait()
     return process.pid
 
 
 def in_thread(call):
-    """What a call raises in another thread, which has no part in this one's locks."""
+    """Return the error that a call raises in another thread, which does not hold this thread's locks, or `None`."""
     raised = []
 
     def run():
@@ -58,13 +58,13 @@ def take(folder):
         pass
 
 
-def test_a_folder_is_kept_for_one_process_and_left_as_it_was(no_locks, tmp_path):
-    (tmp_path / ".lock").touch()  # left by a process elsewhere, and copied with the folder
+def test_without_flock_a_folder_is_locked_and_then_unchanged(no_locks, tmp_path):
+    (tmp_path / ".lock").touch()  # a stale file, copied with the folder
     with atomic.locked(tmp_path), atomic.locked(tmp_path):
-        said = str(in_thread(lambda: take(tmp_path)))
+        message = str(in_thread(lambda: take(tmp_path)))
         for words in (str(tmp_path), f"in use by process {os.getpid()} on {socket.gethostname()}", "remove its lock"):
-            assert words in said
-        assert said.endswith(str(tmp_path / ".lock.held"))
+            assert words in message
+        assert message.endswith(str(tmp_path / ".lock.held"))
     assert in_thread(lambda: take(tmp_path)) is None
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
@@ -74,16 +74,16 @@ def test_the_lock_of_a_dead_process_on_this_host_is_taken_over(monkeypatch, tmp_
     monkeypatch.setattr(locks, "are_supported", lambda file: False)
     if not swaps:
         monkeypatch.setattr("filelock._soft.exchange_names", lambda *_: False, raising=False)
-    (tmp_path / ".lock.held").write_text(f"{gone()}\n{socket.gethostname()}\n")
+    (tmp_path / ".lock.held").write_text(f"{dead_pid()}\n{socket.gethostname()}\n")
     take(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", ["{gone}\nelsewhere\n", "{gone}\n", "", "x\ny\n"])
-def test_a_lock_whose_process_may_live_is_named(monkeypatch, tmp_path, content):
+@pytest.mark.parametrize("content", ["{pid}\nelsewhere\n", "{pid}\n", "", "x\ny\n"])
+def test_an_error_names_a_lock_whose_process_may_be_alive(monkeypatch, tmp_path, content):
     monkeypatch.setattr(locks, "are_supported", lambda file: False)
     lock = tmp_path / ".lock.held"
-    lock.write_text(content.format(gone=gone()))
+    lock.write_text(content.format(pid=dead_pid()))
     with pytest.raises(UserError, match=r"if that process is gone, remove its lock .*\.lock\.held") as error:
         take(tmp_path)
     assert ("on elsewhere;" in str(error.value)) == ("elsewhere" in content)
@@ -91,15 +91,15 @@ def test_a_lock_whose_process_may_live_is_named(monkeypatch, tmp_path, content):
     take(tmp_path)
 
 
-def test_a_lock_of_the_file_system_names_its_process_too(tmp_path):
+def test_with_flock_an_error_names_the_process_too(tmp_path):
     with atomic.locked(tmp_path):
-        said = str(in_thread(lambda: take(tmp_path)))
-    assert f"in use by process {os.getpid()} on {socket.gethostname()}; wait for it" in said
-    assert said.endswith(str(tmp_path / ".lock"))
+        message = str(in_thread(lambda: take(tmp_path)))
+    assert f"in use by process {os.getpid()} on {socket.gethostname()}; wait for it" in message
+    assert message.endswith(str(tmp_path / ".lock"))
     take(tmp_path)
 
 
-def test_a_shared_table_that_is_locked_says_so_within_two_seconds(monkeypatch, tmp_path, capfd):
+def test_a_locked_shared_table_is_reported_within_two_seconds(monkeypatch, tmp_path, capfd):
     table, lock = tmp_path / "results.csv", tmp_path / ".results.csv.lock"
     task = records.TaskResult(0, "2020-12-06 12:00:00", 0.25, 0.9371, 0.94, 2.5)
     monkeypatch.setattr(shared_table, "_LOCK_TIMEOUT", 1.1)
@@ -113,7 +113,7 @@ def test_a_shared_table_that_is_locked_says_so_within_two_seconds(monkeypatch, t
     assert table.exists()
 
 
-def test_a_left_over_file_does_not_lock_a_shared_table(no_locks, tmp_path):
+def test_a_stale_lock_file_does_not_lock_a_shared_table(no_locks, tmp_path):
     (tmp_path / ".results.csv.lock").touch()
     shared_table.append_results(tmp_path / "results.csv", tmp_path, "a", [])
     assert (tmp_path / "results.csv").exists()
@@ -121,7 +121,7 @@ def test_a_left_over_file_does_not_lock_a_shared_table(no_locks, tmp_path):
 
 @pytest.fixture
 def without_cache(monkeypatch):
-    """As if no cache was named; what is set of it is noted, and not done."""
+    """JAX without a configured cache; returns the changes to its configuration, which are recorded and not applied."""
     changes = {}
     config = SimpleNamespace(values={}, update=changes.__setitem__)
     monkeypatch.setattr(backend, "jax", SimpleNamespace(config=config))
@@ -132,8 +132,8 @@ def test_a_cache_that_cannot_be_locked_is_not_used(no_locks, without_cache, monk
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     backend.keep_compiled()
     assert without_cache == {"jax_enable_compilation_cache": False}
-    said = capfd.readouterr().err
-    assert said.count("\n") == 1 and "has no locks); set JAX_COMPILATION_CACHE_DIR" in said
+    warning = capfd.readouterr().err
+    assert warning.count("\n") == 1 and "has no locks); set JAX_COMPILATION_CACHE_DIR" in warning
 
 
 def test_a_cache_that_stays_locked_is_not_used(without_cache, monkeypatch, tmp_path, capfd):
@@ -167,7 +167,7 @@ with atomic.locked(pathlib.Path(sys.argv[1])):
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="there is no compiler to make a library without flock")
-def test_a_process_starts_at_once_where_flock_does_not_exist(tmp_path):
+def test_without_flock_a_process_starts_without_delay(tmp_path):
     (tmp_path / "no_flock.c").write_text(NO_FLOCK)
     library = tmp_path / "no_flock.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, tmp_path / "no_flock.c"], check=True)

@@ -1,4 +1,4 @@
-"""Variables that choose a platform which this machine does not have: one line that names them, and nothing made."""
+"""Variables that select a platform which this machine does not have: one line that names them, and no files."""
 
 import json
 import os
@@ -18,25 +18,25 @@ CHOICES = [
     *(("JAX_PLATFORMS", value) for value in ("cuda", "gpu", "tpu", "rocm", "nonsense", ",", " cpu")),
     *(("JAX_PLATFORM_NAME", value) for value in ("cuda", "tpu", "nonsense")),
     *(("JAX_DEFAULT_DEVICE", value) for value in ("gpu", "tpu")),
-    ("JAX_PLATFORMS", "cuda,cpu"),  # last: JAX opens the CPU, once for all
+    ("JAX_PLATFORMS", "cuda,cpu"),  # last, since JAX then initialises the CPU for the whole process
 ]
 PROBE = """
 import json, os, sys, jax
 from supsup_jax import UserError
 from supsup_jax.system import platforms
-said = []
+messages = []
 for name, value in json.loads(sys.argv[1]):
     os.environ[name] = value
     before = jax.config.values[name.lower()]
     jax.config.update(name.lower(), value)
     try:
         platforms.check()
-        said.append(None)
+        messages.append(None)
     except UserError as error:
-        said.append(str(error))
+        messages.append(str(error))
     jax.config.update(name.lower(), before)
     del os.environ[name]
-json.dump(said, sys.stdout)
+json.dump(messages, sys.stdout)
 """
 
 
@@ -50,12 +50,12 @@ def ended(*arguments, cwd, **variables):
     return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, cwd=cwd)
 
 
-def test_every_choice_that_is_not_here_is_one_line_that_names_it(tmp_path):
+def test_each_unavailable_platform_gives_one_line_with_its_variable(tmp_path):
     result = ended("-c", PROBE, json.dumps(CHOICES), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    for (name, value), said in zip(CHOICES, json.loads(result.stdout), strict=True):
-        assert said and said.startswith(f"{name}={value}: ") and "\n" not in said, (name, value, said)
-        assert said.endswith("unset it, or set it to cpu")
+    for (name, value), message in zip(CHOICES, json.loads(result.stdout), strict=True):
+        assert message and message.startswith(f"{name}={value}: ") and "\n" not in message, (name, value, message)
+        assert message.endswith("unset it, or set it to cpu")
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_every_choice_that_is_not_here_is_one_line_that_names_it(tmp_path):
         ("JAX_PLATFORMS", ["-m", "supsup_jax", "show", ROOT / "tests/stored/format-2-SupSup"]),
     ],
 )
-def test_a_command_on_a_machine_without_it_ends_with_status_2(tmp_path, variable, arguments):
+def test_a_command_without_the_platform_exits_with_status_2(tmp_path, variable, arguments):
     result = ended(*arguments, cwd=tmp_path, **{variable: "cuda"})
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: {variable}=cuda: ") and result.stderr.count("\n") == 1, result.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_a_library_that_is_not_there_names_its_variable(monkeypatch):
+def test_an_error_names_the_variable_of_a_missing_library(monkeypatch):
     def fail():
         raise RuntimeError("INTERNAL: Failed to open /nowhere.so")
 
@@ -86,11 +86,11 @@ def test_a_library_that_is_not_there_names_its_variable(monkeypatch):
 
 def test_other_errors_keep_their_traceback():
     for kind in (AssertionError, ValueError, RuntimeError):
-        with pytest.raises(kind, match="of the library"), launch.ends_in_one_line():
+        with pytest.raises(kind, match="of the library"), launch.errors_in_one_line():
             raise kind("of the library")
 
 
-def test_a_process_that_has_computed_before_keeps_its_devices(monkeypatch):
+def test_an_initialised_process_keeps_its_devices(monkeypatch):
     before = jax.devices()
     monkeypatch.setattr(devices.backend, "cores", lambda: len(before) + 1)
     devices.use_all_cores()

@@ -1,4 +1,4 @@
-"""Readers of a run that another process is writing: each sees one state of it, and none fails."""
+"""Readers of a run that another process writes: each sees one consistent state, and none fails."""
 
 import contextlib
 import itertools
@@ -21,10 +21,10 @@ from supsup_jax.runs.records import EvaluationResult, Record, TaskResult
 from supsup_jax.system import reading
 
 EXPERIMENT = adapter.changed(OTHERS["LowerBound"], num_tasks=3, steps=3, eval_at=(1, 2))
-"""Each task changes the weights, which lie beside the steps."""
+"""Each task changes the weights, which are stored beside the checkpoints."""
 
 WRITES = 1.0
-"""Seconds for which others write."""
+"""Seconds for which other threads write."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def folder(learned, tmp_path):
 
 @contextlib.contextmanager
 def written(*changes):
-    """Another thread makes changes again and again; gives how often it has made all of them."""
+    """Make changes repeatedly in another thread; yields a list with the number of completed rounds."""
     stop, rounds, failures = threading.Event(), [0], []
 
     def write():
@@ -65,7 +65,7 @@ def written(*changes):
 
 
 def until_over():
-    """Counts for as long as others write, and a few times at least."""
+    """Count for `WRITES` seconds, and at least three times."""
     started = time.monotonic()
     return itertools.takewhile(lambda count: count < 3 or time.monotonic() - started < WRITES, itertools.count())
 
@@ -94,13 +94,13 @@ def test_unfinished_checkpoints_that_come_and_go_are_ignored(folder):
     assert rounds[0] > 3
 
 
-def test_tasks_and_weights_are_of_one_checkpoint_while_others_come(folder, tmp_path):
+def test_tasks_and_weights_are_of_one_checkpoint_while_others_appear(folder, tmp_path):
     steps = sorted((folder / "checkpoints").iterdir(), key=lambda step: int(step.name))
     weights = {}
     for step in range(len(steps) - 3, len(steps)):
         with contextlib.suppress(ss.UserError):  # the last two states are kept
-            tasks, evaluations, own = contents(folder, step)
-            weights[tasks, evaluations] = own
+            tasks, evaluations, of_step = contents(folder, step)
+            weights[tasks, evaluations] = of_step
     assert len(weights) > 1
     aside = tmp_path / "aside"
     aside.mkdir()
@@ -109,14 +109,14 @@ def test_tasks_and_weights_are_of_one_checkpoint_while_others_come(folder, tmp_p
     seen = set()
     with written(moves[0], lambda: time.sleep(0.02), moves[1], lambda: time.sleep(0.02)):
         for _ in until_over():
-            tasks, evaluations, own = contents(folder)
-            jax.tree.map(np.testing.assert_array_equal, own, weights[tasks, evaluations])
+            tasks, evaluations, found = contents(folder)
+            jax.tree.map(np.testing.assert_array_equal, found, weights[tasks, evaluations])
             seen.add((tasks, evaluations))
     assert seen <= weights.keys()
 
 
-def test_a_reader_catches_up_with_checkpoints_that_come_while_it_reads(folder, tmp_path, monkeypatch):
-    """What tasks share is replaced with each of them: it is gone when a slow reader has read all records."""
+def test_a_slow_reader_restarts_when_new_checkpoints_replace_weights(folder, tmp_path, monkeypatch):
+    """Each task replaces the base weights, so old ones are missing when a slow reader has read all records."""
     whole = contents(folder)
     later = sorted((folder / "checkpoints").iterdir(), key=lambda step: int(step.name))[2:]
     for step in later:
@@ -135,7 +135,7 @@ def test_a_reader_catches_up_with_checkpoints_that_come_while_it_reads(folder, t
     jax.tree.map(np.testing.assert_array_equal, contents(folder), whole)
 
 
-def test_files_that_a_network_lists_late_are_read(folder, monkeypatch):
+def test_files_that_a_network_file_system_lists_late_are_read(folder, monkeypatch):
     whole = contents(folder)
     listed, lists = os.listdir, []
 
@@ -151,7 +151,7 @@ def test_files_that_a_network_lists_late_are_read(folder, monkeypatch):
     assert lists
 
 
-def test_a_run_is_read_again_until_it_is_whole(folder, tmp_path, monkeypatch):
+def test_a_run_is_read_again_until_it_is_complete(folder, tmp_path, monkeypatch):
     whole = contents(folder)
     missing = folder / "state"
     missing.rename(tmp_path / "state")
@@ -159,7 +159,7 @@ def test_a_run_is_read_again_until_it_is_whole(folder, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, contents(folder), whole)
 
 
-def test_a_damaged_run_is_not_read_for_ever(folder, monkeypatch):
+def test_reading_a_damaged_run_ends_with_an_error(folder, monkeypatch):
     monkeypatch.setattr(reading, "_PATIENCE", 0.1)
     shutil.rmtree(folder / "state")
     changes = (folder / "other").touch, (folder / "other").unlink
@@ -169,13 +169,13 @@ def test_a_damaged_run_is_not_read_for_ever(folder, monkeypatch):
 
 
 def measured(tasks):
-    """A record with an evaluation after each of so many tasks."""
+    """Return a record with an evaluation after each of these numbers of tasks."""
     when = "2020-12-06 12:00:00"
     results = [EvaluationResult(count, when, 1.0, 1.0, {"masks as bits": count}, [0.5] * count) for count in tasks]
     return Record([TaskResult(task, when, 0.1, 0.5, 0.5, 1.0) for task in range(len(tasks))], results)
 
 
-def test_the_tables_of_a_run_are_read_of_one_evaluation(tmp_path):
+def test_tables_of_a_run_are_read_consistently(tmp_path):
     folder = write_run(tmp_path, f"{LENET}/psp", 1, [0.5])
     both = measured([1]), measured([1, 2])
 
@@ -194,17 +194,17 @@ def test_the_tables_of_a_run_are_read_of_one_evaluation(tmp_path):
     assert seen <= {1, 2}
 
 
-def test_what_is_not_in_all_tables_yet_is_left_out(tmp_path):
+def test_evaluations_that_are_not_in_all_tables_yet_are_ignored(tmp_path):
     folder = write_run(tmp_path, f"{LENET}/psp", 1, [0.5])
     results.write_files(folder, folder.name, measured([1]))
     before = (folder / "metrics.jsonl").read_text()
     results.write_files(folder, folder.name, measured([1, 2]))
-    (folder / "metrics.jsonl").write_text(before + '{"kind": "task", "ta')  # what is being written
+    (folder / "metrics.jsonl").write_text(before + '{"kind": "task", "ta')  # a line that is being written
     (run,) = tables.read_runs([tmp_path])
     assert (run.accuracies["given"], run.storage, run.timing.tasks) == ({1: 50}, {1: {"masks as bits": 1}}, 1)
 
 
-def test_a_run_that_is_removed_while_runs_are_searched_is_left_out(tmp_path, monkeypatch):
+def test_a_run_that_is_removed_during_the_search_is_ignored(tmp_path, monkeypatch):
     write_run(tmp_path / "a", f"{LENET}/psp", 1, [0.5, 0.5])
     removed = write_run(tmp_path / "b", f"{LENET}/psp", 2, [0.5, 0.5])
     read = tables.read_settings
@@ -214,7 +214,7 @@ def test_a_run_that_is_removed_while_runs_are_searched_is_left_out(tmp_path, mon
     assert [run.seed for run in tables.read_runs([tmp_path])] == [1]
 
 
-def test_half_a_line_of_metrics_is_not_taken_for_damage(tmp_path):
+def test_a_partly_written_line_of_metrics_is_not_damage(tmp_path):
     folder = write_run(tmp_path, f"{LENET}/psp", 1, [0.5, 0.5], learned=[0.5])
     path = folder / "metrics.jsonl"
     path.write_text(path.read_text() + json.dumps({"kind": "task"})[:-1])

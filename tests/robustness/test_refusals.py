@@ -1,4 +1,4 @@
-"""What is refused leaves a run as it was, and makes nothing."""
+"""Rejected commands do not change runs and create no files."""
 
 import importlib.metadata
 import sys
@@ -19,7 +19,7 @@ SCRIPT = adapter.experiment("script", "digits", num_tasks=3, steps=3, width=0.1,
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    """A folder for results with a run of three tasks."""
+    """A folder for results, with a run of three tasks."""
     log_dir = tmp_path_factory.mktemp("learned")
     with pytest.MonkeyPatch.context() as patched:
         call(patched, log_dir)
@@ -37,7 +37,7 @@ def script(monkeypatch):
 
 
 def state(folder):
-    """All files, when they were written, and folders; locks apart."""
+    """Return all files with modification times and contents, and folders, except locks."""
     return {
         path: (path.stat().st_mtime_ns, path.read_bytes()) if path.is_file() else None
         for path in folder.rglob("*")
@@ -49,12 +49,12 @@ def refused(capfd, call, *words):
     capfd.readouterr()
     with pytest.raises(SystemExit) as ended:
         call()
-    said = capfd.readouterr().err
-    assert ended.value.code == 2 and all(word in said for word in words), said
-    return said
+    error = capfd.readouterr().err
+    assert ended.value.code == 2 and all(word in error for word in words), error
+    return error
 
 
-def test_a_refused_resume_leaves_the_run_as_it_was(script, learned, capfd):
+def test_a_rejected_resume_does_not_change_the_run(script, learned, capfd):
     before = state(learned)
     refused(capfd, lambda: script(learned, "--num-tasks", 2, "--resume"), "contains 3 tasks; give --num-tasks 3")
     refused(capfd, lambda: script(learned, "--steps", 4, "--resume"), "steps: 3 before, 4 now")
@@ -73,15 +73,15 @@ def test_a_refused_resume_leaves_the_run_as_it_was(script, learned, capfd):
     assert results.read_settings(folder)["experiment"]["num_tasks"] == 3
 
 
-def test_a_refused_sweep_leaves_all_its_runs_as_they_were(script, learned, capfd, monkeypatch):
+def test_a_rejected_sweep_does_not_change_its_runs(script, learned, capfd, monkeypatch):
     before = state(learned)
     monkeypatch.setattr(sweep, "run", lambda *_: pytest.fail("it was started"))
-    several = ["--seeds", 2, "--resume"]  # one of which is there, with more tasks
-    refused(capfd, lambda: script(learned, "--num-tasks", 2, *several), "contains 3 tasks")
+    several = ["--seeds", 2, "--resume"]  # seed 1 exists, with more tasks
+    refused(capfd, lambda: script(learned, "--num-tasks", 2, *several), "holds 3 tasks")
     assert state(learned) == before
 
 
-def test_jobs_that_a_cluster_refuses_leave_all_runs_as_they_were(script, learned, capfd, monkeypatch):
+def test_jobs_that_a_cluster_refuses_do_not_change_runs(script, learned, capfd, monkeypatch):
     def refuse(*_):
         (settings,) = learned.glob("script/seed=1/settings.yaml")
         assert yaml.safe_load(settings.read_text())["experiment"]["num_tasks"] == 4
@@ -95,7 +95,7 @@ def test_jobs_that_a_cluster_refuses_leave_all_runs_as_they_were(script, learned
     assert {path: path.read_bytes() for path in learned.rglob("*.yaml")} == contents
 
 
-def test_a_new_run_that_is_refused_leaves_no_folder(script, tmp_path, capfd, monkeypatch):
+def test_a_rejected_new_run_leaves_no_folder(script, tmp_path, capfd, monkeypatch):
     def refuse(*_):
         raise UserError("refused")
 
@@ -119,28 +119,28 @@ def test_a_checkout_that_is_not_installed_has_an_unknown_version(script, tmp_pat
     assert versions["supsup_jax"] == "unknown" and versions["jax"] == version("jax")
 
 
-def test_settings_that_cannot_be_written_are_asked_for_before_the_folder_is_made(script, tmp_path, monkeypatch):
+def test_errors_in_settings_occur_before_the_folder_is_created(script, tmp_path, monkeypatch):
     monkeypatch.setattr(results.platform, "platform", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         script(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_resume_says_where_there_is_nothing_to_resume(script, tmp_path, capfd, monkeypatch):
+def test_resume_names_the_folder_if_there_is_nothing_to_resume(script, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)
     script("runs", "--num-tasks", 1, "--resume")
-    said = capfd.readouterr().err
-    assert said == f"--resume found nothing to resume in {tmp_path}/runs/script for seed=1; it starts afresh\n"
+    note = f"--resume found nothing to resume in {tmp_path}/runs/script for seed=1; it starts from the beginning\n"
+    assert capfd.readouterr().err == note
     script("runs", "--num-tasks", 1, "--resume")
     assert "nothing to resume" not in capfd.readouterr().err
     monkeypatch.setattr(sweep, "run", lambda *_: None)
     script("elsewhere", "--num-tasks", 1, "--resume", "--seeds", 5)
-    said = capfd.readouterr().err
-    assert f"{tmp_path}/elsewhere/script for seed=0, seed=1, seed=2 and 2 more; they start afresh" in said
+    note = f"{tmp_path}/elsewhere/script for seed=0, seed=1, seed=2 and 2 more; they start from the beginning"
+    assert note in capfd.readouterr().err
 
 
 def padded(rows, delimiter):
-    """A table as a spreadsheet saves it: all rows of one length, empty ones after them."""
+    """Return a table as a spreadsheet saves it: all rows have the same length, and empty rows follow."""
     width = max(map(len, rows)) + 2
     cells = [[*row, *[""] * (width - len(row))] for row in [*rows, [], []]]
     if delimiter == ";":
@@ -150,7 +150,7 @@ def padded(rows, delimiter):
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"], ids=["commas", "semicolons", "tabs"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
-def test_tables_that_a_spreadsheet_has_saved_are_read(tmp_path, delimiter, mark):
+def test_tables_saved_by_a_spreadsheet_are_read(tmp_path, delimiter, mark):
     folder = write_run(tmp_path, f"{LENET}/psp", 1, [0.5, 0.25, 1.0], [0.5, 0.5, 0.5], paths(3, 4), learned=[0.5] * 3)
     (before,) = tables.read_runs([tmp_path])
     recovery = tables.read_recovery(folder / "recovery.csv")
@@ -165,7 +165,7 @@ def test_tables_that_a_spreadsheet_has_saved_are_read(tmp_path, delimiter, mark)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";"])
-def test_a_shared_table_that_a_spreadsheet_has_saved_grows_by_new_rows_only(tmp_path, delimiter):
+def test_only_new_rows_are_added_to_a_table_saved_by_a_spreadsheet(tmp_path, delimiter):
     path = tmp_path / "results.csv"
     tasks = [records.TaskResult(task, "2020-12-06 12:00:00", 0.25, 0.9371, 0.94, 2.5) for task in range(3)]
     shared_table.append_results(path, tmp_path, "a", tasks[:2])

@@ -208,15 +208,15 @@ def test_runs_that_do_not_fit_together_are_not_collected(images, tmp_path):
 
     first = folder("first", num_tasks=1)
     for other, message in (
-        (folder("gap", first_task=2, num_tasks=1), "gap begins with task 2, and no run has task 1"),
-        (folder("twice", num_tasks=1), "learned task 0, another run did too; give one of them"),
-        (folder("other", first_task=1, num_tasks=1, epochs=4), "other settings than"),
+        (folder("gap", first_task=2, num_tasks=1), "gap: its first task is 2, but no run has task 1"),
+        (folder("twice", num_tasks=1), "another run learned task 0 too; give one of them"),
+        (folder("other", first_task=1, num_tasks=1, epochs=4), "settings differ from"),
     ):
         with pytest.raises(checkpoints.UserError, match=message):
             collection.collect([first, other])
     unfinished = folder("unfinished", first_task=1, num_tasks=1)
     (unfinished / "metrics.jsonl").unlink()
-    with pytest.raises(checkpoints.UserError, match="is not finished; go on with it: python -m supsup_jax run"):
+    with pytest.raises(checkpoints.UserError, match="is not finished; resume it: python -m supsup_jax run"):
         collection.collect([first, unfinished])
     assert not (tmp_path / "first~collected").exists()
 

@@ -1,6 +1,7 @@
-"""SplitCIFAR100, 20 tasks of 5 classes, GEMResNet18: the lower bound, one trunk trained on with a head a task.
+"""SplitCIFAR100, 20 tasks of 5 classes, GEMResNet18: the lower bound.
 
-Reproduces: the lower bound that the text gives beside Figure 2, right.
+Reproduces: the lower bound that the text gives for Figure 2, right. One network is trained on all tasks in turn, with
+            a new head for each task.
 
 Command:    python experiments/GG/splitcifar100/rn18-lowerbound.py --gpu-sets "0|1|2|3" --seeds 5
 

@@ -1,11 +1,11 @@
 """SplitImageNet, 100 tasks of 10 classes, ResNet-50: BatchE.
 
-Reproduces: the BatchE row of the table in Figure 2, left. The original has no script for
-            it: the step sizes are this project's choice.
+Reproduces: the BatchE row of the table in Figure 2, left. The original has no script for it: this project chose the
+            learning rates.
 
 Command:    python experiments/GG/splitimagenet/rn50-batche.py --data DIR
 
-Expect:     a GPU a day or more (estimated; no full run was made). The paper has 81.50 %.
+Expect:     a day or more on a GPU (estimated; no full run was made). The paper has 81.50 %.
 """
 
 import supsup_jax as ss

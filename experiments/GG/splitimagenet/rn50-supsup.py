@@ -4,9 +4,9 @@ Reproduces: the SupSup rows of the table in Figure 2, left, a row for each --spa
 
 Command:    python experiments/GG/splitimagenet/rn50-supsup.py --gpu-sets "0,1|2,3" --data DIR
 
-Expect:     one sparsity takes a GPU a day or more (estimated; no full run was made). The paper has 89.58, 88.68 and
-            86.37 % for --sparsity 16, 8 and 4. With --tasks 0:100 every task is a run of its own,
-            to be collected at the end.
+Expect:     a day or more on a GPU for each sparsity (estimated; no full run was made). The paper has 89.58, 88.68 and
+            86.37 % for --sparsity 16, 8 and 4. With --tasks 0:100, every task is a separate run; the command collect
+            combines the runs.
 """
 
 import supsup_jax as ss

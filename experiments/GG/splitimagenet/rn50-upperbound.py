@@ -1,11 +1,11 @@
 """SplitImageNet, 100 tasks of 10 classes, ResNet-50: the upper bound.
 
-Reproduces: the upper bound's row of the table in Figure 2, left. The original has no
-            script for it: the step size is that of SupSup.
+Reproduces: the upper bound's row of the table in Figure 2, left. The original has no script for it: the learning rate
+            is that of SupSup.
 
 Command:    python experiments/GG/splitimagenet/rn50-upperbound.py --data DIR
 
-Expect:     a GPU a day or more (estimated; no full run was made). The paper has 92.55 %.
+Expect:     a day or more on a GPU (estimated; no full run was made). The paper has 92.55 %.
 """
 
 import supsup_jax as ss

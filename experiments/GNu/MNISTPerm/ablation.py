@@ -1,11 +1,12 @@
-"""MNISTPerm, 250 tasks: SupSup with fewer and more superfluous outputs, inferring tasks from either objective.
+"""MNISTPerm, 250 tasks: SupSup with different numbers of outputs and both objectives.
 
-Reproduces: Figure 6: 25, 100 and 200 outputs, the objectives H (entropy) and G (superfluous), both networks; its
-            bounds are those of LeNet-250-tasks and FC-250-tasks. The paper has it as a picture only.
+Reproduces: Figure 6: 25, 100 and 200 outputs, the objectives H (entropy) and G (superfluous neurons), both networks.
+            The bounds are measured by the scripts in LeNet-250-tasks and FC-250-tasks. The paper shows it only in a
+            figure.
 
 Command:    python experiments/GNu/MNISTPerm/ablation.py --data ~/data
-            Twelve runs, one after another; --num-tasks 25 --eval-at 5 10 25 makes them short, and
-            --network LeNet --features 25 --objective entropy makes a single one.
+            Twelve runs, one after another; --num-tasks 25 --eval-at 5 10 25 makes them shorter, and
+            --network LeNet --features 25 --objective entropy makes a single run.
 
 Expect:     not run here. LeNet with 100 outputs has the settings of LeNet-250-tasks/supsup_h.py and supsup_g.py, which
             took 4 and 7 minutes on two CPU cores, shared with other work: 93.8 % after 10 tasks and 93.7 % after 250,

@@ -1,13 +1,13 @@
 """MNISTRotate, 36 tasks 10 degrees apart, FC 1024-1024 with 10 outputs: the lower bound.
 
-Reproduces: the lower bound of Figure 5: the accuracy of all tasks at the end (the column "task given").
-            One network is trained on from task to task, with a new head for each.
+Reproduces: the lower bound of Figure 5: the accuracy of all tasks at the end (the column "task given"). One network is
+            trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTRotate/lower_bound.py --data ~/data
-            The run is shared with upper_bound.py: whichever comes first makes it.
+            The run is shared with upper_bound.py: the script that is started first makes it.
 
 Expect:     12 minutes on two CPU cores, shared with other work. Task given: 97.4 % after 2 tasks, 65.8 % after 10,
-            48.9 % after 36. The paper has this curve as a picture only.
+            48.9 % after 36. The paper shows this curve only in a figure.
 
 Option:     --method LowerBound has one head for all tasks.
 """

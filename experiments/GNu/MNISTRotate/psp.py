@@ -4,9 +4,9 @@ Reproduces: the PSP (GG) curve of Figure 5.
 
 Command:    python experiments/GNu/MNISTRotate/psp.py --data ~/data
 
-Expect:     17 minutes on two CPU cores, shared with other work. Task given: 97.5 % after 2 tasks, 97.1 % after 10
-            and 95.7 % after 36, where SupSup (supsup.py), which infers the task, has 96.2 %. The paper has this
-            curve as a picture only.
+Expect:     17 minutes on two CPU cores, shared with other work. Task given: 97.5 % after 2 tasks, 97.1 % after 10 and
+            95.7 % after 36; SupSup (supsup.py), which infers the task, has 96.2 %. The paper shows this curve only in a
+            figure.
 """
 
 import supsup_jax as ss

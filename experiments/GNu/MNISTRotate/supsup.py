@@ -4,8 +4,8 @@ Reproduces: the SupSup (GNu) curve of Figure 5.
 
 Command:    python experiments/GNu/MNISTRotate/supsup.py --data ~/data
 
-Expect:     17 minutes on two CPU cores, 13 of them for the evaluations. Task inferred: 96.5 % after 2 tasks,
-            96.2 % after 36, right for 99.7 % of the batches.
+Expect:     17 minutes on two CPU cores, 13 of them for the evaluations. Task inferred: 96.5 % after 2 tasks, 96.2 %
+            after 36; the task of 99.7 % of the batches is inferred correctly.
 """
 
 import supsup_jax as ss

@@ -1,14 +1,13 @@
 """MNISTRotate, 36 tasks 10 degrees apart, FC 1024-1024 with 10 outputs: the upper bound.
 
-Reproduces: the upper bound of Figure 5: the mean of each task's accuracy right after it was learned
-            (the column "right after learning").
-            One network is trained on from task to task, with a new head for each.
+Reproduces: the upper bound of Figure 5: the mean of each task's accuracy right after it was learned (the column "right
+            after learning"). One network is trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTRotate/upper_bound.py --data ~/data
-            The run is shared with lower_bound.py: whichever comes first makes it.
+            The run is shared with lower_bound.py: the script that is started first makes it.
 
 Expect:     12 minutes on two CPU cores, shared with other work. Right after learning: 97.4 % after 2 tasks, 97.8 %
-            after 10, 98.0 % after 36. The paper has this curve as a picture only.
+            after 10, 98.0 % after 36. The paper shows this curve only in a figure.
 
 Option:     --method UpperBound trains an independent network for each task.
 """

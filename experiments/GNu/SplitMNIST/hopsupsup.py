@@ -1,13 +1,13 @@
-"""SplitMNIST, 5 tasks of 2 digits: HopSupSup, all masks in two Hopfield memories of fixed size.
+"""SplitMNIST, 5 tasks of 2 digits: HopSupSup stores all masks in two Hopfield memories of fixed size.
 
-Reproduces: Section 3.5 of the paper, 97.43 %, and its recovery of masks in fewer than 30 gradient steps.
+Reproduces: Section 3.5 of the paper: 97.43 %, with masks recovered in fewer than 30 gradient steps.
 
 Command:    python experiments/GNu/SplitMNIST/hopsupsup.py --data ~/data
 
-Expect:     22 seconds a seed on two CPU cores, shared with other work. 98.8 % with the 9 of 12 seeds where all masks
-            are recovered, 79 to 83 % with the others; mean 94.18 % (paper: 97.43 %). The original itself loses a task
-            in 2 of 4 seeds that were tried (78.99 % with seed 0), so the paper's number depends on its seeds.
-            --through-memory --attempts 3 recovers all masks: 98.8 %. 99 updates are an epoch of the largest task.
+Expect:     22 seconds per seed on two CPU cores, shared with other work. 98.8 % for the 9 of 12 seeds with all masks
+            recovered, 79 to 83 % for the others; mean 94.18 % (paper: 97.43 %). The original implementation does not
+            recover one task's mask in 2 of 4 seeds (78.99 % with seed 0), so the paper's number depends on its seeds.
+            --through-memory --attempts 3 recovers all masks: 98.8 %. 99 steps are one epoch of the largest task.
 """
 
 import supsup_jax as ss

@@ -1,10 +1,10 @@
-"""What there is to do with runs on disk, from the command line."""
+"""Commands for runs on disk."""
 
 from supsup_jax.cli.commands.command import Command
-from supsup_jax.cli.commands.going_on import Collect, GoOn
 from supsup_jax.cli.commands.reproduce import Reproduce
+from supsup_jax.cli.commands.resuming import Collect, Resume
+from supsup_jax.cli.commands.single_run import Evaluate, Export, ExportTorch, ImportTorch, Predict, Show
 from supsup_jax.cli.commands.summaries import Bytes, Imagenet, Plot
-from supsup_jax.cli.commands.using import Evaluate, Export, ExportTorch, ImportTorch, Predict, Show
 
 COMMANDS: dict[str, type[Command]] = {
     "bytes": Bytes,
@@ -17,7 +17,7 @@ COMMANDS: dict[str, type[Command]] = {
     "plot": Plot,
     "predict": Predict,
     "reproduce": Reproduce,
-    "run": GoOn,
+    "run": Resume,
     "show": Show,
 }
-"""The commands of `python -m supsup_jax` by their names."""
+"""The commands of `python -m supsup_jax` by name."""

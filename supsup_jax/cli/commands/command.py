@@ -1,4 +1,4 @@
-"""What all commands have in common."""
+"""The base class of all commands."""
 
 import contextlib
 import json
@@ -18,20 +18,22 @@ from supsup_jax.errors import UserError
 Runs = Annotated[
     tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)")
 ]
-"""Runs on the command line: see `folders`."""
+"""Argument of a command that takes several runs: folders of runs, or folders that contain them (see `folders`)."""
 
 OneRun = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-"""One run on the command line."""
+"""Argument of a command that takes one run: its folder."""
 
 
 def folders(runs: tuple[Path, ...], command: str) -> list[Path]:
-    """The runs that a command was given.
+    """Return the folders that a command was given, with `~` expanded.
 
     Raises:
-        UserError: if it was given none.
+        UserError: if the command was given no folder.
     """
     if not runs:
-        raise UserError(f"{command} needs runs; give the folder of a run, or one above several")
+        raise UserError(
+            f"{command} requires at least one RUN; give the folder of a run, or a folder that contains runs"
+        )
     return [run.expanduser() for run in runs]
 
 
@@ -40,32 +42,32 @@ class Command(ABC):
     """A command of `python -m supsup_jax`; its fields are its arguments."""
 
     json: bool = False
-    """Print JSON, for other programs."""
+    """Print the result as JSON."""
 
     @abstractmethod
     def run(self) -> None:
-        """Does it.
+        """Run the command.
 
         Raises:
-            UserError: if it cannot be done.
+            UserError: if an argument or a run cannot be used.
         """
 
-    def say(self, plain: Any, show: Callable[[], None]) -> None:
-        """Prints plain data as JSON, if that was asked for, or else shows them."""
+    def print_result(self, plain: Any, show: Callable[[], None]) -> None:
+        """Print `plain` as JSON with `--json`, and call `show` otherwise."""
         if self.json:
             print(json.dumps(_plain(plain), allow_nan=False))
         else:
             show()
 
     @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
-        """Prints to stderr what is no JSON, if that was asked for."""
+    def messages_on_stderr(self) -> Iterator[None]:
+        """Redirect stdout to stderr with `--json`, so that stdout contains only JSON."""
         with contextlib.redirect_stdout(sys.stderr if self.json else sys.stdout):
             yield
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it, which knows no arrays, no paths and nothing that is not a number."""
+    """Convert a value to types that JSON has: arrays to lists, paths to strings, NaN and infinity to `None`."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, dict):

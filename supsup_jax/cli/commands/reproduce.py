@@ -1,4 +1,4 @@
-"""The command that sets runs beside the paper's numbers, and makes the runs that are missing."""
+"""The command that compares runs with the paper's numbers, and makes the missing runs."""
 
 import math
 from collections.abc import Sequence
@@ -18,51 +18,53 @@ from supsup_jax.system import atomic, extras
 
 _MOST_SEEDS = 1000
 
-# The file descriptor.
+# File descriptor of stderr.
 _STDERR = 2
 
-_OF_RUNS = ("data", "budget", "only", "seeds", "figures")
+# Options that require --run or --plan.
+_OPTIONS_FOR_MAKING_RUNS = ("data", "budget", "only", "seeds", "figures")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduce(Command):
-    """Writes every number of the paper beside that of runs, with command, seeds, time, machine and commit.
+    """Write tables that compare runs with every number of the paper.
 
-    With --run the runs that are missing are made first, the quickest first. Interrupted, it resumes where it was.
+    Each row has command, seeds, time, machine and commit. With --run, the missing runs are made first, from the
+    shortest to the longest; after an interruption, the same command resumes.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
-    """Folders of runs, or above several, such as runs; without any, all numbers are said not to have been run. With
-    --run the one folder for all runs."""
+    """Folders of runs, or folders that contain them, such as runs. Without any, every number is listed as not run.
+    With --run or --plan: one folder for all runs."""
 
     output: Path | None = None
-    """Markdown file to write, in place of printing; with --run REPRODUCE.md by default."""
+    """Markdown file to write; by default the tables are printed, or written to REPRODUCE.md with --run."""
 
     make_runs: Annotated[bool, tyro.conf.arg(name="run"), tyro.conf.FlagCreatePairsOff] = False
-    """Make the runs that the paper's numbers need and that are missing, by the scripts in experiments."""
+    """Make the missing runs with the scripts in experiments."""
 
     plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print which runs --run would make, and how long they take."""
+    """Print which runs --run would make and how long they would take; make none."""
 
     data: Path | None = None
-    """With --run or --plan: folder with data sets, ~/data by default. Experiments whose data set is not there are left
-    out; nothing is downloaded."""
+    """With --run or --plan: folder with data sets, by default ~/data.
+    Nothing is downloaded: experiments without their data set are skipped."""
 
     budget: str | None = None
-    """With --run or --plan: time for all runs, such as 8h, 45m or 90s. A run that would take longer is shortened or
-    left out; what has been learned when the time is over is saved."""
+    """With --run or --plan: time limit for all runs together, such as 8h, 45m or 90s.
+    A run that would take longer is shortened or skipped. At the limit, learned tasks are saved."""
 
     only: tuple[str, ...] | None = None
-    """With --run or --plan: scripts or folders of them, such as GNu/MNISTPerm; by default all."""
+    """With --run or --plan: scripts or folders of scripts, such as GNu/MNISTPerm; by default all."""
 
     seeds: int | None = None
-    """With --run or --plan: make every number with seeds 0 to N-1; by default with one seed, the script's."""
+    """With --run or --plan: run every experiment with seeds 0 to N-1; by default with the script's seed only."""
 
     figures: Path | None = None
-    """With --run: folder for the figures, which are drawn after each run; by default that of the runs."""
+    """With --run: folder for the figures, which are drawn after each run; by default the folder of the runs."""
 
     def run(self) -> None:
-        """Writes the tables, and makes runs if that is asked for.
+        """Write the tables, and make missing runs with `--run`.
 
         Raises:
             SystemExit: with status 1 if a run failed.
@@ -71,35 +73,37 @@ class Reproduce(Command):
         if self.make_runs or self.plan:
             self._make_runs(self._request())
             return
-        for name in _OF_RUNS:
+        for name in _OPTIONS_FOR_MAKING_RUNS:
             if getattr(self, name) is not None:
                 raise UserError(f"--{name} requires --run or --plan")
         text = reproduction.table(tables.read_runs([folder.expanduser() for folder in self.runs]))
         if self.output:
             atomic.write(self.output.expanduser(), text)
-        self.say({"markdown": text}, lambda: print(self.output or text.rstrip()))
+        self.print_result({"markdown": text}, lambda: print(self.output or text.rstrip()))
 
     def _request(self) -> reproducing.Request:
-        """What to make runs of.
+        """Return the request that the arguments describe.
 
         Raises:
             UserError: if an argument cannot be used.
         """
         if len(self.runs) != 1:
-            raise UserError("--run and --plan need one folder for the runs, such as: reproduce runs --run")
+            raise UserError("--run and --plan require one folder for the runs, such as: reproduce runs --run")
         if self.seeds is not None and not 1 <= self.seeds <= _MOST_SEEDS:
             raise UserError(f"--seeds {self.seeds}: must be from 1 to {_MOST_SEEDS}")
         data = (self.data or Path("~/data")).expanduser()
         if not data.is_dir():
-            raise UserError(f"--data {data} is not a folder; give the one with data sets")
+            raise UserError(f"--data {data} is not a folder; give the folder with data sets")
         runs = self.runs[0].expanduser()
         for folder in (runs, self.figures):
             if folder and folder.expanduser().exists() and not folder.expanduser().is_dir():
-                raise UserError(f"{folder} is not a folder; give one for the runs or figures")
+                raise UserError(f"{folder} is not a folder; give a folder for the runs or figures")
         if self.only == ():
-            raise UserError("--only has no names; give scripts or folders of them, such as --only GNu/MNISTPerm")
+            raise UserError("--only has no value; give scripts or folders of scripts, such as --only GNu/MNISTPerm")
         if self.make_runs and not self._output.parent.is_dir():
-            raise UserError(f"--output {self._output} lies in a folder that does not exist; make it, or give another")
+            raise UserError(
+                f"--output {self._output} is in a folder that does not exist; create it, or give a file elsewhere"
+            )
         if self.make_runs and self._output.is_dir():
             raise UserError(f"--output {self._output} is a folder; give a file, such as REPRODUCE.md")
         seeds = None if self.seeds is None else range(self.seeds)
@@ -108,7 +112,7 @@ class Reproduce(Command):
 
     @property
     def _output(self) -> Path:
-        """Where the tables go with --run."""
+        """File for the tables with `--run`."""
         return (self.output or Path("REPRODUCE.md")).expanduser()
 
     def _make_runs(self, request: reproducing.Request) -> None:
@@ -120,7 +124,7 @@ class Reproduce(Command):
                 ],
                 "left_out": plan.left_out,
             }
-            self.say(plain, lambda: print(reproducing.show_plan(plan, request.budget)))
+            self.print_result(plain, lambda: print(reproducing.show_plan(plan, request.budget)))
             return
         extras.warn_missing()
         output = self._output
@@ -131,11 +135,11 @@ class Reproduce(Command):
             atomic.write(output, reproduction.table(evaluated))
             self._draw(evaluated, pictures)
 
-        with self.aside():
+        with self.messages_on_stderr():
             failed = reproducing.reproduce(
                 request, write, lambda line: print(line, flush=True), _STDERR if self.json else None
             )
-        self.say({"written": output, "failed": failed}, lambda: print(output))
+        self.print_result({"written": output, "failed": failed}, lambda: print(output))
         if failed:
             raise SystemExit(1)
 
@@ -144,7 +148,7 @@ class Reproduce(Command):
         if not shown or not extras.is_installed("plots"):
             return
         with drawing.optional(f"a figure in {folder}", "the next run, or the command plot, draws it"):
-            # An error of the user's too: seeds may not yet be of one length.
+            # A UserError is a warning too: runs of different seeds may not have the same numbers of tasks yet.
             pictures = figures.draw_paper(shown)
             folder.mkdir(parents=True, exist_ok=True)
             for name, picture in pictures.items():

@@ -1,4 +1,4 @@
-"""Commands that read what runs have measured: figures and tables of the paper."""
+"""Commands that draw figures and print tables of the paper from the measurements of runs."""
 
 import sys
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from supsup_jax.system import extras
 
 @dataclass(frozen=True, kw_only=True)
 class Plot(Command):
-    """Draws the paper's figures from runs, over the points that the paper published.
+    """Draw the paper's figures from runs, together with the points that the paper published.
 
-    Writes figure2.png to figure6.png and recovery.png, as far as there are runs for them. Runs of one experiment with
-    several seeds become one curve, with the standard deviation over seeds as bars.
+    Writes figure2.png to figure6.png and recovery.png: each figure for which there are runs. Runs of one experiment
+    with different seeds are drawn as one curve, with the standard deviation over seeds as error bars.
     """
 
     runs: Runs
-    """Folder of a run, or one above several, such as runs/GNu/MNISTPerm: all runs below it are drawn."""
+    """Folders of runs, or a folder that contains them, such as runs/GNu/MNISTPerm."""
 
     output: Path = Path(".")
-    """Folder for the pictures; or a file, .png, .pdf or .svg, if there is one picture only."""
+    """Folder for the figures; or a .png, .pdf or .svg file, if the runs give a single figure."""
 
     def run(self) -> None:
-        """Writes the pictures, and prints the path of each.
+        """Write the figures, and print their paths.
 
         Raises:
             UserError: if the runs or the output cannot be used; then nothing is written.
@@ -40,21 +40,21 @@ class Plot(Command):
             if older and run.name in figures.SHOWN:
                 sparsity = f", sparsity {run.er_scale:g}" if run.er_scale else ""
                 tries = f"{1 + len(older)} runs of {run.name}, seed {run.seed}{sparsity}"
-                print(f"{run.folder} is drawn, the newest of {tries}", file=sys.stderr if self.json else sys.stdout)
+                print(f"drawing {run.folder}, the newest of {tries}", file=sys.stderr if self.json else sys.stdout)
         pictures = figures.draw_paper(newest)
         for name, path in self._paths(list(pictures)).items():
             path.parent.mkdir(parents=True, exist_ok=True)
             figures.save(pictures[name], path)
             written.append(str(path))
-        self.say({"pictures": written}, lambda: print(*written, sep="\n"))
+        self.print_result({"pictures": written}, lambda: print(*written, sep="\n"))
 
     def _paths(self, names: list[str]) -> dict[str, Path]:
-        """Where each picture goes."""
+        """Return the path of each figure."""
         output = self.output.expanduser()
         if output.is_dir() or not output.suffix:
             return {name: output / f"{name}.png" for name in names}
         if output.suffix not in (".png", ".pdf", ".svg"):
-            raise UserError(f"--output {output} is no picture; give a .png, .pdf or .svg file, or a folder")
+            raise UserError(f"--output {output}: must be a .png, .pdf or .svg file, or a folder")
         if len(names) > 1:
             raise UserError(
                 f"--output {output} is one file for {', '.join(names)}; give a folder, or runs of one figure"
@@ -64,13 +64,13 @@ class Plot(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Bytes(Command):
-    """Counts the bytes that runs have to keep in order to classify images of all their tasks."""
+    """Print how many bytes a run has to keep to classify images of all its tasks."""
 
     runs: Runs
-    """Folder of a run, or one above several."""
+    """Folders of runs, or a folder that contains them."""
 
     def run(self) -> None:
-        """Prints a table for each run.
+        """Print a table for each run.
 
         Raises:
             UserError: if the runs cannot be used.
@@ -78,25 +78,27 @@ class Bytes(Command):
         runs = tables.read_runs(folders(self.runs, "bytes"))
         for run in runs:
             if not run.storage:
-                raise UserError(f"{run.folder} has no storage.csv, as older runs; give folders without this run")
+                raise UserError(
+                    f"{run.folder} has no storage.csv, because an older version made it; leave this run out"
+                )
         accounts = {str(run.folder): {"tasks": max(run.storage), **run.storage[max(run.storage)]} for run in runs}
 
         def show() -> None:
             for run in runs:
                 show_storage(run)
 
-        self.say(accounts, show)
+        self.print_result(accounts, show)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imagenet(Command):
-    """Prints the table of Figure 2, left: accuracy and bytes of runs on SplitImageNet beside the paper's."""
+    """Print the table in Figure 2 (left): accuracy and bytes of runs on SplitImageNet beside the paper's."""
 
     runs: Runs
-    """Folder of a run, or one above several, such as runs/GG/splitimagenet."""
+    """Folders of runs, or a folder that contains them, such as runs/GG/splitimagenet."""
 
     def run(self) -> None:
-        """Prints the table.
+        """Print the table.
 
         Raises:
             UserError: if the runs cannot be used.
@@ -111,4 +113,4 @@ class Imagenet(Command):
             }
             for method, scale, paper, point in rows
         ]
-        self.say(plain, lambda: show_imagenet(rows))
+        self.print_result(plain, lambda: show_imagenet(rows))

@@ -1,4 +1,4 @@
-"""What a file of the original's is: network, method, benchmark, and the settings of its run."""
+"""Network, method, benchmark and settings of a file of the original implementation."""
 
 import re
 from pathlib import Path
@@ -14,9 +14,9 @@ from supsup_jax.compat.torch.layout import (
     FLAT,
     PARTS,
     UNITS,
-    by_their_names,
     layer_of,
-    their_shape,
+    torch_shape_of,
+    with_torch_names,
 )
 from supsup_jax.compat.torch.reading import File
 from supsup_jax.data import Inputs
@@ -25,7 +25,7 @@ from supsup_jax.errors import UserError
 from supsup_jax.runs import formats
 from supsup_jax.runs.settings import checked
 
-# Fields of an experiment by the original's arguments.
+# Fields of an experiment by the names of the original's arguments.
 _RENAMED = {"wd": "weight_decay", "lr": "learning_rate", "train_weight_lr": "weights_learning_rate"}
 _RENAMED |= {"iter_lim": "steps", "data_to_repeat": "images_per_pick"}
 
@@ -34,22 +34,32 @@ _FIELDS = _RENAMED | {name: name for name in ("seed", "batch_size", "test_batch_
 
 
 class Leaf(NamedTuple):
-    """A leaf of the weights: the original's layer and array, its shape there and here, and what tasks keep of it."""
+    """A leaf of the weights.
+
+    Attributes:
+        layer: name of its layer in the original.
+        name: name of its array in the original.
+        torch_shape: shape in the original.
+        shape: shape here.
+        kind: what an adapter stores for it: "mask", "gain", "s" (vectors), "contexts" (a rotation), "own" (all its
+            weights) or "shared" (nothing).
+        density: fraction of weights that its masks keep; `None` if they keep scores of at least 0.
+    """
 
     layer: str
     name: str
-    there: tuple[int, ...]
-    here: tuple[int, ...]
+    torch_shape: tuple[int, ...]
+    shape: tuple[int, ...]
     kind: str
     density: float | None
 
-    def turned(self, array: np.ndarray) -> np.ndarray:
-        """An array of the original's layout as it lies here: kernels (in, out) or (height, width, in, out)."""
-        return array.transpose(2, 3, 1, 0).reshape(self.here) if array.ndim > 1 else array
+    def to_jax(self, array: np.ndarray) -> np.ndarray:
+        """Convert an array from the original's layout to (in, out) or (height, width, in, out) for kernels."""
+        return array.transpose(2, 3, 1, 0).reshape(self.shape) if array.ndim > 1 else array
 
 
 def architecture_of(file: File, settings: dict[str, Any]) -> dict[str, Any]:
-    """The network as fields of an experiment, from the tensors, unless settings say otherwise."""
+    """Return the network as fields of an experiment: the settings, and defaults from the tensors."""
     tensors = file.tensors
     norm = "linear.3.weight" in tensors
     hidden, head = ["linear.0", "linear.3" if norm else "linear.2"], "linear.6" if norm else "linear.4"
@@ -71,107 +81,110 @@ def architecture_of(file: File, settings: dict[str, Any]) -> dict[str, Any]:
     return {name: settings.get(name, value) for name, value in found.items()}
 
 
-def _width(bases: tuple[int, ...], units: list[int], said: float | None) -> float:
-    """The width that makes so many units of those of width 1."""
+def _width(bases: tuple[int, ...], units: list[int], argument: float | None) -> float:
+    """Return the width with these numbers of units, given the numbers at width 1 and the original's argument."""
     low = max(unit / base for unit, base in zip(units, bases, strict=False))
     high = min((unit + 1) / base for unit, base in zip(units, bases, strict=False))
-    for width in (said or low, low, (low + high) / 2):
+    for width in (argument or low, low, (low + high) / 2):
         if all(int(base * width) == unit for unit, base in zip(units, bases, strict=False)):
             return float(width)
-    return low  # the shapes will not fit, which is said where they are read
+    return low  # the shapes will not fit; reading the arrays will raise
 
 
 def inputs_of(file: File, architecture: dict[str, Any], settings: dict[str, Any]) -> Inputs:
-    """What images are to the network, of which only the kind and the benchmark say it."""
-    if "inputs" in file.ours:
-        return Inputs.from_json(file.ours["inputs"])
+    """Return the network's inputs, which depend on the kind of network and the benchmark."""
+    if "inputs" in file.exported:
+        return Inputs.from_json(file.exported["inputs"])
     shapes = {"GEMResNet18": ("cifar100", (32, 32, 3))} | dict.fromkeys(FLAT, ("mnist", (28, 28, 1)))
     size = settings.get("image_size", 224)
     dataset, shape = shapes.get(architecture["network"], ("imagenet", (size, size, 3)))
     features = architecture["features"]
-    some = {"own": min(features, file.args.get("real_neurons", features)), "SplitCIFAR100": 5}
-    classes = some.get(_benchmark(file, settings), 10)
+    num_classes = {"own": min(features, file.args.get("real_neurons", features)), "SplitCIFAR100": 5}
+    classes = num_classes.get(_benchmark(file, settings), 10)
     if features < classes:
-        raise UserError(f"{file.path} has {features} outputs for {classes} classes; give another benchmark=...")
+        raise UserError(f"{file.path} has {features} outputs for {classes} classes; give a different benchmark=...")
     mean, std = NORMALISATION[dataset]
     return Inputs(shape, mean, std, classes)
 
 
 def _benchmark(file: File, settings: dict[str, Any]) -> str:
-    """What made the tasks.
+    """Return the name of the benchmark, from the settings or the file.
 
     Raises:
-        UserError: if neither the file nor the settings say it, or it is none of ours.
+        UserError: if neither has it, or this package has no such benchmark.
     """
     if "benchmark" in settings:
         return formats.current(settings["benchmark"])
-    if "experiment" in file.ours:
-        return formats.current(file.ours["experiment"]["benchmark"])
-    said, tasks = file.args.get("set"), file.args.get("num_tasks")
-    benchmark = BENCHMARKS.get(said or "")
+    if "experiment" in file.exported:
+        return formats.current(file.exported["experiment"]["benchmark"])
+    name, tasks = file.args.get("set"), file.args.get("num_tasks")
+    benchmark = BENCHMARKS.get(name or "")
     if benchmark is None or tasks not in (None, PARTS.get(benchmark, tasks)):
-        what = f"is of {tasks} tasks of {said}, which are none of ours" if said else "does not say what its tasks are"
-        ours = ", ".join(BENCHMARKS.values())
-        raise UserError(f"{file.path} {what}; give benchmark={ours}, or own for images of any other")
+        problem = f"has {tasks} tasks of {name}, an unknown benchmark" if name else "does not name its benchmark"
+        known = ", ".join(BENCHMARKS.values())
+        raise UserError(f"{file.path} {problem}; give benchmark={known}, or own for other images")
     return benchmark
 
 
 def numbers_of(file: File, settings: dict[str, Any]) -> list[int]:
-    """The numbers of the learned tasks.
+    """Return the numbers of the learned tasks.
 
     Raises:
-        UserError: if more are asked for than there are, or it has to be said how many were discovered.
+        UserError: if `num_tasks` in the settings is greater than their number, or is missing although the tasks were
+            discovered (NNs).
     """
     listed = (re.search(r"\.(?:scores|s|contexts|bns)\.(\d+)(?:\.|$)", name) for name in file.tensors)
     wanted = settings.get("num_tasks")
-    there = max((int(found[1]) + 1 for found in listed if found), default=file.args.get("num_tasks", wanted or 1))
+    count = max((int(found[1]) + 1 for found in listed if found), default=file.args.get("num_tasks", wanted or 1))
     if (alone := file.args.get("task_eval")) is not None:
         numbers = [alone]
     else:
         counts = (tensor for name, tensor in file.tensors.items() if name.split(".")[-1] == "num_tasks_learned")
         if wanted is None and "nns" in file.args.get("trainer", ""):
-            raise UserError(f"{file.path} does not say how many of {there} masks were learned; give num_tasks=...")
-        numbers = list(range(min(there, int(next(counts, there)))))
+            raise UserError(
+                f"{file.path} does not store how many of its {count} masks were learned; give num_tasks=..."
+            )
+        numbers = list(range(min(count, int(next(counts, count)))))
     if wanted is not None and wanted > len(numbers):
-        raise UserError(f"{file.path} has {len(numbers)} learned tasks; give num_tasks={len(numbers)} at most")
+        raise UserError(f"{file.path} has {len(numbers)} learned tasks; give at most num_tasks={len(numbers)}")
     return numbers[:wanted]
 
 
 def leaves_of(
     file: File, shapes: Any, head: str, network: str, settings: dict[str, Any]
 ) -> tuple[dict[str, float | None], list[Leaf]]:
-    """The leaves of the network's weights, and the fields of the experiment that say which scores a mask keeps.
+    """Return the fields of the experiment that determine which scores a mask keeps, and the leaves of the weights.
 
     Raises:
-        UserError: if the file has weights that the network has not.
+        UserError: if the file has weights that the network does not have.
     """
-    named = by_their_names(shapes, network)
+    named = with_torch_names(shapes, network)
     if unknown := {name for name in file.tensors if name.endswith((".weight", ".bias"))} - {
         f"{layer}.{name}" for layer, name, _ in named
     }:
-        raise UserError(f"{file.path} has {min(unknown)}, which {network} has not; it is of another network")
+        raise UserError(f"{file.path} has {min(unknown)}, which {network} does not have; give network=...")
     kinds = _kinds(file, named, layer_of((head,), network))
     scale, density = _rule(file, network, settings) if "mask" in kinds else (None, None)
     densities = [density] * len(named) if scale is None else jax.tree.leaves(masks.erdos_renyi(shapes, scale))
     return {"er_scale": scale, "density": density}, [
-        Leaf(layer, name, their_shape(leaf.shape), leaf.shape, kind, density)
+        Leaf(layer, name, torch_shape_of(leaf.shape), leaf.shape, kind, density)
         for (layer, name, leaf), kind, density in zip(named, kinds, densities, strict=True)
     ]
 
 
 def _kinds(file: File, named: list[tuple[str, str, Any]], head: str) -> list[str]:
-    """What tasks keep of each leaf."""
+    """Return the kind of each leaf (see `Leaf`)."""
     kernels = [layer for layer, _, leaf in named if len(leaf.shape) > 1]
-    scored = [layer for layer in kernels if file.keeps(layer, "scores")]
+    scored = [layer for layer in kernels if file.has(layer, "scores")]
     everywhere = file.args.get("conv_type") == "IndividualHeads"
     heads = everywhere or file.args.get("individual_heads", False) or len(scored) == 1
 
     def kind(layer: str) -> str:
         if layer not in kernels:
-            return "gain" if file.keeps(layer, "scores") else "shared"
-        for what in ("contexts", "s"):
-            if file.keeps(layer, what):
-                return what
+            return "gain" if file.has(layer, "scores") else "shared"
+        for array in ("contexts", "s"):
+            if file.has(layer, array):
+                return array
         if layer not in scored:
             return "shared"
         return "own" if heads and (everywhere or layer == head) else "mask"
@@ -180,13 +193,13 @@ def _kinds(file: File, named: list[tuple[str, str, Any]], head: str) -> list[str
 
 
 def _rule(file: File, network: str, settings: dict[str, Any]) -> tuple[float | None, float | None]:
-    """How scores become masks: the scale of densities, or a density, or neither where scores of at least 0 do."""
+    """Return how scores become masks: `(er_scale, None)`, `(None, density)`, or `(None, None)` for scores >= 0."""
     if settings.keys() & {"er_scale", "density"}:
         return settings.get("er_scale"), settings.get("density")
     convolution = file.args.get("conv_type")
     if convolution is None and network not in FLAT:
         raise UserError(
-            f"{file.path} does not say how many scores a mask keeps; give er_scale=..., the --sparsity, or density=..."
+            f"{file.path} does not store the density of masks; give er_scale=... (the --sparsity) or density=..."
         )
     if convolution not in ("MaskConv", "MultitaskMaskConv"):
         return None, None
@@ -197,12 +210,12 @@ def _rule(file: File, network: str, settings: dict[str, Any]) -> tuple[float | N
 
 
 def method_of(file: File, leaves: list[Leaf], head: str, settings: dict[str, Any]) -> str:
-    """The method that a file is of.
+    """Return the method of a file.
 
     Raises:
-        UserError: if the settings have one that it is not of.
+        UserError: if the settings have a method that does not fit the file.
     """
-    kinds = {leaf.kind for leaf in leaves if len(leaf.here) > 1}
+    kinds = {leaf.kind for leaf in leaves if len(leaf.shape) > 1}
     alone = "task_eval" in file.args
     if any(leaf.kind == "gain" for leaf in leaves):
         found = "HopSupSup"
@@ -218,45 +231,49 @@ def method_of(file: File, leaves: list[Leaf], head: str, settings: dict[str, Any
     possible = (found, *masked.get(found, ("UpperBound",)))
     given = settings.get("method", found)
     if given not in possible:
-        raise UserError(f"{file.path} is not of method {given}; leave method out, or give {' or '.join(possible)}")
+        raise UserError(f"{file.path}: method {given} does not fit; leave method out, or give {' or '.join(possible)}")
     return given
 
 
 def settings_of(file: File, method: str, numbers: list[int], settings: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the experiment: what the file says, and the settings in place of it."""
+    """Return the fields of the experiment from the file; the settings replace them."""
     args, benchmark = file.args, _benchmark(file, settings)
     zero = ("weight_decay", "momentum", "seed")
-    numbered = {ours: args[name] for name, ours in _FIELDS.items() if isinstance(args.get(name), int | float)}
-    said: dict[str, Any] = {ours: value for ours, value in numbered.items() if value > 0 or ours in zero}
-    if "experiment" in file.ours:
-        said = file.ours["experiment"] | ({"scenario": "GNs"} if file.ours["experiment"]["scenario"] == "NNs" else {})
+    numbered = {field: args[name] for name, field in _FIELDS.items() if isinstance(args.get(name), int | float)}
+    stored: dict[str, Any] = {field: value for field, value in numbered.items() if value > 0 or field in zero}
+    if "experiment" in file.exported:
+        stored = file.exported["experiment"] | (
+            {"scenario": "GNs"} if file.exported["experiment"]["scenario"] == "NNs" else {}
+        )
     elif args:
         epochs, adaptor, alone = args.get("epochs", 0), args.get("adaptor", "gt"), "task_eval" in args
-        if "steps" not in said and epochs > 0:
-            said["epochs"] = epochs
+        if "steps" not in stored and epochs > 0:
+            stored["epochs"] = epochs
         constant = args.get("no_scheduler") or args.get("lr_policy") == "constant_lr"
-        said["schedule"] = "constant" if constant else "cosine"
-        said["warmup_epochs"] = args.get("warmup_length", 0) if alone and not constant else 0
-        said["optimizer"] = {"adam": "Adam", "rmsprop": "RMSprop"}.get(args.get("optimizer", ""), "SGD")
-        said["images_per_pick"] = min(said.get("images_per_pick", 1), said.get("test_batch_size", 128))
+        stored["schedule"] = "constant" if constant else "cosine"
+        stored["warmup_epochs"] = args.get("warmup_length", 0) if alone and not constant else 0
+        stored["optimizer"] = {"adam": "Adam", "rmsprop": "RMSprop"}.get(args.get("optimizer", ""), "SGD")
+        stored["images_per_pick"] = min(stored.get("images_per_pick", 1), stored.get("test_batch_size", 128))
         given = adaptor == "gt" or alone
-        said["scenario"] = "GG" if given else "GNu" if args.get("unshared_labels") else "GNs"
-        said["search"] = "binary" if "binary" in adaptor else "one_shot"
-        said["objective"] = "superfluous" if "_g_" in adaptor else "maximum" if "_max_" in adaptor else "entropy"
+        stored["scenario"] = "GG" if given else "GNu" if args.get("unshared_labels") else "GNs"
+        stored["search"] = "binary" if "binary" in adaptor else "one_shot"
+        stored["objective"] = "superfluous" if "_g_" in adaptor else "maximum" if "_max_" in adaptor else "entropy"
         if method in ("BatchE", "SeparateHeads"):
-            said["random_weights"] = args.get("train_weight_tasks") == 0
-        said["first_task"] = numbers[0]
+            stored["random_weights"] = args.get("train_weight_tasks") == 0
+        stored["first_task"] = numbers[0]
     else:
-        said["scenario"] = "GG"
+        stored["scenario"] = "GG"
     if method == "LowerBound" or benchmark == "SplitImageNet":
-        said["scenario"] = "GG"
+        stored["scenario"] = "GG"
     if method == "HopSupSup":
-        said |= {"scenario": "GNu", "search": "recovery"}
-    elif method not in ("SupSup", "Transfer") and said["scenario"] != "GG":
-        said["search"] = "exhaustive"
+        stored |= {"scenario": "GNu", "search": "recovery"}
+    elif method not in ("SupSup", "Transfer") and stored["scenario"] != "GG":
+        stored["search"] = "exhaustive"
     name = Path(str(args.get("name", file.path.stem))).name
-    said = {"dataset": DATASETS.get(benchmark, "mnist")} | said | {"name": f"imported/{name}", "benchmark": benchmark}
-    plain = {name: value for name, value in said.items() if name not in ("er_scale", "density")}
+    stored = (
+        {"dataset": DATASETS.get(benchmark, "mnist")} | stored | {"name": f"imported/{name}", "benchmark": benchmark}
+    )
+    plain = {name: value for name, value in stored.items() if name not in ("er_scale", "density")}
     fixed = {"method": method, "num_tasks": len(numbers), "initializer": "stored"}
     if benchmark == "Rotated":
         fixed["degrees"] = 10

@@ -1,4 +1,4 @@
-"""Runs from the original's files."""
+"""Import of files of the original implementation as runs."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from supsup_jax.compat.torch.contents import (
     numbers_of,
     settings_of,
 )
-from supsup_jax.compat.torch.layout import by_their_names
+from supsup_jax.compat.torch.layout import with_torch_names
 from supsup_jax.compat.torch.reading import File, read
 from supsup_jax.errors import UserError, reason
 from supsup_jax.runs import composition
@@ -32,33 +32,33 @@ from supsup_jax.system import numerics
 from supsup_jax.system.progress import Progress
 
 _AT_ONCE = 64
-"""Tasks that are read at once: of their scores, only masks stay in memory."""
+"""Number of tasks whose scores are in memory at the same time; afterwards only their masks are kept."""
 
 
 @numerics.with_fixed_flags
 def import_torch(path: Path, output: Path, **settings: Any) -> Path:
-    """Makes a run of a file of the original, or of `export_torch`: `supsup_jax.restore` opens it.
+    """Convert a file of the original implementation, or of `export_torch`, to a run that `supsup_jax.restore` opens.
 
-    Nothing that is pickled in the file is executed. The network is found from its tensors, all else from the arguments
-    that the original saved with them, where it saved any.
+    No pickled code in the file is executed. The network is determined from the tensors, everything else from the
+    arguments that the original saved with them, if there are any.
 
     Args:
-        path: the original's `final.pt`, or a state dictionary alone.
+        path: a `final.pt` of the original, or a file with only a state dictionary.
         output: a new folder for the run.
-        settings: fields of `supsup_jax.experiment.Experiment` in place of what the file says: `benchmark`, `seed` and,
-            for ResNets, `er_scale` where it does not; `num_tasks`, to import the first few, needed where tasks were
-            discovered; `method="UpperBound"` for networks of their own whatever the method.
+        settings: fields of `supsup_jax.experiment.Experiment` that the file lacks, or to replace: for example
+            `benchmark`, `seed` and, for ResNets, `er_scale`; `num_tasks` to import only the first tasks (required if
+            tasks were discovered); `method="UpperBound"` to import the effective weights of every task.
 
     Returns:
-        The folder.
+        The folder of the run.
 
     Raises:
-        UserError: if the file cannot be used, or does not fit the settings, or the folder holds a run already.
+        UserError: if the file cannot be used or does not fit the settings, or the folder contains a run already.
     """
     path = Path(path).expanduser()
     settings = checked(settings, Path("import_torch"))
     file = read(path)
-    with _understood(path):
+    with _errors_naming_file(path):
         architecture = architecture_of(file, settings)
         inputs = inputs_of(file, architecture, settings)
         shapes_alone: dict[str, Any] = {"dataset": "own", "benchmark": "own", "method": "UpperBound", "scenario": "GG"}
@@ -78,41 +78,42 @@ def import_torch(path: Path, output: Path, **settings: Any) -> Path:
 
 
 @contextmanager
-def _understood(path: Path) -> Iterator[None]:
-    """Turns what arguments of another form than the original's lead to into an error that names the file."""
+def _errors_naming_file(path: Path) -> Iterator[None]:
+    """Raise errors from malformed arguments in the file as `UserError` that names the file."""
     try:
         yield
     except UserError:
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} has arguments that the original has not ({reason(error)}); give a file of its state_dict alone"
+            f"{path} has arguments unlike the original's ({reason(error)}); give a file with only its state_dict"
         ) from error
 
 
 def _learn(run: Run, file: File, leaves: list[Leaf], fresh: Any, numbers: list[int]) -> None:
-    """Gives a run that has learned nothing the weights and the tasks of a file."""
+    """Add the base weights and the tasks of a file to a run without tasks."""
     assert isinstance(run.tasks, LearnedTasks)
     settings = composition.settings_of(run.experiment)
     structure, method = jax.tree.structure(run.weights), settings["method"]
-    weights = [_shared(file, leaf) for leaf in leaves]
-    run.weights = structure.unflatten(leaf.turned(weight) for leaf, weight in zip(leaves, weights, strict=True))
-    named = by_their_names(fresh, settings["network"])
-    total = [np.zeros(leaf.here, np.float32) for leaf in leaves]  # of scores, which Transfer goes on from
+    weights = [_base_weights(file, leaf) for leaf in leaves]
+    run.weights = structure.unflatten(leaf.to_jax(weight) for leaf, weight in zip(leaves, weights, strict=True))
+    named = with_torch_names(fresh, settings["network"])
+    total = [np.zeros(leaf.shape, np.float32) for leaf in leaves]  # sum of scores, from which Transfer continues
     hexes: list[str] = []
     adapter: Any = {}
     progress = Progress("importing", len(numbers), "tasks")
     for start in range(0, len(numbers), _AT_ONCE):
         chosen, rows, stats = numbers[start : start + _AT_ONCE], [], []
         for task in chosen:
-            own = [_own(file, leaf, weight, task, method) for leaf, weight in zip(leaves, weights, strict=True)]
-            adapter = {} if method == "LowerBound" else structure.unflatten(own)
+            pairs = zip(leaves, weights, strict=True)
+            adapter_leaves = [_adapter_leaf(file, leaf, weight, task, method) for leaf, weight in pairs]
+            adapter = {} if method == "LowerBound" else structure.unflatten(adapter_leaves)
             rows.append(adapter[run.net.head] if method == "SeparateHeads" else adapter)
             norms = (file.array(file.name(layer, name, task), like.shape) for layer, name, like in named)
             stats.append(jax.tree.structure(fresh).unflatten(norms))
             if method == "Transfer":
                 scores = (file.array(file.name(leaf.layer, "scores", task)) for leaf in leaves)
-                total = [sum_ + leaf.turned(own) for sum_, leaf, own in zip(total, leaves, scores, strict=True)]
+                total = [before + leaf.to_jax(array) for before, leaf, array in zip(total, leaves, scores, strict=True)]
         stacked, norms = (jax.tree.map(lambda *arrays: np.stack(arrays), *trees) for trees in (rows, stats))
         chunk, replaced = run.tasks.chunk(stacked, norms, len(chosen))
         run.tasks.add(chunk)
@@ -128,39 +129,41 @@ def _learn(run: Run, file: File, leaves: list[Leaf], fresh: Any, numbers: list[i
     run.about = describe(run.experiment, run.inputs, run.weights)
 
 
-def _shared(file: File, leaf: Leaf) -> np.ndarray:
-    """The shared weights of a leaf, in the original's layout; gains of which tasks have masks are all 1."""
+def _base_weights(file: File, leaf: Leaf) -> np.ndarray:
+    """Return the base weights of a leaf in the original's layout: ones for gains, since only their masks differ."""
     return (
-        np.ones(leaf.there, np.float32) if leaf.kind == "gain" else file.array(f"{leaf.layer}.{leaf.name}", leaf.there)
+        np.ones(leaf.torch_shape, np.float32)
+        if leaf.kind == "gain"
+        else file.array(f"{leaf.layer}.{leaf.name}", leaf.torch_shape)
     )
 
 
-def _own(file: File, leaf: Leaf, weight: np.ndarray, task: int, method: str) -> Any:
-    """What a task keeps of a leaf, as its method here has it: a mask, vectors, or the effective weights."""
+def _adapter_leaf(file: File, leaf: Leaf, weight: np.ndarray, task: int, method: str) -> Any:
+    """Return a leaf of a task's adapter: a mask, vectors, or the effective weights, depending on the method."""
 
-    def array(what: str, shape: tuple[int, ...] = leaf.there) -> np.ndarray:
-        return file.array(file.name(leaf.layer, what, task), shape)
+    def array(name: str, shape: tuple[int, ...] = leaf.torch_shape) -> np.ndarray:
+        return file.array(file.name(leaf.layer, name, task), shape)
 
     if leaf.kind == "shared":
-        # Beside what is kept of other leaves there is nothing.
-        nothing = {"BatchE": {}, "HopSupSup": None}
-        return nothing[method] if method in nothing else leaf.turned(weight)
+        # The adapter has no array for this leaf.
+        empty = {"BatchE": {}, "HopSupSup": None}
+        return empty[method] if method in empty else leaf.to_jax(weight)
     if leaf.kind == "gain":
         return (array("scores") >= 0).astype(np.float32)
     if leaf.kind == "own":
-        return leaf.turned(array("scores"))
-    outputs, inputs = leaf.there[:2]
+        return leaf.to_jax(array("scores"))
+    outputs, inputs = leaf.torch_shape[:2]
     if leaf.kind == "contexts":
-        return leaf.turned((weight[..., 0, 0] @ array("contexts", (inputs, inputs)))[..., None, None])
+        return leaf.to_jax((weight[..., 0, 0] @ array("contexts", (inputs, inputs)))[..., None, None])
     if leaf.kind == "s":
         s, t = array("s", (outputs,)), array("t", (inputs,))
-        return {"s": s, "t": t} if method == "BatchE" else leaf.turned(weight * np.outer(s, t)[..., None, None])
+        return {"s": s, "t": t} if method == "BatchE" else leaf.to_jax(weight * np.outer(s, t)[..., None, None])
     mask = _mask(array("scores"), leaf.density)
-    return leaf.turned(mask if method in ("SupSup", "Transfer") else weight * mask)
+    return leaf.to_jax(mask if method in ("SupSup", "Transfer") else weight * mask)
 
 
 def _mask(scores: np.ndarray, density: float | None) -> np.ndarray:
-    """The mask of scores in the original's layout: among equal ones those that come later there are kept."""
+    """Return the mask of scores in the original's layout; of equal scores, the later ones in this layout are kept."""
     if density is None:
         return scores >= 0
     kept = np.argsort(np.abs(scores), axis=None, kind="stable")[scores.size - masks.num_kept(scores.size, density) :]
@@ -170,21 +173,21 @@ def _mask(scores: np.ndarray, density: float | None) -> np.ndarray:
 
 
 def _results(run: Run, file: File, numbers: list[int], hexes: list[str]) -> list[TaskResult]:
-    """What the file says of how well its tasks were learned."""
-    if measured := file.ours.get("tasks"):
+    """Return the results of the tasks: stored by `export_torch`, or the original's accuracies, NaN if missing."""
+    if measured := file.exported.get("tasks"):
         return [from_plain(TaskResult, result) for result in measured[: len(numbers)]]
     labels = (
         list(range(run.inputs.num_classes)) if composition.settings_of(run.experiment)["benchmark"] == "own" else None
     )
 
-    def of(said: Any, number: int) -> float:
-        if isinstance(said, list | tuple):
-            said = said[number] if number < len(said) else None
-        return float(said) if isinstance(said, int | float) else math.nan
+    def accuracy_of(stored: Any, number: int) -> float:
+        if isinstance(stored, list | tuple):
+            stored = stored[number] if number < len(stored) else None
+        return float(stored) if isinstance(stored, int | float) else math.nan
 
     results = []
     for place, number in enumerate(numbers):
-        accuracy, best = (of(said, number) for said in file.accuracies)
+        accuracy, best = (accuracy_of(stored, number) for stored in file.accuracies)
         task, mask = run.experiment.first_task + place, hexes[place] if hexes else None
         results.append(TaskResult(task, now(), None, accuracy, best, math.nan, mask, labels))
     return results

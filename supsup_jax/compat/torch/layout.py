@@ -1,4 +1,4 @@
-"""What layers and their arrays are called and how they lie in the original's files."""
+"""Names of layers and arrays in files of the original implementation, and the layout of the arrays."""
 
 import re
 from typing import Any
@@ -30,7 +30,7 @@ FLAT = ("LeNet", "FC1024", "BNNet")
 
 
 def layer_of(path: tuple[str, ...], network: str) -> str:
-    """The original's name of one of our layers."""
+    """Return the original's name of one of our layers."""
     if network in FLAT:
         kind, place = path[0][:-1], int(path[0][-1])
         return f"linear.{place * (3 if network == 'BNNet' else 2) + (kind == 'gain')}"
@@ -41,8 +41,8 @@ def layer_of(path: tuple[str, ...], network: str) -> str:
     )
 
 
-def by_their_names(tree: Any, network: str) -> list[tuple[str, str, Any]]:
-    """The leaves of weights, statistics or vectors: the original's layer and name, and the leaf, in order."""
+def with_torch_names(tree: Any, network: str) -> list[tuple[str, str, Any]]:
+    """List the leaves of weights, statistics or vectors in order, each with the original's names of layer and array."""
     names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     named = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -53,12 +53,12 @@ def by_their_names(tree: Any, network: str) -> list[tuple[str, str, Any]]:
     return named
 
 
-def theirs(leaf: Any) -> np.ndarray:
-    """One of our kernels as the original has it, (out, in, height, width); a vector as it is."""
+def to_torch(leaf: Any) -> np.ndarray:
+    """Convert one of our kernels to the original's layout, (out, in, height, width); vectors are not changed."""
     array = np.asarray(leaf)
     return array if array.ndim < 2 else array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(3, 2, 0, 1)
 
 
-def their_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that an array of ours has in the original."""
+def torch_shape_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape that one of our arrays has in the original."""
     return shape if len(shape) < 2 else (*shape[:-3:-1], *(shape[:-2] or (1, 1)))

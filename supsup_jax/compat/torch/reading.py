@@ -1,4 +1,4 @@
-"""The original's files, read without executing anything that they hold."""
+"""Reading of files of the original implementation, without executing code in them."""
 
 import pathlib
 import re
@@ -14,57 +14,65 @@ from supsup_jax.errors import UserError
 from supsup_jax.system import extras
 
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-"""What PyTorch's wrappers call the module that they hold."""
+"""Names that PyTorch's wrappers give to the wrapped module."""
 
 
 @dataclass(frozen=True)
 class File:
-    """What a file holds: tensors by name, the original's arguments, accuracies, and what `export_torch` adds."""
+    """The content of a file.
+
+    Attributes:
+        path: the file.
+        tensors: tensors by name.
+        args: the original's arguments.
+        accuracies: the original's `curr_acc1` and `best_acc1`.
+        exported: experiment, inputs and results that `export_torch` adds; empty for files of the original.
+    """
 
     path: Path
     tensors: dict[str, Any]
     args: dict[str, Any]
     accuracies: tuple[Any, Any]
-    ours: dict[str, Any]
+    exported: dict[str, Any]
 
-    def name(self, layer: str, what: str, task: int) -> str:
-        """The name of what a layer keeps of a task, or of all tasks alike."""
-        listed = f"{layer}.bns.{task}.{what}" if what.startswith("running") else f"{layer}.{what}.{task}"
-        return listed if listed in self.tensors else f"{layer}.{what}"
+    def name(self, layer: str, array: str, task: int) -> str:
+        """Return the name of a layer's tensor for a task, or the name of the tensor that all tasks share."""
+        of_task = f"{layer}.bns.{task}.{array}" if array.startswith("running") else f"{layer}.{array}.{task}"
+        return of_task if of_task in self.tensors else f"{layer}.{array}"
 
-    def keeps(self, layer: str, what: str) -> bool:
-        """Whether a layer keeps this of tasks."""
-        return self.name(layer, what, 0) in self.tensors
+    def has(self, layer: str, array: str) -> bool:
+        """Return whether a layer has this tensor."""
+        return self.name(layer, array, 0) in self.tensors
 
     def array(self, name: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-        """An array of the original's layout, float32; rows and columns count as vectors.
+        """Return a tensor as a float32 array in the original's layout; rows and columns are flattened to vectors.
 
         Raises:
-            UserError: if there is none of this name and shape.
+            UserError: if there is no tensor with this name and shape.
         """
         if name not in self.tensors:
-            raise UserError(f"{self.path} has no {name}, which its network and method need; it cannot be imported")
+            raise UserError(f"{self.path} has no {name}, which its network and method require; it cannot be imported")
         array = self.tensors[name].detach().float().numpy()
         if shape is not None and len(shape) == 1:
             array = array.reshape(-1)
         if shape is not None and array.shape != shape:
             raise UserError(
-                f"{self.path} has {name} of shape {array.shape}, where the network needs {shape}; give network=..., "
-                "width=... or features=... as it was learned with, or leave them out"
+                f"{self.path}: {name} has shape {array.shape}, but the network requires {shape}; give network=..., "
+                "width=... or features=... as in the original run, or leave them out"
             )
         return array
 
 
 def read(path: Path) -> File:
-    """Reads a file, and executes nothing of it.
+    """Read a file without executing code in it.
 
     Raises:
-        UserError: if it cannot be read, or is no file of the original's.
+        UserError: if the file cannot be read, or does not contain a state dictionary.
     """
     torch = extras.require("torch", "a file of PyTorch")
     if not path.is_file():
-        raise UserError(f"{path} is no file; give the final.pt that the original saved")
-    # The arguments hold the folder of the run: as a path without a file system behind it.
+        raise UserError(f"{path} is not a file; give the final.pt that the original saved")
+    # The arguments contain paths; they are read as pure paths, which cannot access files.
     kinds = {"PosixPath": pathlib.PurePosixPath, "WindowsPath": pathlib.PureWindowsPath}
     paths = [(kind, f"{module}.{name}") for module in ("pathlib", "pathlib._local") for name, kind in kinds.items()]
     try:
@@ -73,12 +81,12 @@ def read(path: Path) -> File:
             _check_archive(path)
         with torch.serialization.safe_globals([Namespace, *paths]):
             plain = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # of many kinds, for what is truncated or no such file
+    except Exception as error:  # PyTorch raises many types for truncated and other files
         if refused := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(
-                f"{path} holds {refused[1]}, which could execute code; give a file of its state_dict alone"
+                f"{path} contains {refused[1]}, which could execute code; give a file with only its state_dict"
             ) from None
-        raise UserError(f"{path} is damaged, or no file of PyTorch; copy it again, or give a final.pt") from error
+        raise UserError(f"{path} is damaged, or is not a file of PyTorch; copy it again, or give a final.pt") from error
     plain = plain if isinstance(plain, dict) else {}
     state = plain.get("state_dict", plain)
     given = {
@@ -88,36 +96,36 @@ def read(path: Path) -> File:
     }
     tensors = {_unwrapped(name): tensor for name, tensor in given.items()}
     if len(tensors) < len(given):
-        raise UserError(f"{path} holds a network both wrapped and not; give a file of one state_dict")
-    for name, tensor in tensors.items():  # a view may repeat what a file of a few bytes holds, for ever
+        raise UserError(f"{path} contains a network both wrapped and unwrapped; give a file of one state_dict")
+    for name, tensor in tensors.items():  # a view of a few bytes may repeat them to a tensor of any size
         if (
             tensor.layout is not torch.strided
             or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
         ):
-            raise UserError(f"{path} holds {name}, which is more than there is in the file; give a final.pt")
+            raise UserError(f"{path}: {name} is larger than its data in the file; give a final.pt")
     if not tensors:
-        raise UserError(f"{path} holds no state_dict of tensors; give the final.pt that the original saved")
+        raise UserError(f"{path} contains no state_dict of tensors; give the final.pt that the original saved")
     args = plain.get("args")
     args = args if isinstance(args, dict) else vars(args) if isinstance(args, Namespace) else {}
     args = {name: value for name, value in args.items() if value is not None}
-    ours = plain.get("supsup_jax")
+    exported = plain.get("supsup_jax")
     accuracies = plain.get("curr_acc1"), plain.get("best_acc1")
-    return File(path, tensors, args, accuracies, ours if isinstance(ours, dict) else {})
+    return File(path, tensors, args, accuracies, exported if isinstance(exported, dict) else {})
 
 
 def _unwrapped(name: str) -> str:
-    """A tensor's name without `DataParallel`, `torch.compile` and their like, around the network or its layers."""
+    """Remove names of wrappers, such as `DataParallel` and `torch.compile`, from a tensor's name."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def _check_archive(path: Path) -> None:
-    """Compares the checksums of what a file holds, which PyTorch does not look at.
+    """Verify the checksums of an archive's members, which PyTorch does not.
 
     Raises:
-        ValueError: if one is another, or something would have to be unpacked, which PyTorch does not pack.
+        ValueError: if a checksum differs, or a member is compressed, which PyTorch's files never are.
     """
     with zipfile.ZipFile(path) as archive:
         if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
             raise ValueError("its parts are compressed")
         if (damaged := archive.testzip()) is not None:
-            raise ValueError(f"the checksum of {damaged} is another")
+            raise ValueError(f"the checksum of {damaged} does not match")

@@ -1,12 +1,13 @@
 """MNISTPerm, 250 tasks, FC 1024-1024 with 10 outputs: the lower bound.
 
-Reproduces: the lower bound of Figure 3, right: the accuracy of all tasks at the end (the column "task given").
-            One network is trained on from task to task, with a new head for each.
+Reproduces: the lower bound of Figure 3, right: the accuracy of all tasks at the end (the column "task given"). One
+            network is trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/lower_bound.py --data ~/data
-            The run is shared with upper_bound.py: whichever comes first makes it.
+            The run is shared with upper_bound.py: the script that is started first makes it.
 
-Expect:     not run here. The paper has no number: its figure begins at about 88 %, above this curve.
+Expect:     not run here. The paper has no value: the vertical axis of its figure starts at about 88 %, above this
+            curve.
 
 Option:     --method LowerBound has one head for all tasks.
 """

@@ -1,11 +1,10 @@
 """MNISTPerm, 250 tasks, FC 1024-1024 with 10 outputs: the upper bound.
 
-Reproduces: the upper bound of Figure 3, right: the mean of each task's accuracy right after it was learned
-            (the column "right after learning").
-            One network is trained on from task to task, with a new head for each.
+Reproduces: the upper bound of Figure 3, right: the mean of each task's accuracy right after it was learned (the column
+            "right after learning"). One network is trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/upper_bound.py --data ~/data
-            The run is shared with lower_bound.py: whichever comes first makes it.
+            The run is shared with lower_bound.py: the script that is started first makes it.
 
 Expect:     not run here. Paper: 96.76 % after 10 tasks, 96.61 % after 250.
 

@@ -1,14 +1,14 @@
 """MNISTPerm, 2,500 tasks, LeNet 300-100 with 10 outputs: the lower bound.
 
-Reproduces: the lower bound of Figure 4: the accuracy of all tasks at the end (the column "task given").
-            One network is trained on from task to task, with a new head for each.
+Reproduces: the lower bound of Figure 4: the accuracy of all tasks at the end (the column "task given"). One network is
+            trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-2500-tasks/lower_bound.py --data ~/data
-            The run is shared with upper_bound.py: whichever comes first makes it.
+            The run is shared with upper_bound.py: the script that is started first makes it.
 
-Expect:     100 tasks take a minute and a half on two CPU cores; all 2,500 tasks were not run. Task given: 70.3 % ± 3.0
-            after 10 tasks (paper: 72.2 % ± 1.4), 40.5 % ± 1.5 after 50 (42.1 % ± 1.7) and 31.5 % ± 0.7 after 100
-            (31.7 %) over five seeds; 21.6 % after 250 with seed 1.
+Expect:     100 tasks take 1.5 minutes on two CPU cores; all 2,500 tasks were not run. Task given: 70.3 % ± 3.0 after 10
+            tasks (paper: 72.2 % ± 1.4), 40.5 % ± 1.5 after 50 (42.1 % ± 1.7) and 31.5 % ± 0.7 after 100 (31.7 %) over
+            five seeds; 21.6 % after 250 with seed 1.
 
 Option:     --method LowerBound has one head for all tasks.
 """

@@ -1,13 +1,12 @@
 """MNISTPerm, 2,500 tasks, LeNet 300-100 with 10 outputs: the upper bound.
 
-Reproduces: the upper bound of Figure 4: the mean of each task's accuracy right after it was learned
-            (the column "right after learning").
-            One network is trained on from task to task, with a new head for each.
+Reproduces: the upper bound of Figure 4: the mean of each task's accuracy right after it was learned (the column "right
+            after learning"). One network is trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-2500-tasks/upper_bound.py --data ~/data
-            The run is shared with lower_bound.py: whichever comes first makes it.
+            The run is shared with lower_bound.py: the script that is started first makes it.
 
-Expect:     100 tasks take a minute and a half on two CPU cores; all 2,500 tasks were not run. Right after learning:
+Expect:     100 tasks take 1.5 minutes on two CPU cores; all 2,500 tasks were not run. Right after learning:
             94.89 % ± 0.04 after 10 tasks and 94.97 % ± 0.05 after 100 over five seeds, 94.86 % after 250 with seed 1
             (paper: 94.71 % after 10 and after 2,500 tasks; Figure 3 has 94.94 % for the same network).
 

@@ -1,4 +1,4 @@
-"""Commands that use a trained run."""
+"""Commands that evaluate, describe, apply and convert a run."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -27,25 +27,25 @@ from supsup_jax.system.yaml import parse_yaml
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Command):
-    """Measures the accuracy of a run's tasks."""
+    """Measure the test accuracy of a run's tasks."""
 
     folder: OneRun
     """Folder of the run, such as runs/quickstart/seed=1."""
 
     task: Literal["given", "inferred"] = "given"
-    """Whether the network is told the task of an image, or infers it."""
+    """Whether the task of an image is given to the network or inferred from the image."""
 
     tasks: Annotated[str | None, tyro.conf.arg(metavar="FIRST:STOP")] = None
-    """Which tasks, such as 0:10; by default all."""
+    """Tasks to evaluate, such as 0:10 for the first ten; by default all."""
 
     data: Path | None = None
-    """Folder with data sets, if not the one that the run had."""
+    """Folder with data sets; by default the folder that the run used."""
 
     output: Path | None = None
-    """CSV file with a row for each task."""
+    """CSV file to write, with one row per task."""
 
     def run(self) -> None:
-        """Evaluates it.
+        """Evaluate the run, and print the accuracies.
 
         Raises:
             UserError: if the run or its data cannot be used.
@@ -55,7 +55,7 @@ class Evaluate(Command):
         measured = evaluate(run, tasks, self.task, self.data)
         if self.output:
             measured.to_csv(self.output)
-        self.say(dataclasses.asdict(measured), lambda: show_evaluation(self.folder, self.task, measured))
+        self.print_result(dataclasses.asdict(measured), lambda: show_evaluation(self.folder, self.task, measured))
         line = advice.on_inference(run, measured.picked, measured.accuracy) if measured.picked is not None else None
         if line and not self.json:
             print(line)
@@ -63,32 +63,32 @@ class Evaluate(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(Command):
-    """Says which class each image is, and with which task: a row of CSV for each."""
+    """Predict the class of each image, and its task if none is given; print one CSV row per image."""
 
     folder: OneRun
     """Folder of the run, such as runs/quickstart/seed=1."""
 
     images: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGES")]
-    """NumPy file with images as the network sees them, uint8 or floats of 0 to 1; or a PNG or JPEG file, or a folder of
-    such."""
+    """NumPy file (.npy) with images in the network's input shape, uint8 or floats from 0 to 1;
+    or a PNG or JPEG file, or a folder of PNG and JPEG files."""
 
     task: int | None = None
-    """The task of all images; by default it is inferred for each."""
+    """Task of all images; by default the task of each image is inferred."""
 
     search: Literal["one_shot", "binary", "exhaustive"] | None = None
-    """How the task is inferred, if not as the run's experiment says."""
+    """Search that infers the task; by default the search of the run's experiment."""
 
     objective: Literal["entropy", "superfluous", "maximum"] | None = None
-    """What is small for the right task, if not what the run's experiment says."""
+    """Function of the outputs that is minimised to infer the task; by default that of the run's experiment."""
 
     resize: bool = False
-    """Reduce pictures of another size, and cut out their centre; runs of ImageNet do it always."""
+    """Resize and centre-crop pictures to the network's input shape; runs on ImageNet always do."""
 
     output: Path | None = None
-    """CSV file to write, in place of printing."""
+    """CSV file to write; by default the rows are printed."""
 
     def run(self) -> None:
-        """Predicts, and prints or writes it.
+        """Predict, and print or write the predictions.
 
         Raises:
             UserError: if the run or the images cannot be used.
@@ -109,29 +109,29 @@ class Predict(Command):
             atomic.write(self.output.expanduser(), text)
         plain = {"images": names, "labels": predicted.labels, "tasks": predicted.tasks}
         plain |= {"probabilities": np.round(predicted.probabilities.astype(float), 6)}
-        self.say(plain, lambda: print(self.output or text.rstrip()))
+        self.print_result(plain, lambda: print(self.output or text.rstrip()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Show(Command):
-    """Says what is in a run: tasks, accuracies, densities, bytes, versions."""
+    """Print a summary of a run: tasks, accuracies, densities of masks, bytes, versions."""
 
     folder: OneRun
     """Folder of the run, such as runs/quickstart/seed=1."""
 
     def run(self) -> None:
-        """Prints it.
+        """Print the summary.
 
         Raises:
             UserError: if the run cannot be read.
         """
         plain = summary(restore(self.folder))
-        self.say(plain, lambda: show_run(plain))
+        self.print_result(plain, lambda: show_run(plain))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Command):
-    """Writes a run's predictions as a program that JAX alone can run (StableHLO)."""
+    """Export a run's prediction function as a StableHLO program, which requires only JAX."""
 
     folder: OneRun
     """Folder of the run, such as runs/quickstart/seed=1."""
@@ -140,45 +140,45 @@ class Export(Command):
     """File to write."""
 
     task: int | None = None
-    """The task of all images; by default it is inferred for each."""
+    """Task of all images; by default the program infers the task of each image."""
 
     def run(self) -> None:
-        """Writes it.
+        """Write the program.
 
         Raises:
             UserError: if the run cannot be used.
         """
         restore(self.folder).export(self.output, self.task)
-        self.say({"written": self.output}, lambda: print(self.output))
+        self.print_result({"written": self.output}, lambda: print(self.output))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportTorch(Command):
-    """Makes a run of a final.pt that the original implementation wrote."""
+    """Convert a final.pt file of the original PyTorch implementation to a run."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """The file."""
+    """File to read."""
 
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of the new run."""
 
     set: tuple[str, ...] = ()
-    """Settings that the file does not have, or has otherwise, such as --set network=LeNet er_scale=16."""
+    """Settings that the file lacks, or to replace, such as --set network=LeNet er_scale=16."""
 
     def run(self) -> None:
-        """Makes the run.
+        """Write the run, and print its summary.
 
         Raises:
-            UserError: if the file cannot be used, or the folder holds a run already.
+            UserError: if the file cannot be used, or the folder contains a run already.
         """
-        made = torch.import_torch(self.file.expanduser(), self.output.expanduser(), **_settings(self.set))
-        plain = summary(restore(made))
-        self.say(plain, lambda: show_run(plain))
+        folder = torch.import_torch(self.file.expanduser(), self.output.expanduser(), **_settings(self.set))
+        plain = summary(restore(folder))
+        self.print_result(plain, lambda: show_run(plain))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportTorch(Command):
-    """Writes a run as a final.pt, as the original implementation has it."""
+    """Convert a run to a final.pt file of the original PyTorch implementation."""
 
     folder: OneRun
     """Folder of the run, such as runs/quickstart/seed=1."""
@@ -187,38 +187,38 @@ class ExportTorch(Command):
     """File to write."""
 
     def run(self) -> None:
-        """Writes it.
+        """Write the file.
 
         Raises:
             UserError: if the run cannot be used.
         """
         extras.require("torch", "export-torch")
         torch.export_torch(restore(self.folder), self.output.expanduser())
-        self.say({"written": self.output}, lambda: print(self.output))
+        self.print_result({"written": self.output}, lambda: print(self.output))
 
 
 def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Settings from `name=value` pairs, values as in YAML.
+    """Parse `name=value` pairs; values are YAML.
 
     Raises:
-        UserError: if one is no such pair.
+        UserError: if an argument is not such a pair.
     """
     settings = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise UserError(f"--set {pair} sets nothing; give name=value, such as network=LeNet")
+            raise UserError(f"--set {pair}: must be name=value, such as network=LeNet")
         try:
             settings[name] = parse_yaml(value)
         except ValueError:
-            raise UserError(f"--set {pair} has no value that YAML knows; quote it, such as name='a text'") from None
+            raise UserError(f"--set {pair}: the value is not valid YAML; quote it, such as name='a text'") from None
     return settings
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """Tasks, accuracies in fractions, densities, bytes and versions of a run.
+    """Return tasks, accuracies (as fractions), densities, bytes and versions of a run, as JSON has them.
 
-    Densities are those of the masks that it has learned: of each layer the mean over tasks.
+    The density of a layer is the fraction of weights that the learned masks keep, the mean over tasks.
     """
     evaluations = {result.num_tasks: result for result in run.record.evaluations}
     last = evaluations[max(evaluations)] if evaluations else None
@@ -256,7 +256,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def _densities(run: Run) -> dict[str, float]:
-    """The fraction of its weights that the masks of each layer keep, the mean over tasks."""
+    """Return the density of the learned masks by layer, the mean over tasks; empty for methods without masks."""
     if not run.method.has_masks:
         return {}
     bank = first(run.bank, run.num_tasks)
