@@ -324,7 +324,7 @@ def real_or_embedded(request):
 
 EMBEDDED = ["--dataset", "digits"]
 # One script of each way in which MNIST becomes tasks, and of each loop over them.
-ON_MNIST = ["LeNet-250-tasks/batche", "MNISTRotate/psp", "SplitMNIST/hopsupsup", "NNs/supsup"]
+ON_MNIST = ["LeNet-250-tasks/batche", "MNISTRotate/supsup", "SplitMNIST/hopsupsup", "NNs/supsup"]
 
 
 @pytest.mark.thorough

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from helpers.tiers import thorough_but
 from supsup_jax import UserError
 from supsup_jax.cli import launch
 from supsup_jax.system import devices, platforms
@@ -58,14 +59,14 @@ def test_every_choice_that_is_not_here_is_one_line_that_names_it(tmp_path):
         assert said.endswith("unset it, or set it to cpu")
 
 
-@pytest.mark.parametrize(
-    ("variable", "arguments"),
-    [
-        ("JAX_PLATFORMS", [ROOT / "experiments/quickstart.py", "--num-tasks", 1, "--data", "d", "--log-dir", "r"]),
-        ("JAX_PLATFORM_NAME", [ROOT / "experiments/quickstart.py", "--seeds", 2, "--data", "d", "--log-dir", "r"]),
-        ("JAX_PLATFORMS", ["-m", "supsup_jax", "show", ROOT / "tests/stored/format-2-SupSup"]),
-    ],
-)
+COMMANDS = [
+    ("JAX_PLATFORMS", [ROOT / "experiments/quickstart.py", "--num-tasks", 1, "--data", "d", "--log-dir", "r"]),
+    ("JAX_PLATFORM_NAME", [ROOT / "experiments/quickstart.py", "--seeds", 2, "--data", "d", "--log-dir", "r"]),
+    ("JAX_PLATFORMS", ["-m", "supsup_jax", "show", ROOT / "tests/stored/format-2-SupSup"]),
+]
+
+
+@pytest.mark.parametrize(("variable", "arguments"), thorough_but(COMMANDS[:1], COMMANDS))
 def test_a_command_on_a_machine_without_it_ends_with_status_2(tmp_path, variable, arguments):
     result = ended(*arguments, cwd=tmp_path, **{variable: "cuda"})
     assert result.returncode == 2

@@ -332,7 +332,15 @@ def test_a_run_is_read_as_it_was_at_an_earlier_step(replaced):
             opened.restore(template, STATE_SHAPES, last=7)
 
 
-def test_an_interrupt_during_a_save_comes_after_it(tmp_path, monkeypatch):
+@pytest.fixture
+def interruptible():
+    """Let SIGINT interrupt, which a shell's background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_during_a_save_comes_after_it(interruptible, tmp_path, monkeypatch):
     with Checkpoints(tmp_path, RUN) as opened:
         save = opened._steps.save
 

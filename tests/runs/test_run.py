@@ -114,6 +114,7 @@ def test_masks_and_weights_of_a_task_are_those_of_its_method(own):
     jax.tree.map(np.testing.assert_array_equal, fresh, own.weights)
 
 
+@pytest.mark.thorough
 def test_a_saved_run_predicts_the_same_in_a_process_of_other_devices(own, saved, tmp_path):
     np.save(tmp_path / "images.npy", moved(0)[0])
     program = (
@@ -154,8 +155,10 @@ def test_a_task_does_not_depend_on_whether_the_run_was_saved_between(own, saved,
     jax.tree.map(np.testing.assert_array_equal, restored.bank, at_once.bank)
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("method", ["BatchE", "PSP", "Transfer", "SeparateHeads", "UpperBound"])
+OTHER_METHODS = ["BatchE", "PSP", "Transfer", "SeparateHeads", "UpperBound"]
+
+
+@pytest.mark.parametrize("method", thorough_but([], OTHER_METHODS, long=OTHER_METHODS[1:3]))
 def test_other_methods_learn_tasks_of_ones_own_too(method, tmp_path):
     settings = {"method": method, "optimizer": "Adam", "weights_learning_rate": 1e-2}
     run = learned(**settings | ({"er_scale": 2.0, "optimizer": "RMSprop"} if method == "Transfer" else {}))

@@ -238,6 +238,7 @@ def coloured(arrays):
     return np.round(255 * (arrays["x"].transpose(0, 2, 3, 1) * std + mean)).astype(np.uint8)
 
 
+@pytest.mark.thorough
 def test_an_imported_gemresnet18_has_the_originals_masks_and_statistics(golden, tmp_path):
     """Those of each task."""
     arrays = golden("gemresnet18_mask.npz")
@@ -307,6 +308,7 @@ def test_a_resnet50_of_one_task_imports(golden, tmp_path):
     np.testing.assert_array_equal(run.weights["linear"]["kernel"], state["fc.weight"][..., 0, 0].T)
 
 
+@pytest.mark.thorough
 def test_a_masked_run_of_one_task_is_written_as_the_originals_runs_of_one(tmp_path):
     run = learned("SupSup", 1, er_scale=4.0, scenario="GG", first_task=3)
     run.record.tasks[0] = dataclasses.replace(run.record.tasks[0], task=3)
@@ -387,7 +389,7 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "back", "settings"), thorough_but([METHODS[1], METHODS[3], METHODS[-1]], METHODS))
+@pytest.mark.parametrize(("method", "back", "settings"), thorough_but([METHODS[3], METHODS[-1]], METHODS))
 def test_what_was_exported_imports_as_the_same_run(tmp_path, method, back, settings):
     run = learned(method, **settings)
     export_torch(run, tmp_path / "final.pt")
