@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.tiers import thorough_but
 from supsup_jax.runs.checkpoints import Checkpoints
 
 GUIDES = Path(__file__).parents[2] / "docs/guides"
@@ -66,8 +67,8 @@ def python(folder, *arguments, status=0):
     return ended.stderr if status else ended.stdout
 
 
-@pytest.mark.parametrize("name", OF_GUIDE)
-@pytest.mark.thorough
+# The commands are the same for all parts.
+@pytest.mark.parametrize("name", thorough_but([], OF_GUIDE, long=OF_GUIDE.keys() - {"add_a_method"}))
 def test_a_guide_works_as_its_page_says(name, tmp_path):
     script = GUIDES / f"{name}.py"
     (tmp_path / script.name).write_text(script.read_text())

@@ -294,7 +294,7 @@ def test_damaged_rows_in_the_shared_table_lose_no_other_rows(script, tmp_path, c
     try:
         script(tmp_path, "--resume")
     except SystemExit as end:
-        assert end.code == 2 and "results.csv is no table" in capfd.readouterr().err
+        assert end.code == 2 and "results.csv is not a CSV file" in capfd.readouterr().err
     assert table.read_bytes().startswith(before + content) and table.read_bytes().count(b"~task=") == 2
 
 

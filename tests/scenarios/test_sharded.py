@@ -415,7 +415,7 @@ def test_all_hosts_stop_if_one_has_other_settings_or_no_data(changes, message, i
     processes = [script(tmp_path, images, 1, *coordinator, 0), script(tmp_path, images, 1, *coordinator, 1, *changes)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
-    expected = message if "--seed" in changes else "another of the run's hosts cannot go on"
+    expected = message if "--seed" in changes else "another host of the run has failed"
     assert expected in errors[0]
     assert message in errors[1]
     assert not any(tmp_path.iterdir())
