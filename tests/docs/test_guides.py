@@ -133,8 +133,8 @@ def check_that_commands_know_the_parts_of_the_script(folder, name):
     run, script = "runs/dampened/seed=1", folder / "unregistered.py"
     script.write_text((folder / f"{name}.py").read_text().replace("@ss.register\n", ""))
     for command in ("evaluate", "run"):
-        error = python(folder, "-m", "supsup_jax", command, run, status=2)
-        assert error.count("\n") == 1 and "has the method Dampened" in error
+        complaint = python(folder, "-m", "supsup_jax", command, run, status=2)
+        assert complaint.count("\n") == 1 and "uses the method Dampened" in complaint
         python(folder, script.name, command, run)
     python(folder, script.name, *SMALL, "--seeds", "2", "--log-dir", "others")
     assert measured(folder / "others/dampened/seed=1") == measured(folder / run)
