@@ -9,7 +9,7 @@ from supsup_jax.cli.script import call
 
 @errors_in_one_line()
 def main() -> None:
-    """Run the command that the command line names."""
+    """Run the command given on the command line."""
     if sys.argv[1:2] == ["quickstart"]:
         from supsup_jax.cli import quickstart
 

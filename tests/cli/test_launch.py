@@ -175,8 +175,8 @@ def test_only_sweeps_over_sparsities_have_the_flag_sparsity(parse, capsys):
     ("arguments", "words"),
     [
         (["--sparsity"], "--sparsity has no values; give at least one, such as --sparsity 16 32"),
-        (["--sparsity", "0"], "--sparsity 0: must be a number above 0"),
-        (["--sparsity", "inf"], "--sparsity inf: must be a number above 0"),
+        (["--sparsity", "0"], "--sparsity 0: must be a positive number"),
+        (["--sparsity", "inf"], "--sparsity inf: must be a positive number"),
         (["--sparsity", "2", "2.0"], "--sparsity: 2 is repeated"),
         (["--gpu-sets", "0", "--cluster", "local"], "give one of them"),
         (["--config"], "--config"),

@@ -203,7 +203,9 @@ def test_flags_that_change_rounding_are_recorded_and_named(tmp_path, capsys):
             assert numerics.rounding() == {"jax_default_matmul_precision": "highest"}
             check_weights(recorded, recorded, tmp_path)
             warning = capsys.readouterr().err
-            assert warning.startswith(f"warning: {tmp_path} was created with different JAX flags: jax_default_matmul_pre")
+            assert warning.startswith(
+                f"warning: {tmp_path} was created with different JAX flags: jax_default_matmul_pre"
+            )
             assert warning.endswith("unset (here highest); results may be rounded differently\n")
             with pytest.raises(ss.UserError, match=r"the version of JAX that created the run, and its flags: jax_def"):
                 check_weights({"weights": {"a": [2.0]}}, recorded, tmp_path)

@@ -89,8 +89,8 @@ def complaint(function):
     return text
 
 
-@examples(few=25, many=600)(st.lists(st.tuples(st.sampled_from(FLAGS), VALUES), min_size=1, max_size=3))
-def test_flags_of_a_script_are_taken_or_refused_in_one_line(flags):
+@examples(small=25, large=600)(st.lists(st.tuples(st.sampled_from(FLAGS), VALUES), min_size=1, max_size=3))
+def test_flags_of_a_script_are_accepted_or_refused_in_one_line(flags):
     @launch.errors_in_one_line()
     def script():
         for experiment in parse(SMALL, None).experiments[:3]:
@@ -272,7 +272,7 @@ def test_a_density_keeps_between_one_and_all_weights(density):
 
 
 @pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
-def test_what_does_not_fit_in_memory_is_said_in_one_line(error):
+def test_running_out_of_memory_is_reported_in_one_line(error):
     @launch.errors_in_one_line()
     def fails():
         raise error
@@ -280,7 +280,7 @@ def test_what_does_not_fit_in_memory_is_said_in_one_line(error):
     assert "there is not enough memory" in complaint(fails)
 
 
-def test_another_error_of_the_compiler_is_no_mistake_of_the_users():
+def test_other_compiler_errors_keep_their_traceback():
     @launch.errors_in_one_line()
     def fails():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")

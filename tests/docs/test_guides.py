@@ -122,7 +122,7 @@ def check_that_a_run_is_opened_by_name_and_by_object(folder, name):
     experiment, flags, parts = OF_GUIDE[name]
     run = f"runs/{experiment}/seed=1"
     report = json.loads(python(folder, "-c", OPENED.replace("PARTS", parts), name, run).splitlines()[-1])
-    assert re.fullmatch(rf"{run} has the \w+ \w+, which its own script defines; .*", report["unknown"])
+    assert re.fullmatch(rf"{run} uses the \w+ \w+, which is defined in the script .*", report["unknown"])
     assert f"python {name}.py run {run}" in report["unknown"] and "pass the part" in report["unknown"]
     assert all(flag in report["help"] for flag in flags)
     (last,) = [line for line in measured(folder / run)[0] if line.get("kind") == "evaluation"][-1:]

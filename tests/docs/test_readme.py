@@ -17,7 +17,7 @@ def test_the_example_of_the_readme_learns_and_infers_two_tasks():
         assert (predicted.labels == test.labels).mean() > 0.85
 
 
-def test_every_path_that_the_readme_names_exists():
+def test_every_path_in_the_readme_exists():
     """Links are absolute, since PyPI shows this file too."""
     assert not re.search(r"\]\((?!http)|^\[[\w-]+\]: (?!http)", README, re.MULTILINE)
     paths = re.findall(r"supsup-jax/supsup_jax/(?:blob/)?main/([\w./-]+)", README)

@@ -85,11 +85,11 @@ def test_differences_are_reported_with_their_host_on_all_hosts():
 
 def test_a_wrong_number_of_hosts_or_a_repeated_host_is_rejected():
     messages = met(free_address(), (2, 0, {}), (3, 2, {}), seconds=2.0)
-    assert "host 1 did not come" in messages[0]
+    assert "host 1 did not connect" in messages[0]
     assert "--hosts 3: host 0 was started with --hosts 2" in messages[1]
     messages = met(free_address(), (3, 0, {}), (3, 1, {}), (3, 1, {}), seconds=2.0)
-    assert any("--host 1 runs already, on " in message for message in messages)
-    assert sum("host 2 did not come" in message for message in messages) == 2
+    assert any("--host 1 is already running, on " in message for message in messages)
+    assert sum("host 2 did not connect" in message for message in messages) == 2
 
 
 def test_a_used_port_and_a_name_without_address_are_reported_at_once():
@@ -98,7 +98,7 @@ def test_a_used_port_and_a_name_without_address_are_reported_at_once():
         (message,) = met(address, (2, 0, {}))
         assert f"port {address.port} of this machine cannot be used (Address already in use" in message
         (message,) = met(address, (2, 1, {}), seconds=1.0)
-        assert "it does not answer as a host of a run does" in message
+        assert "it does not answer as a host of a run" in message
     for host in range(2):
         (message,) = met(Address("nowhere.invalid", 1234), (2, host, {}))
         assert "nowhere.invalid has no address on this machine" in message
@@ -127,7 +127,7 @@ def test_a_name_that_other_machines_cannot_reach_is_reported():
         host: {"name": f"node{host}", "id": str(host), "loopback": "127.0.1.1" if host else ""} for host in range(2)
     }
     problem = meeting.Meeting(0, machines, {}).unreachable()
-    assert problem is not None and problem.startswith("host 1 (node1): there its own name stands for 127.0.1.1")
+    assert problem is not None and problem.startswith("host 1 (node1): its name resolves there to 127.0.1.1")
 
 
 @pytest.fixture

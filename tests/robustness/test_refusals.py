@@ -77,7 +77,7 @@ def test_a_rejected_sweep_does_not_change_its_runs(script, learned, capfd, monke
     before = state(learned)
     monkeypatch.setattr(sweep, "run", lambda *_: pytest.fail("it was started"))
     several = ["--seeds", 2, "--resume"]  # seed 1 exists, with more tasks
-    refused(capfd, lambda: script(learned, "--num-tasks", 2, *several), "holds 3 tasks")
+    refused(capfd, lambda: script(learned, "--num-tasks", 2, *several), "contains 3 tasks")
     assert state(learned) == before
 
 

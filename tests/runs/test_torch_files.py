@@ -518,7 +518,7 @@ def test_files_without_a_run_are_rejected(tmp_path, content, message):
         import_torch(tmp_path / "final.pt", tmp_path / "run", benchmark="own")
 
 
-def test_a_missing_file_is_one_clear_error(tmp_path):
+def test_a_missing_file_raises_a_one_line_error(tmp_path):
     with pytest.raises(UserError, match=r"final\.pt is not a file; give the final\.pt that the original saved"):
         import_torch(tmp_path / "final.pt", tmp_path / "run")
 
