@@ -326,7 +326,7 @@ def real_or_embedded(request):
 
 EMBEDDED = ["--dataset", "digits"]
 # One script for each family of tasks of MNIST and each scenario.
-ON_MNIST = ["LeNet-250-tasks/batche", "MNISTRotate/psp", "SplitMNIST/hopsupsup", "NNs/supsup"]
+ON_MNIST = ["LeNet-250-tasks/batche", "MNISTRotate/supsup", "SplitMNIST/hopsupsup", "NNs/supsup"]
 
 
 @pytest.mark.thorough

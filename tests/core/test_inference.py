@@ -139,9 +139,7 @@ def test_only_learned_tasks_are_picked(search):
     assert how(packed(net, weights, stats, everything, 1), images).tolist() == [0] * 6
 
 
-@pytest.mark.parametrize(
-    ("base", "tasks"), thorough_but([(2, 11), (3, 5), (7, 1)], itertools.product([2, 3, 7], [1, 2, 3, 5, 8, 11]))
-)
+@pytest.mark.parametrize(("base", "tasks"), thorough_but([(3, 5)], itertools.product([2, 3, 7], [1, 2, 3, 5, 8, 11])))
 def test_every_round_of_binary_keeps_the_best_share(tasks, base):
     net, weights, stats, everything, images = setting(tasks)
     model = packed(net, weights, stats, everything, tasks)

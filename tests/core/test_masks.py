@@ -54,7 +54,7 @@ def top_k_by_sorting(scores, kept):
 
 
 # Every size is compiled separately.
-SIZES = st.sampled_from([1, 2, 13, 40])
+SIZES = st.sampled_from([1, 13])
 
 
 @settings(deadline=None, max_examples=60)
@@ -245,7 +245,7 @@ def test_count_is_the_number_of_chosen_tasks_that_keep_a_weight(tasks, batch):
 @pytest.mark.parametrize(
     ("tasks", "batch", "accelerator", "slice_bytes"),
     thorough_but(
-        [(13, 5, True, 2000), (140, 20, False, 2000)],
+        [(13, 5, True, 2000), (13, 20, False, 2000)],
         [
             (tasks, *how, slice_bytes)
             for tasks in (1, 13, 140)

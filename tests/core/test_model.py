@@ -22,7 +22,7 @@ def task_of(learned, task):
     return jax.tree.map(lambda leaf: leaf[task], learned)
 
 
-@pytest.mark.parametrize("net", [DENSE, CONV], ids=["dense", "batch norm"])
+@pytest.mark.parametrize("net", thorough_but([CONV], [DENSE, CONV]))
 def test_a_model_is_extended_by_one_task_or_several(net):
     learned = learn(range(3), net=net)
     at_once = model_of(learned, net)

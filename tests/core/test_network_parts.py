@@ -54,7 +54,10 @@ def test_fields_of_networks_are_their_arguments():
         assert [field.name for field in dataclasses.fields(network)] == [*shared, *further.get(network, [])]
 
 
-@pytest.mark.parametrize("network", BUILT_IN)
+LARGE = (networks.ResNet50, networks.ResNet101)
+
+
+@pytest.mark.parametrize("network", thorough_but([net for net in BUILT_IN if net not in LARGE], BUILT_IN))
 def test_outputs_and_head_match_the_module(network):
     net = network(features=7, width=1 / 16, input_shape=(32, 32, 3))
     weights, _ = jax.eval_shape(net.init, jax.random.key(0))
@@ -140,7 +143,8 @@ def test_types_of_activations_by_name_or_as_a_jax_dtype(network):
             network(10, dtype=wrong)
 
 
-@pytest.mark.parametrize("sync_bn", thorough_but([True], [False, True]))
+@pytest.mark.thorough
+@pytest.mark.parametrize("sync_bn", [False, True])
 def test_batch_norm_statistics_over_devices(sync_bn):
     net = networks.ResNet18(4, width=1 / 64, input_shape=(32, 32, 3), sync_bn=sync_bn)
     weights, stats = net.init(jax.random.key(0))

@@ -67,6 +67,7 @@ def test_max_pooling_equals_xlas_on_every_backend(size, monkeypatch):
     np.testing.assert_allclose(gradient, its_gradient, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_bfloat16_activations_leave_weights_stats_and_logits_float32():
     size = (16, 16, 3)
     nets = [

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import tyro
 
-from helpers.tiers import thorough_but
 from supsup_jax.__main__ import main
 from supsup_jax.cli import advice
 from supsup_jax.cli.commands import COMMANDS
@@ -78,11 +77,8 @@ RESULTS = {
 WITH_CODE = [name for name in NAMES if any(language == "python" for _, language, _ in blocks(TEXTS[name]))]
 
 
-# The page on use; the others are on extension and on many machines.
-OF_DEFAULT_TIER = ["runs.md"]
-
-
-@pytest.mark.parametrize("name", thorough_but(OF_DEFAULT_TIER, WITH_CODE))
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", WITH_CODE)
 def test_the_code_of_a_page_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # Data classes look up the module in which they are defined.

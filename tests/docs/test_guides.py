@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.tiers import thorough_but
 from supsup_jax.runs.checkpoints import Checkpoints
 
 GUIDES = Path(__file__).parents[2] / "docs/guides"
@@ -66,8 +67,8 @@ def python(folder, *arguments, status=0):
     return ended.stderr if status else ended.stdout
 
 
-@pytest.mark.parametrize("name", OF_GUIDE)
-@pytest.mark.thorough
+# The commands are the same for all parts.
+@pytest.mark.parametrize("name", thorough_but([], OF_GUIDE, long=OF_GUIDE.keys() - {"add_a_method"}))
 def test_a_guide_works_as_its_page_says(name, tmp_path):
     script = GUIDES / f"{name}.py"
     (tmp_path / script.name).write_text(script.read_text())
@@ -132,8 +133,8 @@ def check_that_commands_know_the_parts_of_the_script(folder, name):
     run, script = "runs/dampened/seed=1", folder / "unregistered.py"
     script.write_text((folder / f"{name}.py").read_text().replace("@ss.register\n", ""))
     for command in ("evaluate", "run"):
-        error = python(folder, "-m", "supsup_jax", command, run, status=2)
-        assert error.count("\n") == 1 and "uses the method Dampened" in error
+        complaint = python(folder, "-m", "supsup_jax", command, run, status=2)
+        assert complaint.count("\n") == 1 and "uses the method Dampened" in complaint
         python(folder, script.name, command, run)
     python(folder, script.name, *SMALL, "--seeds", "2", "--log-dir", "others")
     assert measured(folder / "others/dampened/seed=1") == measured(folder / run)

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from helpers.tiers import thorough_but
 from supsup_jax import UserError
 from supsup_jax.cli import launch
 from supsup_jax.system import devices, platforms
@@ -58,14 +59,14 @@ def test_each_unavailable_platform_gives_one_line_with_its_variable(tmp_path):
         assert message.endswith("unset it, or set it to cpu")
 
 
-@pytest.mark.parametrize(
-    ("variable", "arguments"),
-    [
-        ("JAX_PLATFORMS", [ROOT / "experiments/quickstart.py", "--num-tasks", 1, "--data", "d", "--log-dir", "r"]),
-        ("JAX_PLATFORM_NAME", [ROOT / "experiments/quickstart.py", "--seeds", 2, "--data", "d", "--log-dir", "r"]),
-        ("JAX_PLATFORMS", ["-m", "supsup_jax", "show", ROOT / "tests/stored/format-2-SupSup"]),
-    ],
-)
+COMMANDS = [
+    ("JAX_PLATFORMS", [ROOT / "experiments/quickstart.py", "--num-tasks", 1, "--data", "d", "--log-dir", "r"]),
+    ("JAX_PLATFORM_NAME", [ROOT / "experiments/quickstart.py", "--seeds", 2, "--data", "d", "--log-dir", "r"]),
+    ("JAX_PLATFORMS", ["-m", "supsup_jax", "show", ROOT / "tests/stored/format-2-SupSup"]),
+]
+
+
+@pytest.mark.parametrize(("variable", "arguments"), thorough_but(COMMANDS[:1], COMMANDS))
 def test_a_command_without_the_platform_exits_with_status_2(tmp_path, variable, arguments):
     result = ended(*arguments, cwd=tmp_path, **{variable: "cuda"})
     assert result.returncode == 2

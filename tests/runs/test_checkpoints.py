@@ -332,7 +332,15 @@ def test_a_run_is_restored_at_an_earlier_checkpoint(replaced):
             opened.restore(template, STATE_SHAPES, last=7)
 
 
+@pytest.fixture
 def test_an_interrupt_during_a_save_is_raised_after_it(tmp_path, monkeypatch):
+    """Let SIGINT interrupt, which a shell's background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_during_a_save_comes_after_it(interruptible, tmp_path, monkeypatch):
     with Checkpoints(tmp_path, RUN) as opened:
         save = opened._steps.save
 

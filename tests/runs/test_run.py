@@ -114,6 +114,7 @@ def test_mask_and_effective_weights_of_a_task_match_the_method(trained):
     jax.tree.map(np.testing.assert_array_equal, fresh, trained.weights)
 
 
+@pytest.mark.thorough
 def test_a_saved_run_predicts_the_same_with_other_devices(trained, saved, tmp_path):
     np.save(tmp_path / "images.npy", moved(0)[0])
     program = (
@@ -154,8 +155,10 @@ def test_saving_in_between_does_not_change_later_tasks(trained, saved, tmp_path)
     jax.tree.map(np.testing.assert_array_equal, restored.bank, at_once.bank)
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("method", ["BatchE", "PSP", "Transfer", "SeparateHeads", "UpperBound"])
+OTHER_METHODS = ["BatchE", "PSP", "Transfer", "SeparateHeads", "UpperBound"]
+
+
+@pytest.mark.parametrize("method", thorough_but([], OTHER_METHODS, long=OTHER_METHODS[1:3]))
 def test_other_methods_learn_user_supplied_tasks(method, tmp_path):
     settings = {"method": method, "optimizer": "Adam", "weights_learning_rate": 1e-2}
     run = learned_run(**settings | ({"er_scale": 2.0, "optimizer": "RMSprop"} if method == "Transfer" else {}))

@@ -240,7 +240,9 @@ def coloured(arrays):
     return np.round(255 * (arrays["x"].transpose(0, 2, 3, 1) * std + mean)).astype(np.uint8)
 
 
+@pytest.mark.thorough
 def test_an_imported_gemresnet18_has_the_masks_and_statistics_per_task(golden, tmp_path):
+    """Those of each task."""
     arrays = golden("gemresnet18_mask.npz")
     state = {f"module.{name}": array for name, array in gemresnet18(arrays, "scores").items()}
     args = {"conv_type": "MultitaskMaskConv", "er_sparsity": True, "sparsity": 32, "num_tasks": 2, "adaptor": "gt"}
@@ -308,8 +310,9 @@ def test_a_resnet50_of_one_task_imports(golden, tmp_path):
     np.testing.assert_array_equal(run.weights["linear"]["kernel"], state["fc.weight"][..., 0, 0].T)
 
 
+@pytest.mark.thorough
 def test_a_masked_run_of_one_task_is_exported_like_the_original(tmp_path):
-    run = learned_run("SupSup", 1, er_scale=4.0, scenario="GG", first_task=3)
+    run = learned("SupSup", 1, er_scale=4.0, scenario="GG", first_task=3)
     run.record.tasks[0] = dataclasses.replace(run.record.tasks[0], task=3)
     export_torch(run, tmp_path / "final.pt")
     content = torch.load(tmp_path / "final.pt", weights_only=True)
@@ -391,9 +394,9 @@ METHODS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "back", "settings"), thorough_but([METHODS[1], METHODS[3], METHODS[-1]], METHODS))
+@pytest.mark.parametrize(("method", "back", "settings"), thorough_but([METHODS[3], METHODS[-1]], METHODS))
 def test_an_exported_file_imports_as_the_same_run(tmp_path, method, back, settings):
-    run = learned_run(method, **settings)
+    run = learned(method, **settings)
     export_torch(run, tmp_path / "final.pt")
     other = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
     images = np.random.default_rng(1).random((5, 28, 28, 1))
