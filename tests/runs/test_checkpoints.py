@@ -340,6 +340,14 @@ def test_an_interrupt_during_a_save_is_raised_after_it(tmp_path, monkeypatch):
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def interruptible():
+    """Let SIGINT interrupt; a shell's background jobs ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_during_a_save_comes_after_it(interruptible, tmp_path, monkeypatch):
     with Checkpoints(tmp_path, RUN) as opened:
         save = opened._steps.save

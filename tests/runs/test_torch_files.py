@@ -312,7 +312,7 @@ def test_a_resnet50_of_one_task_imports(golden, tmp_path):
 
 @pytest.mark.thorough
 def test_a_masked_run_of_one_task_is_exported_like_the_original(tmp_path):
-    run = learned("SupSup", 1, er_scale=4.0, scenario="GG", first_task=3)
+    run = learned_run("SupSup", 1, er_scale=4.0, scenario="GG", first_task=3)
     run.record.tasks[0] = dataclasses.replace(run.record.tasks[0], task=3)
     export_torch(run, tmp_path / "final.pt")
     content = torch.load(tmp_path / "final.pt", weights_only=True)
@@ -396,7 +396,7 @@ METHODS = [
 
 @pytest.mark.parametrize(("method", "back", "settings"), thorough_but([METHODS[3], METHODS[-1]], METHODS))
 def test_an_exported_file_imports_as_the_same_run(tmp_path, method, back, settings):
-    run = learned(method, **settings)
+    run = learned_run(method, **settings)
     export_torch(run, tmp_path / "final.pt")
     other = restore(import_torch(tmp_path / "final.pt", tmp_path / "run"))
     images = np.random.default_rng(1).random((5, 28, 28, 1))
