@@ -6,7 +6,7 @@ Reproduces: the idea of Figure 3 of the paper, small. Each task permutes the pix
 
 Command:    python experiments/quickstart.py   (or supsup-jax quickstart, without the repository)
 
-Expect:     half a minute on two cores; 97.5 % with the task given, 96 % with the task inferred (25 tasks).
+Expect:     half a minute on two cores; 97.5 % with the task given and with the task inferred (25 tasks).
 """
 
 from supsup_jax.cli.quickstart import EXPERIMENT, main

@@ -12,7 +12,7 @@ import numpy as np
 from supsup_jax import data, methods, networks, optimizers, scenarios
 from supsup_jax.cli import script
 from supsup_jax.experiment import Experiment, Training
-from supsup_jax.inference import OneShot, alpha_gradient, entropy
+from supsup_jax.inference import OneShot, alpha_gradient, superfluous
 from supsup_jax.paper import drawing, figures
 from supsup_jax.runs.evaluate import load_dataset
 from supsup_jax.runs.run import Run
@@ -21,9 +21,9 @@ from supsup_jax.system import extras
 EXPERIMENT = Experiment(
     name="quickstart",
     tasks=data.Permuted(data.Digits(), num_tasks=25),
-    network=networks.LeNet(features=100),
+    network=networks.LeNet(features=100),  # 90 superfluous neurons, by which the task is inferred
     method=methods.SupSup(),
-    scenario=scenarios.GNu(OneShot(entropy), images_per_task=360),
+    scenario=scenarios.GNu(OneShot(superfluous(real=10)), images_per_pick=4, images_per_task=360),
     training=Training(steps=500, batch_size=32, optimizer=optimizers.RMSprop(1e-3)),
     evaluate_at=(5, 10, 15, 20, 25),
 )
