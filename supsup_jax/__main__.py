@@ -1,4 +1,4 @@
-"""Work with runs on disk: `supsup-jax COMMAND`. `supsup-jax quickstart` trains a first run in half a minute."""
+"""Work with runs on disk: `supsup-jax COMMAND`. `supsup-jax quickstart` trains a first run in under a minute."""
 
 import sys
 from pathlib import Path

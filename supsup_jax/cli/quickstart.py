@@ -1,4 +1,4 @@
-"""SupSup in half a minute: 25 tasks in one random network, on digits that come with the package. No download.
+"""SupSup in under a minute: 25 tasks in one random network, on digits that come with the package. No download.
 
 Each task permutes the pixels of handwritten digits (8 x 8) differently, and learns one binary mask over the same random
 weights. In the evaluation, the network infers the task of the images.
