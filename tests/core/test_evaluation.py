@@ -229,6 +229,7 @@ def split():
     return digits, benchmark, net, weights, tasks, jax.jit(jax.vmap(train))(tasks, jax.random.split(jax.random.key(1)))
 
 
+@pytest.mark.thorough
 def test_tasks_of_different_sizes_are_evaluated_on_their_own_samples(split):
     digits, benchmark, net, weights, tasks, learned = split
     method, how = methods.SupSup(), evaluation.Protocol(inference.OneShot(), 30, 7)

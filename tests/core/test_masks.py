@@ -57,7 +57,7 @@ def top_k_by_sorting(scores, kept):
 SIZES = st.sampled_from([1, 13])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.data(), SIZES, st.floats(0.001, 1.0))
 def test_top_k_keeps_the_right_number_and_the_later_of_ties(data, size, density):
     values = st.sampled_from([0.0, -0.0, 1e-40, -0.5, 0.5, 0.5000001, -3.0, 1e30])
@@ -245,7 +245,7 @@ def test_count_is_the_number_of_chosen_tasks_that_keep_a_weight(tasks, batch):
 @pytest.mark.parametrize(
     ("tasks", "batch", "accelerator", "slice_bytes"),
     thorough_but(
-        [(13, 5, True, 2000), (13, 20, False, 2000)],
+        [(13, 5, True, 2000)],
         [
             (tasks, *how, slice_bytes)
             for tasks in (1, 13, 140)

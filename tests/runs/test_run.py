@@ -410,6 +410,7 @@ def test_a_script_does_not_resume_tasks_learned_from_python(tmp_path):
         adapter.run_experiment(longer, DATASET, tmp_path)
 
 
+@pytest.mark.thorough
 def test_evaluate_agrees_with_predict_for_user_supplied_tasks(trained, tmp_path):
     tests = [(moved(0)[0][:50], NAMES[moved(0)[1][:50]]), (moved(2)[0], 10 * moved(2)[1])]
     given = ss.evaluate(trained, data=tests)

@@ -18,7 +18,7 @@ from helpers.toys import write_small_imagenet
 FROM_COMMANDS = [name for name in stored_runs.NAMES if name != "from-python"]
 FINISHED = [name for name in FROM_COMMANDS if not name.startswith("interrupted")]
 
-QUICK = ["interrupted", "psp", "supsup"]
+QUICK = ["interrupted", "nns", "supsup"]
 """Runs of the default tier; the others belong to the thorough tier."""
 
 SLOW_TO_COMPILE = ["imagenet"]

@@ -271,6 +271,7 @@ def test_heads_of_a_gemresnet18_are_imported_and_exported(golden, tmp_path):
         np.testing.assert_array_equal(back[name], array, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_a_single_network_is_used_for_all_tasks(golden, tmp_path):
     arrays = golden("gemresnet18.npz")
     state = {re.sub(r"\.bns\.1", "", name): array for name, array in gemresnet18(arrays, "scores").items()}

@@ -245,6 +245,7 @@ def test_storage_of_hopsupsup_does_not_grow_with_tasks(others, tmp_path):
     assert (hop.folder / "recovery.csv").read_text().count("\n") > 4
 
 
+@pytest.mark.thorough
 def test_a_stream_is_recorded_batch_by_batch(others):
     stream = others("NNs").record.stream
     assert [result.task for result in stream] == list(range(5))

@@ -123,6 +123,7 @@ def test_images_that_do_not_fit_on_a_device_are_decoded_per_batch(whole, images,
     assert any("does not fit on a device" in message for message in messages)
 
 
+@pytest.mark.thorough
 def test_an_interrupted_task_is_resumed_at_the_same_step(whole, images, tmp_path):
     def interrupt(report):
         if report.message.startswith("task 1: 3 of"):
