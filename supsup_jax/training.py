@@ -4,7 +4,7 @@ The data is on the device. Inside the loop, batches are drawn, transformed for t
 function of (seed, task) alone, so task 7 is the same alone or among 250 tasks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from supsup_jax.data import Benchmark, Samples, Tasks
-from supsup_jax.methods import Adapter, Carry, Method, Params
+from supsup_jax.errors import ArgumentError
+from supsup_jax.methods import Adapter, Carry, Method, Moment, Params, Phase
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.optimizers import Optimizer
 from supsup_jax.system import numerics
@@ -33,7 +34,8 @@ class Learned(NamedTuple):
         weights: the base weights after the task; `None` if the task does not train them.
         carry: the method's state for the tasks that follow; `None` unless tasks are learned in turn.
         stats: the task's batch-norm statistics.
-        loss: mean cross-entropy of each epoch's batches, in nats; NaN if anything that is learned is not finite.
+        loss: mean loss of each epoch's batches, in nats, with the method's penalty; NaN if anything that is learned
+            is not finite.
         accuracy: accuracy on the test set after each epoch, a fraction.
         diverged: the first update, counted from 0, whose loss is not finite, or the last update of the first epoch
             after which something else is not finite; the number of updates if training has not diverged.
@@ -88,7 +90,7 @@ class Progress(NamedTuple):
     """The training state of a task, which each update changes.
 
     Attributes:
-        learned: the `weights` and the `params`, each `None` if it is not trained.
+        learned: the `weights` and the `params`, each `None` if it is not trained, as are leaves that are not.
         optimizer: the optimiser's state.
         stats: the task's batch-norm statistics.
     """
@@ -100,20 +102,22 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class Learner:
-    """The update step of a task, for a network, a method and an optimiser.
+    """The update step of a task in one phase of its training, for a network, a method and an optimiser.
 
     Attributes:
         net: the network.
         method: defines the parameters of a task, and computes effective weights from them.
         optimizer: the optimiser of all that is learned.
-        trains_weights: whether the base weights are learned, in addition to the task's parameters.
+        phase: what is trained in the phase; by default the task's parameters, if the method trains them.
+        number: index of the phase.
         average: returns the mean of a pytree over all devices that share a batch; by default the identity.
     """
 
     net: Network
     method: Method
     optimizer: Optimizer
-    trains_weights: bool = False
+    phase: Phase | None = None
+    number: int = 0
     average: Callable[[Any], Any] = lambda tree: tree
 
     def start(self, weights: Weights, key: Key[Array, ""], carry: Carry | None = None) -> Start:
@@ -128,18 +132,33 @@ class Learner:
 
     def begin(self, start: Start, stats: Stats) -> Progress:
         """Return the training state before the first update, given the initial batch-norm statistics."""
-        weights = start.weights if self.trains_weights else None
-        learned: Any = {"weights": weights, "params": start.params if self.method.trains_params else None}
+        phase = self.phase or Phase(False, self.method.trains_params)
+        params = None
+        if phase.trains_params:
+            trained = self.method.is_trained(start.params)
+            params = jax.tree.map(lambda leaf, is_trained: leaf if is_trained else None, start.params, trained)
+        learned: Any = {"weights": start.weights if phase.trains_weights else None, "params": params}
         return Progress(learned, self.optimizer.transformation().init(learned), stats)
 
     def current(self, start: Start, learned: dict[str, Any]) -> Start:
         """Return the current base weights and task parameters."""
-        parts = zip(start, (learned["weights"], learned["params"]), strict=True)
-        return Start(*(fixed if changed is None else changed for fixed, changed in parts))
+
+        def merge(initial: Any, current: Any) -> Any:
+            return initial if current is None else current
+
+        params = start.params
+        if learned["params"] is not None:
+            params = jax.tree.map(merge, params, learned["params"])
+        return Start(merge(start.weights, learned["weights"]), params)
 
     def effective(self, start: Start, progress: Progress) -> Weights:
-        """Return the current effective weights."""
-        return self.method.training_weights(*self.current(start, progress.learned))
+        """Return the effective weights at the end of the phase, if no updates follow."""
+        return self.method.weights_at(*self.current(start, progress.learned), Moment(self.number))
+
+    def next_start(self, start: Start, progress: Progress) -> Start:
+        """Return the initial values of the next phase."""
+        weights, params = self.method.begin_phase(self.number + 1, *self.current(start, progress.learned))
+        return Start(weights, params)
 
     def update(
         self,
@@ -148,8 +167,9 @@ class Learner:
         images: Float[Array, "batch ..."],
         labels: Int[Array, " batch"],
         counts: Float[Array, " batch"] | None = None,
+        share: Float[Array, ""] | float = 1.0,
     ) -> tuple[Progress, Float[Array, ""]]:
-        """Return the training state after an update, and the mean cross-entropy of its batch before it, in nats.
+        """Return the training state after an update, and the mean loss of its batch before it, in nats.
 
         Args:
             start: the initial values of the task.
@@ -157,10 +177,17 @@ class Learner:
             images: normalised images, or this device's share of them.
             labels: their labels.
             counts: weight of each image in the mean; by default equal weights.
+            share: the fraction of the updates of this phase that were made before.
         """
+        moment = Moment(self.number, share)
 
         def loss(learned: Any) -> tuple[Array, Stats]:
-            effective = self.method.training_weights(*self.current(start, learned))
+            weights, params = self.current(start, learned)
+            cross_entropy, stats = mean_cross_entropy(self.method.weights_at(weights, params, moment))
+            penalty = self.method.penalty(weights, params, moment)
+            return cross_entropy if penalty is None else cross_entropy + penalty, stats
+
+        def mean_cross_entropy(effective: Weights) -> tuple[Array, Stats]:
             logits, stats = self.net.apply(effective, progress.stats, images, train=True)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             if counts is None:
@@ -170,11 +197,17 @@ class Learner:
 
         (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(progress.learned)
         value, stats, gradient = self.average((value, stats, gradient))
-        update, state = self.optimizer.transformation().update(gradient, progress.optimizer, progress.learned)
-        return Progress(optax.apply_updates(progress.learned, update), state, stats), value  # pyright: ignore
+        transformation, learned = self.optimizer.transformation(), progress.learned
+        update: Any
+        update, state = transformation.update(gradient, progress.optimizer, learned)
+        if learned["weights"] is not None:
+            applied = self.method.update_share(*self.current(start, learned), self.number)
+            if applied is not None:
+                update["weights"] = jax.tree.map(jnp.multiply, update["weights"], applied)
+        return Progress(optax.apply_updates(learned, update), state, stats), value  # pyright: ignore
 
     def finish(
-        self, start: Start, progress: Progress, carry: Carry | None
+        self, start: Start, progress: Progress, carry: Carry | None, trains_weights: bool = False
     ) -> tuple[Adapter, Weights | None, Carry | None, Stats]:
         """Return the first four fields of `Learned` after all updates of a task.
 
@@ -182,10 +215,11 @@ class Learner:
             start: the initial values of the task.
             progress: the training state.
             carry: the carry of the tasks before, if the task was learned in turn.
+            trains_weights: whether any phase of the task has trained the base weights.
         """
         weights, params = self.current(start, progress.learned)
         carry = None if carry is None else self.method.next_carry(carry, params)
-        return self.method.finalize(params, weights), progress.learned["weights"], carry, progress.stats
+        return self.method.finalize(params, weights), weights if trains_weights else None, carry, progress.stats
 
 
 def all_finite(tree: PyTree[Any]) -> Bool[Array, ""]:
@@ -207,7 +241,7 @@ def keys_of(task_key: Key[Array, ""]) -> tuple[Key[Array, ""], Key[Array, ""]]:
 
 @numerics.with_fixed_flags
 def train_task(
-    learner: Learner,
+    learners: Learner | Sequence[Learner],
     task: Tasks,
     key: Key[Array, ""],
     *,
@@ -223,7 +257,7 @@ def train_task(
     Batches are drawn without replacement within an epoch. They continue across its end, so that all have the same size.
 
     Args:
-        learner: the update step.
+        learners: the update step; of each phase, if there are several.
         task: the task's description.
         key: the task's key.
         shared: the inputs that all tasks share.
@@ -233,31 +267,66 @@ def train_task(
         validate: called after each epoch.
         carry: the carry of the tasks before, if the method has one.
     """
+    learners = [learners] if isinstance(learners, Learner) else learners
     init_key, order_key = keys_of(key)
-    start = learner.start(shared.weights, init_key, carry)
     size = benchmark.size(task, train=True)
     batches = draw_batches(order_key, benchmark.train_size, size, steps, batch_size)
 
-    def step(index: Array, state: tuple[Progress, Array, Array]) -> tuple[Progress, Array, Array]:
-        progress, total, diverged = state
-        keys = augmentation_keys(order_key, index, jnp.arange(batch_size))
-        images, labels = benchmark.samples(shared.train, task, batches[index], True, keys)
-        progress, loss = learner.update(start, progress, images, labels)
-        return progress, total + loss, jnp.where(jnp.isfinite(loss), diverged, jnp.minimum(diverged, index))
+    def train_phase(learner: Learner, start: Start, stats: Stats, bounds: list[int]) -> tuple[Progress, Any]:
+        first_step, last_step = bounds[0], bounds[-1]
 
-    def epoch(progress: Progress, bounds: tuple[Array, Array]) -> tuple[Progress, tuple[Array, Array, Array]]:
-        first, stop = bounds
-        progress, total, diverged = jax.lax.fori_loop(first, stop, step, (progress, jnp.float32(0), jnp.int32(steps)))
-        finite = all_finite((progress.learned, progress.stats)) & jnp.isfinite(total)
-        loss = jnp.where(finite, total / (stop - first).astype(jnp.float32), jnp.nan)
-        diverged = jnp.where(finite, diverged, jnp.minimum(diverged, stop - 1))
-        accuracy = validate(learner.effective(start, progress), progress.stats, task)
-        return progress, (loss, accuracy, diverged)
+        def step(index: Array, state: tuple[Progress, Array, Array]) -> tuple[Progress, Array, Array]:
+            progress, total, diverged = state
+            keys = augmentation_keys(order_key, index, jnp.arange(batch_size))
+            images, labels = benchmark.samples(shared.train, task, batches[index], True, keys)
+            share = (index - first_step).astype(jnp.float32) / (last_step - first_step)
+            progress, loss = learner.update(start, progress, images, labels, share=share)
+            return progress, total + loss, jnp.where(jnp.isfinite(loss), diverged, jnp.minimum(diverged, index))
+
+        def epoch(progress: Progress, bounds: tuple[Array, Array]) -> tuple[Progress, tuple[Array, Array, Array]]:
+            first, stop = bounds
+            state = progress, jnp.float32(0), jnp.int32(steps)
+            progress, total, diverged = jax.lax.fori_loop(first, stop, step, state)
+            finite = all_finite((progress.learned, progress.stats)) & jnp.isfinite(total)
+            loss = jnp.where(finite, total / (stop - first).astype(jnp.float32), jnp.nan)
+            diverged = jnp.where(finite, diverged, jnp.minimum(diverged, stop - 1))
+            accuracy = validate(learner.effective(start, progress), progress.stats, task)
+            return progress, (loss, accuracy, diverged)
+
+        pairs = jnp.asarray(bounds[:-1], jnp.int32), jnp.asarray(bounds[1:], jnp.int32)
+        return jax.lax.scan(epoch, learner.begin(start, stats), pairs)
 
     ends = epoch_ends(benchmark.train_size, steps, batch_size)
-    bounds = jnp.asarray([0, *ends[:-1]], jnp.int32), jnp.asarray(ends, jnp.int32)
-    progress, (losses, accuracies, diverged) = jax.lax.scan(epoch, learner.begin(start, shared.stats), bounds)
-    return Learned(*learner.finish(start, progress, carry), losses, accuracies, diverged.min())
+    start, stats, measured = learners[0].start(shared.weights, init_key, carry), shared.stats, []
+    progress: Any = None
+    for learner, (first, stop) in zip(learners, phase_bounds(learners, steps), strict=True):
+        if measured:
+            start, stats = learners[learner.number - 1].next_start(start, progress), progress.stats
+        inner = [end for end in ends if first < end < stop]
+        progress, measurements = train_phase(learner, start, stats, [first, *inner, stop])
+        measured.append(measurements)
+    losses, accuracies, diverged = (
+        measured[0] if len(measured) == 1 else map(jnp.concatenate, zip(*measured, strict=True))
+    )
+    trains_weights = any(learner.phase is not None and learner.phase.trains_weights for learner in learners)
+    finished = learners[-1].finish(start, progress, carry, trains_weights)
+    return Learned(*finished, losses, accuracies, diverged.min())
+
+
+def phase_bounds(learners: Sequence[Learner], steps: int) -> list[tuple[int, int]]:
+    """Return the first step of each phase, and the step after its last one; each phase has at least one step.
+
+    Raises:
+        UserError: if there are fewer steps than phases.
+    """
+    if steps < len(learners):
+        raise ArgumentError("steps", steps, f"must be at least {len(learners)}, one for each phase of the training")
+    shares = np.cumsum([1.0 if learner.phase is None else learner.phase.share for learner in learners])
+    stops = np.rint(shares / shares[-1] * steps).astype(int)
+    for number in range(len(stops) - 1):
+        stops[number] = np.clip(stops[number], number + 1, steps - (len(stops) - 1 - number))
+    stops = [int(stop) for stop in stops]
+    return list(zip([0, *stops[:-1]], stops, strict=True))
 
 
 def augmentation_keys(

@@ -2,11 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree
 
 from supsup_jax.arguments import Part
 from supsup_jax.networks import Network, Weights
@@ -25,12 +25,42 @@ Carry = PyTree[Array | np.ndarray]
 """State that a task passes to the next task, besides the base weights."""
 
 
+class Phase(NamedTuple):
+    """A part of a task's training, with an optimizer of its own.
+
+    Attributes:
+        trains_weights: whether it trains the base weights.
+        trains_params: whether it trains the parameters of the task.
+        share: its share of the task's updates, relative to the shares of the other phases.
+    """
+
+    trains_weights: bool
+    trains_params: bool
+    share: float = 1.0
+
+
+class Moment(NamedTuple):
+    """A point in the training of a task.
+
+    Attributes:
+        phase: index of the phase.
+        share: the fraction of the updates of the phase that were made; 1 at its end.
+    """
+
+    phase: int = 0
+    share: Float[Array, ""] | float = 1.0
+
+
 class Method(Part, ABC):
     """Base class of methods. Instances are frozen dataclasses of their settings.
 
     A subclass defines the parameters that a task trains (`init`), the adapter that is kept (`finalize`), and the
     effective weights, computed from the base weights and the adapter (`effective_weights`). It overrides `pack`,
     `unpack` and `concatenate` if its bank has a more compact form than adapters stacked along a leading task axis.
+
+    Further hooks are for methods whose tasks are trained in several phases (`phases`, `begin_phase`), whose parameters
+    include values that no optimizer updates (`is_trained`), whose base weights are partly frozen (`update_share`),
+    whose effective weights change during training (`weights_at`), or that add a term to the loss (`penalty`).
 
     Tasks are independent and trained in parallel. The exceptions are tasks that train the base weights, and methods
     whose tasks pass a carry to the next task (`first_carry`, `next_carry`).
@@ -100,6 +130,45 @@ class Method(Part, ABC):
         """
         return carry
 
+    def phases(self, task: int) -> tuple[Phase, ...]:
+        """Return the phases of a task's training; by default a single one.
+
+        A task with a phase that trains the base weights must return true from `trains_weights`.
+        """
+        return (Phase(self.trains_weights(task), self.trains_params),)
+
+    def begin_phase(self, phase: int, weights: Weights, params: Params) -> tuple[Weights, Params]:
+        """Return base weights and parameters at the start of a phase after the first one, for instance pruned.
+
+        Args:
+            phase: index of the phase, from 1.
+            weights: base weights at the end of the phase before.
+            params: parameters of the task at the end of the phase before.
+        """
+        return weights, params
+
+    def is_trained(self, params: Params) -> PyTree[bool]:
+        """Return for each leaf of the parameters whether an optimizer updates it; by default every leaf.
+
+        Other leaves, such as a random key or the mask of frozen weights, keep their values.
+        """
+        return jax.tree.map(lambda leaf: True, params)
+
+    def update_share(self, weights: Weights, params: Params, phase: int) -> Weights | None:
+        """Return the share of each update of the base weights that is applied: 1 for free entries, 0 for frozen ones.
+
+        It multiplies whole updates, so weight decay and momentum do not change frozen entries either.
+
+        Args:
+            weights: the base weights, whose shape the result has.
+            params: parameters of the task.
+            phase: index of the phase.
+
+        Returns:
+            `None`, which is the default, if no entry is frozen.
+        """
+        return None
+
     @abstractmethod
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Return the initial parameters of a task.
@@ -126,6 +195,14 @@ class Method(Part, ABC):
     def training_weights(self, weights: Weights, params: Params) -> Weights:
         """Return the weights that the network uses while the task is trained."""
         return self.effective_weights(weights, self.finalize(params, weights))
+
+    def weights_at(self, weights: Weights, params: Params, moment: Moment) -> Weights:
+        """Return the weights that the network uses at a moment of the training; by default `training_weights`."""
+        return self.training_weights(weights, params)
+
+    def penalty(self, weights: Weights, params: Params, moment: Moment) -> Float[Array, ""] | None:
+        """Return a term to add to the mean cross-entropy of a batch; `None`, which is the default, for no term."""
+        return None
 
     def pack(self, adapters: Adapter) -> Bank:
         """Return the bank of adapters that are stacked along a leading task axis."""

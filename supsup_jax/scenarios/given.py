@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from supsup_jax import classification, evaluation
+from supsup_jax.methods import Phase
 from supsup_jax.networks import has_convolutions
-from supsup_jax.optimizers import Optimizer
 from supsup_jax.scenarios.work import Measured, Parts, Results, Snapshot, Work, divergence
 from supsup_jax.system import devices, interruption
 from supsup_jax.training import Learned, Learner, Shared, first_not_finite, task_key, train_task
@@ -42,7 +42,7 @@ def learn(work: Work) -> Iterator[Results]:
         if method.in_turn(first) or not work.side_by_side:
             learned = _in_turn(work, tasks, first, len(numbers))
         else:
-            train = _side_by_side(work.parts, work.batch_size, has_convolutions(work.weights))
+            train = _side_by_side(work.parts, work.batch_size, method.phases(first), has_convolutions(work.weights))
             shared = work.weights, work.stats, work.train, work.test, work.carry()
             learned = jax.block_until_ready(train(shared, tasks, work.tasks_at_once))
         yield from finite_results(work, learned, first, time.perf_counter() - started)
@@ -94,8 +94,8 @@ def _next_tasks(work: Work, first: int) -> np.ndarray:
     method = work.parts.method
     stop = work.chunk_end(first, method.trains_weights(first) or not method.bank_grows)
 
-    def mode(task: int) -> tuple[bool, bool]:
-        return method.in_turn(task), method.trains_weights(task)
+    def mode(task: int) -> tuple[bool, tuple[Phase, ...]]:
+        return method.in_turn(task), method.phases(task)
 
     return np.array([*takewhile(lambda task: mode(task) == mode(first), range(first, stop))])
 
@@ -113,7 +113,7 @@ def _in_turn(work: Work, tasks: Any, first: int, count: int) -> Learned:
         count: number of tasks.
     """
     trains_weights, in_turn = work.parts.method.trains_weights(first), work.parts.method.in_turn(first)
-    train = in_turn_program(work.parts, work.batch_size, trains_weights)
+    train = in_turn_program(work.parts, work.batch_size, work.parts.method.phases(first))
     carry, learned = work.carry(), []
     for row in range(count):
         shared = work.weights, work.stats, work.train, work.test, carry
@@ -131,36 +131,40 @@ def _in_turn(work: Work, tasks: Any, first: int, count: int) -> Learned:
 
 
 @cache
-def _side_by_side(parts: Parts, batch_size: int, convolutions: bool) -> Callable[..., Learned]:
+def _side_by_side(
+    parts: Parts, batch_size: int, phases: tuple[Phase, ...], convolutions: bool
+) -> Callable[..., Learned]:
     """Return the function that learns a chunk of independent tasks, mapped by `devices.over_tasks`.
 
     Args:
         parts: parts of the experiment.
         batch_size: images per step.
+        phases: phases of the training of a task.
         convolutions: whether the network has convolutions.
     """
-    learn = _learner(parts, parts.optimizer, False, batch_size)
+    learn = _learner(parts, phases, batch_size)
     # Independent tasks do not change the carry.
     return devices.over_tasks(lambda shared, task: learn(shared, task)._replace(carry=None), convolutions=convolutions)
 
 
 @cache
-def in_turn_program(parts: Parts, batch_size: int, trains_weights: bool) -> Callable[..., Learned]:
+def in_turn_program(parts: Parts, batch_size: int, phases: tuple[Phase, ...]) -> Callable[..., Learned]:
     """Return the jitted function that learns one task.
 
     Args:
         parts: parts of the experiment.
         batch_size: images per step.
-        trains_weights: whether the task trains the base weights.
+        phases: phases of the training of the task.
     """
-    optimizer = parts.weights_optimizer if trains_weights else parts.optimizer
-    return jax.jit(_learner(parts, optimizer, trains_weights, batch_size))
+    return jax.jit(_learner(parts, phases, batch_size))
 
 
-def _learner(
-    parts: Parts, optimizer: Optimizer, trains_weights: bool, batch_size: int
-) -> Callable[[Any, Any], Learned]:
+def _learner(parts: Parts, phases: tuple[Phase, ...], batch_size: int) -> Callable[[Any, Any], Learned]:
     """Return the function that learns one task, given shared arrays, and the description and key of the task."""
+    learners = [
+        Learner(parts.net, parts.method, parts.optimizer_of(phase), phase, number)
+        for number, phase in enumerate(phases)
+    ]
 
     def learn(shared: Any, described: Any) -> Learned:
         weights, stats, train, test, carry = shared
@@ -173,7 +177,7 @@ def _learner(
         if not parts.benchmark.test_size:
             validate = _zero_accuracy  # `finite_results` turns it into NaN; NaN here would trip `jax_debug_nans`
         return train_task(
-            Learner(parts.net, parts.method, optimizer, trains_weights),
+            learners,
             task,
             key,
             shared=Shared(weights, stats, train),

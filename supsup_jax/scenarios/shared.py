@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from jaxtyping import Int
 from supsup_jax import classification, evaluation
 from supsup_jax.data import Benchmark, Dataset, Images, Samples
 from supsup_jax.data.tasks import Rows
-from supsup_jax.methods import Carry, Method
+from supsup_jax.methods import Carry, Method, Phase
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.scenarios.feeding import (
     Feed,
@@ -90,8 +90,9 @@ def learn(work: Work) -> Iterator[Results]:
     method = work.parts.method
     for index in range(work.num_learned, work.num_tasks):
         number = work.first_task + index
-        trains_weights, in_turn = method.trains_weights(number), method.in_turn(number)
-        programs = _programs(work.parts, trains_weights)
+        in_turn = method.in_turn(number)
+        (phase,) = method.phases(number)
+        programs = _programs(work.parts, phase)
         init_key, order_key = keys_of(task_key(work.seed, number))
         start, progress = programs.begin(work.weights, work.stats, init_key, work.carry())
         task = _resume(work, number, progress)
@@ -283,11 +284,10 @@ class _Programs(NamedTuple):
 
 
 @cache
-def _programs(parts: Parts, trains_weights: bool) -> _Programs:
+def _programs(parts: Parts, phase: Phase) -> _Programs:
     """Return the functions that learn tasks with or without training the base weights; cached by their arguments."""
     net, method, benchmark = parts.net, parts.method, parts.benchmark
-    optimizer = parts.weights_optimizer if trains_weights else parts.optimizer
-    learner = Learner(net, method, optimizer, trains_weights, devices.average)
+    learner = Learner(net, method, parts.optimizer_of(phase), phase, average=devices.average)
 
     @jax.jit
     def begin(weights: Weights, stats: Stats, key: Any, carry: Carry) -> tuple[Start, Progress]:
@@ -304,7 +304,8 @@ def _programs(parts: Parts, trains_weights: bool) -> _Programs:
             keys = augmentation_keys(order_key, first + index, share.places)
             images, labels = benchmark.samples(split, task, rows, True, keys)
             counts = share.counts[index] * split.images.readable[rows]
-            progress, loss = learner.update(start, progress, images, labels, counts)
+            share_made = (first + index).astype(jnp.float32) / parts.steps
+            progress, loss = learner.update(start, progress, images, labels, counts, share_made)
             return progress, losses.at[index].set(loss)
 
         return jax.lax.fori_loop(begins, ends, step, (progress, jnp.zeros(len(share.rows))))
@@ -316,7 +317,13 @@ def _programs(parts: Parts, trains_weights: bool) -> _Programs:
         return on_devices(piece.share, (start, progress, piece.split, task, order_key, *steps))
 
     finite = jax.jit(lambda progress: all_finite((progress.learned, progress.stats)))
-    return _Programs(begin, advance, finite, jax.jit(learner.effective), jax.jit(learner.finish))
+    return _Programs(
+        begin,
+        advance,
+        finite,
+        jax.jit(learner.effective),
+        jax.jit(partial(learner.finish, trains_weights=phase.trains_weights)),
+    )
 
 
 @cache

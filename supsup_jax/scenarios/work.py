@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from supsup_jax import evaluation
 from supsup_jax.data import Benchmark, Dataset, HeldOut
 from supsup_jax.errors import UserError
-from supsup_jax.methods import Adapter, Carry, Method
+from supsup_jax.methods import Adapter, Carry, Method, Phase
 from supsup_jax.metrics import Runs
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights
@@ -43,6 +43,10 @@ class Parts(NamedTuple):
     weights_optimizer: Optimizer
     steps: int
     protocol: evaluation.Protocol
+
+    def optimizer_of(self, phase: Phase) -> Optimizer:
+        """Return the optimizer of a phase of a task's training."""
+        return self.weights_optimizer if phase.trains_weights else self.optimizer
 
 
 class Report(NamedTuple):

@@ -1,0 +1,142 @@
+"""HAT: tasks learn hard attention on units, and what they attend to is protected from later tasks."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from supsup_jax.checks import check_number
+from supsup_jax.errors import UserError
+from supsup_jax.methods.base import Adapter, Carry, Method, Moment, Params, Phase
+from supsup_jax.networks import Network, Weights, draw, pytorch_default
+from supsup_jax.system import numerics
+
+
+@dataclass(frozen=True)
+class HAT(Method):
+    """Hard attention to the task (Serrà et al., ICML 2018): gates a = σ(s e) multiply the outputs of layers.
+
+    Weights, gates and a head per task are trained together. The scale s grows from 1/s_max to s_max over the training
+    of a task, which makes gates binary. An update of a weight between two units is multiplied by 1 - min(a, b), where a
+    and b are the largest gates of these units in earlier tasks. Gates are factors of the kernel's outputs, which is the
+    same for layers without biases. The paper anneals s in every epoch and rescales gradients of e; both are left out.
+
+    The network must be a chain: the inputs of each layer are the outputs of the layer before, in the order of names.
+
+    Attributes:
+        s_max: largest scale.
+        capacity_penalty: factor c of the term that penalises new units (equation 5).
+        head: name of the last layer, of which each task has its own; an experiment fills it in.
+    """
+
+    s_max: float = 400.0
+    capacity_penalty: float = 0.75
+    head: str = ""
+
+    derived: ClassVar[tuple[str, ...]] = ("head",)
+    stores: ClassVar[str] = "gates and heads"
+
+    def __post_init__(self) -> None:
+        check_number("s_max", self.s_max)
+        check_number("capacity_penalty", self.capacity_penalty, allow_zero=True)
+
+    def check(self, net: Network) -> None:
+        """Check that the network has a named last layer, and that its layers form a chain."""
+        if not net.head:
+            raise UserError("HAT needs the name of the last layer; give Network(..., head=NAME)")
+        weights, _ = jax.eval_shape(net.init, numerics.key(0))
+        kernels = _kernels(weights)
+        outputs = [kernel.shape[-1] for kernel in kernels.values()][:-1]
+        inputs = [kernel.shape[-2] for kernel in kernels.values()][1:]
+        fits = [*kernels][-1] == net.head and len(kernels) == sum(leaf.ndim > 1 for leaf in jax.tree.leaves(weights))
+        if not fits or any(after % before for before, after in zip(outputs, inputs, strict=True)):
+            raise UserError(
+                f"HAT needs layers that form a chain, unlike {type(net).__name__}'s; choose LeNet or FC1024"
+            )
+
+    def for_network(self, net: Network) -> "HAT":
+        """Return the method with the name of the network's last layer."""
+        return dataclasses.replace(self, head=self.head or net.head)
+
+    def trains_weights(self, task: int) -> bool:
+        """Return true: every task trains the weights, as far as they are free."""
+        return True
+
+    def phases(self, task: int) -> tuple[Phase, ...]:
+        """Return one phase, which trains weights, gates and the head."""
+        return (Phase(True, True),)
+
+    def shared(self, weights: Weights) -> Weights:
+        """Return all layers but the head."""
+        return {name: layer for name, layer in weights.items() if name != self.head}
+
+    def first_carry(self, weights: Weights) -> Carry:
+        """Return gates of 0: no unit is used."""
+        return {name: jnp.zeros(kernel.shape[-1]) for name, kernel in _kernels(self.shared(weights)).items()}
+
+    def next_carry(self, carry: Any, params: Any) -> Carry:
+        """Return for each unit whether this task or an earlier one uses it."""
+        return jax.tree.map(lambda used, gates: jnp.maximum(used, gates > 0), carry, params["gates"])
+
+    def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
+        """Return normal values e, a head, and the units that earlier tasks use, which are not trained."""
+        used = self.first_carry(weights) if carry is None else carry
+        gates = draw(key, used, jax.nn.initializers.normal(1.0))
+        return {"gates": gates, "head": draw(key, weights[self.head], pytorch_default), "used": used}
+
+    def is_trained(self, params: Any) -> Any:
+        """Return true for gates and head."""
+        return {name: jax.tree.map(lambda leaf, name=name: name != "used", part) for name, part in params.items()}
+
+    def finalize(self, params: Any, weights: Weights) -> Adapter:
+        """Return binary gates and the head."""
+        return {"gates": jax.tree.map(lambda e: e > 0, params["gates"]), "head": params["head"]}
+
+    def effective_weights(self, weights: Weights, adapter: Any) -> Weights:
+        """Return the gated weights with the head of the task."""
+        gated = {
+            name: jax.tree.map(lambda leaf, name=name: leaf * adapter["gates"][name], layer)
+            for name, layer in self.shared(weights).items()
+        }
+        return {**gated, self.head: adapter["head"]}
+
+    def weights_at(self, weights: Weights, params: Any, moment: Moment) -> Weights:
+        """Return the weights with gates σ(s e), whose scale grows with the share of the updates."""
+        gates = self._gates(params["gates"], moment)
+        return self.effective_weights(weights, {"gates": gates, "head": params["head"]})
+
+    def penalty(self, weights: Weights, params: Any, moment: Moment) -> Float[Array, ""]:
+        """Return the mean gate of units that no earlier task uses, times `capacity_penalty` (equation 5)."""
+        gates = jax.tree.leaves(self._gates(params["gates"], moment))
+        free = [1 - used for used in jax.tree.leaves(params["used"])]
+        gated = sum(((gate * unit).sum() for gate, unit in zip(gates, free, strict=True)), jnp.float32(0))
+        units = sum((unit.sum() for unit in free), jnp.float32(0))
+        return self.capacity_penalty * gated / jnp.maximum(units, 1)
+
+    def update_share(self, weights: Weights, params: Any, phase: int) -> Weights:
+        """Return 1 - min(a, b) for the weight between two units, whose gates in earlier tasks were a and b."""
+        before, shares = jnp.ones(1), {}
+        for name, kernel in _kernels(weights).items():
+            used = params["used"].get(name, jnp.zeros(kernel.shape[-1]))
+            inputs = jnp.tile(before, kernel.shape[-2] // before.size)
+            protected = jnp.minimum(inputs[:, None], used)
+            shares[name] = jax.tree.map(
+                lambda leaf, both=protected, used=used: (
+                    1 - jnp.broadcast_to(both if leaf.ndim > 1 else used, leaf.shape)
+                ),
+                weights[name],
+            )
+            before = used
+        return shares
+
+    def _gates(self, values: Any, moment: Moment) -> Any:
+        scale = 1 / self.s_max + (self.s_max - 1 / self.s_max) * moment.share
+        return jax.tree.map(lambda e: jax.nn.sigmoid(scale * e), values)
+
+
+def _kernels(weights: Any) -> dict[str, Any]:
+    """Return the kernel of each layer, in the order of their names."""
+    return {name: next(leaf for leaf in jax.tree.leaves(weights[name]) if leaf.ndim > 1) for name in sorted(weights)}
