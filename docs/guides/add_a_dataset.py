@@ -64,14 +64,7 @@ class ShiftedColumns(data.Benchmark):
         order = np.asarray(numbers, np.int32)
         return {"columns": order // 2, "negative": order % 2 == 1}
 
-    def samples(
-        self,
-        split: data.Samples,
-        task: Any,
-        rows: Any,
-        train: bool,
-        keys: Any = None,
-    ) -> Any:
+    def samples(self, split: Any, task: Any, rows: Any, train: bool, keys: Any = None):
         """Return images and labels of some rows, inside a jitted function."""
         images = jnp.asarray(split.images)[rows]
         images = jnp.roll(images, -task["columns"], axis=2)
