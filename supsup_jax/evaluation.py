@@ -3,7 +3,7 @@
 With the task inferred, there are two protocols. *Per batch* is the paper's: one pick for every batch of 128 test
 images. *Per image* is harder and closer to real use: one pick for every image. With unshared labels (scenario GNu) a
 wrong task cannot give a right answer, so a wrong pick counts its whole batch as wrong. With shared labels (GNs, NNs)
-an answer is right if its label is.
+an answer is right if its label is right, whatever task was inferred.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class Protocol:
         batch_size: number of images in a batch, all of one task; 128 in the paper, 64 for HopSupSup.
         images_per_pick: number of images of a batch, from the first, that one pick uses: 1, or 128 for the full batch.
         images_per_task: number of test images of each task for the per-image protocol.
-        shared_labels: whether an answer counts as right if its label is, for any inferred task (GNs, NNs).
+        shared_labels: whether an answer with the right label counts as right, whatever task was inferred (GNs, NNs).
     """
 
     infer: Search | Recovery | None

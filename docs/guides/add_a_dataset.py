@@ -1,8 +1,9 @@
 """Add a data set, and a new kind of tasks over it.
 
-The data set is generated here; in your script, read files instead. It has small colour
-images of four kinds of noisy stripes. Every two tasks shift the images by one more column
-to the left, and every second task shows negatives. One network learns eight tasks.
+The data set is generated here; in your script, read files instead. It has small
+colour images of four kinds of noisy stripes. Every two tasks shift the images by one
+more column to the left, and every second task shows negatives. One network learns
+eight tasks.
 
     python add_a_dataset.py
     python add_a_dataset.py --noise 120 --side 12
@@ -63,8 +64,8 @@ class ShiftedColumns(data.Benchmark):
         order = np.asarray(numbers, np.int32)
         return {"columns": order // 2, "negative": order % 2 == 1}
 
-    def samples(self, split: data.Samples, task: Any, rows: Any, train: bool, keys: Any = None) -> Any:
-        """Return images and labels of some rows of a task, inside a jitted function."""
+    def samples(self, split: Any, task: Any, rows: Any, train: bool, keys: Any = None):
+        """Return images and labels of some rows, inside a jitted function."""
         images = jnp.asarray(split.images)[rows]
         images = jnp.roll(images, -task["columns"], axis=2)
         images = jnp.where(task["negative"], 255 - images, images)
@@ -74,7 +75,7 @@ class ShiftedColumns(data.Benchmark):
 @ss.register
 @dataclass(frozen=True)
 class MovedImages(data.TaskFamily):
-    """Task family: one more column to the left every two tasks; odd tasks show negatives."""
+    """Images shifted by one more column every two tasks; odd tasks show negatives."""
 
     num_tasks: int = 8
 

@@ -1,9 +1,9 @@
 """Add a method: masks that dampen weights instead of removing them.
 
-SupSup sets the weights outside a mask to zero. Here they keep a fraction of their values,
-so a mask selects one of two strengths for each weight. The experiment has twelve tasks on
-handwritten digits, each with its pixels in a different order. The task of an image is
-inferred by trying all tasks.
+SupSup sets the weights outside a mask to zero. Here they keep a fraction of their
+values, so a mask selects one of two strengths for each weight. The experiment has
+twelve tasks on handwritten digits, each with its pixels in a different order. The
+task of an image is inferred by trying all tasks.
 
     python add_a_method.py
     python add_a_method.py --kept 0             # the masks of SupSup

@@ -29,7 +29,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Return the logits of a batch of images, `(batch, height, width, channels)`."""
+        """Return logits of images of shape `(batch, height, width, channels)`."""
         window = (self.kernel, self.kernel)
         for channels in (self.channels, 2 * self.channels):
             x = nn.relu(nn.Conv(channels, window, use_bias=False)(x))
@@ -44,8 +44,8 @@ class SmallCNN(networks.Network):
     """Small convolutional network.
 
     Attributes:
-        features: number of outputs; outputs beyond the classes are superfluous neurons.
-        channels: number of channels of the first convolution; the second has twice as many.
+        features: outputs; those beyond the classes are superfluous neurons.
+        channels: channels of the first convolution; the second has twice as many.
         kernel: height and width of the convolutions' kernels.
         input_shape: shape of an image; the experiment sets it to that of the data set.
         initializer: initialiser of the kernels.

@@ -1,9 +1,9 @@
 """Add a search: one gradient selects a shortlist of tasks, which are then tried.
 
-OneShot selects the task with the smallest derivative. Exhaustive tries every task, which
-is more reliable and takes a forward pass per task. This search tries only the tasks with
-the smallest derivatives. The experiment has ten tasks on handwritten digits, each with
-its pixels in a different order.
+OneShot selects the task with the smallest derivative. Exhaustive tries every task,
+which is more reliable and takes a forward pass per task. This search tries only the
+tasks with the smallest derivatives. The experiment has ten tasks on handwritten
+digits, each with its pixels in a different order.
 
     python add_a_search.py
     python add_a_search.py --candidates 1       # the same as OneShot
@@ -24,7 +24,9 @@ from supsup_jax.errors import ArgumentError
 @ss.register
 @dataclass(frozen=True)
 class Shortlist(ss.OneShot):
-    """Search that tries the tasks with the smallest derivatives; it serves the same methods as OneShot.
+    """Search that tries the tasks with the smallest derivatives.
+
+    It serves the same methods as OneShot.
 
     Attributes:
         candidates: number of tasks to try.
@@ -39,10 +41,24 @@ class Shortlist(ss.OneShot):
         if self.candidates < 1:
             raise ArgumentError("candidates", self.candidates, "must be at least 1")
 
-    def scores(self, model: ss.Model, images: jax.Array, images_per_pick: int = 1) -> jax.Array:
-        """Return the objective of each task, or infinity outside the shortlist, `(picks, tasks)`."""
+    def scores(
+        self,
+        model: ss.Model,
+        images: jax.Array,
+        images_per_pick: int = 1,
+    ) -> jax.Array:
+        """Return the objective of each task, `(picks, tasks)`.
+
+        It is infinite outside the shortlist.
+        """
         alphas = jnp.full(model.num_tasks, 1 / model.num_tasks)
-        gradient = ss.alpha_gradient(model, images, alphas, self.objective, images_per_pick)
+        gradient = ss.alpha_gradient(
+            model,
+            images,
+            alphas,
+            self.objective,
+            images_per_pick,
+        )
         _, shortlists = jax.lax.top_k(-gradient, min(self.candidates, model.num_tasks))
         groups = images.reshape(len(shortlists), images_per_pick, *images.shape[1:])
 

@@ -73,7 +73,7 @@ class Cluster:
     """The cluster that runs are submitted to, and the resources of each run."""
 
     cluster: Literal["slurm", "local"] | None = None
-    """Submit the runs as one job array: to SLURM, or to this machine to try it (all runs start at once)."""
+    """Submit the runs as one job array to SLURM; `local` starts all of them at once on this machine, for tests."""
 
     partition: str | None = None
     """With --cluster slurm: partition of the jobs."""

@@ -149,4 +149,6 @@ def _one_line(box: str) -> str:
     words = " ".join(line for line in lines if not set(line) <= {"─"})
     words = words.split(" For full helptext")[0].split(" Argument helptext:")[0]
     words = re.sub(r" in \S+ \S+ --help", "", words)  # tyro omits a part of `python -m supsup_jax COMMAND`
-    return f"{words} (--help explains every option)"
+    words = re.sub(r" Perhaps you meant: (-[\w-]+).*", r"; did you mean \1?", words)
+    words = words.replace(" Available subcommands: ", "; available subcommands: ")
+    return f"{words} (--help lists all options)"

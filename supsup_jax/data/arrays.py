@@ -29,7 +29,7 @@ class Samples(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """A data set.
+    """The training and test samples of a data set.
 
     Attributes:
         train: the training samples.

@@ -49,11 +49,11 @@ def check(dataset: Dataset, where: str) -> None:
     images = dataset.train.images
     if _is_from_0_to_1(images):
         raise UserError(
-            f"{where}: images are floats of 0 to 1, and a Dataset holds them as 0 to 255; make it with "
+            f"{where}: images are floats from 0 to 1, and a Dataset holds floats from 0 to 255; make it with "
             "data.Arrays(train=(images, labels), test=..., mean=..., std=...).load(), or multiply them by 255"
         )
     if (ends := _ends(images)) is not None and (ends[0] < -255 * ROUNDING or ends[1] > 255 * (1 + ROUNDING)):
-        warn(f"{where}: images have values from {ends[0]:g} to {ends[1]:g}; a Dataset holds floats of 0 to 255")
+        warn(f"{where}: images have values from {ends[0]:g} to {ends[1]:g}; a Dataset holds floats from 0 to 255")
     check_statistics(where, dataset.mean, dataset.std)
 
 

@@ -132,14 +132,14 @@ def held(images: np.ndarray, refuse: Callable[[str], UserError], where: str) -> 
         return images
     if images.dtype.kind != "f":
         how = "; convert integers from 0 to 255 with images.astype('uint8')" if images.dtype.kind in "iu" else ""
-        raise refuse(f"images are {images.dtype}; give uint8 of 0 to 255, or floats of 0 to 1{how}")
+        raise refuse(f"images are {images.dtype}; give uint8 from 0 to 255, or floats from 0 to 1{how}")
     low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
     if not np.isfinite(low) or not np.isfinite(high):
         problem = "they contain NaN or infinity"
-        raise refuse(f"images have values from {low:g} to {high:g}: {problem}; give floats of 0 to 1, or uint8")
+        raise refuse(f"images have values from {low:g} to {high:g}: {problem}; give floats from 0 to 1, or uint8")
     if low < -ROUNDING or high > 1 + ROUNDING:
         how = "divide them by 255, or by their largest value" if low >= 0 else "mean and std normalise them later"
-        raise refuse(f"images have values from {low:g} to {high:g}; give floats of 0 to 1, or uint8: {how}")
+        raise refuse(f"images have values from {low:g} to {high:g}; give floats from 0 to 1, or uint8: {how}")
     if 0 < high <= 1 / 255 + 1e-6:
         warn(f"{where}: images have values up to {high:g}, where white is 1; were they divided by 255 twice?")
     images = np.asarray(images, np.float32)

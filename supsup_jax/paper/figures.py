@@ -196,7 +196,7 @@ def _draw_panel(column: Any, heading: str, curves: Mapping[str, Curve]) -> None:
     if lowest < floor:
         upper, lower = column.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         lower.set(ylim=(0, floor), facecolor="0.95", yticks=range(0, floor - 10, 25))
-        lower.set_title(f"below {floor} %, on another scale", fontsize="small", loc="right", pad=3)
+        lower.set_title(f"below {floor} %, on a different scale", fontsize="small", loc="right", pad=3)
         axes = [upper, lower]
     else:
         axes = [column.subplots()]

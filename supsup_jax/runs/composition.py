@@ -216,7 +216,7 @@ def types_of(values: Mapping[str, Any], objects: Mapping[str, Any] | None, path:
     known |= {"recovery_learning_rate": float} | {name: kind for name, (_, kind) in OF_KIND.items()}
     known |= {setting.name: setting.type for part in group for setting in part.settings}
     known |= {key_of(kind): str for kind in (*KINDS, "mask")}
-    for name in values.keys() - known.keys():
+    for name in (name for name in values if name not in known):
         shown = {"sparsity" if setting == "er_scale" else setting for setting in known}
         (near,) = difflib.get_close_matches(name, shown, n=1, cutoff=0)
         raise UserError(f"{path} sets {name}, which does not exist; did you mean {near}?")

@@ -9,7 +9,7 @@ from supsup_jax.data import Inputs, load_digits
 from supsup_jax.data.arrays import NORMALISATION
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.runs import composition, formats
+from supsup_jax.runs import composition, formats, results
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import experiment_of, script_part_error
@@ -47,13 +47,15 @@ def _restore(folder: Path, step: int | None, parts: dict[str, Any]) -> Run:
         UserError: if the files cannot be read.
     """
     if not (folder / "checkpoints").is_dir():
+        if (folder / results.SETTINGS).is_file():
+            raise _no_checkpoint(folder)
         raise UserError(
-            f"{folder} does not contain a run; give a folder with checkpoints, such as runs/quickstart/seed=1"
+            f"{folder} does not contain a run's checkpoints; give the folder of one run, such as runs/quickstart/seed=1"
         )
     with Checkpoints(folder) as checkpoints:
         metadata = checkpoints.records(step)
         if not metadata:
-            raise UserError(f"{folder} has no checkpoint yet; wait for the first one, or give a different run")
+            raise _no_checkpoint(folder)
         recorded = metadata[0]["experiment"]
         _check(folder, recorded, parts)
         objects = {
@@ -67,6 +69,14 @@ def _restore(folder: Path, step: int | None, parts: dict[str, Any]) -> Run:
         run = Run(experiment, inputs)
         run.read(checkpoints, step)
     return run
+
+
+def _no_checkpoint(folder: Path) -> UserError:
+    """Return the error for a run that is being trained, or was interrupted, before its first checkpoint."""
+    return UserError(
+        f"{folder} has no checkpoint yet; wait for the first one, or resume the run if it was interrupted: "
+        f"python -m supsup_jax run {folder}"
+    )
 
 
 def _check(folder: Path, recorded: dict[str, Any], parts: dict[str, Any]) -> None:

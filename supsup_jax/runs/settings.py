@@ -31,7 +31,7 @@ def load_settings(path: Path, objects: Mapping[str, Any] | None = None) -> dict[
     """Read settings by flat name from a YAML file; `sparsity` is renamed to `er_scale`.
 
     Args:
-        path: the file.
+        path: the file: one setting per line, or the `settings.yaml` of a run, whose other parts are ignored.
         objects: parts by kind; see `composition.layout`.
 
     Raises:
@@ -45,9 +45,11 @@ def load_settings(path: Path, objects: Mapping[str, Any] | None = None) -> dict[
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a YAML file with settings") from None
+    if is_of_run := isinstance(plain, dict) and {"experiment", "options"} <= plain.keys():  # written by `text_of`
+        plain = plain["experiment"]
     if not isinstance(plain, dict) or not all(isinstance(key, str) for key in plain):
         raise UserError(f"{path} does not contain settings; give one setting per line, such as steps: 1000")
-    if "er_scale" in plain:
+    if "er_scale" in plain and not is_of_run:
         raise UserError(f"{path} sets er_scale, which does not exist; did you mean sparsity?")
     return checked(plain, path, objects)
 

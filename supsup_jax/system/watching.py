@@ -1,4 +1,4 @@
-"""Ends hosts of a run in one line when another host has died, so that they neither wait for it nor crash in JAX."""
+"""Ends all hosts of a run with a one-line error if one host dies; otherwise they would wait for it, or crash in JAX."""
 
 import contextlib
 import socket
@@ -12,10 +12,12 @@ from supsup_jax.system import interruption
 from supsup_jax.system.meeting import Address, Meeting
 from supsup_jax.system.progress import to_stderr
 
-# Seconds that hosts which fail together have to print their errors, before one reports the failure of another.
+# Seconds that a host waits before it reports the failure of another host. Hosts that fail together print their own
+# errors in this time.
 _PATIENCE = 10.0
 
-# Seconds that this process has to end as the other one did: SLURM sends signals to all processes.
+# Seconds that a host waits before it reports the death of another host. SLURM sends signals to all processes, so this
+# process may end for the same reason in this time.
 _END_SECONDS = 1.0
 
 # Seconds that JAX's service on the first host may take to listen.
@@ -23,7 +25,7 @@ _START_SECONDS = 60.0
 
 
 class Watch:
-    """Ends this process in one line when another host has died, or has failed alone.
+    """Ends this process with a one-line error if another host dies, or fails alone.
 
     Args:
         meeting: the connected hosts.

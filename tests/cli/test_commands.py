@@ -95,7 +95,9 @@ def test_every_command_has_a_help_text(command, name, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["show", "nowhere"], ["nowhere does not contain a run", "give a folder"]),
+        (["show", "nowhere"], ["nowhere does not contain a run's checkpoints", "give the folder of one run"]),
+        (["show", "begun"], ["begun has no checkpoint yet", "python -m supsup_jax run begun"]),
+        (["shwo", "RUN"], ["Unrecognized options: shwo", "; available subcommands: bytes, ", "lists all options"]),
         (["predict", "RUN", "nothing.npy"], ["nothing.npy does not exist"]),
         (["predict", "RUN", "cut.npy"], ["cut.npy is not a NumPy file"]),
         (["predict", "RUN", "objects.npy"], ["objects.npy is not a NumPy file"]),
@@ -119,6 +121,8 @@ def test_a_wrong_argument_gives_one_line_and_writes_nothing(command, run, tmp_pa
     (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n")
     Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "deep.png")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/settings.yaml").write_text("experiment: {}")
     (tmp_path / "text.txt").write_text("text")
     before = {path for path in tmp_path.rglob("*")}
     error = command(*[run if word == "RUN" else word for word in arguments], status=2)

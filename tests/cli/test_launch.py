@@ -194,6 +194,17 @@ def test_an_invalid_request_raises_one_clear_error(parse, arguments, words):
     assert "\n" not in str(error.value)
 
 
+def test_config_accepts_the_settings_of_a_run(tmp_path, parse):
+    ran = parse("--steps", 7, "--seed", 3, er_scale=(16,))
+    write_run(tmp_path, ran.experiments[0], data.load_digits(), vars(ran.options))
+    path = tmp_path / "settings.yaml"
+    assert parse("--config", path, er_scale=(1, 32)).experiments == ran.experiments
+    assert adapter.settings_of(parse("--config", path, "--seed", 4).experiments[0]).seed == 4
+    path.write_text(path.read_text().replace("steps: 7", "stpes: 7"))
+    with pytest.raises(UserError, match=r"settings\.yaml sets stpes, which does not exist; did you mean steps"):
+        parse("--config", path)
+
+
 def test_run_folders_are_named_by_seed_and_sparsity_and_found_again(tmp_path, parse):
     arguments = ["--log-dir", tmp_path, "--seeds", 2]
     digits = data.load_digits()

@@ -54,9 +54,9 @@ def test_user_sources_may_return_floats_to_1_or_to_255(form):
     "family", [data.Split(UserSource()), data.Permuted(UserSource()), data.Rotated(UserSource(), 4)]
 )
 def test_a_dataset_with_floats_from_0_to_1_is_refused(family):
-    refused(lambda: family.bind(dataset(FLOATS)), "images are floats of 0 to 1", "data.Arrays(train=", "by 255")
+    refused(lambda: family.bind(dataset(FLOATS)), "images are floats from 0 to 1", "data.Arrays(train=", "by 255")
     experiment = ss.Experiment("x", family, networks.LeNet(10))
-    refused(lambda: experiment.build(dataset(FLOATS)), "images are floats of 0 to 1")
+    refused(lambda: experiment.build(dataset(FLOATS)), "images are floats from 0 to 1")
     family.bind(dataset(FLOATS * np.float32(255)))
     family.bind(dataset(np.zeros_like(FLOATS)))
 

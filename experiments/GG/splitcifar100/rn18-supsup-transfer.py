@@ -1,12 +1,11 @@
 """SplitCIFAR100, 20 tasks of 5 classes, GEMResNet18: SupSup Transfer.
 
-Reproduces: the SupSup Transfer curve of Figure 2, right, a point for each
-            --sparsity.
+Reproduces: the SupSup Transfer curve of Figure 2, right, a point for each --sparsity.
 
 Command:    python experiments/GG/splitcifar100/rn18-supsup-transfer.py --gpu-sets "0|1|2|3" --seeds 5
 
 Expect:     a day or more for each run on two CPU cores (estimated; no full run was made). The paper shows this curve
-            only in a figure, with 88 to 91 % for SupSup at high sparsities.
+            only in a figure, with 88 to 91 % for SupSup with large values of --sparsity.
 """
 
 import supsup_jax as ss

@@ -6,7 +6,7 @@ Command:    python experiments/GG/splitcifar100/rn18-supsup.py --gpu-sets "0|1|2
 
 Expect:     a day or more for each run on two CPU cores (estimated; no full run was made). Task 0 of seed 0 at
             --sparsity 32 after 20 epochs: 77.2 %. An independent rerun of the original has about 90 % over 20 tasks
-            at high sparsities.
+            with large values of --sparsity.
 """
 
 import supsup_jax as ss

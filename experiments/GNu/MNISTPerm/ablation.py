@@ -1,8 +1,8 @@
 """MNISTPerm, 250 tasks: SupSup with different numbers of outputs and both objectives.
 
 Reproduces: Figure 6: 25, 100 and 200 outputs, the objectives H (entropy) and G (superfluous neurons), both networks.
-            The bounds are measured by the scripts in LeNet-250-tasks and FC-250-tasks. The paper shows it only in a
-            figure.
+            The bounds are measured by the scripts in LeNet-250-tasks and FC-250-tasks. The paper shows this figure
+            without numbers.
 
 Command:    python experiments/GNu/MNISTPerm/ablation.py --data ~/data
             Twelve runs, one after another; --num-tasks 25 --eval-at 5 10 25 makes them shorter, and

@@ -4,7 +4,7 @@ Reproduces: the lower bound of Figure 5: the accuracy of all tasks at the end (t
             trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTRotate/lower_bound.py --data ~/data
-            The run is shared with upper_bound.py: the script that is started first makes it.
+            upper_bound.py shares this run: the script that is called first creates it, the other one shows it.
 
 Expect:     12 minutes on two CPU cores, shared with other work. Task given: 97.4 % after 2 tasks, 65.8 % after 10,
             48.9 % after 36. The paper shows this curve only in a figure.

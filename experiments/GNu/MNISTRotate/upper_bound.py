@@ -4,7 +4,7 @@ Reproduces: the upper bound of Figure 5: the mean of each task's accuracy right 
             after learning"). One network is trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTRotate/upper_bound.py --data ~/data
-            The run is shared with lower_bound.py: the script that is started first makes it.
+            lower_bound.py shares this run: the script that is called first creates it, the other one shows it.
 
 Expect:     12 minutes on two CPU cores, shared with other work. Right after learning: 97.4 % after 2 tasks, 97.8 %
             after 10, 98.0 % after 36. The paper shows this curve only in a figure.

@@ -97,7 +97,8 @@ def read(path: Path) -> File:
     tensors = {_unwrapped(name): tensor for name, tensor in given.items()}
     if len(tensors) < len(given):
         raise UserError(f"{path} contains a network both wrapped and unwrapped; give a file of one state_dict")
-    for name, tensor in tensors.items():  # a view of a few bytes may repeat them to a tensor of any size
+    # A tensor of any size may be a view that repeats a few bytes.
+    for name, tensor in tensors.items():
         if (
             tensor.layout is not torch.strided
             or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()

@@ -4,7 +4,7 @@ Reproduces: the lower bound of Figure 3, right: the accuracy of all tasks at the
             network is trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/lower_bound.py --data ~/data
-            The run is shared with upper_bound.py: the script that is started first makes it.
+            upper_bound.py shares this run: the script that is called first creates it, the other one shows it.
 
 Expect:     not run here. The paper has no value: the vertical axis of its figure starts at about 88 %, above this
             curve.

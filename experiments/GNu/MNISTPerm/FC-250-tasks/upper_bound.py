@@ -4,7 +4,7 @@ Reproduces: the upper bound of Figure 3, right: the mean of each task's accuracy
             "right after learning"). One network is trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/upper_bound.py --data ~/data
-            The run is shared with lower_bound.py: the script that is started first makes it.
+            lower_bound.py shares this run: the script that is called first creates it, the other one shows it.
 
 Expect:     not run here. Paper: 96.76 % after 10 tasks, 96.61 % after 250.
 

@@ -4,7 +4,7 @@ Reproduces: the lower bound of Figure 3, left: the accuracy of all tasks at the 
             network is trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-250-tasks/lower_bound.py --data ~/data
-            The run is shared with upper_bound.py: the script that is started first makes it.
+            upper_bound.py shares this run: the script that is called first creates it, the other one shows it.
 
 Expect:     5 minutes on two CPU cores, shared with other work. Task given: 70.3 % ± 3.0 after 10 tasks over five seeds;
             42.4 % after 50 and 21.6 % after 250 with seed 1. The vertical axis of Figure 3 starts above this curve;

@@ -4,7 +4,7 @@ Reproduces: the upper bound of Figure 3, left: the mean of each task's accuracy 
             "right after learning"). One network is trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-250-tasks/upper_bound.py --data ~/data
-            The run is shared with lower_bound.py: the script that is started first makes it.
+            lower_bound.py shares this run: the script that is called first creates it, the other one shows it.
 
 Expect:     5 minutes on two CPU cores, shared with other work. Right after learning: 94.89 % ± 0.04 after 10 tasks
             over five seeds (paper: 94.94 %); 94.95 % after 50 and 94.86 % after 250 with seed 1 (95.01 and 94.87 %).

@@ -4,7 +4,7 @@ Reproduces: the lower bound of Figure 4: the accuracy of all tasks at the end (t
             trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-2500-tasks/lower_bound.py --data ~/data
-            The run is shared with upper_bound.py: the script that is started first makes it.
+            upper_bound.py shares this run: the script that is called first creates it, the other one shows it.
 
 Expect:     100 tasks take 1.5 minutes on two CPU cores; all 2,500 tasks were not run. Task given: 70.3 % ± 3.0 after 10
             tasks (paper: 72.2 % ± 1.4), 40.5 % ± 1.5 after 50 (42.1 % ± 1.7) and 31.5 % ± 0.7 after 100 (31.7 %) over

@@ -1,4 +1,4 @@
-"""MNISTPerm, 2500 tasks, LeNet 300-100 with 500 outputs: SupSup with the task inferred from the superfluous neurons G.
+"""MNISTPerm, 2,500 tasks, LeNet 300-100 with 500 outputs: SupSup with the task inferred from the superfluous neurons G.
 
 Reproduces: the SupSup (GNu) G curve of Figure 4.
 

@@ -4,7 +4,7 @@ Reproduces: the upper bound of Figure 4: the mean of each task's accuracy right 
             after learning"). One network is trained on all tasks in turn, with a new head for each task.
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-2500-tasks/upper_bound.py --data ~/data
-            The run is shared with lower_bound.py: the script that is started first makes it.
+            lower_bound.py shares this run: the script that is called first creates it, the other one shows it.
 
 Expect:     100 tasks take 1.5 minutes on two CPU cores; all 2,500 tasks were not run. Right after learning:
             94.89 % ± 0.04 after 10 tasks and 94.97 % ± 0.05 after 100 over five seeds, 94.86 % after 250 with seed 1
