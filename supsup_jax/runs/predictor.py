@@ -219,6 +219,8 @@ class Predictor(ABC):
     def _tasks_of(self, task: Any, images: int) -> Int[np.ndarray, " images"]:
         """Return the task of each image."""
         tasks = arguments.array("task", task)
+        if tasks.dtype.kind == "f" and tasks.size and (tasks == np.rint(tasks)).all():
+            tasks = tasks.astype(np.int64)
         if not np.issubdtype(tasks.dtype, np.integer) or tasks.shape not in ((), (images,)):
             raise UserError(
                 f"task has shape {tasks.shape} and type {tasks.dtype}; give an integer, or one for each image"
