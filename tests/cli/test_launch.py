@@ -1,3 +1,4 @@
+import io
 import re
 import sys
 import types
@@ -192,6 +193,14 @@ def test_an_invalid_request_raises_one_clear_error(parse, arguments, words):
     with pytest.raises(UserError, match=re.escape(words)) as error:
         parse(*arguments, er_scale=(1, 32))
     assert "\n" not in str(error.value)
+
+
+def test_errors_have_no_frame_on_terminals_without_utf8(parse, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    for arguments in (("--num-tasks", "2.0"), ("--num-taks", "2")):
+        with pytest.raises(UserError) as error:
+            parse(*arguments)
+        assert "--num-tasks" in str(error.value) and not re.search("---|[|─│]", str(error.value))
 
 
 def test_run_folders_are_named_by_seed_and_sparsity_and_found_again(tmp_path, parse):
