@@ -313,9 +313,10 @@ def _search_of(search: Search | str, default: Search, method: Method) -> Search:
             return default
         keeps_objective = search == "exhaustive" or default.objective is not maximum
         return kinds[search](default.objective if keeps_objective else entropy)
-    if not search.serves(method):
-        raise UserError(f"search {type(search).__name__} does not support this run; give {' or '.join(possible)}")
-    return search
+    given: Search = arguments.convert("search", search, Search)
+    if not given.serves(method):
+        raise UserError(f"search {type(given).__name__} does not support this run; give {' or '.join(possible)}")
+    return given
 
 
 def _with_objective(search: Search, objective: Objective | str) -> Search:
