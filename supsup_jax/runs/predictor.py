@@ -219,6 +219,8 @@ class Predictor(ABC):
     def _tasks_of(self, task: Any, images: int) -> Int[np.ndarray, " images"]:
         """Return the task of each image."""
         tasks = arguments.array("task", task)
+        if tasks.dtype.kind == "f" and tasks.size and (tasks == np.rint(tasks)).all():
+            tasks = tasks.astype(np.int64)
         if not np.issubdtype(tasks.dtype, np.integer) or tasks.shape not in ((), (images,)):
             raise UserError(
                 f"task has shape {tasks.shape} and type {tasks.dtype}; give an integer, or one for each image"
@@ -311,9 +313,10 @@ def _search_of(search: Search | str, default: Search, method: Method) -> Search:
             return default
         keeps_objective = search == "exhaustive" or default.objective is not maximum
         return kinds[search](default.objective if keeps_objective else entropy)
-    if not search.serves(method):
-        raise UserError(f"search {type(search).__name__} does not support this run; give {' or '.join(possible)}")
-    return search
+    given: Search = arguments.convert("search", search, Search)
+    if not given.serves(method):
+        raise UserError(f"search {type(given).__name__} does not support this run; give {' or '.join(possible)}")
+    return given
 
 
 def _with_objective(search: Search, objective: Objective | str) -> Search:

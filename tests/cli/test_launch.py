@@ -1,3 +1,4 @@
+import io
 import re
 import sys
 import types
@@ -203,6 +204,14 @@ def test_config_accepts_the_settings_of_a_run(tmp_path, parse):
     path.write_text(path.read_text().replace("steps: 7", "stpes: 7"))
     with pytest.raises(UserError, match=r"settings\.yaml sets stpes, which does not exist; did you mean steps"):
         parse("--config", path)
+
+
+def test_errors_have_no_frame_on_terminals_without_utf8(parse, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    for arguments in (("--num-tasks", "2.0"), ("--num-taks", "2")):
+        with pytest.raises(UserError) as error:
+            parse(*arguments)
+        assert "--num-tasks" in str(error.value) and not re.search("---|[|─│]", str(error.value))
 
 
 def test_run_folders_are_named_by_seed_and_sparsity_and_found_again(tmp_path, parse):

@@ -132,6 +132,8 @@ def test_arrays_with_the_same_content_are_equal():
         (lambda x, y: (x, y[:2]), ("train labels have shape (2,); give (4,)",)),
         (lambda x, y: (x, y - 1), ("train labels go down to -1", "renumber")),
         (lambda x, y: (x, y / 2), ("train labels are float64",)),
+        (lambda x, y: (x, y > 0), ("train labels are bool", "np.unique(labels, return_inverse=True)[1]")),
+        (lambda x, y: (x, y.astype(str)), ("train labels are <U", "np.unique(labels, return_inverse=True)[1]")),
         (lambda x, y: (x.astype(int), y), ("images are int64; give uint8",)),
         (lambda x, y: (x.astype(np.float32), y), ("images have values from",)),
         (lambda x, y: (x * np.nan, y), ("images have values from nan",)),
