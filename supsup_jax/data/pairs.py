@@ -29,6 +29,8 @@ def opened(argument: str, data: Any) -> tuple[Any, Any]:
         UserError: if `data` is none of these.
     """
     if isinstance(data, tuple | list):
+        if hasattr(data, "train") and hasattr(data, "test"):
+            raise UserError(f"{argument} must be {_PAIR}, not a whole {type(data).__name__}; give its train or test")
         if len(data) != 2:
             raise UserError(f"{argument} must be {_PAIR}, not a {type(data).__name__} of {len(data)}")
         return data[0], data[1]

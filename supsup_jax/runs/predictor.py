@@ -308,7 +308,8 @@ def _search_of(search: Search | str, default: Search, method: Method) -> Search:
     possible = [name for name, kind in kinds.items() if issubclass(kind, Search) and kind().serves(method)]
     if isinstance(search, str):
         if search not in possible:
-            raise UserError(f"search {search} does not support this run; give {' or '.join(possible)}")
+            problem = "does not support this run" if search in kinds else "is unknown"
+            raise UserError(f"search {search} {problem}; give {' or '.join(possible)}")
         if type(default) is kinds[search]:
             return default
         keeps_objective = search == "exhaustive" or default.objective is not maximum
@@ -324,7 +325,8 @@ def _with_objective(search: Search, objective: Objective | str) -> Search:
     if isinstance(objective, str):
         possible = [name for name in registry.names("objective") if name != "maximum" or type(search) is Exhaustive]
         if objective not in possible:
-            raise UserError(f"objective {objective} does not support this run; give {' or '.join(possible)}")
+            problem = "requires the search exhaustive" if objective == "maximum" else "is unknown"
+            raise UserError(f"objective {objective} {problem}; give {' or '.join(possible)}")
         found = registry.find("objective", objective)
         objective = found() if isinstance(found, type) else found
     return dataclasses.replace(search, objective=objective)

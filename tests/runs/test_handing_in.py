@@ -148,6 +148,7 @@ def test_searches_accept_images_from_any_library(run):
         (lambda run: run.learn(X), ("data must be a pair (images, labels)", "not a ndarray")),
         (lambda run: run.learn(X, None), ("data must be a pair",)),
         (lambda run: run.learn((X, Y, Y)), ("data must be a pair", "not a tuple of 3")),
+        (lambda run: run.learn(data.load_digits()), ("not a whole Dataset", "give its train or test")),
         (lambda run: run.learn({"images": X}), ("data must be a pair", "not a dict")),
         (lambda run: run.learn("images.npy", Y), ("images 'images.npy'", "has type str; give an array")),
         (lambda run: run.learn(X, "labels"), ("labels 'labels'", "has type str; give an array")),

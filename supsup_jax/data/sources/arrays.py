@@ -129,12 +129,13 @@ class NPZ(Source):
     def load(self, folder: Path) -> Dataset:
         path = folder / Path(self.path).expanduser()
         try:
-            with np.load(path, allow_pickle=False) as file:
-                if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise ValueError("it holds a single array")
+            file = np.load(path, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it contains a single array")
+            with file:
                 names = next((names for names in _NAMES if set(names) <= set(file.files)), None)
                 if names is None:
-                    raise ValueError(f"it holds {', '.join(file.files) or 'no array'}")
+                    raise ValueError(f"it contains {', '.join(file.files) or 'no array'}")
                 train_images, train_labels, test_images, test_labels = (file[name] for name in names)
         except FileNotFoundError:
             raise UserError(f"{path} does not exist; name a file that numpy.savez wrote") from None
