@@ -8,6 +8,10 @@ argument of `infer` and `alpha_gradient`. `register` gives a custom part a name.
 
 from typing import TYPE_CHECKING, Any
 
+from supsup_jax.system import startup as _startup  # noqa: F401 (it imports JAX, before the modules that use it)
+
+# isort: split
+
 from supsup_jax import bank, inference, masks, methods, networks
 from supsup_jax.errors import UserError
 from supsup_jax.inference import Binary, Exhaustive, OneShot, alpha_gradient, entropy, infer, maximum, superfluous

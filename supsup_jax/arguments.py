@@ -180,7 +180,7 @@ def path(argument: str, value: Any) -> Path:
 def array(argument: str, value: Any) -> np.ndarray:
     """Convert an array of NumPy, JAX or PyTorch on any device, or lists of them, to a NumPy array.
 
-    Floating-point types that NumPy lacks, such as bfloat16, become float32.
+    Types that NumPy lacks become float32, such as bfloat16, or int32, such as int4.
 
     Raises:
         UserError: if the value is not an array.
@@ -196,7 +196,7 @@ def array(argument: str, value: Any) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray) and np.ma.getmaskarray(value).any():
         raise UserError(f"the {argument} have masked values; fill them first")
     if converted.dtype.kind == "V" and converted.dtype.names is None:
-        converted = converted.astype(np.float32)
+        converted = converted.astype(np.int32 if "int" in converted.dtype.name else np.float32)
     return converted
 
 

@@ -192,12 +192,12 @@ class Experiment(Part):
             raise ArgumentError("num_tasks", self.num_tasks, problem)
         net = self.network.for_images(dataset.image_shape)
         if (outputs := net.num_outputs) < benchmark.num_classes:
-            raise ArgumentError("features", outputs, f"must be at least the {benchmark.num_classes} classes of a task")
+            raise self._wrong_outputs(outputs, f"must be at least the {benchmark.num_classes} classes of a task")
         search: Any = getattr(self.scenario, "search", None)
         objective = getattr(search, "objective", None)
         if isinstance(objective, superfluous) and outputs == benchmark.num_classes:
             problem = f"objective superfluous needs more outputs than the {outputs} for classes"
-            raise ArgumentError("features", outputs, problem)
+            raise self._wrong_outputs(outputs, problem)
         size = benchmark.train_size
         return Parts(
             net,
@@ -207,6 +207,12 @@ class Experiment(Part):
             self.training.steps_of(size),
             self.scenario.protocol(benchmark.num_classes, benchmark.test_size),
         )
+
+    def _wrong_outputs(self, outputs: int, problem: str) -> UserError:
+        """Return an error about the number of outputs, which custom networks need not name `features`."""
+        if hasattr(self.network, "features"):
+            return ArgumentError("features", outputs, problem)
+        return UserError(f"network {type(self.network).__name__} has {outputs} outputs: {problem}")
 
     def densities(self, dataset: Dataset) -> dict[str, float]:
         """Return the fraction of weights that the masks of each layer keep; empty if it is not fixed."""

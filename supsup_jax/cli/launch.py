@@ -95,7 +95,7 @@ def main(
     request = parse(experiment, description, sweep)
     experiments, options, cluster, _ = request
     places = _RunFolders(request, shares_run)
-    if any(settings["initializer"] == "kaiming_uniform" for settings in map(composition.settings_of, experiments)):
+    if any(settings.get("initializer") == "kaiming_uniform" for settings in map(composition.settings_of, experiments)):
         note = "--initializer kaiming_uniform is the original's; version 0.1 used this name for pytorch_default"
         print(note, file=sys.stderr)
     backend.use_one_blas_thread()

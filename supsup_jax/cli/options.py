@@ -145,8 +145,8 @@ def parser_errors_as_user_errors() -> Iterator[None]:
 
 def _one_line(box: str) -> str:
     """Return the message in tyro's error box, without the frame and the help texts."""
-    lines = [line.strip("│ ") for line in box.splitlines()[1:-1]]
-    words = " ".join(line for line in lines if not set(line) <= {"─"})
+    lines = [line.strip("│| ") for line in box.splitlines()[1:-1]]
+    words = " ".join(line for line in lines if not set(line) <= {"─", "-"})  # "-" on terminals without UTF-8
     words = words.split(" For full helptext")[0].split(" Argument helptext:")[0]
     words = re.sub(r" in \S+ \S+ --help", "", words)  # tyro omits a part of `python -m supsup_jax COMMAND`
     words = re.sub(r" Perhaps you meant: (-[\w-]+).*", r"; did you mean \1?", words)

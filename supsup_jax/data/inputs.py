@@ -10,7 +10,7 @@ import typeguard
 from jaxtyping import Array, Float, UInt8
 
 from supsup_jax.arguments import convert, integer
-from supsup_jax.data.pairs import check_statistics, held, images_array
+from supsup_jax.data.pairs import check_channels, check_statistics, held, images_array
 from supsup_jax.errors import UserError
 
 
@@ -51,6 +51,7 @@ class Inputs(NamedTuple):
         shape = convert("image_shape", image_shape, tuple[int, ...])
         if len(shape) != 3 or min(shape) < 1:
             raise UserError(f"images have shape {shape}; give (height, width, channels), such as (28, 28, 1)")
+        check_channels("data.Inputs", shape)
         classes = integer("num_classes", num_classes)
         if classes < 1:
             raise UserError(f"num_classes is {classes}; give the largest number of classes of a task, at least 1")

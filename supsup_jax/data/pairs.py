@@ -29,12 +29,16 @@ def opened(argument: str, data: Any) -> tuple[Any, Any]:
         UserError: if `data` is none of these.
     """
     if isinstance(data, tuple | list):
+        if hasattr(data, "train") and hasattr(data, "test"):
+            raise UserError(f"{argument} must be {_PAIR}, not a whole {type(data).__name__}; give its train or test")
         if len(data) != 2:
             raise UserError(f"{argument} must be {_PAIR}, not a {type(data).__name__} of {len(data)}")
         return data[0], data[1]
     if isinstance(tensors := getattr(data, "tensors", None), tuple):
         return opened(argument, tensors)
     is_loader = hasattr(data, "batch_size") and hasattr(data, "dataset")
+    # a DataLoader with batch_size=None and no batch sampler yields single images
+    in_batches = is_loader and (data.batch_size is not None or getattr(data, "batch_sampler", None) is not None)
     is_dataset = hasattr(data, "__getitem__") and hasattr(data, "__len__")
     is_array = isinstance(data, str | bytes | type | Mapping) or hasattr(data, "shape") or hasattr(data, "__array__")
     if is_array or not (is_loader or is_dataset):
@@ -46,12 +50,14 @@ def opened(argument: str, data: Any) -> tuple[Any, Any]:
             raise UserError(f"{argument} must be {_PAIR}; its items are a {type(item).__name__}")
     if not items:
         raise UserError(f"{argument} is empty; give at least one image")
-    images = [images_array("images", image, alone=not is_loader) for image, _ in items]
-    if len({image.shape[is_loader:] for image in images}) > 1:
+    images = [images_array("images", image, alone=not in_batches) for image, _ in items]
+    if len({image.shape[in_batches:] for image in images}) > 1:
         raise UserError(f"the images of {argument} have different shapes; give images of one shape")
-    if not is_loader:
+    if not in_batches:
         return np.stack(images), [_plain(label) for _, label in items]
     labels = [labels_array("labels", label) for _, label in items]
+    if any(label.shape[:1] != image.shape[:1] for image, label in zip(images, labels, strict=True)):
+        raise UserError(f"{argument} has batches without one label for each image; give one label for each")
     return np.concatenate(images), np.concatenate(labels)
 
 
@@ -88,7 +94,7 @@ def labels_array(argument: str, given: Any) -> np.ndarray:
     """
     if not isinstance(given, list | tuple | range):
         labels = arguments.array(argument, given)
-        if labels.dtype != object or labels.ndim == 0:
+        if labels.dtype.kind not in "OT" or labels.ndim == 0:  # T: variable-length strings of NumPy 2
             return labels
         given = labels.tolist()
     given = [_plain(label) for label in given]
@@ -98,7 +104,9 @@ def labels_array(argument: str, given: Any) -> np.ndarray:
 
 
 def _plain(label: Any) -> Any:
-    """Return the number in a scalar array or tensor; return other labels unchanged."""
+    """Return the number in a scalar array or tensor, and the value of a string enumeration; other labels unchanged."""
+    if isinstance(label, str):
+        return str.__str__(label)  # NumPy would convert str(label), which may be the member's name
     if getattr(label, "shape", None) == () and not isinstance(label, np.generic):
         return arguments.array("labels", label)[()]
     return label
@@ -146,6 +154,21 @@ def held(images: np.ndarray, refuse: Callable[[str], UserError], where: str) -> 
     if low < 0 or high > 1:
         images = images.clip(0, 1)
     return images * np.float32(255)
+
+
+def check_channels(where: str, image_shape: tuple[int, ...]) -> None:
+    """Warn if images look as if their channels came first, as in PyTorch.
+
+    Args:
+        where: name of the argument or file, for the warning.
+        image_shape: `(height, width, channels)`.
+    """
+    first, *_, last = image_shape
+    if first in (1, 3) and last > 4 and len(image_shape) == 3:
+        warn(
+            f"{where}: images of shape {image_shape} have {last} channels; if the channels come first, move them "
+            "to the end: np.moveaxis(images, 1, -1)"
+        )
 
 
 def check_statistics(where: str, mean: Any, std: Any) -> None:

@@ -53,12 +53,19 @@ def learn_arguments(data: Any, labels: Any, steps: Any, test: Any) -> tuple[Any,
 
     Version 0.1 took the pair of images and labels, then `steps` and `test`, by position.
     """
-    if labels is not None and np.ndim(labels) == 0 and not hasattr(labels, "__len__"):
-        if steps is not None and (test is not None or not hasattr(steps, "__len__")):
+    if _is_scalar(labels):
+        if steps is not None and (test is not None or _is_scalar(steps)):
             raise UserError("steps is given twice; call learn(images, labels, steps=..., test=...)")
         labels, steps, test = None, labels, test if steps is None else steps
     number = None if steps is None else integer("steps", steps)
     return (data if labels is None else (data, labels)), number, test
+
+
+def _is_scalar(value: Any) -> bool:
+    """Return whether a value is a single number of any library, and not labels or a pair."""
+    if value is None or hasattr(value, "shape"):
+        return getattr(value, "shape", None) == ()
+    return not hasattr(value, "__iter__") and not hasattr(value, "__len__")
 
 
 def user_dataset(inputs: Inputs, data: Any, test: Any = None) -> tuple[Dataset, list[Any]]:

@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Int, Key, PyTree
 
 from supsup_jax import masks
 from supsup_jax.bank import concatenate, first, pack, unpack
+from supsup_jax.errors import UserError
 from supsup_jax.methods.base import Adapter, Bank, Carry, Method, Params
 from supsup_jax.networks import Weights, draw, pytorch_default
 from supsup_jax.system import backend
@@ -56,7 +58,22 @@ class SupSup(Method):
         return jax.tree.map(lambda weight, mask: weight * mask, weights, adapter)
 
     def pack(self, adapters: Adapter) -> Bank:
-        """Pack masks into a bank, one bit per weight."""
+        """Pack masks into a bank, one bit per weight.
+
+        Raises:
+            UserError: if an adapter has other values than 0 and 1, which a bit cannot represent.
+        """
+        leaves = jax.tree.leaves(adapters)
+        is_custom = type(self).finalize is not SupSup.finalize or not (
+            self.mask is masks.threshold or isinstance(self.mask, masks.TopK | masks.ErdosRenyi)
+        )
+        if is_custom and not any(isinstance(leaf, Tracer) for leaf in leaves):
+            binary = jax.device_get([jnp.all((leaf == 0) | (leaf == 1)) for leaf in leaves])
+            if not all(binary):
+                raise UserError(
+                    f"the adapter of method {type(self).__name__} has values other than 0 and 1, which SupSup would "
+                    "keep as single bits; derive the method from Method, or override pack, unpack and concatenate"
+                )
         return pack(adapters)
 
     def unpack(self, bank: Bank, task: int | Int[Array, ""]) -> Adapter:

@@ -118,7 +118,7 @@ def draw_paper(runs: Iterable[Run]) -> dict[str, "matplotlib.figure.Figure"]:
     if of_name.keys().isdisjoint(SHOWN):
         raise UserError(
             f"no figure of the paper shows {', '.join(sorted(of_name))}; give runs of the scripts in experiments/GG, "
-            "experiments/GNu or experiments/NNs"
+            "experiments/GNu or experiments/NNs; the picture of another run is accuracy.png in its folder"
         )
     pictures = {}
     if points := {name: storage_points(of_name[name]) for name in _SPLITCIFAR100 if name in of_name}:

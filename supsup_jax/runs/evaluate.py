@@ -237,7 +237,11 @@ def _task_numbers(run: Run, tasks: Sequence[int] | None, possible: list[int], da
             valid = f"0 to {_num_tasks(run) - 1}" if len(possible) == _num_tasks(run) else str(possible)
             raise UserError(f"task {number} cannot be evaluated with {data}; give tasks from {valid}")
     if not chosen:
-        needed = "data=[(images, labels), ...]" if data == "its data set" else "the folder of its data set"
+        needed = (
+            "data=[(images, labels), ...] to ss.evaluate in Python"
+            if data == "its data set"
+            else "the folder of its data set"
+        )
         raise UserError(f"this run has no tasks to evaluate with {data}; give {needed}")
     return np.array(chosen, np.int64)
 

@@ -219,6 +219,8 @@ class Predictor(ABC):
     def _tasks_of(self, task: Any, images: int) -> Int[np.ndarray, " images"]:
         """Return the task of each image."""
         tasks = arguments.array("task", task)
+        if tasks.dtype.kind == "f" and tasks.size and (tasks == np.rint(tasks)).all():
+            tasks = tasks.astype(np.int64)
         if not np.issubdtype(tasks.dtype, np.integer) or tasks.shape not in ((), (images,)):
             raise UserError(
                 f"task has shape {tasks.shape} and type {tasks.dtype}; give an integer, or one for each image"
@@ -306,14 +308,16 @@ def _search_of(search: Search | str, default: Search, method: Method) -> Search:
     possible = [name for name, kind in kinds.items() if issubclass(kind, Search) and kind().serves(method)]
     if isinstance(search, str):
         if search not in possible:
-            raise UserError(f"search {search} does not support this run; give {' or '.join(possible)}")
+            problem = "does not support this run" if search in kinds else "is unknown"
+            raise UserError(f"search {search} {problem}; give {' or '.join(possible)}")
         if type(default) is kinds[search]:
             return default
         keeps_objective = search == "exhaustive" or default.objective is not maximum
         return kinds[search](default.objective if keeps_objective else entropy)
-    if not search.serves(method):
-        raise UserError(f"search {type(search).__name__} does not support this run; give {' or '.join(possible)}")
-    return search
+    given: Search = arguments.convert("search", search, Search)
+    if not given.serves(method):
+        raise UserError(f"search {type(given).__name__} does not support this run; give {' or '.join(possible)}")
+    return given
 
 
 def _with_objective(search: Search, objective: Objective | str) -> Search:
@@ -321,7 +325,8 @@ def _with_objective(search: Search, objective: Objective | str) -> Search:
     if isinstance(objective, str):
         possible = [name for name in registry.names("objective") if name != "maximum" or type(search) is Exhaustive]
         if objective not in possible:
-            raise UserError(f"objective {objective} does not support this run; give {' or '.join(possible)}")
+            problem = "requires the search exhaustive" if objective == "maximum" else "is unknown"
+            raise UserError(f"objective {objective} {problem}; give {' or '.join(possible)}")
         found = registry.find("objective", objective)
         objective = found() if isinstance(found, type) else found
     return dataclasses.replace(search, objective=objective)

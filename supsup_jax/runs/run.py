@@ -251,14 +251,17 @@ class Run(Predictor):
             folder: the folder.
 
         Raises:
-            UserError: if the folder already contains a run, or no task has been learned.
+            UserError: if the folder already contains a run or cannot be created, or no task has been learned.
         """
         folder = arguments.path("folder", folder)
         if isinstance(self.tasks, DiscoveredTasks):
             raise UserError("a run that discovers its tasks is saved during training; copy its folder")
         if not self.num_tasks:
             raise UserError("this run has no tasks to save; learn one first")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"folder {folder} cannot be created ({error.strerror}); give another folder") from None
         with self._opened(folder, 0) as checkpoints:
             state = self.tasks.state(self.weights)
             checkpoints.save(self.tasks.merge(), self.record.to_json(), state or None)

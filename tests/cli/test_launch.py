@@ -1,11 +1,15 @@
+import io
 import re
 import sys
 import types
+from dataclasses import dataclass
 
 import pytest
+from flax import linen as nn
 
+import supsup_jax as ss
 from helpers import adapter
-from supsup_jax import UserError, data
+from supsup_jax import UserError, data, networks
 from supsup_jax.cli import flags, launch, options
 from supsup_jax.runs import results
 from supsup_jax.runs.settings import load_experiment, write_run
@@ -205,6 +209,14 @@ def test_config_accepts_the_settings_of_a_run(tmp_path, parse):
         parse("--config", path)
 
 
+def test_errors_have_no_frame_on_terminals_without_utf8(parse, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    for arguments in (("--num-tasks", "2.0"), ("--num-taks", "2")):
+        with pytest.raises(UserError) as error:
+            parse(*arguments)
+        assert "--num-tasks" in str(error.value) and not re.search("---|[|─│]", str(error.value))
+
+
 def test_run_folders_are_named_by_seed_and_sparsity_and_found_again(tmp_path, parse):
     arguments = ["--log-dir", tmp_path, "--seeds", 2]
     digits = data.load_digits()
@@ -275,3 +287,36 @@ def test_in_ipython_only_arguments_set_by_the_user_are_kept(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/bin/ipython", "--steps", "5"])
     with options.arguments_of_user():
         assert sys.argv == ["/bin/ipython", "--steps", "5"]
+
+
+@dataclass(frozen=True)
+class Linear(networks.Network):
+    """A network whose fields have other names and types than those of the package."""
+
+    outputs: int = 10
+    input_shape: tuple[int, ...] = (8, 8, 1)
+    initializer: networks.InitializerName = "signed_constant"
+
+    @property
+    def module(self):
+        return FlatLinear(self.outputs)
+
+
+class FlatLinear(nn.Module):
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(self.outputs, use_bias=False)(x.reshape(len(x), -1))
+
+
+@pytest.mark.filterwarnings("ignore:The field .*initializer:UserWarning")  # of tyro: the default is a function
+def test_an_error_about_outputs_names_no_flag_that_the_network_lacks(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["script.py", "--outputs", "2"])
+    experiment = ss.Experiment(name="mine", tasks=data.Permuted(data.Digits(), num_tasks=2), network=Linear())
+    with pytest.raises(SystemExit) as ended:
+        ss.main(experiment, "A script.")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: network Linear has 2 outputs: must be at least the 10 classes of a task\n"
+    assert not list(tmp_path.iterdir())

@@ -71,7 +71,7 @@ def test_bytes_counts_masks_as_bits_and_as_the_paper_does(command, runs):
         (["run", "RUNS/quickstart/seed=1"], ["settings.yaml does not contain the settings of a run"]),
         (["plot", "nowhere"], ["nowhere is not a folder"]),
         (["plot", "."], [". contains no evaluated run", "give the folder of a run"]),
-        (["plot", "RUNS/quickstart"], ["no figure of the paper shows quickstart", "experiments/GNu"]),
+        (["plot", "RUNS/quickstart"], ["no figure of the paper shows quickstart", "experiments/GNu", "accuracy.png"]),
         (["plot", "RUNS", "--output", "one.png"], ["one.png is one file for figure3, recovery", "give a folder"]),
         (["plot", "RUNS", "--output", "one.jpg"], ["one.jpg: must be", ".png, .pdf or .svg"]),
         (["plot", "RUNS", "--output", "a-file/below"], ["a-file"]),

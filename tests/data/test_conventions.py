@@ -77,6 +77,21 @@ def test_images_that_were_divided_twice_cause_a_warning(capsys):
     assert "were they divided by 255 twice?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("images", [np.resize(X, (12, 3, 8, 8)), np.resize(FLOATS, (12, 1, 8, 8))])
+def test_images_with_channels_first_cause_a_warning(images, tmp_path, capsys):
+    """A tensor's channels are moved; an array's may be meant, as in time series of many channels."""
+    np.savez(tmp_path / "data.npz", x_train=images, y_train=Y, x_test=images, y_test=Y)
+    for make in (
+        lambda: data.Arrays((images, Y), (images, Y)).load(),
+        lambda: data.NPZ(tmp_path / "data.npz").load(tmp_path),
+        lambda: data.Inputs.new(images.shape[1:], 6),
+    ):
+        make()
+        assert "have 8 channels; if the channels come first" in capsys.readouterr().err
+    data.Arrays((X, Y), (X, Y)).load()
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -132,6 +132,8 @@ def test_arrays_with_the_same_content_are_equal():
         (lambda x, y: (x, y[:2]), ("train labels have shape (2,); give (4,)",)),
         (lambda x, y: (x, y - 1), ("train labels go down to -1", "renumber")),
         (lambda x, y: (x, y / 2), ("train labels are float64",)),
+        (lambda x, y: (x, y > 0), ("train labels are bool", "np.unique(labels, return_inverse=True)[1]")),
+        (lambda x, y: (x, y.astype(str)), ("train labels are <U", "np.unique(labels, return_inverse=True)[1]")),
         (lambda x, y: (x.astype(int), y), ("images are int64; give uint8",)),
         (lambda x, y: (x.astype(np.float32), y), ("images have values from",)),
         (lambda x, y: (x * np.nan, y), ("images have values from nan",)),
@@ -179,8 +181,10 @@ def test_an_invalid_npz_file_is_named(tmp_path):
     refused(lambda: data.NPZ("mine.npz").load(tmp_path), "mine.npz does not exist")
     (tmp_path / "mine.npz").write_bytes(b"no arrays")
     refused(lambda: data.NPZ("mine.npz").load(tmp_path), "mine.npz cannot be read")
+    np.save(tmp_path / "mine.npy", np.zeros(3))
+    refused(lambda: data.NPZ("mine.npy").load(tmp_path), "mine.npy cannot be read (it contains a single array)")
     np.savez(tmp_path / "mine.npz", x_train=np.zeros(3))
-    refused(lambda: data.NPZ("mine.npz").load(tmp_path), "it holds x_train", "y_train")
+    refused(lambda: data.NPZ("mine.npz").load(tmp_path), "it contains x_train", "y_train")
     train, test = some_arrays()
     np.savez(tmp_path / "mine.npz", x_train=train[0], y_train=train[1][:, None], x_test=test[0], y_test=test[1])
     refused(lambda: data.NPZ("mine.npz").load(tmp_path), "mine.npz: train labels have shape (4, 1)")

@@ -7,7 +7,7 @@ import pytest
 
 from helpers.tiers import thorough_but
 from helpers.toys import conv_net
-from supsup_jax import inference, masks, networks
+from supsup_jax import UserError, bank, inference, masks, networks
 from supsup_jax.methods import (
     PSP,
     BatchE,
@@ -57,6 +57,22 @@ def test_score_gradients_are_straight_through():
     weights, scores, cotangent = ({"a": leaf} for leaf in jax.random.normal(jax.random.key(0), (3, 4, 5)))
     _, backward = jax.vjp(lambda scores: SupSup().training_weights(weights, scores), scores)
     np.testing.assert_allclose(backward(cotangent)[0]["a"], weights["a"] * cotangent["a"], rtol=1e-6)
+
+
+class Scaled(SupSup):
+    def finalize(self, params, weights):
+        return {"mask": super().finalize(params["scores"], weights), "scale": params["scale"]}
+
+
+@pytest.mark.parametrize("method", [Scaled(), SupSup(mask=lambda scores: scores)], ids=["finalize", "mask"])
+def test_a_custom_adapter_is_packed_as_bits_only_if_it_is_binary(method):
+    ones = {"mask": jnp.ones((3, 4)), "scale": jnp.ones(3)}
+    for value in (0.5, 2.0):
+        adapters = ones | {"scale": jnp.array([1.0, value, 1.0])}
+        with pytest.raises(UserError, match=f"the adapter of method {type(method).__name__} has values other than 0"):
+            method.pack(adapters)
+        jax.eval_shape(method.pack, adapters)
+    assert jax.tree.all(jax.tree.map(np.array_equal, method.pack(ones), bank.pack(ones)))
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,16 @@ def test_an_error_names_the_variable_of_a_missing_library(monkeypatch):
         platforms.check()
 
 
+REJECTED = [("JAX_DEFAULT_DEVICE", "cuda:0"), ("JAX_NUM_CPU_DEVICES", "two"), ("JAX_ENABLE_X64", "maybe")]
+
+
+@pytest.mark.parametrize(("variable", "value"), thorough_but(REJECTED[:1], REJECTED))
+def test_values_that_jax_rejects_at_import_give_one_line(tmp_path, variable, value):
+    result = ended("-m", "supsup_jax", "show", "x", cwd=tmp_path, **{variable: value})
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {variable}={value}: ") and result.stderr.count("\n") == 1, result.stderr
+
+
 def test_other_errors_keep_their_traceback():
     for kind in (AssertionError, ValueError, RuntimeError):
         with pytest.raises(kind, match="of the library"), launch.errors_in_one_line():

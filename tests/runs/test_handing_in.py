@@ -1,5 +1,7 @@
 """Runs accept data and task numbers from scikit-learn, PyTorch, JAX and lists."""
 
+import enum
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,8 @@ import supsup_jax as ss
 from helpers.sources import refused
 from helpers.toys import small_dataset
 from supsup_jax import data, networks
+from supsup_jax.data.pairs import labels_array
+from supsup_jax.data.user_tasks import learn_arguments
 
 torch = pytest.importorskip("torch")
 
@@ -56,6 +60,7 @@ FORMS = {
     "TensorDataset": lambda: (torch.utils.data.TensorDataset(TENSOR, torch.tensor(Y)),),
     "Dataset": lambda: (Pairs(),),
     "DataLoader": lambda: (torch.utils.data.DataLoader(Pairs(), 7),),
+    "DataLoader without batches": lambda: (torch.utils.data.DataLoader(Pairs(), None),),
 }
 
 
@@ -63,20 +68,49 @@ FORMS = {
 def test_a_task_does_not_depend_on_the_form_of_its_data(run, form):
     again = new()
     again.learn(*FORMS[form]())
-    is_float = form in ("floats that require grad", "Dataset", "DataLoader")
+    is_float = form in ("floats that require grad", "Dataset") or form.startswith("DataLoader")
     if not is_float:
         jax.tree.map(np.testing.assert_array_equal, again.mask(0), run.mask(0))
     assert (again.predict(X, 0).labels == run.predict(X, 0).labels).mean() > 0.95
 
 
+@pytest.mark.parametrize("kind", [np.array, jnp.int32, torch.tensor, float])
+def test_steps_after_a_pair_may_be_a_number_of_any_library(kind):
+    data, steps, test = learn_arguments((X, Y), kind(3), None, None)
+    assert (steps, test) == (3, None) and len(data) == 2
+    data, steps, test = learn_arguments((X, Y), kind(3), (X, Y), None)
+    assert (steps, len(test)) == (3, 2)
+    refused(lambda: learn_arguments((X, Y), 3, kind(4), None), "steps is given twice")
+
+
+class Animal(str, enum.Enum):  # noqa: UP042 (a StrEnum converts differently)
+    """Labels that are texts and members of an enumeration."""
+
+    CAT = "cat"
+    DOG = "dog"
+
+
+def test_labels_of_unusual_types_keep_their_values():
+    animals = ["dog", "cat", "dog"]
+    kinds = [[Animal(animal) for animal in animals], np.array([Animal(animal) for animal in animals], object)]
+    if hasattr(np.dtypes, "StringDType"):
+        kinds.append(np.array(animals, np.dtypes.StringDType()))
+    for kind in kinds:
+        assert labels_array("labels", kind).tolist() == animals
+        assert labels_array("labels", kind).dtype.kind == "U"
+    assert labels_array("labels", jnp.asarray([2, 0, 1], jnp.int4)).dtype == np.int32
+
+
 def test_task_numbers_from_any_library_are_accepted(run):
     images, expected = X[:4], run.predict(X[:4], task=1)
-    for task in (np.int64(1), jnp.int32(1), torch.tensor(1), [1] * 4, torch.ones(4, dtype=int), jnp.ones(4, int)):
+    numbers = [np.int64(1), jnp.int32(1), torch.tensor(1), 1.0, np.float32(1)]
+    for task in (*numbers, [1] * 4, torch.ones(4, dtype=int), jnp.ones(4, int), np.ones(4)):
         np.testing.assert_array_equal(run.predict(images, task=task).logits, expected.logits)
     for task in (np.int64(1), jnp.int32(1), torch.tensor(1)):
         jax.tree.map(np.testing.assert_array_equal, run.mask(task), run.mask(1))
         jax.tree.map(np.testing.assert_array_equal, run.model.effective_weights(task), run.weights_for(1))
     refused(lambda: run.predict(images, task="1"), "task '1'", "has type str")
+    refused(lambda: run.predict(images, task=0.5), "task has shape () and type float64")
 
 
 def test_evaluate_accepts_data_in_any_form(run, tmp_path):
@@ -114,6 +148,7 @@ def test_searches_accept_images_from_any_library(run):
         (lambda run: run.learn(X), ("data must be a pair (images, labels)", "not a ndarray")),
         (lambda run: run.learn(X, None), ("data must be a pair",)),
         (lambda run: run.learn((X, Y, Y)), ("data must be a pair", "not a tuple of 3")),
+        (lambda run: run.learn(data.load_digits()), ("not a whole Dataset", "give its train or test")),
         (lambda run: run.learn({"images": X}), ("data must be a pair", "not a dict")),
         (lambda run: run.learn("images.npy", Y), ("images 'images.npy'", "has type str; give an array")),
         (lambda run: run.learn(X, "labels"), ("labels 'labels'", "has type str; give an array")),
@@ -123,6 +158,11 @@ def test_searches_accept_images_from_any_library(run):
         (lambda run: run.learn(X, np.eye(4)[Y]), ("a number or a text for each", "labels.argmax(1)")),
         (lambda run: run.learn([row for row in zip(X, Y, strict=True)]), ("not a list of 96",)),
         (lambda run: run.learn(Pairs(X, np.zeros(0))), ("data is empty",)),
+        (lambda run: run.learn(X, (y for y in Y)), ("labels are object", "a number or a text for each")),
+        (
+            lambda run: run.learn(torch.utils.data.DataLoader(Pairs(), 7, collate_fn=lambda pairs: (X[:7], 3))),
+            ("data has batches without one label for each image",),
+        ),
         (lambda run: run.learn(X, Y, test=(X, Y + 4)), ("the label 4, which no training image has", "nor 5, 6, 7")),
         (lambda run: run.learn(X.astype(np.float32), Y), ("from 0 to", "divide them by 255")),
         (lambda run: run.learn((X / 255 - 0.3) / 0.3, Y), ("from -1 to", "mean and std normalise them later")),

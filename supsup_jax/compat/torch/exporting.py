@@ -33,8 +33,8 @@ def export_torch(run: Run, path: Path) -> None:
     network, method = settings["network"], settings["method"]
     if network not in UNITS or method not in _METHODS:
         raise UserError(
-            f"network {network} with {method} cannot be exported; use a built-in network, and a method other than "
-            "HopSupSup"
+            f"network {network} with {method} cannot be exported; use a built-in network, and a built-in method other "
+            "than HopSupSup"
         )
     if settings.get("affine") and run.num_tasks > 1:
         raise UserError(

@@ -11,7 +11,7 @@ import numpy as np
 from typing_extensions import override
 
 from supsup_jax.data.arrays import Dataset
-from supsup_jax.data.pairs import check_statistics, column, held, images_array, labels_array, opened
+from supsup_jax.data.pairs import check_channels, check_statistics, column, held, images_array, labels_array, opened
 from supsup_jax.data.sources.base import Source, dataset_of
 from supsup_jax.errors import UserError, reason
 
@@ -129,12 +129,13 @@ class NPZ(Source):
     def load(self, folder: Path) -> Dataset:
         path = folder / Path(self.path).expanduser()
         try:
-            with np.load(path, allow_pickle=False) as file:
-                if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise ValueError("it holds a single array")
+            file = np.load(path, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it contains a single array")
+            with file:
                 names = next((names for names in _NAMES if set(names) <= set(file.files)), None)
                 if names is None:
-                    raise ValueError(f"it holds {', '.join(file.files) or 'no array'}")
+                    raise ValueError(f"it contains {', '.join(file.files) or 'no array'}")
                 train_images, train_labels, test_images, test_labels = (file[name] for name in names)
         except FileNotFoundError:
             raise UserError(f"{path} does not exist; name a file that numpy.savez wrote") from None
@@ -180,6 +181,7 @@ def checked(pair: Any, split: str, where: str) -> tuple[np.ndarray, np.ndarray]:
         images = images[..., None]
     if images.ndim != 4 or 0 in images.shape[1:] or (split == "train" and not len(images)):
         raise refuse(f"images have shape {images.shape}; give (samples, height, width, channels)")
+    check_channels(where, images.shape[1:])
     images = held(images, refuse, f"{where}: {split}")
     if labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == np.rint(labels)).all():
         labels = labels.astype(np.int64)
@@ -209,7 +211,8 @@ def check_labels(labels: np.ndarray, samples: int, where: str) -> None:
         how = column(labels, samples)
         raise UserError(f"{where} labels have shape {labels.shape}; give ({samples},), one per sample{how}")
     if labels.dtype.kind not in "iu":
-        raise UserError(f"{where} labels are {labels.dtype}; give non-negative integers")
+        how = "; number them with np.unique(labels, return_inverse=True)[1]" if labels.dtype.kind in "bU" else ""
+        raise UserError(f"{where} labels are {labels.dtype}; give non-negative integers{how}")
     if samples and labels.min() < 0:
         raise UserError(f"{where} labels go down to {labels.min()}; renumber the classes from 0")
     if samples and labels.max() >= 2**31:
