@@ -62,6 +62,7 @@ def test_tasks_are_learned(run_and_logits):
         assert (run.predict(images, task=task).labels == labels).mean() > 0.7, task
 
 
+@pytest.mark.thorough
 def test_a_run_is_restored_and_learns_the_same_next_task(run_and_logits, tmp_path):
     run, logits = run_and_logits
     short, _ = learned(run.experiment.method, num_tasks=2)
