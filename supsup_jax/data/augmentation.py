@@ -88,8 +88,8 @@ def random_resized_crop(
     flip = draws[:, -1] < 0.5
     # The box is squeezed as much as the image was.
     scale = frames.width / lengths
-    first = jnp.minimum(jnp.rint(boxes.x * scale).astype(jnp.int32), frames.width - 1)
-    last = jnp.maximum(jnp.rint((boxes.x + boxes.width) * scale).astype(jnp.int32), first + 1)
+    first = jnp.minimum(jnp.rint(boxes.x.astype(jnp.float32) * scale).astype(jnp.int32), frames.width - 1)
+    last = jnp.maximum(jnp.rint((boxes.x + boxes.width).astype(jnp.float32) * scale).astype(jnp.int32), first + 1)
     # Mirroring reverses the columns of the image. In a transposed frame these are the rows.
     columns = _places(size, flip & ~frames.transposed)
     rows = _places(size, flip & frames.transposed)
@@ -120,11 +120,11 @@ def centre_crop(frames: Frames, size: int) -> Float32[Array, "batch {size} {size
     lengths = _lengths(frames, resized)
     y = jnp.full(len(lengths), round((resized - size) / 2))
     x = jnp.rint((lengths - size) / 2)
-    zero, whole = jnp.zeros_like(y), jnp.full_like(y, short)
+    zero, whole, places = jnp.zeros_like(y), jnp.full_like(y, short), jnp.arange(size)[None]
     return _resample(
         frames,
-        _weights(short, zero, whole, whole / resized, y[:, None] + jnp.arange(size)),
-        _weights(long, zero, width, width / lengths, x[:, None] + jnp.arange(size)),
+        _weights(short, zero, whole, whole / resized, y[:, None] + places),
+        _weights(long, zero, width, width / lengths, x[:, None] + places.astype(jnp.float32)),
     )
 
 
@@ -156,7 +156,7 @@ def _box(short: int, length: Int32[Array, ""], draws: Float32[Array, " draws"]) 
         draws: random numbers in [0, 1): two for each attempt, and two for the position of the box.
     """
     shares, ratios = draws[:_ATTEMPTS], draws[_ATTEMPTS : 2 * _ATTEMPTS]
-    area = short * length * (_SHARES[0] + (_SHARES[1] - _SHARES[0]) * shares)
+    area = (short * length).astype(jnp.float32) * (_SHARES[0] + (_SHARES[1] - _SHARES[0]) * shares)
     low, high = map(math.log, _RATIOS)
     ratio = jnp.exp(low + (high - low) * ratios)
     widths, heights = (jnp.rint(jnp.sqrt(part)).astype(jnp.int32) for part in (area * ratio, area / ratio))
@@ -167,8 +167,12 @@ def _box(short: int, length: Int32[Array, ""], draws: Float32[Array, " draws"]) 
     width = jnp.where(fits.any(), widths[attempt], middle)
     height = jnp.where(fits.any(), heights[attempt], short)
     vertical, horizontal = draws[2 * _ATTEMPTS :]
-    y = jnp.floor(vertical * (short - height + 1)).astype(jnp.int32)
-    x = jnp.where(fits.any(), jnp.floor(horizontal * (length - width + 1)).astype(jnp.int32), (length - width) // 2)
+    y = jnp.floor(vertical * (short - height + 1).astype(jnp.float32)).astype(jnp.int32)
+    x = jnp.where(
+        fits.any(),
+        jnp.floor(horizontal * (length - width + 1).astype(jnp.float32)).astype(jnp.int32),
+        (length - width) // 2,
+    )
     return _Box(y, x, height, width)
 
 
@@ -194,11 +198,13 @@ def _weights(
         scale: number of input pixels for each output pixel.
         places: positions of the output pixels, counted from the start of the part.
     """
-    centres = first[:, None] + (places + 0.5) * scale[:, None]
+    starts = first[:, None].astype(jnp.float32)
+    centres = starts + (places.astype(jnp.float32) + 0.5) * scale[:, None]
     centres, scale = centres[..., None], scale[:, None, None]
-    within = jnp.arange(pixels) - first[:, None, None]
+    numbers = jnp.arange(pixels)[None, None]
+    within = numbers - first[:, None, None]
     inside = (within >= 0) & (within < count[:, None, None])
-    distances = jnp.abs(jnp.arange(pixels) + 0.5 - centres) / jnp.maximum(scale, 1)
+    distances = jnp.abs(numbers.astype(jnp.float32) + 0.5 - centres) / jnp.maximum(scale, 1)
     weights = jnp.where(inside, jnp.maximum(1 - distances, 0), 0)
     return (weights / weights.sum(-1, keepdims=True)).astype(jnp.float32)
 

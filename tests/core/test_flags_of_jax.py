@@ -143,7 +143,11 @@ def core():
     keys = jax.vmap(lambda number: jax.random.fold_in(numerics.key(3), number))(np.arange(4))
     images = jnp.asarray(np.arange(4 * 6 * 6 * 3, dtype=np.uint8).reshape(4, 6, 6, 3))
     frames = augmentation.Frames(images, np.full(4, 6, np.int32), np.ones(4, np.float32), *np.zeros((2, 4), bool))
-    cut = augmentation.crop_and_flip(images, keys, 2), augmentation.random_resized_crop(frames, keys, 4)
+    cut = (
+        augmentation.crop_and_flip(images, keys, 2),
+        augmentation.random_resized_crop(frames, keys, 4),
+        augmentation.centre_crop(frames, 4),
+    )
     batches = draw_batches(task_key(1, 2), 10, 10, 3, 4)
     drawn = [
         ss.networks.LeNet(4, width=0.1, initializer=name).init(weights_key(1))
