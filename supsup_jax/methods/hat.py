@@ -29,7 +29,7 @@ class HAT(Method):
     Attributes:
         s_max: largest scale.
         capacity_penalty: factor c of the term that penalises new units (equation 5).
-        head: name of the last layer, of which each task has its own; an experiment fills it in.
+        head: name of the last layer; each task has a separate one. An experiment fills the name in.
     """
 
     s_max: float = 400.0

@@ -52,7 +52,7 @@ class PackNet(Method):
         return Phase(True, False, 1 - self.retraining), Phase(True, False, self.retraining)
 
     def first_carry(self, weights: Weights) -> Carry:
-        """Return a mask of used weights, of which there are none."""
+        """Return a mask of the used weights: there are none yet."""
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), weights)
 
     def next_carry(self, carry: Carry, params: Params) -> Carry:

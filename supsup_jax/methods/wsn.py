@@ -44,7 +44,7 @@ class WSN(SupSup):
         return (Phase(True, True),)
 
     def first_carry(self, weights: Weights) -> Carry:
-        """Return a mask of used weights, of which there are none, and no scores yet."""
+        """Return a mask of the used weights and scores: there are none yet."""
         used = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), weights)
         return {"used": used, "scores": jax.tree.map(jnp.zeros_like, weights), "tasks": jnp.int32(0)}
 

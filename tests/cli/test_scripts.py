@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from helpers import adapter
+from helpers.tiers import thorough_but
 from supsup_jax import data
 from supsup_jax.__main__ import main as package_main
 from supsup_jax.cli import quickstart as package_quickstart
@@ -329,8 +330,14 @@ EMBEDDED = ["--dataset", "digits"]
 ON_MNIST = ["LeNet-250-tasks/batche", "MNISTRotate/supsup", "SplitMNIST/hopsupsup", "NNs/supsup"]
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("script", MNIST, ids=lambda path: "/".join(path.parts[-2:]))
+# The other scripts of a folder differ in one part, which a script of another folder uses.
+REPRESENTATIVE = [*ON_MNIST, "LeNet-250-tasks/psp", "LeNet-250-tasks/upper_bound", "FC-250-tasks/supsup_h", "ablation"]
+OTHER_SCRIPTS = [path for path in MNIST if not any(str(path).endswith(f"{name}.py") for name in REPRESENTATIVE)]
+
+
+@pytest.mark.parametrize(
+    "script", thorough_but([], MNIST, long=OTHER_SCRIPTS), ids=lambda path: "/".join(path.parts[-2:])
+)
 def test_every_script_writes_its_files(script, run_here, real_or_embedded, tmp_path):
     real = any(str(script).endswith(f"{name}.py") for name in ON_MNIST)
     # Large networks are replaced, so that scripts share compiled programs.

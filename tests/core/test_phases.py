@@ -104,7 +104,10 @@ def test_the_bounds_of_phases_share_all_steps():
 def test_a_penalty_is_part_of_the_loss():
     _, free = learn(Offset(), optimizers.SGD(0.1))
     _, penalised = learn(Offset(penalised=10.0), optimizers.SGD(0.1))
-    norms = [sum(np.square(leaf).sum() for leaf in jax.tree.leaves(one.adapter["offset"])) for one in (free, penalised)]
+    norms = [
+        sum(np.square(leaf).sum() for leaf in jax.tree.leaves(learned.adapter["offset"]))
+        for learned in (free, penalised)
+    ]
     assert norms[1] < 0.5 * norms[0] and penalised.loss[0] > free.loss[0]
 
 
