@@ -68,7 +68,7 @@ def pytorch(name: str, data_folder: Path, epochs: int) -> tuple[float, float]:
     padded[:, :, 4:-4, 4:-4] = images
     for _ in range(epochs):
         model.train()
-        for rows in torch.randperm(len(images)).split(experiment.batch_size):
+        for rows in torch.randperm(len(images)).split(experiment.training.batch_size):
             moves, flips = torch.randint(0, 9, (len(rows), 2)).tolist(), (torch.rand(len(rows)) < 0.5).tolist()
             crops = [
                 padded[row, :, top : top + 32, start : start + 32].flip(2)
