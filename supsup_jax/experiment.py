@@ -154,6 +154,8 @@ class Experiment(Part):
             raise ArgumentError("affine", True, "gains and biases have no masks; choose a different method")
         if self.shares_batches and (scenario.infers or not method.trains_params):
             raise UserError(f"tasks on disk need scenario GG, and a different method than {type(method).__name__}")
+        if self.shares_batches and any(len(method.phases(task)) > 1 for task in range(self.num_tasks)):
+            raise UserError(f"tasks on disk need a method with a single phase, unlike {type(method).__name__}")
         if self.first_task and (scenario.infers or method.in_turn(0) or self.in_turn):
             problem = f"tasks of {type(method).__name__} in scenario {type(scenario).__name__} need the earlier ones"
             raise ArgumentError("first_task", self.first_task, f"{problem}; begin with task 0")

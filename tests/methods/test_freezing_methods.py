@@ -147,3 +147,14 @@ def test_hat_protects_a_weight_between_two_used_units():
 def test_hat_refuses_networks_whose_layers_are_no_chain():
     with pytest.raises(ss.UserError, match="HAT needs layers that form a chain"):
         HAT().check(networks.GEMResNet18(5, input_shape=(32, 32, 3)))
+
+
+def test_tasks_on_disk_refuse_methods_of_several_phases():
+    with pytest.raises(ss.UserError, match="tasks on disk need a method with a single phase, unlike ExSSNeT"):
+        ss.Experiment(
+            "x",
+            ss.data.SplitImageNet(num_tasks=2),
+            networks.ResNet18(10, input_shape=(32, 32, 3)),
+            ExSSNeT(),
+            ss.scenarios.GG(),
+        )
