@@ -136,7 +136,7 @@ class Learner:
         params = None
         if phase.trains_params:
             trained = self.method.is_trained(start.params)
-            params = jax.tree.map(lambda leaf, is_trained: leaf if is_trained else None, start.params, trained)
+            params = jax.tree.map(lambda is_trained, part: part if is_trained else None, trained, start.params)
         learned: Any = {"weights": start.weights if phase.trains_weights else None, "params": params}
         return Progress(learned, self.optimizer.transformation().init(learned), stats)
 
@@ -148,7 +148,8 @@ class Learner:
 
         params = start.params
         if learned["params"] is not None:
-            params = jax.tree.map(merge, params, learned["params"])
+            trained = self.method.is_trained(params)
+            params = jax.tree.map(lambda _, *parts: merge(*parts), trained, params, learned["params"])
         return Start(merge(start.weights, learned["weights"]), params)
 
     def effective(self, start: Start, progress: Progress) -> Weights:

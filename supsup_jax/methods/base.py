@@ -148,11 +148,14 @@ class Method(Part, ABC):
         return weights, params
 
     def is_trained(self, params: Params) -> PyTree[bool]:
-        """Return for each leaf of the parameters whether an optimizer updates it; by default every leaf.
+        """Return which parameters an optimizer updates; by default all.
 
-        Other leaves, such as a random key or the mask of frozen weights, keep their values.
+        Other parameters, such as a random key or the mask of frozen weights, keep their values.
+
+        Returns:
+            A prefix of the pytree of parameters: each value holds for all leaves below its place.
         """
-        return jax.tree.map(lambda leaf: True, params)
+        return True
 
     def update_share(self, weights: Weights, params: Params, phase: int) -> Weights | None:
         """Return the share of each update of the base weights that is applied: 1 for free entries, 0 for frozen ones.

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
-from supsup_jax.methods.base import Carry, Params, Phase
+from supsup_jax.methods.base import Params, Phase
 from supsup_jax.methods.supsup import SupSup
 from supsup_jax.methods.wsn import WSN
 from supsup_jax.networks import Weights
@@ -30,9 +30,10 @@ class ExSSNeT(WSN):
         """Return two phases: the first one trains scores, the second one weights."""
         return Phase(False, True, 1 - self.weight_share), Phase(True, False, self.weight_share)
 
-    def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
+    def init(self, key: Key[Array, ""], weights: Weights, carry: Any = None) -> Params:
         """Return random scores, and the mask of used weights."""
-        return super().init(key, weights, carry) | {"scores": SupSup.init(self, key, weights)}
+        carry = self.first_carry(weights) if carry is None else carry
+        return {"scores": SupSup.init(self, key, weights), "used": carry["used"]}
 
     def update_share(self, weights: Weights, params: Any, phase: int) -> Weights:
         """Return 1 for weights that the task's mask keeps and no earlier mask does."""

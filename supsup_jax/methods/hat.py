@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from supsup_jax.checks import check_number
 from supsup_jax.errors import UserError
-from supsup_jax.methods.base import Adapter, Carry, Method, Moment, Params, Phase
+from supsup_jax.methods.base import Adapter, Carry, Method, Moment, Params
 from supsup_jax.networks import Network, Weights, draw, pytorch_default
 from supsup_jax.system import numerics
 
@@ -65,10 +65,6 @@ class HAT(Method):
         """Return true: every task trains the weights, as far as they are free."""
         return True
 
-    def phases(self, task: int) -> tuple[Phase, ...]:
-        """Return one phase, which trains weights, gates and the head."""
-        return (Phase(True, True),)
-
     def shared(self, weights: Weights) -> Weights:
         """Return all layers but the head."""
         return {name: layer for name, layer in weights.items() if name != self.head}
@@ -89,7 +85,7 @@ class HAT(Method):
 
     def is_trained(self, params: Any) -> Any:
         """Return true for gates and head."""
-        return {name: jax.tree.map(lambda leaf, name=name: name != "used", part) for name, part in params.items()}
+        return {"gates": True, "head": True, "used": False}
 
     def finalize(self, params: Any, weights: Weights) -> Adapter:
         """Return binary gates and the head."""

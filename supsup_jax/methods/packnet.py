@@ -1,22 +1,21 @@
 """PackNet: tasks train free weights, prune most of them, retrain the remaining ones, and freeze these."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
-from supsup_jax import bank as banks
 from supsup_jax.checks import check_number
 from supsup_jax.errors import ArgumentError
-from supsup_jax.methods.base import Adapter, Bank, Carry, Method, Params, Phase
+from supsup_jax.methods.base import Adapter, Carry, Params, Phase
+from supsup_jax.methods.supsup import BITS, MaskMethod
 from supsup_jax.networks import Weights
 
 
 @dataclass(frozen=True)
-class PackNet(Method):
+class PackNet(MaskMethod):
     """PackNet (Mallya and Lazebnik, CVPR 2018): effective weights W ⊙ M, where M keeps what tasks 0 to t use.
 
     A task trains all weights that no earlier task uses. Then, in each layer, it keeps the largest of them, sets the
@@ -31,10 +30,7 @@ class PackNet(Method):
     retraining: float = 1 / 3
 
     trains_params: ClassVar[bool] = False
-    stacks: ClassVar[bool] = False
-    stores: ClassVar[str] = "masks as bits"
-    has_masks: ClassVar[bool] = True
-    searches: ClassVar[tuple[str, ...]] = ("OneShot", "Binary", "Exhaustive")
+    stores: ClassVar[str] = BITS
 
     def __post_init__(self) -> None:
         check_number("keep", self.keep)
@@ -78,22 +74,6 @@ class PackNet(Method):
     def finalize(self, params: Params, weights: Weights) -> Adapter:
         """Return the mask."""
         return params["mask"]
-
-    def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
-        """Return the masked weights."""
-        return jax.tree.map(lambda weight, mask: weight * mask, weights, adapter)
-
-    def pack(self, adapters: Adapter) -> Bank:
-        """Return masks as a bank, one bit per entry."""
-        return banks.pack(adapters)
-
-    def unpack(self, bank: Bank, task: int | Int[Array, ""]) -> Adapter:
-        """Return the mask of one task."""
-        return banks.unpack(bank, task)
-
-    def concatenate(self, banks_: Sequence[Bank], counts: Sequence[int]) -> Bank:
-        """Return one bank of all tasks."""
-        return banks.concatenate(banks_, counts)
 
     def _prune(self, weight: Any, used: Any) -> Any:
         """Return the mask of used weights and of the fraction `keep` of the free ones with the largest values."""

@@ -24,8 +24,32 @@ SPARSE = "masks as sparse indices of 16 bits"
 """Name of the storage of the same masks as the paper counts it: two bytes for each weight that a mask keeps."""
 
 
+class MaskMethod(Method):
+    """Base class of methods whose adapters are masks M, with effective weights W ⊙ M; banks have one bit per weight."""
+
+    stacks: ClassVar[bool] = False
+    has_masks: ClassVar[bool] = True
+    searches: ClassVar[tuple[str, ...]] = ("OneShot", "Binary", "Exhaustive")
+
+    def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
+        """Return the masked weights."""
+        return jax.tree.map(lambda weight, mask: weight * mask, weights, adapter)
+
+    def pack(self, adapters: Adapter) -> Bank:
+        """Pack masks into a bank, one bit per weight."""
+        return pack(adapters)
+
+    def unpack(self, bank: Bank, task: int | Int[Array, ""]) -> Adapter:
+        """Return the mask of one task."""
+        return unpack(bank, task)
+
+    def concatenate(self, banks: Sequence[Bank], counts: Sequence[int]) -> Bank:
+        """Concatenate banks of masks."""
+        return concatenate(banks, counts)
+
+
 @dataclass(frozen=True)
-class SupSup(Method):
+class SupSup(MaskMethod):
     """SupSup: effective weights W ⊙ M, where M is the mask of the task's scores (Section 3.1 of the paper).
 
     Scores are initialised uniformly in ±1/√fan_in. Weights are not rescaled by the density.
@@ -36,10 +60,7 @@ class SupSup(Method):
 
     mask: Callable[[Params], Adapter] = masks.threshold
 
-    stacks: ClassVar[bool] = False
     stores: ClassVar[str] = "masks"
-    has_masks: ClassVar[bool] = True
-    searches: ClassVar[tuple[str, ...]] = ("OneShot", "Binary", "Exhaustive")
 
     def densities(self, weights: PyTree[Any]) -> PyTree[float]:
         """Return the densities of the mask function, or `{}` if they are not fixed."""
@@ -52,10 +73,6 @@ class SupSup(Method):
     def finalize(self, params: Params, weights: Weights) -> Adapter:
         """Return the mask of the scores."""
         return self.mask(params)
-
-    def effective_weights(self, weights: Weights, adapter: Adapter) -> Weights:
-        """Return the masked weights."""
-        return jax.tree.map(lambda weight, mask: weight * mask, weights, adapter)
 
     def pack(self, adapters: Adapter) -> Bank:
         """Pack masks into a bank, one bit per weight.
@@ -74,15 +91,7 @@ class SupSup(Method):
                     f"the adapter of method {type(self).__name__} has values other than 0 and 1, which SupSup would "
                     "keep as single bits; derive the method from Method, or override pack, unpack and concatenate"
                 )
-        return pack(adapters)
-
-    def unpack(self, bank: Bank, task: int | Int[Array, ""]) -> Adapter:
-        """Return the mask of one task."""
-        return unpack(bank, task)
-
-    def concatenate(self, banks: Sequence[Bank], counts: Sequence[int]) -> Bank:
-        """Concatenate banks of masks."""
-        return concatenate(banks, counts)
+        return super().pack(adapters)
 
     def _account_of_bank(self, bank: Bank, num_tasks: int) -> dict[str, int]:
         """Return the bytes of the masks as bits, and as indices of 16 bits, which is how the paper counts them."""

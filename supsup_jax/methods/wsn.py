@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxtyping import Array, Key
 
 from supsup_jax import bank as banks
 from supsup_jax import masks
-from supsup_jax.methods.base import Adapter, Bank, Carry, Params, Phase
+from supsup_jax.methods.base import Adapter, Bank, Carry, Params
 from supsup_jax.methods.supsup import SupSup
 from supsup_jax.networks import Weights
 
@@ -33,15 +33,9 @@ class WSN(SupSup):
 
     mask: Callable[[Params], Adapter] = field(default_factory=lambda: masks.TopK(0.5))
 
-    trains_params: ClassVar[bool] = True
-
     def trains_weights(self, task: int) -> bool:
         """Return true: every task trains the weights that are free."""
         return True
-
-    def phases(self, task: int) -> tuple[Phase, ...]:
-        """Return one phase, which trains weights and scores."""
-        return (Phase(True, True),)
 
     def first_carry(self, weights: Weights) -> Carry:
         """Return a mask of the used weights and scores: there are none yet."""
@@ -62,7 +56,7 @@ class WSN(SupSup):
 
     def is_trained(self, params: Any) -> Any:
         """Return true for the scores."""
-        return {name: jax.tree.map(lambda leaf, name=name: name == "scores", part) for name, part in params.items()}
+        return {"scores": True, "used": False}
 
     def update_share(self, weights: Weights, params: Any, phase: int) -> Weights:
         """Return 1 for weights that no earlier task uses."""
