@@ -73,6 +73,28 @@ def test_top_k_is_the_same_under_vmap():
         np.testing.assert_array_equal(mask, top_k_by_sorting(leaf, masks.num_kept(leaf.size, 0.3)))
 
 
+def test_top_k_is_the_same_on_an_accelerator(monkeypatch):
+    """On an accelerator the values of all layers are searched together, in blocks."""
+    random = np.random.default_rng(0)
+    sizes = {"a": (1,), "b": (masks._BLOCK,), "c": (masks._BLOCK + 1,), "d": (3, 3, 40, 11), "e": (7,)}
+    scores = {name: random.normal(size=(2, *shape)).astype(np.float32).round(1) for name, shape in sizes.items()}
+    scores["e"][0] = [0.0, -0.0, 1e-40, np.inf, -np.inf, 1e30, -1e30]
+    densities = {"a": 1.0, "b": 0.3, "c": 0.01, "d": 0.5, "e": 0.6}
+
+    def masks_and_gradients(scores):
+        return jax.value_and_grad(
+            lambda scores: sum((leaf * 2).sum() for leaf in masks.top_k(scores, densities).values())
+        )(scores)[1], masks.top_k(scores, densities)
+
+    on_cpu = jax.vmap(masks_and_gradients)(scores)
+    monkeypatch.setattr(backend, "is_accelerator", lambda: True)
+    jax.tree.map(np.testing.assert_array_equal, on_cpu, jax.jit(jax.vmap(masks_and_gradients))(scores))
+    for index in range(2):
+        layers = {name: leaf[index] for name, leaf in scores.items()}
+        kept = {name: top_k_by_sorting(x, masks.num_kept(x.size, densities[name])) for name, x in layers.items()}
+        jax.tree.map(np.testing.assert_array_equal, masks.top_k(layers, densities), kept)
+
+
 def test_top_k_has_the_masks_and_gradients_of_the_original(golden):
     arrays = golden("supermask_topk.npz")
     images, weight, scores, cotangent = (
