@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -25,7 +24,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set compiler options for this process and for processes that tests start, and check types and shapes.
+    """Set compiler options for this process and for processes that tests start.
 
     Compiled programs are cached for two weeks in the user's cache: without it, the tests take twice as long. If another
     process has only partly written a file, JAX warns and compiles again.
@@ -36,8 +35,6 @@ def pytest_configure(config: pytest.Config) -> None:
         with contextlib.suppress(FileNotFoundError):  # another worker has removed it
             if time.time() - file.stat().st_mtime > 14 * 86400:
                 file.unlink()
-    if "not thorough" not in config.option.markexpr:  # a third of the time of the default tier
-        jaxtyping.install_import_hook("supsup_jax", "beartype.beartype")
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache entry")
     options = {
         "jax_compilation_cache_dir": str(folder),

@@ -318,7 +318,7 @@ def test_a_job_array_finishes_and_a_wrong_partition_leaves_no_files(slurm, tmp_p
     assert all(results.is_finished(seed, [2]) for seed in seeds_of(tmp_path))
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 def test_a_job_submits_others(slurm, tmp_path):
     """A job of an array, whose environment names the array, submits another array."""
     output = tmp_path / "output"
@@ -328,7 +328,7 @@ def test_a_job_submits_others(slurm, tmp_path):
     assert results.is_finished(seeds_of(tmp_path)[0], [2]), output.read_text()
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 def test_a_killed_job_is_resubmitted_alone_and_resumes(slurm, tmp_path, monkeypatch):
     # A killed process must not leave a partly written compilation cache for other tests.
     monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "false")

@@ -169,7 +169,7 @@ def test_the_quickstart_figure_shows_images_of_its_run(tmp_path, monkeypatch):
     assert gradients.argmin(-1).tolist() == list(tasks) == [0, 11]
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 def test_a_sweep_repeats_only_unfinished_seeds(tmp_path):
     """A sweep runs each seed in a separate process, resumes a failed seed and skips finished ones."""
     seeds = [tmp_path / "logs/quickstart" / f"seed={seed}" for seed in range(2)]
@@ -330,9 +330,8 @@ EMBEDDED = ["--dataset", "digits"]
 ON_MNIST = ["LeNet-250-tasks/batche", "MNISTRotate/supsup", "SplitMNIST/hopsupsup", "NNs/supsup"]
 
 
-# The other scripts of a folder differ in one part, which a script of another folder uses.
-REPRESENTATIVE = [*ON_MNIST, "LeNet-250-tasks/psp", "LeNet-250-tasks/upper_bound", "FC-250-tasks/supsup_h", "ablation"]
-OTHER_SCRIPTS = [path for path in MNIST if not any(str(path).endswith(f"{name}.py") for name in REPRESENTATIVE)]
+# The other scripts differ in one part, which other tests use.
+OTHER_SCRIPTS = [path for path in MNIST if not any(str(path).endswith(f"{name}.py") for name in ON_MNIST)]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ TWO = {"num_tasks": 2, "eval_at": (2,), "steps": 6}
 G = {"er_scale": 4.0, "search": "binary", "objective": "superfluous"}
 EXPERIMENTS = {"SupSup": adapter.changed(SHORT, **TWO, **G)}
 EXPERIMENTS |= {name: adapter.changed(other, **TWO) for name, other in OTHERS.items()}
-SOME = ("SupSup", "BatchE", "HopSupSup")
+SOME = ("SupSup", "HopSupSup")
 METHODS = thorough_but([], EXPERIMENTS, long=EXPERIMENTS.keys() - set(SOME))
 CASES = [(strict, name) for strict in STRICT for name in EXPERIMENTS]
 # The other methods trace all their programs again.

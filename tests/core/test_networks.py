@@ -161,7 +161,8 @@ def from_torch(arrays, prefix, like, suffix):
     return jax.tree_util.tree_map_with_path(leaf, like)
 
 
-@pytest.mark.parametrize("masked", thorough_but([], [False, True], long=[False]))
+@pytest.mark.long
+@pytest.mark.parametrize("masked", [False, True])
 def test_gemresnet18_computes_the_same_as_the_original(golden, masked):
     arrays = golden("gemresnet18_mask.npz" if masked else "gemresnet18.npz")
     net = networks.GEMResNet18(5, width=0.25)

@@ -74,10 +74,16 @@ def test_a_guide_works_as_its_page_says(name, tmp_path):
     (tmp_path / script.name).write_text(script.read_text())
     python(tmp_path, script.name, *SMALL, "--seeds", "2")
     check_the_runs_of_two_seeds(tmp_path, name)
-    check_that_a_killed_run_resumes_to_the_same_numbers(tmp_path, name)
     check_that_a_run_is_opened_by_name_and_by_object(tmp_path, name)
-    if name == "add_a_method":  # the commands are the same for all parts
-        check_that_commands_know_the_parts_of_the_script(tmp_path, name)
+
+
+@pytest.mark.long
+def test_a_run_of_a_guide_resumes_and_its_script_has_all_commands(tmp_path):
+    name = "add_a_method"
+    (tmp_path / f"{name}.py").write_text((GUIDES / f"{name}.py").read_text())
+    python(tmp_path, f"{name}.py", *SMALL, "--seeds", "2")
+    check_that_a_killed_run_resumes_to_the_same_numbers(tmp_path, name)
+    check_that_commands_know_the_parts_of_the_script(tmp_path, name)
 
 
 def measured(run):

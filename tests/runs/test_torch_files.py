@@ -240,7 +240,7 @@ def coloured(arrays):
     return np.round(255 * (arrays["x"].transpose(0, 2, 3, 1) * std + mean)).astype(np.uint8)
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 def test_an_imported_gemresnet18_has_the_masks_and_statistics_per_task(golden, tmp_path):
     """Those of each task."""
     arrays = golden("gemresnet18_mask.npz")

@@ -120,7 +120,7 @@ def others(tmp_path_factory):
 
 
 # The others resume by the same code, and stored runs of most of them are resumed elsewhere.
-RESUMED = ["BatchE", "HopSupSup", "LowerBound", "NNs", "UpperBound"]
+RESUMED = ["BatchE", "LowerBound", "NNs"]
 
 
 @pytest.mark.parametrize("name", thorough_but(["LowerBound"], OTHERS, long=OTHERS.keys() - set(RESUMED)))
