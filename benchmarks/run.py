@@ -22,7 +22,7 @@ from pathlib import Path
 
 import compare
 
-SUITES = ("train", "inference", "evaluation", "resnet", "start", "scaling")
+SUITES = ("train", "inference", "evaluation", "resnet", "start", "scaling", "checkpoints")
 WITH_SMALLEST = ("inference", "resnet")
 
 

@@ -80,6 +80,7 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
             for run in learned:
                 assert isinstance(run.tasks, LearnedTasks)
                 checkpoints.save(run.tasks.merge(), Record(tasks=run.record.tasks).to_json())
+                checkpoints.merge(run.tasks)
         return unfinished.replace(results.new_folder(parent, f"{name}{_COLLECTED}"))
 
 

@@ -1,20 +1,22 @@
 """Checkpoints of a run: written after every chunk of tasks, and read to resume or restore the run.
 
 A checkpoint holds the changes since the previous one: adapters and statistics of new tasks, and measurements. The size
-of all checkpoints therefore grows in proportion to the number of tasks. Each checkpoint also holds the experiment,
-whose seed determines the weights that are never trained. Arrays that tasks replace, such as trained base weights, are
-the *state* of a run. The state has a separate folder, in which only the last two versions are kept. A partly learned
-task (`unfinished`) and a partly finished `evaluation` are saved as well; only their last version is kept, until they
-are finished.
+of all checkpoints therefore grows in proportion to the number of tasks. Small checkpoints are merged into larger ones,
+see `merging`. Each checkpoint also holds the experiment, whose seed determines the weights that are never trained.
+Arrays that tasks replace, such as trained base weights, are the *state* of a run. The state has a separate folder, in
+which only the last two versions are kept. A partly learned task (`unfinished`) and a partly finished `evaluation` are
+saved as well; only their last version is kept, until they are finished.
 
 Saving is synchronous and atomic. The metadata and the arrays of a checkpoint have checksums, because Orbax does not
-report flipped bits. Each checkpoint stores the checksum of its predecessor, so that no other checkpoint can replace it.
+report flipped bits. Each save stores the checksum of the metadata of its predecessor, so that no other save can replace
+it; a merged checkpoint keeps the metadata of all of its saves.
 
 With several hosts, only the first one reads and writes.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +24,13 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from supsup_jax.errors import UserError
-from supsup_jax.runs import formats
+from supsup_jax.errors import UserError, reason, warn
+from supsup_jax.runs import formats, merging
+from supsup_jax.runs.chunks import Chunk, Saved, Step, Tasks
 from supsup_jax.runs.steps import (
     check_files,
     digest_of,
+    digest_of_plain,
     named_arrays,
     numbered,
     read_arrays,
@@ -42,7 +46,7 @@ from supsup_jax.system.progress import Progress
 FORMAT = 3
 """Version of the checkpoint format. Version 2, the first published one, has no checksums, inputs or weights."""
 
-_READABLE_FORMATS = (2, FORMAT)
+_READABLE_FORMATS = (2, FORMAT, merging.FORMAT)
 
 # Metadata of a checkpoint without a state.
 _NO_STATE = {"state_step": None, "state_sha256": None}
@@ -51,47 +55,23 @@ _NO_STATE = {"state_step": None, "state_sha256": None}
 _RUN_KEYS = ("experiment", "inputs", "weights", "flags")
 
 # Maximum number of versions to keep in each folder.
-_MAX_TO_KEEP = {"checkpoints": None, "state": 2, "unfinished": 1, "evaluation": 1}
+_MAX_TO_KEEP = {"checkpoints": None, merging.FOLDER: None, "state": 2, "unfinished": 1, "evaluation": 1}
 
 
-class Chunk(NamedTuple):
-    """Some tasks as stored in a checkpoint, on the host.
-
-    Attributes:
-        num_tasks: number of tasks.
-        bank: adapters of the tasks, packed.
-        stats: statistics of the tasks, stacked along a leading task axis; `{}` if there are none.
-    """
-
-    num_tasks: int
-    bank: PyTree[Any]
-    stats: PyTree[Any]
-
-
-class Step(NamedTuple):
-    """Contents of one checkpoint.
+class _Stored(NamedTuple):
+    """A checkpoint on disk.
 
     Attributes:
-        chunk: tasks learned since the previous checkpoint; `None` if there are none.
-        run: description of the run as plain data; see `Checkpoints`.
-        record: measurements since the previous checkpoint, as plain data.
+        place: the folder that contains it: `checkpoints`, or `merging` while it is moved.
+        first: number of its first save.
+        tasks: number of new tasks in each save.
+        digest: checksum of its arrays; `None` if it has none.
     """
 
-    chunk: Chunk | None
-    run: dict[str, Any]
-    record: dict[str, Any]
-
-
-class Saved(NamedTuple):
-    """Contents of all checkpoints of a run.
-
-    Attributes:
-        steps: all checkpoints, in order.
-        state: state that belongs to the last checkpoint; `None` if there is none.
-    """
-
-    steps: list[Step]
-    state: PyTree[Any] | None
+    place: str
+    first: int
+    tasks: list[int]
+    digest: str | None
 
 
 class Checkpoints:
@@ -111,17 +91,25 @@ class Checkpoints:
     def __init__(self, folder: Path, run: dict[str, Any] | None = None):
         self.folder, self._run = folder, run or {}
         self._folder = folder.absolute()  # Orbax needs an absolute path, and does not always report a relative one
-        self._records: list[dict[str, Any]] = []  # metadata of the checkpoints read so far
-        self._digests: list[str] = []  # their checksums
+        self._stored: list[_Stored] = []  # the checkpoints read so far
+        self._records: list[dict[str, Any]] = []  # metadata of their saves
+        self._digests: list[str] = []  # checksums of the metadata
         self._managers: dict[str, ocp.CheckpointManager] = {}
         self._state: dict[str, Any] = _NO_STATE
-        self._last: str | None = None  # checksum of the last checkpoint
+        self._last: str | None = None  # checksum of the last save
+        self._firsts: list[int] = []  # numbers of all checkpoints
+        self._next = 0  # number of the next save
+        self._merges = True
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for manager in self._managers.values():
+        for name in [*self._managers]:
+            self._close(name)
+
+    def _close(self, name: str) -> None:
+        if manager := self._managers.pop(name, None):
             manager.close()
 
     def _manager(self, name: str) -> ocp.CheckpointManager:
@@ -169,8 +157,7 @@ class Checkpoints:
         """
         if not hosts.is_first():
             return
-        latest = self._steps.latest_step()
-        step = 0 if latest is None else latest + 1
+        step = self._next
         if state is not None:  # save it before the checkpoint that needs it; if that fails, the previous one remains
             for unused in self._states.all_steps():
                 if unused >= step:
@@ -187,24 +174,50 @@ class Checkpoints:
         }
         arrays = named_arrays(chunk.bank, chunk.stats) if chunk else {}
         self._last = save_with_record(self._steps, step, plain, arrays)
+        self._firsts.append(step)
+        self._next += 1
+
+    def merge(self, tasks: Tasks) -> None:
+        """Merge small checkpoints into larger ones, if there are many; the saves and their numbers stay the same.
+
+        If that fails, a warning says so, and the checkpoints remain as they are.
+        """
+        if not self._merges or not hosts.is_first():
+            return
+        group = merging.due(self._folder / "checkpoints", self._firsts, self._next)
+        if not group:
+            return
+        try:
+            merging.finish(self._folder)
+            merging.merge(self._manager, self._folder, group, tasks, _RUN_KEYS)
+        except (UserError, OSError) as error:
+            self._merges = False
+            with suppress(OSError):
+                merging.finish(self._folder)
+            warn(f"small checkpoints in {self.folder} are not merged: {reason(error)}")
+        self._close(merging.FOLDER)
+        self._steps.reload()
+        self._firsts = sorted(self._numbers())
 
     def restore(
         self,
         template: Callable[[int], tuple[PyTree[Any], PyTree[Any]]],
         state_template: PyTree[Any] | None = None,
         last: int | None = None,
+        concatenate: Callable[[Sequence[Chunk]], Chunk] | None = None,
     ) -> Saved:
         """Read all checkpoints.
 
         Args:
             template: returns the shapes and dtypes of bank and statistics for a number of tasks.
             state_template: shapes and dtypes of the state.
-            last: number of the last checkpoint to read; by default all are read.
+            last: number of the last save to read; by default all are read.
+            concatenate: see `Tasks`; required if saves after `last` may be merged with earlier ones.
 
         Raises:
             UserError: if a checkpoint is missing, damaged, or in an unknown format.
         """
-        records = hosts.broadcast(lambda: self.records(last))
+        records, stored = hosts.broadcast(lambda: (self.records(last), self._stored))
         self._state = {name: records[-1].get(name) for name in _NO_STATE} if records else _NO_STATE
         state = None  # read it first: another process may write now, and keeps only the last two
         if (step := self._state["state_step"]) is not None:
@@ -212,59 +225,75 @@ class Checkpoints:
                 why = "it is missing" if last is None else "later tasks have replaced it"
                 raise unusable(self._folder / f"state/{step}", why)
             state = self._arrays("state", step, state_template, self._state["state_sha256"])
-        saved = []
-        progress = Progress(f"reading {self._folder}", len(records), "checkpoints")
-        for number, plain in progress.track(enumerate(records)):
-            chunk = None
-            if tasks := plain["new_tasks"]:
-                named = named_arrays(*template(tasks))
-                arrays = self._arrays("checkpoints", number, named, plain.get("arrays_sha256")) if named else {}
-                chunk = Chunk(tasks, arrays.get("store", {}), arrays.get("stats", {}))
-            saved.append(Step(chunk, {name: plain[name] for name in _RUN_KEYS if name in plain}, plain["record"]))
-        return Saved(saved, state)
+        steps = [
+            Step(None, {name: plain[name] for name in _RUN_KEYS if name in plain}, plain["record"]) for plain in records
+        ]
+        progress = Progress(f"reading {self._folder}", len(stored), "checkpoints")
+        for checkpoint in progress.track(_Stored(*fields) for fields in stored):
+            kept = checkpoint.tasks[: max(0, len(steps) - checkpoint.first)]
+            if not sum(kept):
+                continue
+            held = sum(checkpoint.tasks)
+            named = named_arrays(*template(held))
+            arrays = self._arrays(checkpoint.place, checkpoint.first, named, checkpoint.digest) if named else {}
+            chunk = Chunk(sum(kept), arrays.get("store", {}), arrays.get("stats", {}))
+            if sum(kept) < held:
+                assert concatenate
+                chunk = concatenate([chunk])
+            number = checkpoint.first + max(index for index, tasks in enumerate(kept) if tasks)
+            steps[number] = steps[number]._replace(chunk=chunk)
+        return Saved(steps, state)
 
     def resume(self) -> int:
-        """Prepare to save further checkpoints without reading the existing ones, and return their number.
+        """Prepare to save further checkpoints without reading the existing ones, and return the number of saves.
 
         Raises:
             UserError: if the last checkpoint cannot be read.
+            OSError: if a merge that was interrupted cannot be completed.
         """
         if not (self._folder / "checkpoints").is_dir():
             return 0
-        steps = sorted(self._steps.all_steps())
-        if steps:
-            plain, self._last = read_record(self._steps, steps[-1])
-            self._state = {name: plain.get(name) for name in _NO_STATE}
-        return len(steps)
+        merging.finish(self._folder)
+        self._firsts = sorted(self._numbers())
+        if self._firsts:
+            first = self._firsts[-1]
+            plain, _ = read_record(self._steps, first)
+            saves = merging.separated(plain, self._folder / f"checkpoints/{first}")
+            self._next, self._last = first + len(saves), digest_of_plain(saves[-1])
+            self._state = {name: saves[-1].get(name) for name in _NO_STATE}
+        return self._next
 
     def _arrays(self, name: str, number: int, shapes: PyTree[Any], digest: str | None) -> Any:
         """Return arrays of a checkpoint in one of the folders; the first host reads them."""
         return hosts.broadcast_arrays(lambda: read_arrays(self._manager(name), number, shapes, digest), shapes)
 
     def records(self, last: int | None = None) -> list[dict[str, Any]]:
-        """Return the metadata of all checkpoints, in order; on the first host only.
+        """Return the metadata of all saves, in order; on the first host only.
 
         Args:
-            last: number of the last checkpoint to read; by default all are read.
+            last: number of the last save to read; by default all are read.
 
         Raises:
             UserError: if a checkpoint is missing, damaged, or in an unknown format.
         """
         while True:  # another process may add checkpoints now
             numbers = self._numbers()
-            if last is not None and last not in numbers:
-                existing = f"give 0 to {max(numbers)}" if numbers else "it has no checkpoints yet"
-                raise UserError(f"{self._folder} has no checkpoint {last}; {existing}")
-            count = max(numbers, default=-1) + 1 if last is None else last + 1
-            if count <= len(self._records):
+            newest = max(numbers, default=-1)
+            until = newest if last is None or last < 0 else min(last, newest)
+            if until < len(self._records):
                 break
             if "checkpoints" in self._managers:
                 check_files(self._folder / "checkpoints")
                 self._steps.reload()
-            while len(self._records) < count:
-                record, digest = self._record(len(self._records), numbers)
-                self._records.append(record)
-                self._digests.append(digest)
+            while until >= len(self._records):
+                self._read_next(numbers)
+        count = len(self._records)
+        if last is not None and not 0 <= last < count:
+            existing = f"give 0 to {count - 1}" if count else "it has no checkpoints yet"
+            raise UserError(f"{self._folder} has no checkpoint {last}; {existing}")
+        self._firsts, self._next = [checkpoint.first for checkpoint in self._stored], count
+        if last is not None:
+            count = last + 1
         self._last = self._digests[count - 1] if count else None
         return self._records[:count]
 
@@ -276,24 +305,30 @@ class Checkpoints:
             return set()
         return {int(name) for name in names if name.isdecimal()}
 
-    def _record(self, number: int, numbers: set[int]) -> tuple[dict[str, Any], str]:
-        """Return the metadata of a checkpoint and its checksum, given the numbers of all checkpoints.
-
-        The previous checkpoints must have been read before.
-        """
-        step = self._folder / f"checkpoints/{number}"
-        if number not in numbers and not step.is_dir():  # a network file system may leave it out of the list
-            raise unusable(step, "it is missing")
-        plain, digest = read_record(self._steps, number)
+    def _read_next(self, numbers: set[int]) -> None:
+        """Read the metadata of the checkpoint after those read so far, given the numbers of all checkpoints."""
+        first, place = len(self._records), "checkpoints"
+        step = self._folder / f"checkpoints/{first}"
+        if first not in numbers and not step.is_dir():  # a network file system may leave it out of the list
+            place = merging.FOLDER
+            if not (self._folder / place / str(first)).is_dir():
+                raise unusable(step, "it is missing")
+        plain, _ = read_record(self._manager(place), first)
         if plain.get("format") not in _READABLE_FORMATS:
-            formats_read = " and ".join(map(str, _READABLE_FORMATS))
+            formats_read = ", ".join(map(str, _READABLE_FORMATS))
             raise unusable(step, f"its format is {plain.get('format')}; this version reads formats {formats_read}")
-        if not {"experiment", "new_tasks", "record"} <= plain.keys():
-            raise unusable(step, "its metadata is incomplete")
-        previous = self._digests[-1] if self._digests else None
-        if plain.pop("follows", previous) != previous:  # early checkpoints of format 3 lack this key
-            raise unusable(step, "it does not follow the checkpoint before it: one of them belongs to another run")
-        return plain | {"experiment": formats.upgraded(plain["experiment"])}, digest
+        saves = merging.separated(plain, step)
+        for save in saves:
+            digest = digest_of_plain(save)
+            if not {"experiment", "new_tasks", "record"} <= save.keys():
+                raise unusable(step, "its metadata is incomplete")
+            previous = self._digests[-1] if self._digests else None
+            if save.pop("follows", previous) != previous:  # early checkpoints of format 3 lack this key
+                raise unusable(step, "it does not follow the checkpoint before it: one of them belongs to another run")
+            self._records.append(save | {"experiment": formats.upgraded(save["experiment"])})
+            self._digests.append(digest)
+        tasks = [save["new_tasks"] for save in saves]
+        self._stored.append(_Stored(place, first, tasks, plain.get("arrays_sha256")))
 
     def replace(self, name: str, plain: dict[str, Any], arrays: PyTree[Any]) -> None:
         """Save partial work in one of the folders, in place of its previous version.

@@ -9,7 +9,7 @@ from supsup_jax.data import Inputs, load_digits
 from supsup_jax.data.arrays import NORMALISATION
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.runs import composition, formats, results
+from supsup_jax.runs import composition, formats, merging, results
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import experiment_of, script_part_error
@@ -36,7 +36,7 @@ def restore(run_dir: str | os.PathLike[str], step: SupportsIndex | None = None, 
     """
     folder = arguments.path("run_dir", run_dir)
     last = None if step is None else arguments.integer("step", step)
-    read = [folder, *(folder / name for name in ("checkpoints", "state"))]
+    read = [folder, *(folder / name for name in ("checkpoints", merging.FOLDER, "state"))]
     return read_stable(lambda: _restore(folder, last, parts), read)  # another process may be training the run
 
 

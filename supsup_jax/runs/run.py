@@ -26,12 +26,13 @@ from supsup_jax.model import Model
 from supsup_jax.networks import Network, Weights
 from supsup_jax.runs import composition
 from supsup_jax.runs import results as results_files
-from supsup_jax.runs.checkpoints import Checkpoints, Chunk
+from supsup_jax.runs.checkpoints import Checkpoints
+from supsup_jax.runs.chunks import Chunk
 from supsup_jax.runs.description import check_weights, describe
 from supsup_jax.runs.pending import Pending
 from supsup_jax.runs.predictor import Predictor
 from supsup_jax.runs.python_run import experiment_for
-from supsup_jax.runs.records import EvaluationResult, Record
+from supsup_jax.runs.records import EvaluationResult, Record, StreamResult
 from supsup_jax.runs.task_store import DiscoveredTasks, LearnedTasks, TaskStore
 from supsup_jax.scenarios import NNs
 from supsup_jax.scenarios.discovery import State
@@ -82,7 +83,7 @@ class Run(Predictor):
         self.record, self.folder = Record(), None
         self.about = describe(experiment, inputs, self.weights)
         self.tasks = self._no_tasks()
-        self._steps = 0  # number of checkpoints read or written
+        self._steps = 0  # number of saves read or written
         self._checkpoints: Checkpoints | None = None  # while the run is locked
         self._tables: results_files.Tables | None = None
         self._on_device: Model | None = None
@@ -219,8 +220,11 @@ class Run(Predictor):
         self.record.add(added)
 
     def _write(self, added: Record) -> None:
+        """Write the tables. Then merge small checkpoints: an interruption here leaves the run as it is on disk."""
         if self._tables is not None:
             self._tables.write(self.record, added, is_new=True)
+        if self._checkpoints is not None:
+            self._checkpoints.merge(self.tasks)
 
     def _replace(self, state: dict[str, Any]) -> None:
         """Update the state: the base weights, the memory and the carry."""
@@ -279,10 +283,14 @@ class Run(Predictor):
         Raises:
             UserError: if the checkpoints cannot be read, belong to a different run, or have other initial weights.
         """
-        saved = checkpoints.restore(self.tasks.shapes, self.tasks.state_shapes(), last)
+        saved = checkpoints.restore(self.tasks.shapes, self.tasks.state_shapes(), last, self.tasks.concatenate)
         self.folder, self._steps = checkpoints.folder, len(saved.steps)
+        stream: list[StreamResult] = []
+        checked: list[dict[str, Any]] = []
         for step in saved.steps:
-            self._check(step.run, same_settings=resumes)
+            if step.run not in checked:
+                self._check(step.run, same_settings=resumes)
+                checked.append(step.run)
             added = Record.from_json(step.record)
             if resumes and any(task.labels for task in added.tasks):
                 raise UserError(
@@ -290,8 +298,11 @@ class Run(Predictor):
                     "supsup_jax.restore(...)"
                 )
             self.record.add(added)
-            if step.chunk or added.stream:
-                self.tasks.add(step.chunk, added.stream)
+            stream += added.stream
+            if step.chunk:
+                self.tasks.add(step.chunk, stream)
+                stream = []
+        self.tasks.add(None, stream)
         self._replace(saved.state or {})
 
     def _check(self, run: dict[str, Any], same_settings: bool = True) -> None:

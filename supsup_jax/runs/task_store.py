@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from supsup_jax.methods import Bank, Carry, Method
 from supsup_jax.networks import Stats, Weights
-from supsup_jax.runs.checkpoints import Chunk
+from supsup_jax.runs.chunks import Chunk
 from supsup_jax.runs.records import Record, StreamResult, TaskResult, masks_as_hex, now
 from supsup_jax.scenarios.discovery import Learner, Slot, State
 from supsup_jax.scenarios.work import Results, StreamResults
@@ -76,6 +77,10 @@ class TaskStore(ABC):
         Args:
             num_tasks: number of tasks in the chunk.
         """
+
+    @abstractmethod
+    def concatenate(self, chunks: Sequence[Chunk]) -> Chunk:
+        """Return several chunks as one, without tasks that their arrays hold beyond `num_tasks`."""
 
     def state_shapes(self) -> dict[str, Any]:
         """Return shapes and dtypes of the state; by default there is none."""
@@ -147,8 +152,14 @@ class LearnedTasks(TaskStore):
     def merge(self) -> Chunk:
         """Return all tasks as one chunk; at least one task must have been learned."""
         if len(self._chunks) > 1:  # keep the merged chunk, so that an evaluation need not merge it again
-            self._chunks = [_merge_chunks(self._method, self._chunks)]
+            self._chunks = [self.concatenate(self._chunks)]
         return self._chunks[0]
+
+    def concatenate(self, chunks: Sequence[Chunk]) -> Chunk:
+        """Return several chunks as one."""
+        counts, banks, stats = zip(*chunks, strict=True)
+        bank = self._method.concatenate(banks, counts) if self._method.bank_grows else {}
+        return Chunk(sum(counts), bank, _concatenated(stats, counts))
 
     def chunk(self, adapters: Any, stats: Stats, count: int) -> tuple[Chunk, dict[str, Any]]:
         """Return newly learned tasks as a chunk, and the new values of the state; both on the host.
@@ -238,7 +249,8 @@ class DiscoveredTasks(TaskStore):
         if stream:
             self._active, self._since_check = stream[-1].active, stream[-1].since_check
         structure = jax.tree.structure(self._like.optimizer)
-        for row, number in enumerate(stream[-1].saved if chunk else ()):
+        saved = [number for result in stream for number in result.saved]
+        for row, number in enumerate(saved if chunk else ()):
             assert chunk
             params, leaves, stats = jax.tree.map(
                 lambda leaf, row=row: leaf[row], (chunk.bank["owned"], chunk.bank["optimizer"], chunk.stats)
@@ -282,6 +294,11 @@ class DiscoveredTasks(TaskStore):
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(slots))
         return Chunk(len(slots), *_as_bank(stacked))
 
+    def concatenate(self, chunks: Sequence[Chunk]) -> Chunk:
+        """Return several chunks as one; slots that were trained further are in it several times."""
+        counts, banks, stats = zip(*chunks, strict=True)
+        return Chunk(sum(counts), _concatenated(banks, counts), _concatenated(stats, counts))
+
     def shapes(self, num_tasks: int) -> tuple[Any, Any]:
         """Return shapes and dtypes of the stored slots and the statistics of a chunk."""
         return _as_bank(
@@ -300,8 +317,8 @@ def _carry_state(carry: Carry | None) -> dict[str, Carry]:
     return {"legacy": carry} if jax.tree.leaves(carry) else {}
 
 
-def _merge_chunks(method: Method, chunks: Sequence[Chunk]) -> Chunk:
-    """Merge several chunks into one."""
-    counts, banks, stats = zip(*chunks, strict=True)
-    bank = method.concatenate(banks, counts) if method.bank_grows else {}
-    return Chunk(sum(counts), bank, jax.tree.map(lambda *leaves: np.concatenate(leaves), *stats))
+def _concatenated(trees: Sequence[PyTree[Any]], counts: Sequence[int]) -> PyTree[Any]:
+    """Return the first rows of the leaves of several trees, concatenated."""
+    return jax.tree.map(
+        lambda *leaves: np.concatenate([leaf[:count] for leaf, count in zip(leaves, counts, strict=True)]), *trees
+    )
