@@ -4,21 +4,27 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export as jax_export
 from jaxtyping import Array, Float, Int
 
 from supsup_jax.data import Inputs
 from supsup_jax.inference import Search
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.model import Model
+from supsup_jax.system import atomic
 from supsup_jax.system.progress import Progress
 
 _BATCH = 256
 """Number of images that go through the network together."""
+
+PLATFORMS = ("cpu", "cuda")
+"""Platforms that an exported program runs on."""
 
 
 @dataclass(frozen=True)
@@ -149,3 +155,18 @@ def in_batches(function: Callable[[np.ndarray], Any], images: np.ndarray, progre
         results.append(jax.tree.map(lambda leaf: leaf[:count], jax.device_get(function(padded))))  # noqa: B023
         progress.add(count)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
+
+
+def export_program(function: Callable[[Array], Any], image_shape: tuple[int, ...], path: Path) -> None:
+    """Write a function of one image, mapped over any number of images, as StableHLO (`jax.export`).
+
+    Args:
+        function: maps a uint8 image to arrays.
+        image_shape: `(height, width, channels)`.
+        path: file to write; replaced atomically.
+    """
+    number = jax_export.symbolic_shape(f"images, {', '.join(map(str, image_shape))}")
+    program = jax.jit(lambda images: jax.lax.map(function, images))
+    exported = jax_export.export(program, platforms=PLATFORMS)(jax.ShapeDtypeStruct(number, jnp.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(path, exported.serialize())

@@ -10,7 +10,6 @@ from typing import Any, SupportsIndex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import export as jax_export
 from jaxtyping import Array, Int
 
 from supsup_jax import arguments, registry
@@ -27,16 +26,14 @@ from supsup_jax.runs.prediction import (
     InferredTasks,
     Prediction,
     classes_of,
+    export_program,
     in_batches,
     logits_by_recovery,
     predicted,
 )
 from supsup_jax.runs.records import Record
-from supsup_jax.system import atomic, numerics
+from supsup_jax.system import numerics
 from supsup_jax.system.progress import Progress
-
-PLATFORMS = ("cpu", "cuda")
-"""Platforms that an exported program runs on."""
 
 
 class Predictor(ABC):
@@ -202,7 +199,7 @@ class Predictor(ABC):
             of_task = jnp.where(jnp.arange(len(logits)) < counts[task], logits, -jnp.inf)
             return of_task.argmax().astype(jnp.int32), task, logits
 
-        _export(predict, self.inputs.image_shape, arguments.path("path", path))
+        export_program(predict, self.inputs.image_shape, arguments.path("path", path))
 
     def account(self) -> records.Account:
         """Return the bytes needed to classify images, by content."""
@@ -330,18 +327,3 @@ def _with_objective(search: Search, objective: Objective | str) -> Search:
         found = registry.find("objective", objective)
         objective = found() if isinstance(found, type) else found
     return dataclasses.replace(search, objective=objective)
-
-
-def _export(function: Callable[[Array], Any], image_shape: tuple[int, ...], path: Path) -> None:
-    """Write a function of one image, mapped over any number of images, as StableHLO (`jax.export`).
-
-    Args:
-        function: maps a uint8 image to arrays.
-        image_shape: `(height, width, channels)`.
-        path: file to write; replaced atomically.
-    """
-    number = jax_export.symbolic_shape(f"images, {', '.join(map(str, image_shape))}")
-    program = jax.jit(lambda images: jax.lax.map(function, images))
-    exported = jax_export.export(program, platforms=PLATFORMS)(jax.ShapeDtypeStruct(number, jnp.uint8))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write(path, exported.serialize())
