@@ -24,7 +24,7 @@ from supsup_jax.experiment import Experiment
 from supsup_jax.methods import Carry, Method
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Weights
-from supsup_jax.runs import composition
+from supsup_jax.runs import calibration, composition
 from supsup_jax.runs import results as results_files
 from supsup_jax.runs.checkpoints import Checkpoints, Chunk
 from supsup_jax.runs.description import check_weights, describe
@@ -64,8 +64,6 @@ class Run(Predictor):
         folder: folder where the run is saved; `None` if it is not saved.
         about: description of the run in its checkpoints.
     """
-
-    folder: Path | None
 
     @numerics.with_fixed_flags
     def __init__(self, experiment: Experiment, inputs: Inputs):
@@ -265,6 +263,7 @@ class Run(Predictor):
         with self._opened(folder, 0) as checkpoints:
             state = self.tasks.state(self.weights)
             checkpoints.save(self.tasks.merge(), self.record.to_json(), state or None)
+        calibration.write(folder, self.calibrations)
         self.folder, self._steps = folder, 1
 
     @numerics.with_fixed_flags
