@@ -1,5 +1,6 @@
 """Commands for runs on disk."""
 
+from supsup_jax.cli.commands.calibrating import Calibrate
 from supsup_jax.cli.commands.command import Command
 from supsup_jax.cli.commands.comparing import Compare
 from supsup_jax.cli.commands.reproduce import Reproduce
@@ -9,6 +10,7 @@ from supsup_jax.cli.commands.summaries import Bytes, Imagenet, Plot
 
 COMMANDS: dict[str, type[Command]] = {
     "bytes": Bytes,
+    "calibrate": Calibrate,
     "collect": Collect,
     "compare": Compare,
     "evaluate": Evaluate,
