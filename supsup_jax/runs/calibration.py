@@ -156,7 +156,7 @@ def read(folder: Path | None) -> list[Calibration]:
         UserError: if the file is damaged.
     """
     path = folder and folder / FILE
-    if path is None or not path.exists():
+    if path is None or not path.is_file():
         return []
     try:
         stored = typeguard.check_type(json.loads(path.read_text("utf-8")), list[dict[str, Any]])
@@ -164,7 +164,9 @@ def read(folder: Path | None) -> list[Calibration]:
         for each in calibrations:
             for name, expected in get_type_hints(Calibration).items():
                 typeguard.check_type(getattr(each, name), expected)
-    except (ValueError, TypeError, typeguard.TypeCheckError):
+            if not np.isfinite([each.temperature, *each.novelties]).all() or each.temperature <= 0:
+                raise ValueError
+    except (ValueError, TypeError, RecursionError, typeguard.TypeCheckError):
         raise UserError(f"{path} is damaged; delete it, and calibrate the run again") from None
     return calibrations
 

@@ -260,10 +260,11 @@ class Run(Predictor):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"folder {folder} cannot be created ({error.strerror}); give another folder") from None
+        calibrations = self.calibrations  # before anything is written, since their file may be damaged
         with self._opened(folder, 0) as checkpoints:
             state = self.tasks.state(self.weights)
             checkpoints.save(self.tasks.merge(), self.record.to_json(), state or None)
-        calibration.write(folder, self.calibrations)
+        calibration.write(folder, calibrations)
         self.folder, self._steps = folder, 1
 
     @numerics.with_fixed_flags

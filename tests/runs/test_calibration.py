@@ -1,5 +1,6 @@
 """Calibration of runs, and rejection of images of unlearned tasks."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -153,13 +154,19 @@ def test_a_fraction_that_is_too_small_for_the_calibration_is_an_error(run):
         run.predict(KNOWN, reject=0.001)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"search": 1}]', "[null"])
-def test_a_damaged_calibration_is_an_error_only_for_inference(run, content):
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '[{"search": 1}]', "[null", "[" * 10**5, "cold", "empty"])
+def test_a_damaged_calibration_is_an_error_only_for_inference(run, content, tmp_path):
+    if content in ("cold", "empty"):
+        change = {"temperature": 0.0} if content == "cold" else {"novelties": [float("nan")]}
+        content = json.dumps([dataclasses.asdict(run.calibrate(KNOWN, TASKS)) | change])
     (run.folder / "calibration.json").write_text(content)
     again = ss.restore(run.folder)
     again.predict(KNOWN[:2], task=0)
     with pytest.raises(ss.UserError, match=r"calibration.json is damaged; delete it, and calibrate the run again"):
         again.infer_task(KNOWN[:2], True)
+    with pytest.raises(ss.UserError, match="damaged"):
+        again.save(tmp_path / "copy")
+    assert not list((tmp_path / "copy").iterdir())
 
 
 def test_a_run_is_calibrated_on_test_images_of_its_benchmark(tmp_path):
