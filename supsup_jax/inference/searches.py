@@ -201,6 +201,9 @@ class Search(Part, ABC):
     picks_smallest: ClassVar[bool] = True
     """Whether the search picks the task with the smallest score."""
 
+    scores_are_values: ClassVar[bool] = False
+    """Whether scores are values of the objective, which can be compared between images, rather than derivatives."""
+
     def serves(self, method: Method) -> bool:
         """Return whether this search can infer the tasks of a method; by default, whether any search can."""
         return bool(method.searches)
@@ -283,6 +286,8 @@ class Exhaustive(Search):
 
     BatchE infers its tasks this way, by the entropy or by the largest maximal probability.
     """
+
+    scores_are_values: ClassVar[bool] = True
 
     def scores(
         self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1

@@ -174,6 +174,27 @@ def normalised(recorded: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _plain(value) for name, value in values.items()}
 
 
+def settings_of_tasks(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the tasks and their data set that a run of any version recorded, in the current form.
+
+    If the tasks are custom and unknown in this process, the result has the settings that no other part has.
+    """
+    register_built_in()
+    values = renamed(recorded)
+    others: set[str] = set()
+    for kind in ("tasks", "network", "method", "scenario", "training"):
+        try:
+            found = _group(kind, values, {}).values
+        except UserError:
+            continue
+        if kind == "tasks":
+            return {name: _plain(value) for name, value in found.items()}
+        others |= found.keys()
+    others |= {name for name, (kind, _) in OF_KIND.items() if kind not in ("tasks", "source")} | set(FLAT.values())
+    others |= {key_of(kind) for kind in (*KINDS, "mask") if kind not in ("tasks", "source")}
+    return {name: _plain(value) for name, value in values.items() if name not in others}
+
+
 def objects_of(part: Any, kind: str = "experiment") -> dict[str, Any]:
     """Return an experiment or another part, and all its nested parts, by kind."""
     found: dict[str, Any] = {}

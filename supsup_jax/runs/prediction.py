@@ -1,24 +1,31 @@
 """Predicted classes and tasks of images, computed in batches of few different sizes."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jax import export as jax_export
+from jaxtyping import Array, Bool, Float, Int
 
 from supsup_jax.data import Inputs
 from supsup_jax.inference import Search
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.model import Model
+from supsup_jax.system import atomic
 from supsup_jax.system.progress import Progress
 
 _BATCH = 256
 """Number of images that go through the network together."""
+
+PLATFORMS = ("cpu", "cuda")
+"""Platforms that an exported program runs on."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +34,13 @@ class Prediction:
 
     Attributes:
         labels: `(images,)`, labels of the most likely classes: 0, 1, ... as numbered by the benchmark, or the labels
-            passed to `Run.learn`. Only outputs that represent classes of the task are considered. In evaluations, as in
-            the paper, another output can be the largest one, which is wrong.
-        tasks: `(images,)`, task used for each image; -1 if a mask was recovered from all images together (HopSupSup).
-        logits: `(images, outputs)`, outputs of the network, including superfluous ones.
+            passed to `Run.learn`; -1 for rejected images. Only outputs that represent classes of the task are
+            considered. In evaluations, as in the paper, another output can be the largest one, which is wrong.
+        tasks: `(images,)`, task used for each image; -1 for rejected images, and if a mask was recovered from all
+            images together (HopSupSup).
+        logits: `(images, outputs)`, outputs of the network, including superfluous ones; 0 for rejected images.
         probabilities: `(images, classes)`, softmax over the outputs that represent classes of the task; 0 for the
-            others.
+            others, and for rejected images.
     """
 
     labels: np.ndarray
@@ -48,7 +56,8 @@ class InferredTasks(NamedTuple):
         tasks: `(images,)`.
         scores: `(images, tasks)`, small for the correct task: derivatives of the objective with respect to all α at
             1/n; for the exhaustive search, values of the objective.
-        confidence: `(images,)`, softmax of the negative scores, at the inferred task (as in Section 3.4).
+        confidence: `(images,)`, softmax of the negative scores, at the inferred task (as in Section 3.4); after
+            `Run.calibrate` of the negative scores divided by the fitted temperature.
     """
 
     tasks: Int[np.ndarray, " images"]
@@ -71,9 +80,17 @@ def inferred(
     model: Model, inputs: Inputs, search: Search, images: Array | np.ndarray
 ) -> tuple[Int[Array, " images"], Float[Array, "images tasks"]]:
     """Return the inferred tasks of images with values from 0 to 255, and the scores of all tasks."""
-    shown = inputs.normalise(jnp.asarray(images))
-    scores = search.scores(model, shown)
-    return scores.argmin(-1).astype(jnp.int32) if search.picks_smallest else search(model, shown), scores
+    return picks_and_scores(model, search, inputs.normalise(jnp.asarray(images)))
+
+
+def picks_and_scores(
+    model: Model, search: Search, images: Array, images_per_pick: int = 1
+) -> tuple[Int[Array, " picks"], Float[Array, "picks tasks"]]:
+    """Return the inferred tasks of normalised images, and the scores of all tasks; for the arguments, see `Search`."""
+    scores = search.scores(model, images, images_per_pick)
+    if search.picks_smallest:
+        return scores.argmin(-1).astype(jnp.int32), scores
+    return search(model, images, images_per_pick), scores
 
 
 def logits_by_recovery(
@@ -132,6 +149,16 @@ def predicted(
     return Prediction(np.array(predicted_labels, None if same_type else object), tasks, logits, probabilities)
 
 
+def without(rejected: Bool[np.ndarray, " images"], prediction: Prediction) -> Prediction:
+    """Return the predictions with label -1 and probabilities 0 for rejected images."""
+    labels = prediction.labels
+    if rejected.any() and labels.dtype.kind not in "iO":  # text cannot hold -1
+        labels = labels.astype(object)
+    labels, probabilities = labels.copy(), np.where(rejected[:, None], 0, prediction.probabilities)
+    labels[rejected] = -1
+    return dataclasses.replace(prediction, labels=labels, probabilities=probabilities)
+
+
 def in_batches(function: Callable[[np.ndarray], Any], images: np.ndarray, progress: Progress) -> Any:
     """Apply a function to images in batches of few sizes, to limit compilation; returns arrays on the host.
 
@@ -149,3 +176,18 @@ def in_batches(function: Callable[[np.ndarray], Any], images: np.ndarray, progre
         results.append(jax.tree.map(lambda leaf: leaf[:count], jax.device_get(function(padded))))  # noqa: B023
         progress.add(count)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
+
+
+def export_program(function: Callable[[Array], Any], image_shape: tuple[int, ...], path: Path) -> None:
+    """Write a function of one image, mapped over any number of images, as StableHLO (`jax.export`).
+
+    Args:
+        function: maps a uint8 image to arrays.
+        image_shape: `(height, width, channels)`.
+        path: file to write; replaced atomically.
+    """
+    number = jax_export.symbolic_shape(f"images, {', '.join(map(str, image_shape))}")
+    program = jax.jit(lambda images: jax.lax.map(function, images))
+    exported = jax_export.export(program, platforms=PLATFORMS)(jax.ShapeDtypeStruct(number, jnp.uint8))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write(path, exported.serialize())

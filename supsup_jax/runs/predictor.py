@@ -10,33 +10,32 @@ from typing import Any, SupportsIndex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import export as jax_export
 from jaxtyping import Array, Int
 
 from supsup_jax import arguments, registry
 from supsup_jax.data import Inputs
-from supsup_jax.errors import UserError
+from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.inference import Exhaustive, Objective, OneShot, Search, entropy, maximum, superfluous
 from supsup_jax.methods import Adapter, Bank, Method
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.registry import name_of
-from supsup_jax.runs import prediction, records
+from supsup_jax.runs import calibration, prediction, records
+from supsup_jax.runs.calibration import Calibration
 from supsup_jax.runs.prediction import (
     InferredTasks,
     Prediction,
     classes_of,
+    export_program,
     in_batches,
     logits_by_recovery,
     predicted,
+    without,
 )
 from supsup_jax.runs.records import Record
-from supsup_jax.system import atomic, numerics
+from supsup_jax.system import numerics
 from supsup_jax.system.progress import Progress
-
-PLATFORMS = ("cpu", "cuda")
-"""Platforms that an exported program runs on."""
 
 
 class Predictor(ABC):
@@ -47,6 +46,8 @@ class Predictor(ABC):
     net: Network
     method: Method
     record: Record
+    folder: Path | None
+    _calibrations: list[Calibration] | None = None  # `None` before they are read
 
     @property
     @abstractmethod
@@ -105,6 +106,7 @@ class Predictor(ABC):
         task: Any = None,
         search: Search | str | None = None,
         objective: Objective | str | None = None,
+        reject: Any = None,
     ) -> Prediction:
         """Classify images.
 
@@ -114,28 +116,40 @@ class Predictor(ABC):
                 alone. HopSupSup stores no masks; it recovers one mask from all images, which must belong to one task.
             search: see `infer_task`.
             objective: see `infer_task`.
+            reject: fraction of images of the learned tasks that may be rejected, such as 0.05; by default none. Images
+                that look less like these tasks than all but this fraction in `calibrate` get task and label -1.
 
         Returns:
             The predictions.
 
         Raises:
-            UserError: if the images, the tasks, the search or the objective do not fit.
+            UserError: if images, tasks, search or objective do not fit, or there is no calibration to reject by.
         """
         images = self.inputs.images(images)
+        if reject is not None and (task is not None or self.method.recovers):
+            raise ArgumentError("reject", reject, "requires that tasks are inferred; leave reject or task out")
         if self.method.recovers:
             return self._recovered(images, task)
-        if task is None:
+        rejected = np.zeros(len(images), bool)
+        if task is not None:
+            tasks = self._tasks_of(task, len(images))
+        elif reject is None:
             tasks = self._infer(images, self.inference(search, objective)).tasks
         else:
-            tasks = self._tasks_of(task, len(images))
+            how, share = self.inference(search, objective), arguments.number("reject", reject)
+            fitted = calibration.required(self.calibrations, how, self.record, self.model.num_tasks, share)
+            inferred = self._infer(images, how)
+            rejected = fitted.rejects(inferred.scores, inferred.tasks, share)
+            tasks = np.where(rejected, np.int32(-1), inferred.tasks)
         logits = np.zeros((len(images), self.net.num_outputs), np.float32)
         progress = Progress("classifying", len(images), "images")
-        for number in np.unique(tasks).tolist():
+        for number in np.unique(tasks[~rejected]).tolist():
             rows = np.flatnonzero(tasks == number)
             logits[rows] = self._in_batches(
                 lambda batch, task=number: self._logits(task, batch), images[rows], progress
             )
-        return predicted(logits, tasks, self._class_labels(), self.inputs.num_classes)
+        classified = predicted(logits, tasks, self._class_labels(), self.inputs.num_classes)
+        return without(rejected, classified) if reject is not None else classified
 
     @numerics.with_fixed_flags
     def infer_task(
@@ -164,6 +178,56 @@ class Predictor(ABC):
         images = self.inputs.images(images)
         inferred = self._infer(images, self.inference(search, objective))
         return inferred if return_scores else inferred.tasks
+
+    @numerics.with_fixed_flags
+    def calibrate(
+        self,
+        images: Any,
+        tasks: Any,
+        search: Search | str | None = None,
+        objective: Objective | str | None = None,
+    ) -> Calibration:
+        """Fit the temperature of the confidence, and store how the learned tasks' images look to the search.
+
+        Afterwards `infer_task` returns the fitted confidence, and `predict` can reject images, until the next task is
+        learned. The calibration is saved in the run's folder.
+
+        Args:
+            images: see `Run`; images of every learned task that were not trained on. To reject at most the fraction r,
+                at least 1/r - 1 images are needed.
+            tasks: the task of each image, or one task for all.
+            search: see `infer_task`.
+            objective: see `infer_task`.
+
+        Returns:
+            The calibration.
+
+        Raises:
+            UserError: if the images, the tasks, the search or the objective do not fit, or the run has only one task.
+        """
+        images, how = self.inputs.images(images), self.inference(search, objective)
+        numbers, inferred = self._tasks_of(tasks, len(images)), self._infer(images, how)
+        if missing := sorted({*range(self.model.num_tasks)} - {*numbers.tolist()}):
+            raise UserError(f"tasks: there are no images of task {missing[0]}; give some of every learned task")
+        fitted = calibration.calibration_of(how, self.record, inferred.scores, inferred.tasks, numbers)
+        return self.add_calibration(fitted)
+
+    @property
+    def calibrations(self) -> list[Calibration]:
+        """The calibrations of the run: at most one for each search and objective.
+
+        Raises:
+            UserError: if the file that contains them is damaged.
+        """
+        if self._calibrations is None:
+            self._calibrations = calibration.read(self.folder)
+        return self._calibrations
+
+    def add_calibration(self, new: Calibration) -> Calibration:
+        """Add a calibration, save it if the run has a folder, and return it."""
+        self._calibrations = calibration.added(self.calibrations, new)
+        calibration.write(self.folder, self._calibrations)
+        return new
 
     @numerics.with_fixed_flags
     def export(self, path: str | os.PathLike[str], task: SupportsIndex | None = None) -> None:
@@ -202,7 +266,7 @@ class Predictor(ABC):
             of_task = jnp.where(jnp.arange(len(logits)) < counts[task], logits, -jnp.inf)
             return of_task.argmax().astype(jnp.int32), task, logits
 
-        _export(predict, self.inputs.image_shape, arguments.path("path", path))
+        export_program(predict, self.inputs.image_shape, arguments.path("path", path))
 
     def account(self) -> records.Account:
         """Return the bytes needed to classify images, by content."""
@@ -242,6 +306,8 @@ class Predictor(ABC):
         tasks, scores = self._in_batches(
             lambda batch: prediction.inferred(model, self.inputs, search, batch), images, progress
         )
+        if fitted := calibration.fitting(self.calibrations, search, self.record, model.num_tasks):
+            return InferredTasks(tasks, scores, fitted.confidence(scores, tasks).astype(np.float32))
         share = np.asarray(jax.nn.softmax(-scores, axis=-1))
         return InferredTasks(tasks, scores, np.take_along_axis(share, tasks[:, None], 1)[:, 0])
 
@@ -330,18 +396,3 @@ def _with_objective(search: Search, objective: Objective | str) -> Search:
         found = registry.find("objective", objective)
         objective = found() if isinstance(found, type) else found
     return dataclasses.replace(search, objective=objective)
-
-
-def _export(function: Callable[[Array], Any], image_shape: tuple[int, ...], path: Path) -> None:
-    """Write a function of one image, mapped over any number of images, as StableHLO (`jax.export`).
-
-    Args:
-        function: maps a uint8 image to arrays.
-        image_shape: `(height, width, channels)`.
-        path: file to write; replaced atomically.
-    """
-    number = jax_export.symbolic_shape(f"images, {', '.join(map(str, image_shape))}")
-    program = jax.jit(lambda images: jax.lax.map(function, images))
-    exported = jax_export.export(program, platforms=PLATFORMS)(jax.ShapeDtypeStruct(number, jnp.uint8))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write(path, exported.serialize())

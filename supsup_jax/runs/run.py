@@ -24,7 +24,7 @@ from supsup_jax.experiment import Experiment
 from supsup_jax.methods import Carry, Method
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Weights
-from supsup_jax.runs import composition
+from supsup_jax.runs import calibration, composition
 from supsup_jax.runs import results as results_files
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.chunks import Chunk
@@ -65,8 +65,6 @@ class Run(Predictor):
         folder: folder where the run is saved; `None` if it is not saved.
         about: description of the run in its checkpoints.
     """
-
-    folder: Path | None
 
     @numerics.with_fixed_flags
     def __init__(self, experiment: Experiment, inputs: Inputs):
@@ -266,9 +264,11 @@ class Run(Predictor):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"folder {folder} cannot be created ({error.strerror}); give another folder") from None
+        calibrations = self.calibrations  # before anything is written, since their file may be damaged
         with self._opened(folder, 0) as checkpoints:
             state = self.tasks.state(self.weights)
             checkpoints.save(self.tasks.merge(), self.record.to_json(), state or None)
+        calibration.write(folder, calibrations)
         self.folder, self._steps = folder, 1
 
     @numerics.with_fixed_flags

@@ -48,6 +48,12 @@ class Timing(NamedTuple):
     evaluations: Mapping[int, float] = MappingProxyType({})
     until: Mapping[int, float] = MappingProxyType({})
 
+    def training_until(self, tasks: int) -> float | None:
+        """Return the training time of the first `tasks` tasks; `None` if there was no evaluation after them."""
+        if tasks not in self.until:
+            return None
+        return self.until[tasks] - sum(seconds for count, seconds in self.evaluations.items() if count <= tasks)
+
 
 @dataclass(frozen=True)
 class Run:

@@ -65,6 +65,28 @@ def test_predictions_of_arrays_and_pictures_are_equal(command, run, tmp_path):
     assert np.shape(plain["probabilities"]) == (6, 10)
 
 
+def test_calibrated_runs_reject_images(command, run):
+    plain = json.loads(command("calibrate", run, "--images", 40, "--json"))
+    assert (plain["search"], plain["objective"], plain["images"]) == ("one_shot", "entropy", 120)
+    assert plain["calibration_error"]["after"] < plain["calibration_error"]["before"]
+    assert sum(plain["reliability"]["count"]) == 120 and 0 <= plain["rejected"] < 0.2
+    printed = command("calibrate", run, "--images", 40, "--search", "exhaustive")
+    for words in (
+        "on 120 test images (search exhaustive, objective entropy)",
+        "expected calibration error: 0.",
+        "to 1",
+    ):
+        assert words in printed
+    np.save("images.npy", IMAGES)
+    expected = ss.restore(run).predict(IMAGES, reject=0.5)
+    _, *rows = csv.reader(io.StringIO(command("predict", run, "images.npy", "--reject", 0.5)))
+    assert [int(row[2]) for row in rows] == expected.tasks.tolist()
+    assert all(row[1:] == ["-1", "-1", "0.0000"] for row in rows if row[2] == "-1")
+    assert "--reject 0.001: needs a calibration with at least 999" in command(
+        "predict", run, "images.npy", "--reject", 0.001, status=2
+    )
+
+
 def test_pictures_of_a_different_size_are_resized_on_request(command, run, tmp_path):
     large = Image.fromarray(np.kron(IMAGES[0][..., 0], np.ones((3, 3), np.uint8)))
     wide = Image.new("RGB", (40, 24))
@@ -106,6 +128,13 @@ def test_every_command_has_a_help_text(command, name, monkeypatch, capsys):
         (["predict", "RUN", "text.txt"], ["text.txt is not a .npy file, a picture"]),
         (["predict", "RUN", "good.npy", "--task", 3], ["there is no task 3", "0 to 2"]),
         (["predict", "RUN", "good.npy", "--output", "no/where.csv"], ["no/"]),
+        (["predict", "RUN", "good.npy", "--reject", 0.05], ["--reject 0.05: needs a calibration of search one_shot"]),
+        (["predict", "RUN", "good.npy", "--reject", 5], ["--reject 5: must be a fraction above 0 and below 1"]),
+        (
+            ["predict", "RUN", "good.npy", "--reject", 0.1, "--task", 1],
+            ["--reject 0.1: requires that tasks are inferred"],
+        ),
+        (["calibrate", "RUN", "--images", 0], ["--images 0: must be at least 1"]),
         (["evaluate", "RUN", "--tasks", "1:9"], ["task 3 cannot be evaluated", "0 to 2"]),
         (["evaluate", "RUN", "--tasks", "all"], ["--tasks all: must be FIRST:STOP"]),
         (["evaluate", "RUN", "--task", "guessed"], ["guessed", "given"]),

@@ -1,6 +1,8 @@
 """Commands for runs on disk."""
 
+from supsup_jax.cli.commands.calibrating import Calibrate
 from supsup_jax.cli.commands.command import Command
+from supsup_jax.cli.commands.comparing import Compare
 from supsup_jax.cli.commands.reproduce import Reproduce
 from supsup_jax.cli.commands.resuming import Collect, Resume
 from supsup_jax.cli.commands.single_run import Evaluate, Export, ExportTorch, ImportTorch, Predict, Show
@@ -8,7 +10,9 @@ from supsup_jax.cli.commands.summaries import Bytes, Imagenet, Plot
 
 COMMANDS: dict[str, type[Command]] = {
     "bytes": Bytes,
+    "calibrate": Calibrate,
     "collect": Collect,
+    "compare": Compare,
     "evaluate": Evaluate,
     "export": Export,
     "export-torch": ExportTorch,

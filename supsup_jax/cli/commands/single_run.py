@@ -13,6 +13,7 @@ from supsup_jax.bank import first
 from supsup_jax.cli import advice
 from supsup_jax.cli.commands.command import Command, OneRun
 from supsup_jax.cli.console import show_evaluation, show_run
+from supsup_jax.cli.flags import naming_flags
 from supsup_jax.cli.options import parse_tasks
 from supsup_jax.compat import torch
 from supsup_jax.data import pictures
@@ -81,6 +82,10 @@ class Predict(Command):
     objective: Literal["entropy", "superfluous", "maximum"] | None = None
     """Function of the outputs that is minimised to infer the task; by default that of the run's experiment."""
 
+    reject: float | None = None
+    """Fraction of images of the learned tasks that may be rejected, such as 0.05.
+    Images that look less like these tasks get task and label -1. Requires the command calibrate."""
+
     resize: bool = False
     """Resize and centre-crop pictures to the network's input shape; runs on ImageNet always do."""
 
@@ -97,7 +102,8 @@ class Predict(Command):
         side: int | None = min(run.inputs.image_shape[:2]) if self.resize else None
         side = getattr(run.experiment.tasks.source, "shorter_side", side)
         names, images = pictures.read(self.images.expanduser(), run.inputs, side)
-        predicted = run.predict(images, self.task, self.search, self.objective)
+        with naming_flags():
+            predicted = run.predict(images, self.task, self.search, self.objective, self.reject)
         columns = {
             "Image": names,
             "Label": predicted.labels.tolist(),
