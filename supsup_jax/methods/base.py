@@ -25,6 +25,10 @@ Carry = PyTree[Array | np.ndarray]
 """State that a task passes to the next task, besides the base weights."""
 
 
+SEED = "seed of the random weights"
+"""Storage of base weights that no task trains."""
+
+
 class Phase(NamedTuple):
     """A part of a task's training, with an optimizer of its own.
 
@@ -247,7 +251,7 @@ class Method(Part, ABC):
         if self.trains_weights(0):
             account = {"shared weights": backend.num_bytes(shared)}
         else:
-            account = {"seed of the random weights": 8} if jax.tree.leaves(shared) else {}
+            account = {SEED: 8} if jax.tree.leaves(shared) else {}
         return account | self._account_of_bank(bank, num_tasks)
 
     def _account_of_bank(self, bank: Bank, num_tasks: int) -> dict[str, int]:
