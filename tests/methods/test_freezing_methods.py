@@ -158,3 +158,17 @@ def test_tasks_on_disk_refuse_methods_of_several_phases():
             ExSSNeT(),
             ss.scenarios.GG(),
         )
+
+
+def test_gradients_of_gates_do_not_vanish_for_large_scales():
+    """They are compensated by s_max / s (cosh(s e) + 1) / (cosh(e) + 1), as in the paper."""
+    method, e = HAT(s_max=50.0), jnp.array([-0.3, 0.1, 0.5])
+    scale = 1 / 50 + (50 - 1 / 50) * 0.3
+    plain = jax.vmap(jax.grad(lambda value: jax.nn.sigmoid(scale * value)))(e)
+    expected = plain * 50 / scale * (jnp.cosh(scale * e) + 1) / (jnp.cosh(e) + 1)
+
+    def gate(value):
+        return method._gates({"a": value}, Moment(0, 0.3))["a"]
+
+    np.testing.assert_allclose(jax.vmap(jax.grad(gate))(e), expected, rtol=1e-4)
+    np.testing.assert_allclose(gate(e), jax.nn.sigmoid(scale * e), rtol=1e-6)
