@@ -79,6 +79,8 @@ class Method(Part, ABC):
         has_masks: whether adapters are masks of the weights, and the bank is one of `supsup_jax.bank`.
         recovers: whether all tasks share one memory, from which `inference.recovery` recovers a task's mask given
             images of the task. Such methods cannot be given a task.
+        freezes_stats: whether a task keeps the initial batch-norm statistics, and training uses them too; otherwise
+            training uses those of the batch and updates the running ones.
         searches: names of the searches of `supsup_jax.inference` that can infer the task of an image. `OneShot` and
             `Binary` superpose masks: they require effective weights W ⊙ M, linear in M.
     """
@@ -92,6 +94,7 @@ class Method(Part, ABC):
     stores: ClassVar[str]
     has_masks: ClassVar[bool] = False
     recovers: ClassVar[bool] = False
+    freezes_stats: ClassVar[bool] = False
     searches: ClassVar[tuple[str, ...]] = ("Exhaustive",)
 
     def check(self, net: Network) -> None:
