@@ -15,6 +15,7 @@ from supsup_jax.evaluation import Evaluation, RecoveryPath
 from supsup_jax.methods import Adapter
 from supsup_jax.methods.base import SEED
 from supsup_jax.methods.supsup import BITS, SPARSE
+from supsup_jax.methods.wsn import HUFFMAN
 from supsup_jax.metrics import Metrics, metrics, num_compared
 from supsup_jax.model import Model
 from supsup_jax.system import backend
@@ -266,9 +267,9 @@ def account(model: Model, has_given_weights: bool = False) -> Account:
 
 def total(account: Account) -> int:
     """Return the total number of bytes, with masks as bits."""
-    return sum(size for name, size in account.items() if name != SPARSE)
+    return sum(size for name, size in account.items() if name not in (SPARSE, HUFFMAN))
 
 
 def total_of_paper(account: Account) -> int:
     """Return the total number of bytes, with masks as the paper counts them."""
-    return sum(size for name, size in account.items() if name != BITS)
+    return sum(size for name, size in account.items() if name not in (BITS, HUFFMAN))

@@ -11,7 +11,9 @@ import supsup_jax as ss
 from helpers.toys import small_dataset
 from supsup_jax import bank, masks, networks, optimizers
 from supsup_jax.methods import HAT, WSN, ExSSNeT, Moment, PackNet
+from supsup_jax.methods.supsup import BITS, SPARSE
 from supsup_jax.methods.wsn import HUFFMAN
+from supsup_jax.runs import records
 
 NET = networks.LeNet(features=4, width=0.1, input_shape=(4, 4, 1))
 METHODS = [PackNet(), WSN(), ExSSNeT(), HAT()]
@@ -121,6 +123,13 @@ def test_wsn_counts_its_masks_in_a_huffman_code():
     account = run.method.account({"a": jnp.zeros(8)}, packed, 2)
     symbols = [5, 2, 1]  # counts: the code has 1 bit for the first one, and 2 bits for each of the others
     assert heapq.nsmallest(3, symbols) == [1, 2, 5] and account[HUFFMAN] == -(-(5 + 2 * 2 + 2) // 8)
+
+
+def test_the_masks_of_wsn_count_once_in_the_total_number_of_bytes():
+    run, _ = learned(WSN(), num_tasks=1, steps=2)
+    account = run.account()
+    assert records.total(account) == account["shared weights"] + account[BITS]
+    assert records.total_of_paper(account) == account["shared weights"] + account[SPARSE]
 
 
 def test_gates_of_hat_are_binary_at_the_end_of_training():
