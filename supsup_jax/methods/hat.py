@@ -15,16 +15,18 @@ from supsup_jax.methods.heads import HeadMethod
 from supsup_jax.networks import Network, Weights, draw, pytorch_default
 from supsup_jax.system import numerics
 
+_SMALLEST = 0.01
+"""Gates below this value at the end of a task become 0; units with larger gates count as used."""
+
 
 @dataclass(frozen=True)
 class HAT(HeadMethod):
     """Hard attention to the task (Serrà et al., ICML 2018): gates a = σ(s e) multiply the outputs of layers.
 
     Weights, gates and a head per task are trained together. The scale s grows from 1/s_max to s_max over the training
-    of a task, which makes gates binary. An update of a weight between two units is multiplied by 1 - min(a, b), where a
-    and b are the largest gates of these units in earlier tasks. Gates are factors of the kernel's outputs, which is the
-    same for layers without biases. Gradients of e are compensated as in the paper, which however anneals s in every
-    epoch.
+    of a task, which makes gates almost binary; those below 0.01 become 0. Weights between two units that earlier tasks
+    use are frozen. Gates are factors of the kernel's outputs, which is the same for layers without biases. Gradients of
+    e are compensated as in the paper, which however anneals s in every epoch.
 
     The network must be a chain: the inputs of each layer are the outputs of the layer before, in the order of names.
 
@@ -65,7 +67,7 @@ class HAT(HeadMethod):
 
     def next_carry(self, carry: Any, params: Any) -> Carry:
         """Return for each unit whether this task or an earlier one uses it."""
-        return jax.tree.map(lambda used, gates: jnp.maximum(used, gates > 0), carry, params["gates"])
+        return jax.tree.map(lambda used, gate: jnp.maximum(used, gate > 0), carry, self._final(params["gates"]))
 
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Return normal values e, a head, and the units that earlier tasks use, which are not trained."""
@@ -78,8 +80,8 @@ class HAT(HeadMethod):
         return {"gates": True, "head": True, "used": False}
 
     def finalize(self, params: Any, weights: Weights) -> Adapter:
-        """Return binary gates and the head."""
-        return {"gates": jax.tree.map(lambda e: e > 0, params["gates"]), "head": params["head"]}
+        """Return the gates, of which small ones are 0, and the head."""
+        return {"gates": self._final(params["gates"]), "head": params["head"]}
 
     def effective_weights(self, weights: Weights, adapter: Any) -> Weights:
         """Return the gated weights with the head of the task."""
@@ -103,7 +105,7 @@ class HAT(HeadMethod):
         return self.capacity_penalty * gated / jnp.maximum(units, 1)
 
     def update_share(self, weights: Weights, params: Any, phase: int) -> Weights:
-        """Return 1 - min(a, b) for the weight between two units, whose gates in earlier tasks were a and b."""
+        """Return 0 for the weight between two units that earlier tasks use, otherwise 1."""
         before, shares = jnp.ones(1), {}
         for name, kernel in _kernels(weights).items():
             used = params["used"].get(name, jnp.zeros(kernel.shape[-1]))
@@ -117,6 +119,9 @@ class HAT(HeadMethod):
             )
             before = used
         return shares
+
+    def _final(self, values: Any) -> Any:
+        return jax.tree.map(lambda gate: jnp.where(gate < _SMALLEST, 0.0, gate), self._gates(values, Moment()))
 
     def _gates(self, values: Any, moment: Moment) -> Any:
         scale = jnp.asarray(1 / self.s_max + (self.s_max - 1 / self.s_max) * moment.share, jnp.float32)

@@ -145,6 +145,15 @@ def test_gates_of_hat_are_binary_at_the_end_of_training():
     assert run.account().keys() == {"shared weights", "gates and heads"}
 
 
+def test_gates_that_stay_between_0_and_1_are_kept_and_protected():
+    """Rounding them changed the outputs of a task at its end, by points of accuracy."""
+    method, e = HAT(s_max=100.0), jnp.array([0.5, 0.004, -0.004, -0.06])
+    params = {"gates": {"a": e}, "head": {}}
+    gates = method.finalize(params, {})["gates"]["a"]
+    np.testing.assert_allclose(gates, [1, jax.nn.sigmoid(0.4), jax.nn.sigmoid(-0.4), 0], atol=1e-6)
+    np.testing.assert_array_equal(method.next_carry({"a": jnp.zeros(4)}, params)["a"], [1, 1, 1, 0])
+
+
 def test_hat_protects_a_weight_between_two_used_units():
     kernels = {name: {"kernel": jnp.ones((2, 2))} for name in ("dense0", "dense1", "dense2")}
     used = {"dense0": jnp.array([1.0, 0.0]), "dense1": jnp.array([1.0, 0.0])}
