@@ -32,7 +32,7 @@ def register_built_in() -> None:
         register(initializer, kind="initializer", name=name)
     for name in (
         "SupSup", "Transfer", "BatchE", "PSP", "SeparateHeads", "FineTuning", "UpperBound", "LowerBound", "HopSupSup",
-        "PackNet", "WSN", "HAT", "ExSSNeT",
+        "PackNet", "WSN", "HAT", "ExSSNeT", "Piggyback",
     ):  # fmt: skip
         register(getattr(methods, name))
     for part in (scenarios.GG, scenarios.GNu, scenarios.GNs, scenarios.NNs):

@@ -1,6 +1,7 @@
 """Experiments: everything that determines what a run computes, composed of parts."""
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -97,6 +98,8 @@ class Experiment(Part):
         evaluate_at: numbers of tasks after which all learned tasks are evaluated; the last one is always included.
         first_task: the first task to learn, if tasks are independent and given (scenario GG).
         seed: random seed of weights, scores, tasks and batches.
+        base_weights: file of trained weights to start from, instead of random ones: safetensors, Flax's msgpack, or the
+            folder of an Orbax checkpoint. The last layer is drawn if it does not fit.
 
     Raises:
         UserError: if a value is out of range, or parts do not fit together.
@@ -111,6 +114,7 @@ class Experiment(Part):
     evaluate_at: tuple[int, ...] = ()
     first_task: int = 0
     seed: int = 1
+    base_weights: str | None = None
 
     kind: ClassVar[str] = "experiment"
 
@@ -122,6 +126,8 @@ class Experiment(Part):
         check_count("first_task", self.first_task, lowest=0)
         for count in self.evaluate_at:
             check_count("evaluate_at", count)
+        if self.base_weights is not None:
+            object.__setattr__(self, "base_weights", os.path.abspath(os.path.expanduser(self.base_weights)))
         self.method.check(self.network)
         self._check_scenario()
 

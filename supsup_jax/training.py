@@ -189,7 +189,8 @@ class Learner:
             return cross_entropy if penalty is None else cross_entropy + penalty, stats
 
         def mean_cross_entropy(effective: Weights) -> tuple[Array, Stats]:
-            logits, stats = self.net.apply(effective, progress.stats, images, train=True)
+            is_training = not self.method.freezes_stats
+            logits, stats = self.net.apply(effective, progress.stats, images, train=is_training)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             if counts is None:
                 return losses.mean(), stats

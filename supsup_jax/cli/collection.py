@@ -11,6 +11,7 @@ from typing import Any
 from supsup_jax.errors import UserError
 from supsup_jax.runs import composition, results, tables
 from supsup_jax.runs.checkpoints import Checkpoints
+from supsup_jax.runs.description import check_weights
 from supsup_jax.runs.opening import restore
 from supsup_jax.runs.records import Record
 from supsup_jax.runs.settings import read_run, write_run
@@ -67,6 +68,7 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
     for folder, run in zip(order, learned, strict=True):
         if run.num_tasks != run.experiment.num_tasks:
             raise UserError(f"{folder} has {run.num_tasks} tasks, expected {run.experiment.num_tasks}; leave it out")
+        check_weights(learned[0].about, run.about, folder)
 
     parent, where = order[0].parent, options | {"data": data_folder or options["data"], "tasks": None}
     name = re.sub(r"~task=\d+(~try=\d+)?$", "", order[0].name)
@@ -79,7 +81,8 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
         with Checkpoints(unfinished, learned[0].about | {"experiment": composition.plain(whole)}) as checkpoints:
             for run in learned:
                 assert isinstance(run.tasks, LearnedTasks)
-                checkpoints.save(run.tasks.merge(), Record(tasks=run.record.tasks).to_json())
+                state = run.stored_weights() if run is learned[0] else None
+                checkpoints.save(run.tasks.merge(), Record(tasks=run.record.tasks).to_json(), state or None)
                 checkpoints.merge(run.tasks)
         return unfinished.replace(results.new_folder(parent, f"{name}{_COLLECTED}"))
 

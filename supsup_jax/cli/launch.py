@@ -20,7 +20,7 @@ from supsup_jax.data.arrays import summary
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.paper import drawing, figures
-from supsup_jax.runs import composition, results
+from supsup_jax.runs import composition, initial, results
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.records import Record
 from supsup_jax.runs.run import Run
@@ -150,14 +150,16 @@ def _join_hosts(experiment: Experiment, options: Options) -> None:
         )
 
 
-def _check(experiment: Experiment, dataset: data.Dataset) -> None:
-    """Check that an experiment fits its data set, before anything is written.
+def _check(experiment: Experiment, dataset: data.Dataset, is_new: bool = True) -> None:
+    """Check that an experiment fits its data set and, for a new run, its base weights, before anything is written.
 
     Raises:
         UserError: if it does not fit.
     """
     with naming_flags():
         experiment.build(dataset)
+        if is_new:
+            initial.check(experiment, dataset)
 
 
 def run(folder: Path, data_folder: Path | None = None) -> None:
@@ -174,7 +176,7 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
     _prepare_devices(experiment)
     platforms.check()
     dataset = experiment.tasks.load(data_folder or options["data"])
-    _check(experiment, dataset)
+    _check(experiment, dataset, is_new=False)  # checkpoints store base weights, so their file may be missing
     # The settings describe the machine, which may differ from the machine that made the folder.
     settings = text_of(experiment, dataset, options, command)
     with atomic.locked(folder):
@@ -189,7 +191,7 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
         dataset: its data set.
         folder: the run's folder.
         tasks_at_once: see `run_experiment`.
-        settings: text of the run's `settings.yaml`, which is written after its checkpoints are validated.
+        settings: text of the run's `settings.yaml`, written after its checkpoints are validated.
 
     Raises:
         KeyboardInterrupt: if it was interrupted.
@@ -255,8 +257,7 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     sets = sweep.parse_sets(options.gpu_sets) if options.gpu_sets else sweep.all_devices()
     if cluster.cluster:
         cluster.check()
-    programs = map(program_of, experiments)
-    program = next((needed for needed in programs if needed != PACKAGE), PACKAGE)
+    program = next((needed for needed in map(program_of, experiments) if needed != PACKAGE), PACKAGE)
     if cluster.cluster != "slurm":
         platforms.check_in_a_process()
     platforms.use_cpu()  # the runs need the memory of the GPUs

@@ -8,6 +8,7 @@ from supsup_jax.methods.hat import HAT
 from supsup_jax.methods.heads import FineTuning, SeparateHeads
 from supsup_jax.methods.hopsupsup import HopSupSup, Memory
 from supsup_jax.methods.packnet import PackNet
+from supsup_jax.methods.piggyback import Piggyback
 from supsup_jax.methods.psp import PSP
 from supsup_jax.methods.supsup import SupSup, Transfer
 from supsup_jax.methods.wsn import WSN
@@ -30,6 +31,7 @@ __all__ = [
     "PackNet",
     "Params",
     "Phase",
+    "Piggyback",
     "SeparateHeads",
     "SupSup",
     "Transfer",

@@ -25,6 +25,10 @@ Carry = PyTree[Array | np.ndarray]
 """State that a task passes to the next task, besides the base weights."""
 
 
+SEED = "seed of the random weights"
+"""Storage of base weights that no task trains."""
+
+
 class Phase(NamedTuple):
     """A part of a task's training, with an optimizer of its own.
 
@@ -75,6 +79,8 @@ class Method(Part, ABC):
         has_masks: whether adapters are masks of the weights, and the bank is one of `supsup_jax.bank`.
         recovers: whether all tasks share one memory, from which `inference.recovery` recovers a task's mask given
             images of the task. Such methods cannot be given a task.
+        freezes_stats: whether a task keeps the initial batch-norm statistics, and training uses them too; otherwise
+            training uses those of the batch and updates the running ones.
         searches: names of the searches of `supsup_jax.inference` that can infer the task of an image. `OneShot` and
             `Binary` superpose masks: they require effective weights W ⊙ M, linear in M.
     """
@@ -88,6 +94,7 @@ class Method(Part, ABC):
     stores: ClassVar[str]
     has_masks: ClassVar[bool] = False
     recovers: ClassVar[bool] = False
+    freezes_stats: ClassVar[bool] = False
     searches: ClassVar[tuple[str, ...]] = ("Exhaustive",)
 
     def check(self, net: Network) -> None:
@@ -247,7 +254,7 @@ class Method(Part, ABC):
         if self.trains_weights(0):
             account = {"shared weights": backend.num_bytes(shared)}
         else:
-            account = {"seed of the random weights": 8} if jax.tree.leaves(shared) else {}
+            account = {SEED: 8} if jax.tree.leaves(shared) else {}
         return account | self._account_of_bank(bank, num_tasks)
 
     def _account_of_bank(self, bank: Bank, num_tasks: int) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """HAT: tasks learn hard attention on units, and what they attend to is protected from later tasks."""
 
-import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -10,33 +10,34 @@ from jaxtyping import Array, Float, Key
 
 from supsup_jax.checks import check_number
 from supsup_jax.errors import UserError
-from supsup_jax.methods.base import Adapter, Carry, Method, Moment, Params
+from supsup_jax.methods.base import Adapter, Carry, Moment, Params
+from supsup_jax.methods.heads import HeadMethod
 from supsup_jax.networks import Network, Weights, draw, pytorch_default
 from supsup_jax.system import numerics
 
+_SMALLEST = 0.01
+"""Gates below this value at the end of a task become 0; units with larger gates count as used."""
+
 
 @dataclass(frozen=True)
-class HAT(Method):
+class HAT(HeadMethod):
     """Hard attention to the task (Serrà et al., ICML 2018): gates a = σ(s e) multiply the outputs of layers.
 
     Weights, gates and a head per task are trained together. The scale s grows from 1/s_max to s_max over the training
-    of a task, which makes gates binary. An update of a weight between two units is multiplied by 1 - min(a, b), where a
-    and b are the largest gates of these units in earlier tasks. Gates are factors of the kernel's outputs, which is the
-    same for layers without biases. The paper anneals s in every epoch and rescales gradients of e; both are left out.
+    of a task, which makes gates almost binary; those below 0.01 become 0. Weights between two units that earlier tasks
+    use are frozen. Gates are factors of the kernel's outputs, which is the same for layers without biases. Gradients of
+    e are compensated as in the paper, which however anneals s in every epoch.
 
     The network must be a chain: the inputs of each layer are the outputs of the layer before, in the order of names.
 
     Attributes:
         s_max: largest scale.
         capacity_penalty: factor c of the term that penalises new units (equation 5).
-        head: name of the last layer; each task has a separate one. An experiment fills the name in.
     """
 
     s_max: float = 400.0
     capacity_penalty: float = 0.75
-    head: str = ""
 
-    derived: ClassVar[tuple[str, ...]] = ("head",)
     stores: ClassVar[str] = "gates and heads"
 
     def __post_init__(self) -> None:
@@ -45,9 +46,8 @@ class HAT(Method):
 
     def check(self, net: Network) -> None:
         """Check that the network has a named last layer, and that its layers form a chain."""
-        if not net.head:
-            raise UserError("HAT needs the name of the last layer; give Network(..., head=NAME)")
-        weights, _ = jax.eval_shape(net.init, numerics.key(0))
+        super().check(net)
+        weights, _ = jax.eval_shape(lambda: net.init(numerics.key(0)))  # declaring an experiment uses no device
         kernels = _kernels(weights)
         outputs = [kernel.shape[-1] for kernel in kernels.values()][:-1]
         inputs = [kernel.shape[-2] for kernel in kernels.values()][1:]
@@ -57,17 +57,9 @@ class HAT(Method):
                 f"HAT needs layers that form a chain, unlike {type(net).__name__}'s; choose LeNet or FC1024"
             )
 
-    def for_network(self, net: Network) -> "HAT":
-        """Return the method with the name of the network's last layer."""
-        return dataclasses.replace(self, head=self.head or net.head)
-
     def trains_weights(self, task: int) -> bool:
         """Return true: every task trains the weights, as far as they are free."""
         return True
-
-    def shared(self, weights: Weights) -> Weights:
-        """Return all layers but the head."""
-        return {name: layer for name, layer in weights.items() if name != self.head}
 
     def first_carry(self, weights: Weights) -> Carry:
         """Return gates of 0: no unit is used."""
@@ -75,7 +67,7 @@ class HAT(Method):
 
     def next_carry(self, carry: Any, params: Any) -> Carry:
         """Return for each unit whether this task or an earlier one uses it."""
-        return jax.tree.map(lambda used, gates: jnp.maximum(used, gates > 0), carry, params["gates"])
+        return jax.tree.map(lambda used, gate: jnp.maximum(used, gate > 0), carry, self._final(params["gates"]))
 
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Return normal values e, a head, and the units that earlier tasks use, which are not trained."""
@@ -88,8 +80,8 @@ class HAT(Method):
         return {"gates": True, "head": True, "used": False}
 
     def finalize(self, params: Any, weights: Weights) -> Adapter:
-        """Return binary gates and the head."""
-        return {"gates": jax.tree.map(lambda e: e > 0, params["gates"]), "head": params["head"]}
+        """Return the gates, of which small ones are 0, and the head."""
+        return {"gates": self._final(params["gates"]), "head": params["head"]}
 
     def effective_weights(self, weights: Weights, adapter: Any) -> Weights:
         """Return the gated weights with the head of the task."""
@@ -113,7 +105,7 @@ class HAT(Method):
         return self.capacity_penalty * gated / jnp.maximum(units, 1)
 
     def update_share(self, weights: Weights, params: Any, phase: int) -> Weights:
-        """Return 1 - min(a, b) for the weight between two units, whose gates in earlier tasks were a and b."""
+        """Return 0 for the weight between two units that earlier tasks use, otherwise 1."""
         before, shares = jnp.ones(1), {}
         for name, kernel in _kernels(weights).items():
             used = params["used"].get(name, jnp.zeros(kernel.shape[-1]))
@@ -128,9 +120,28 @@ class HAT(Method):
             before = used
         return shares
 
+    def _final(self, values: Any) -> Any:
+        return jax.tree.map(lambda gate: jnp.where(gate < _SMALLEST, 0.0, gate), self._gates(values, Moment()))
+
     def _gates(self, values: Any, moment: Moment) -> Any:
-        scale = 1 / self.s_max + (self.s_max - 1 / self.s_max) * moment.share
-        return jax.tree.map(lambda e: jax.nn.sigmoid(scale * e), values)
+        scale = jnp.asarray(1 / self.s_max + (self.s_max - 1 / self.s_max) * moment.share, jnp.float32)
+        return jax.tree.map(lambda e: _gate(e, scale, self.s_max), values)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _gate(e: Array, scale: Array, s_max: float) -> Array:
+    """Return σ(s e), with the derivative s_max σ'(e), which does not vanish for large s.
+
+    This is what the compensation of gradients amounts to: s σ'(s e) (s_max / s) (cosh(s e) + 1) / (cosh(e) + 1).
+    """
+    return jax.nn.sigmoid(scale * e)
+
+
+@_gate.defjvp
+def _compensated(s_max: float, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    e, scale = primals
+    plain = jax.nn.sigmoid(e)
+    return _gate(e, scale, s_max), s_max * plain * (1 - plain) * tangents[0]
 
 
 def _kernels(weights: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Methods with a separate last layer (head) for each task on a shared body."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import jax
@@ -15,17 +15,16 @@ from supsup_jax.system import numerics
 
 
 @dataclass(frozen=True)
-class _Heads(Method):
-    """Base class: tasks share all layers except the last. Batch-norm statistics are separate for each task, as always.
+class HeadMethod(Method):
+    """Base class of methods whose tasks share all layers except the last.
 
     Attributes:
-        head: name of the last layer, `Network.head`.
+        head: name of the last layer, `Network.head`. An experiment fills it in.
     """
 
-    head: str = ""
+    head: str = field(default="", kw_only=True)
 
     derived: ClassVar[tuple[str, ...]] = ("head",)
-    stores: ClassVar[str] = "heads"
 
     def check(self, net: Network) -> None:
         """Check that the network names its last layer.
@@ -36,13 +35,22 @@ class _Heads(Method):
         if not net.head:
             raise UserError(f"{type(self).__name__} needs to know the last layer; give Network(..., head=NAME)")
 
-    def for_network(self, net: Network) -> "_Heads":
+    def for_network(self, net: Network) -> "HeadMethod":
         """Return the method with the name of the network's last layer."""
         return dataclasses.replace(self, head=self.head or net.head)
 
     def shared(self, weights: Weights) -> Weights:
         """Return the body: all layers except the last."""
         return {name: layer for name, layer in weights.items() if name != self.head}
+
+
+@dataclass(frozen=True)
+class _Heads(HeadMethod):
+    """Base class: an adapter is a head. Batch-norm statistics are separate for each task, as always."""
+
+    head: str = ""
+
+    stores: ClassVar[str] = "heads"
 
     def init(self, key: Key[Array, ""], weights: Weights, carry: Carry | None = None) -> Params:
         """Return the initial head, which is the same for all tasks: `first_carry`."""

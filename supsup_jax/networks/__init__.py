@@ -16,6 +16,7 @@ from supsup_jax.networks.initializers import (
 )
 from supsup_jax.networks.mlp import FC1024, BNNet, LeNet
 from supsup_jax.networks.network import CustomNetwork, Network, Rotated, SizedNetwork, Stats, Weights, has_convolutions
+from supsup_jax.networks.pretrained import load_weights, save_weights
 from supsup_jax.networks.resnet import DType, GEMResNet18, ImageNetResNet, ResNet18, ResNet50, ResNet101
 
 __all__ = [
@@ -42,7 +43,9 @@ __all__ = [
     "has_convolutions",
     "kaiming_normal",
     "kaiming_uniform",
+    "load_weights",
     "pytorch_default",
+    "save_weights",
     "signed_constant",
     "unsigned_constant",
     "xavier_constant",

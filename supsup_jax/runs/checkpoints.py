@@ -3,9 +3,10 @@
 A checkpoint holds the changes since the previous one: adapters and statistics of new tasks, and measurements. The size
 of all checkpoints therefore grows in proportion to the number of tasks. Small checkpoints are merged into larger ones,
 see `merging`. Each checkpoint also holds the experiment, whose seed determines the weights that are never trained.
-Arrays that tasks replace, such as trained base weights, are the *state* of a run. The state has a separate folder, in
-which only the last two versions are kept. A partly learned task (`unfinished`) and a partly finished `evaluation` are
-saved as well; only their last version is kept, until they are finished.
+Arrays that tasks replace, such as trained base weights, are the *state* of a run, as are base weights that the user
+gave. The state has a separate folder, in which only the last two versions are kept. A partly learned task
+(`unfinished`) and a partly finished `evaluation` are saved as well; only their last version is kept, until they are
+finished.
 
 Saving is synchronous and atomic. The metadata and the arrays of a checkpoint have checksums, because Orbax does not
 report flipped bits. Each save stores the checksum of the metadata of its predecessor, so that no other save can replace
@@ -52,7 +53,7 @@ _READABLE_FORMATS = (2, FORMAT, merging.FORMAT)
 _NO_STATE = {"state_step": None, "state_sha256": None}
 
 # Keys of the metadata that describe the run.
-_RUN_KEYS = ("experiment", "inputs", "weights", "flags")
+_RUN_KEYS = ("experiment", "inputs", "weights", "base_weights_sha256", "flags")
 
 # Maximum number of versions to keep in each folder.
 _MAX_TO_KEEP = {"checkpoints": None, merging.FOLDER: None, "state": 2, "unfinished": 1, "evaluation": 1}
@@ -81,8 +82,9 @@ class Checkpoints:
 
     Args:
         folder: folder of the run.
-        run: description of the run as plain data, stored in every checkpoint: its `experiment`, its `inputs`, and the
-            first of its `weights`. Omit it to read only; a reader takes no lock and writes nothing.
+        run: description of the run as plain data, stored in every checkpoint: its `experiment`, its `inputs`, the first
+            of its `weights`, and the checksum of weights that the user gave. Omit it to read only; a reader takes no
+            lock and writes nothing.
 
     Attributes:
         folder: folder of the run, as given.

@@ -13,28 +13,33 @@ from supsup_jax.networks import Weights
 from supsup_jax.runs import composition
 from supsup_jax.system import numerics
 
+SHA256 = "base_weights_sha256"
+"""Key of the checksum of given base weights in the description of a run."""
+
 # Number of weights of each layer that a checkpoint stores.
 _NUM_VALUES = 8
 
 
-def describe(experiment: Experiment, inputs: Inputs, weights: Weights) -> dict[str, Any]:
+def describe(experiment: Experiment, inputs: Inputs, weights: Weights, sha256: str | None = None) -> dict[str, Any]:
     """Return the description of a run as plain data, for `Checkpoints`.
 
     Args:
         experiment: the experiment.
         inputs: inputs of its network.
         weights: initial base weights.
+        sha256: checksum of given base weights; `None` if the seed determines them.
     """
-    return {
+    plain = {
         "experiment": composition.plain(experiment),
         "inputs": inputs._asdict(),
         "weights": _first_values(weights),
         "flags": numerics.rounding(),
     }
+    return plain if sha256 is None else plain | {SHA256: sha256}
 
 
 def check_weights(current: dict[str, Any], stored: dict[str, Any], folder: Path) -> None:
-    """Check that the seed gives the same initial weights as when the run was created; skipped if these were not stored.
+    """Check that the initial weights are the same as when the run was created; skipped if these were not stored.
 
     Warns if the weights match but JAX flags that affect rounding differ.
 
@@ -49,11 +54,17 @@ def check_weights(current: dict[str, Any], stored: dict[str, Any], folder: Path)
     if "weights" not in stored:  # format 2
         return
     flags = numerics.rounding_differs(stored["flags"]) if "flags" in stored else ""
-    drawn = current["weights"]
+    given, drawn = stored.get(SHA256), current["weights"]
+    if given != current.get(SHA256):
+        raise UserError(
+            f"{folder} has other base weights than this process was given; give the file that the run was created "
+            f"with, or move that file away and continue with the weights that the run stores: python -m supsup_jax run "
+            f"{folder}"
+        )
     fits = drawn.keys() == stored["weights"].keys() and all(
         np.allclose(values, stored["weights"][name], rtol=1e-4, atol=1e-6) for name, values in drawn.items()
     )
-    if not fits:
+    if not fits and given is None:
         raise UserError(
             f"{folder} has other initial weights than its seed gives in this process; use the network and the version "
             f"of JAX that created the run{_flags_advice(stored, flags)}"

@@ -1,6 +1,7 @@
 """Restoring of runs from disk."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -11,6 +12,8 @@ from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.runs import composition, formats, merging, results
 from supsup_jax.runs.checkpoints import Checkpoints
+from supsup_jax.runs.description import SHA256
+from supsup_jax.runs.initial import stored
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import experiment_of, script_part_error
 from supsup_jax.system import numerics
@@ -21,7 +24,7 @@ from supsup_jax.system.reading import read_stable
 def restore(run_dir: str | os.PathLike[str], step: SupportsIndex | None = None, **parts: Any) -> Run:
     """Restore a run from disk, on any machine, without its data set.
 
-    Base weights are drawn from the run's seed, or read if tasks trained them.
+    Base weights are drawn from the run's seed, or read if tasks trained them or the user gave them.
 
     Args:
         run_dir: folder of a run, for example runs/quickstart/seed=1.
@@ -66,7 +69,8 @@ def _restore(folder: Path, step: int | None, parts: dict[str, Any]) -> Run:
         except registry.UnknownPartError as error:
             raise script_part_error(folder, error) from None
         inputs = Inputs.from_json(metadata[0]["inputs"]) if "inputs" in metadata[0] else _inputs_of_format_2(experiment)
-        run = Run(experiment, inputs)
+        sha256 = metadata[0].get(SHA256)
+        run = Run(experiment, inputs, None if sha256 is None else partial(stored, sha256=sha256))
         run.read(checkpoints, step)
     return run
 

@@ -59,6 +59,11 @@ class Predictor(ABC):
         """
 
     @property
+    @abstractmethod
+    def has_given_weights(self) -> bool:
+        """Whether the user gave the initial base weights; otherwise the seed determines them."""
+
+    @property
     def bank(self) -> Bank:
         """The adapters of all tasks, packed; for SupSup, a bank of masks."""
         return self.model.bank
@@ -270,7 +275,7 @@ class Predictor(ABC):
 
     def account(self) -> records.Account:
         """Return the bytes needed to classify images, by content."""
-        return records.account(self.model)
+        return records.account(self.model, self.has_given_weights)
 
     def _existing(self, task: SupportsIndex) -> int:
         """Return the number of a task, after checking that the task exists."""

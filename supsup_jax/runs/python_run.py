@@ -1,6 +1,7 @@
 """Experiment of a run that is created from Python."""
 
 import dataclasses
+import os
 from typing import Any
 
 from supsup_jax.arguments import convert
@@ -8,16 +9,17 @@ from supsup_jax.data.user_tasks import UserTasks
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.methods import Method, SupSup
+from supsup_jax.runs import initial
 from supsup_jax.scenarios import GG
 
 
-def experiment_for(network: Any, method: Any, parts: dict[str, Any]) -> Experiment:
-    """Return an experiment whose tasks are passed from Python.
+def experiment_for(network: Any, method: Any, parts: dict[str, Any]) -> tuple[Experiment, initial.Start]:
+    """Return an experiment whose tasks are passed from Python, and the function that returns its initial weights.
 
     Args:
         network: the network.
         method: the method; `None` for `methods.SupSup()`.
-        parts: other fields of `Experiment`.
+        parts: other fields of `Experiment`; `base_weights` may be a pytree.
 
     Raises:
         UserError: if a field does not exist, a value has the wrong type, or the parts do not fit together.
@@ -30,7 +32,10 @@ def experiment_for(network: Any, method: Any, parts: dict[str, Any]) -> Experime
     method = SupSup() if method is None else convert("method", method, Method)
     if "OneShot" not in method.searches:  # the default scenario GNu would search with OneShot
         parts = {"scenario": GG()} | parts
+    weights = parts.get("base_weights")
+    in_memory = weights is not None and not isinstance(weights, str | os.PathLike)
+    parts = parts | ({"base_weights": None} if in_memory else {})
     experiment = Experiment(network=network, method=method, **({"name": "own", "tasks": UserTasks()} | parts))
     if experiment.scenario.discovers:
         raise UserError("scenario NNs learns from a stream; use supsup_jax.scenarios.discovery.Learner")
-    return experiment
+    return experiment, initial.given(weights, experiment.seed) if in_memory else initial.start_of(experiment)

@@ -13,7 +13,9 @@ import typeguard
 from supsup_jax.errors import UserError, reason
 from supsup_jax.evaluation import Evaluation, RecoveryPath
 from supsup_jax.methods import Adapter
+from supsup_jax.methods.base import SEED
 from supsup_jax.methods.supsup import BITS, SPARSE
+from supsup_jax.methods.wsn import HUFFMAN
 from supsup_jax.metrics import Metrics, metrics, num_compared
 from supsup_jax.model import Model
 from supsup_jax.system import backend
@@ -245,23 +247,29 @@ def masks_from_hex(masks: list[str], like: Adapter) -> Adapter:
     return structure.unflatten([part.astype(np.float32) for part in parts])
 
 
-def account(model: Model) -> Account:
+def account(model: Model, has_given_weights: bool = False) -> Account:
     """Return the bytes needed to classify images of all tasks of a model, by content.
 
     Masks are counted in two forms: as bits, which is how this library stores them, and as in the paper, with two bytes
     per weight that a mask keeps. Random weights that are never trained count as the seed that they are drawn from.
+
+    Args:
+        model: the model.
+        has_given_weights: whether its base weights are not drawn from a seed.
     """
     stats = jax.tree.map(lambda leaf: leaf[: model.num_tasks], model.stats)
     sizes = model.method.account(model.weights, model.bank, model.num_tasks)
+    if has_given_weights and sizes.pop(SEED, 0):
+        sizes = {"given weights": backend.num_bytes(model.method.shared(model.weights))} | sizes
     sizes |= {"batch-norm statistics": backend.num_bytes(stats)}
     return {name: size for name, size in sizes.items() if size}
 
 
 def total(account: Account) -> int:
     """Return the total number of bytes, with masks as bits."""
-    return sum(size for name, size in account.items() if name != SPARSE)
+    return sum(size for name, size in account.items() if name not in (SPARSE, HUFFMAN))
 
 
 def total_of_paper(account: Account) -> int:
     """Return the total number of bytes, with masks as the paper counts them."""
-    return sum(size for name, size in account.items() if name != BITS)
+    return sum(size for name, size in account.items() if name not in (BITS, HUFFMAN))

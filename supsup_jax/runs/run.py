@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import numpy as np
 
 from supsup_jax import arguments
-from supsup_jax.components import stored
 from supsup_jax.data import Dataset, Inputs
 from supsup_jax.data.user_tasks import UserTasks, learn_arguments, user_dataset
 from supsup_jax.errors import UserError
@@ -29,6 +27,7 @@ from supsup_jax.runs import results as results_files
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.chunks import Chunk
 from supsup_jax.runs.description import check_weights, describe
+from supsup_jax.runs.initial import Start, start_of
 from supsup_jax.runs.pending import Pending
 from supsup_jax.runs.predictor import Predictor
 from supsup_jax.runs.python_run import experiment_for
@@ -38,7 +37,6 @@ from supsup_jax.scenarios import NNs
 from supsup_jax.scenarios.discovery import State
 from supsup_jax.scenarios.work import Results, StreamResults, Work
 from supsup_jax.system import atomic, hosts, numerics
-from supsup_jax.training import weights_key
 
 
 class Run(Predictor):
@@ -53,6 +51,7 @@ class Run(Predictor):
     Args:
         experiment: the experiment.
         inputs: inputs of the network.
+        start: returns the initial weights of the network; by default those of the experiment.
 
     Attributes:
         experiment: the experiment.
@@ -60,6 +59,7 @@ class Run(Predictor):
         net: the network.
         method: the method.
         weights: the base weights.
+        fresh_stats: initial batch-norm statistics of a task.
         tasks: the learned tasks.
         record: measurements.
         folder: folder where the run is saved; `None` if it is not saved.
@@ -67,19 +67,14 @@ class Run(Predictor):
     """
 
     @numerics.with_fixed_flags
-    def __init__(self, experiment: Experiment, inputs: Inputs):
+    def __init__(self, experiment: Experiment, inputs: Inputs, start: Start | None = None):
         self.experiment, self.inputs = experiment, inputs
         self.net: Network = experiment.network.for_images(inputs.image_shape)
         self.method: Method = experiment.method.for_network(self.net)
-        net, self._is_stored = self.net, experiment.network.initializer is stored
-        if self._is_stored:  # checkpoints contain the weights, as for imported runs
-            weights, _ = jax.eval_shape(net.init, numerics.key(0))
-            self.weights = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), weights)
-            self.fresh_stats = net.init_stats()
-        else:
-            self.weights, self.fresh_stats = net.init(weights_key(experiment.seed))
+        self._initial = (start or start_of(experiment))(self.net)
+        self.weights, self.fresh_stats = self._initial.weights, self._initial.stats
         self.record, self.folder = Record(), None
-        self.about = describe(experiment, inputs, self.weights)
+        self.about = describe(experiment, inputs, self.weights, self._initial.sha256)
         self.tasks = self._no_tasks()
         self._steps = 0  # number of saves read or written
         self._checkpoints: Checkpoints | None = None  # while the run is locked
@@ -94,21 +89,27 @@ class Run(Predictor):
             network: the network.
             method: the method; by default `methods.SupSup()`.
             inputs: inputs of the network; see `data.Inputs.new`.
-            parts: other fields of `Experiment`: `scenario`, `training`, `seed`, `name`.
+            parts: other fields of `Experiment`: `scenario`, `training`, `seed`, `name`, and `base_weights`, which may
+                also be a pytree (see `networks.load_weights`).
 
         Raises:
-            UserError: if the parts do not fit together, or the network has too few outputs.
+            UserError: if the parts do not fit together, the network has too few outputs, or the weights do not fit.
         """
-        experiment = experiment_for(network, method, parts)
+        experiment, start = experiment_for(network, method, parts)
         if not isinstance(inputs, Inputs):
             raise arguments.wrong_type("inputs", inputs, "data.Inputs.new(image_shape, num_classes)")
         inputs = inputs.checked()
-        run = cls(experiment, inputs)
+        run = cls(experiment, inputs, start)
         if (outputs := run.net.num_outputs) < inputs.num_classes:
             raise UserError(f"the network has {outputs} outputs for {inputs.num_classes} classes; give it more")
         if experiment.scenario.infers and not run.net.uses_batch:
             run.inference()  # raises an error before anything is learned
         return run
+
+    @property
+    def has_given_weights(self) -> bool:
+        """Whether the user gave the initial base weights; otherwise the seed determines them."""
+        return self._initial.sha256 is not None
 
     @property
     def num_tasks(self) -> int:
@@ -191,8 +192,8 @@ class Run(Predictor):
         """
         tasks = cast(TaskStore, self.tasks)
         chunk, added, state = tasks.pack(results, self.experiment.first_task + self.num_recorded, labels)
-        if state and self._is_stored:
-            state = {"weights": jax.device_get(self.weights)} | state
+        if state or not self._steps:
+            state = self.stored_weights() | state
         self._save(chunk, added, state)
         tasks.add_learned(results, chunk)
         self._replace(state)
@@ -225,10 +226,18 @@ class Run(Predictor):
             self._checkpoints.merge(self.tasks)
 
     def _replace(self, state: dict[str, Any]) -> None:
-        """Update the state: the base weights, the memory and the carry."""
+        """Update the state: the base weights, the initial statistics, the memory and the carry."""
         self.tasks.replace(state)
         self.weights = state.get("weights", self.weights)
+        self.fresh_stats = state.get("stats", self.fresh_stats)
         self._on_device = None
+
+    def stored_weights(self) -> dict[str, Any]:
+        """Return base weights and initial statistics as part of the state; `{}` if the seed determines them."""
+        if not self._initial.is_stored:
+            return {}
+        has_stats = self.has_given_weights and jax.tree.leaves(self.fresh_stats)
+        return jax.device_get({"weights": self.weights} | ({"stats": self.fresh_stats} if has_stats else {}))
 
     def carry(self) -> Carry:
         """Return the carry that the next task starts from."""
@@ -266,7 +275,7 @@ class Run(Predictor):
             raise UserError(f"folder {folder} cannot be created ({error.strerror}); give another folder") from None
         calibrations = self.calibrations  # before anything is written, since their file may be damaged
         with self._opened(folder, 0) as checkpoints:
-            state = self.tasks.state(self.weights)
+            state = self.stored_weights() | self.tasks.state(self.weights)
             checkpoints.save(self.tasks.merge(), self.record.to_json(), state or None)
         calibration.write(folder, calibrations)
         self.folder, self._steps = folder, 1
@@ -283,7 +292,8 @@ class Run(Predictor):
         Raises:
             UserError: if the checkpoints cannot be read, belong to a different run, or have other initial weights.
         """
-        saved = checkpoints.restore(self.tasks.shapes, self.tasks.state_shapes(), last, self.tasks.concatenate)
+        state_shapes = jax.eval_shape(self.stored_weights) | self.tasks.state_shapes()
+        saved = checkpoints.restore(self.tasks.shapes, state_shapes, last, self.tasks.concatenate)
         self.folder, self._steps = checkpoints.folder, len(saved.steps)
         stream: list[StreamResult] = []
         checked: list[dict[str, Any]] = []
@@ -317,14 +327,14 @@ class Run(Predictor):
                 f"{self.folder} contains a run with different settings ({'; '.join(differences)}); use its settings, "
                 "or start without --resume"
             )
-        if not self._is_stored:
+        if self.has_given_weights or not self._initial.is_stored:
             assert self.folder is not None
             check_weights(self.about, run, self.folder)
 
     def _no_tasks(self) -> LearnedTasks | DiscoveredTasks:
         """Return an empty store of tasks."""
         if not self.experiment.scenario.discovers:
-            return LearnedTasks(self.method, self.weights, self.fresh_stats, weights_are_stored=self._is_stored)
+            return LearnedTasks(self.method, self.weights, self.fresh_stats)
         training, scenario = self.experiment.training, self.experiment.scenario
         assert isinstance(scenario, NNs)
         optimizer, _ = training.optimizers(training.batch_size)  # the state has the same form for any number of samples

@@ -64,7 +64,7 @@ class TaskStore(ABC):
         self.add(chunk)
 
     def replace(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Update the state, except for the base weights; by default there is none."""
+        """Update the state; by default there is none."""
 
     @abstractmethod
     def stack(self) -> tuple[Bank, Stats]:
@@ -94,13 +94,12 @@ class LearnedTasks(TaskStore):
         method: the method.
         weights: initial base weights, or their shapes.
         stats: initial statistics of a task, or their shapes.
-        weights_are_stored: whether checkpoints store the base weights even if no task trains them.
     """
 
-    def __init__(self, method: Method, weights: Any, stats: Any, weights_are_stored: bool = False):
+    def __init__(self, method: Method, weights: Any, stats: Any):
         self._method = method
         self._weights, self._stats = jax.eval_shape(lambda *trees: trees, weights, stats)
-        self._stores_weights = weights_are_stored or method.trains_weights(0)
+        self._stores_weights = method.trains_weights(0)
         self._chunks: list[Chunk] = []
         self._memory: Bank | None = None
         self._carry: Carry | None = None  # carry of the last task learned in turn
@@ -273,6 +272,10 @@ class DiscoveredTasks(TaskStore):
         ]
         slots = [results.state.slots[slot] for slot in results.trained]
         return NewTasks(self.chunk(slots) if slots else None, Record(tasks=tasks, stream=stream), {})
+
+    def replace(self, state: dict[str, Any]) -> None:
+        """Update the base weights and the initial statistics, if checkpoints store them."""
+        self._weights, self._stats = state.get("weights", self._weights), state.get("stats", self._stats)
 
     def add_learned(self, results: StreamResults, chunk: Chunk | None) -> None:
         """Take the learner's state. Its slots are shared, because there can be thousands of them."""

@@ -17,6 +17,7 @@ from supsup_jax.metrics import discovery_metrics
 from supsup_jax.networks import has_convolutions
 from supsup_jax.runs import records
 from supsup_jax.runs.checkpoints import Checkpoints
+from supsup_jax.runs.initial import start_in
 from supsup_jax.runs.records import EvaluationResult
 from supsup_jax.runs.run import Run
 from supsup_jax.scenarios.work import Listener, Parts, Report, Results, Snapshot, StreamResults, Work, silent
@@ -69,10 +70,11 @@ def opened(experiment: Experiment, dataset: Dataset, folder: Path) -> Run:
         folder: folder of the run; may be empty.
 
     Raises:
-        UserError: if the checkpoints cannot be read, or have other settings, other initial weights or more tasks.
+        UserError: if the checkpoints or given weights cannot be read, or the checkpoints have other settings, other
+            initial weights or more tasks.
     """
-    run = Run(experiment, experiment.build(dataset).benchmark.inputs)
     with Checkpoints(folder) as checkpoints:
+        run = Run(experiment, experiment.build(dataset).benchmark.inputs, start_in(checkpoints, experiment))
         run.read(checkpoints, resumes=True)
     _check_tasks(run)
     return run
@@ -170,7 +172,7 @@ def evaluate(run: Run, work: Work, num_tasks: int) -> EvaluationResult:
     return dataclasses.replace(
         result,
         training_seconds=sum(task.seconds for task in tasks),
-        storage=records.account(snapshot.model),
+        storage=records.account(snapshot.model, run.has_given_weights),
         discovery=discovery_metrics(stream)._asdict() if stream else None,
     )
 

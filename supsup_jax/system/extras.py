@@ -11,6 +11,7 @@ _MODULES = {
     "cluster": ("submitit",),
     "imagenet": ("grain", "simplejpeg"),
     "plots": ("matplotlib",),
+    "safetensors": ("safetensors",),
     "tensorboard": ("tensorboardX",),
     "tfds": ("tensorflow_datasets", "array_record"),
     "torch": ("torch",),

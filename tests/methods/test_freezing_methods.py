@@ -11,7 +11,9 @@ import supsup_jax as ss
 from helpers.toys import small_dataset
 from supsup_jax import bank, masks, networks, optimizers
 from supsup_jax.methods import HAT, WSN, ExSSNeT, Moment, PackNet
+from supsup_jax.methods.supsup import BITS, SPARSE
 from supsup_jax.methods.wsn import HUFFMAN
+from supsup_jax.runs import records
 
 NET = networks.LeNet(features=4, width=0.1, input_shape=(4, 4, 1))
 METHODS = [PackNet(), WSN(), ExSSNeT(), HAT()]
@@ -123,6 +125,13 @@ def test_wsn_counts_its_masks_in_a_huffman_code():
     assert heapq.nsmallest(3, symbols) == [1, 2, 5] and account[HUFFMAN] == -(-(5 + 2 * 2 + 2) // 8)
 
 
+def test_the_masks_of_wsn_count_once_in_the_total_number_of_bytes():
+    run, _ = learned(WSN(), num_tasks=1, steps=2)
+    account = run.account()
+    assert records.total(account) == account["shared weights"] + account[BITS]
+    assert records.total_of_paper(account) == account["shared weights"] + account[SPARSE]
+
+
 def test_gates_of_hat_are_binary_at_the_end_of_training():
     run, _ = learned(HAT(), num_tasks=1)
     gates = {"dense0": jnp.array([3.0, -2.0]), "dense1": jnp.array([0.5, -0.1])}
@@ -134,6 +143,15 @@ def test_gates_of_hat_are_binary_at_the_end_of_training():
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), last, method.training_weights(weights, params)
     )
     assert run.account().keys() == {"shared weights", "gates and heads"}
+
+
+def test_gates_that_stay_between_0_and_1_are_kept_and_protected():
+    """Rounding them changed the outputs of a task at its end, by points of accuracy."""
+    method, e = HAT(s_max=100.0), jnp.array([0.5, 0.004, -0.004, -0.06])
+    params = {"gates": {"a": e}, "head": {}}
+    gates = method.finalize(params, {})["gates"]["a"]
+    np.testing.assert_allclose(gates, [1, jax.nn.sigmoid(0.4), jax.nn.sigmoid(-0.4), 0], atol=1e-6)
+    np.testing.assert_array_equal(method.next_carry({"a": jnp.zeros(4)}, params)["a"], [1, 1, 1, 0])
 
 
 def test_hat_protects_a_weight_between_two_used_units():
@@ -158,3 +176,17 @@ def test_tasks_on_disk_refuse_methods_of_several_phases():
             ExSSNeT(),
             ss.scenarios.GG(),
         )
+
+
+def test_gradients_of_gates_do_not_vanish_for_large_scales():
+    """They are compensated by s_max / s (cosh(s e) + 1) / (cosh(e) + 1), as in the paper."""
+    method, e = HAT(s_max=50.0), jnp.array([-0.3, 0.1, 0.5])
+    scale = 1 / 50 + (50 - 1 / 50) * 0.3
+    plain = jax.vmap(jax.grad(lambda value: jax.nn.sigmoid(scale * value)))(e)
+    expected = plain * 50 / scale * (jnp.cosh(scale * e) + 1) / (jnp.cosh(e) + 1)
+
+    def gate(value):
+        return method._gates({"a": value}, Moment(0, 0.3))["a"]
+
+    np.testing.assert_allclose(jax.vmap(jax.grad(gate))(e), expected, rtol=1e-4)
+    np.testing.assert_allclose(gate(e), jax.nn.sigmoid(scale * e), rtol=1e-6)

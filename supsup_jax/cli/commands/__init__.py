@@ -5,7 +5,7 @@ from supsup_jax.cli.commands.command import Command
 from supsup_jax.cli.commands.comparing import Compare
 from supsup_jax.cli.commands.reproduce import Reproduce
 from supsup_jax.cli.commands.resuming import Collect, Resume
-from supsup_jax.cli.commands.single_run import Evaluate, Export, ExportTorch, ImportTorch, Predict, Show
+from supsup_jax.cli.commands.single_run import Evaluate, Export, ExportTorch, ExportWeights, ImportTorch, Predict, Show
 from supsup_jax.cli.commands.summaries import Bytes, Imagenet, Plot
 
 COMMANDS: dict[str, type[Command]] = {
@@ -16,6 +16,7 @@ COMMANDS: dict[str, type[Command]] = {
     "evaluate": Evaluate,
     "export": Export,
     "export-torch": ExportTorch,
+    "export-weights": ExportWeights,
     "imagenet": Imagenet,
     "import-torch": ImportTorch,
     "plot": Plot,

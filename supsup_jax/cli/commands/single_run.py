@@ -18,6 +18,7 @@ from supsup_jax.cli.options import parse_tasks
 from supsup_jax.compat import torch
 from supsup_jax.data import pictures
 from supsup_jax.errors import UserError
+from supsup_jax.networks import save_weights
 from supsup_jax.runs import composition, records, results
 from supsup_jax.runs.evaluate import evaluate
 from supsup_jax.runs.opening import restore
@@ -156,6 +157,30 @@ class Export(Command):
         """
         restore(self.folder).export(self.output, self.task)
         self.print_result({"written": self.output}, lambda: print(self.output))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportWeights(Command):
+    """Write the weights of a run's network for one task to a file, for --base-weights of other runs."""
+
+    folder: OneRun
+    """Folder of the run, such as runs/quickstart/seed=1."""
+
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """File to write: in safetensors if its name ends in .safetensors, otherwise in Flax's msgpack."""
+
+    task: int = 0
+    """Task whose effective weights and batch-norm statistics are written."""
+
+    def run(self) -> None:
+        """Write the file.
+
+        Raises:
+            UserError: if the run cannot be used.
+        """
+        run, output = restore(self.folder), self.output.expanduser()
+        save_weights(output, run.weights_for(self.task), run.stats_for(self.task))
+        self.print_result({"written": output}, lambda: print(output))
 
 
 @dataclass(frozen=True, kw_only=True)
