@@ -14,7 +14,17 @@ from supsup_jax.system import startup as _startup  # noqa: F401 (it imports JAX,
 
 from supsup_jax import bank, inference, masks, methods, networks
 from supsup_jax.errors import UserError
-from supsup_jax.inference import Binary, Exhaustive, OneShot, alpha_gradient, entropy, infer, maximum, superfluous
+from supsup_jax.inference import (
+    Binary,
+    Exhaustive,
+    OneShot,
+    Shortlist,
+    alpha_gradient,
+    entropy,
+    infer,
+    maximum,
+    superfluous,
+)
 from supsup_jax.model import Model
 from supsup_jax.registry import register
 
@@ -35,6 +45,7 @@ __all__ = [
     "Model",
     "OneShot",
     "Run",
+    "Shortlist",
     "Training",
     "UserError",
     "__version__",

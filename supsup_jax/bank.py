@@ -189,6 +189,23 @@ def count(bank: Bank, chosen: Bool[Array, "batch tasks"]) -> PyTree[Float[Array,
     return jax.tree.map(lambda leaf: jax.lax.map(partial(_count_common, leaf), picked), bank)
 
 
+def count_all(bank: Bank, num_tasks: int) -> PyTree[Int[Array, "..."]]:
+    """Count the tasks that keep each weight, among the first `num_tasks`.
+
+    Args:
+        bank: leaves uint8 of shape `(*weight.shape, bytes)`.
+        num_tasks: the number of tasks to count.
+
+    Returns:
+        A pytree of int32 leaves of shape `weight.shape`.
+
+    Raises:
+        ValueError: if the bank cannot hold `num_tasks` tasks, or `num_tasks` is 0.
+    """
+    counted = count(narrow(bank, num_tasks), jnp.ones((1, num_tasks), bool))
+    return jax.tree.map(lambda leaf: leaf[0].astype(jnp.int32), counted)
+
+
 def _count_common(rows: UInt8[Array, "*rows bytes"], mask: UInt8[Array, " bytes"]) -> Float[Array, "*rows"]:
     """Count the bits that each row has in common with a bit mask.
 
@@ -226,10 +243,10 @@ def superpose(bank: Bank, alphas: Float[Array, "batch tasks"]) -> PyTree[Float[A
 
     def leaf_superposition(leaf: Array) -> Array:
         def multiply(row: Array) -> Array:
-            return jnp.matmul(_bit_planes(row), columns, precision="highest")
+            return jnp.matmul(bit_planes(row), columns, precision="highest")
 
         rows = leaf.reshape(-1, leaf.shape[-1])
-        mixed = jax.lax.map(multiply, rows, batch_size=_slice_size(rows))
+        mixed = jax.lax.map(multiply, rows, batch_size=slice_size(rows))
         return mixed.T.reshape(len(alphas), *leaf.shape[:-1])
 
     return jax.tree.map(leaf_superposition, bank)
@@ -252,12 +269,17 @@ def project(
     """
     _check_count(bank, num_tasks)
     batch = len(jax.tree.leaves(gradients)[0])
-    sums = batch <= _MOST_SUMMED and not backend.is_accelerator()
+    sums = prefers_sums(batch)
     total = jnp.zeros((batch, 8, bytes_per_weight(bank)), jnp.float32)
     for leaf, gradient in zip(jax.tree.leaves(bank), jax.tree.leaves(gradients), strict=True):
         rows, columns = leaf.reshape(-1, leaf.shape[-1]), gradient.reshape(batch, -1)
         total += (_project_by_sums if sums else _project_by_product)(rows, columns)
     return total.swapaxes(1, 2).reshape(batch, -1)[:, :num_tasks]
+
+
+def prefers_sums(batch: int) -> bool:
+    """Return whether products with this number of gradients are faster as sums than as a matrix product."""
+    return batch <= _MOST_SUMMED and not backend.is_accelerator()
 
 
 def _project_by_product(
@@ -266,11 +288,18 @@ def _project_by_product(
     """Compute `project` as a matrix product with unpacked slices of the bank."""
 
     def add(total: Array, rows: Array, columns: Array) -> Array:
-        product = _rounded_product if backend.is_accelerator() else partial(jnp.matmul, precision="highest")
-        return total + product(columns, _bit_planes(rows)).reshape(total.shape)
+        return total + product_with_bits(columns, rows).reshape(total.shape)
 
     zeros = jnp.zeros((len(columns), 8, rows.shape[1]), jnp.float32)
-    return add(*_over_slices(add, zeros, rows, columns, _slice_size(rows)))
+    return add(*over_slices(add, zeros, rows, columns, slice_size(rows)))
+
+
+def product_with_bits(
+    columns: Float[Array, "batch rows"], rows: UInt8[Array, "rows bytes"]
+) -> Float[Array, "batch tasks"]:
+    """Return the matrix product of gradients with rows of a bank, in the order of `bit_planes`."""
+    product = _rounded_product if backend.is_accelerator() else partial(jnp.matmul, precision="highest")
+    return product(columns, bit_planes(rows))
 
 
 def _rounded_product(
@@ -296,11 +325,7 @@ def _project_by_sums(
     XLA's CPU backend sums along an axis one element at a time. So as many sums as fit in the cache are computed side by
     side, each over 16 rows at a time, and are added at the end.
     """
-    bits = jnp.asarray(1 << np.arange(8), jnp.uint8)[None, :, None]
-    num_sums = max(1, _SUMS // (8 * rows.shape[1]))
-
-    def kept(rows: Array, columns: Array) -> Array:
-        return jnp.where(rows[:, None] & bits != 0, columns[..., None, None], 0)
+    num_sums = sums_at_once(rows)
 
     def add(sums: Array, rows: Array, columns: Array) -> Array:
         for first in range(0, 16 * num_sums, num_sums):
@@ -308,11 +333,22 @@ def _project_by_sums(
         return sums
 
     zeros = jnp.zeros((len(columns), num_sums, 8, rows.shape[1]), jnp.float32)
-    sums, *remaining = _over_slices(add, zeros, rows, columns, 16 * num_sums)
+    sums, *remaining = over_slices(add, zeros, rows, columns, 16 * num_sums)
     return sums.sum(1) + kept(*remaining).sum(1)
 
 
-def _over_slices(
+def kept(rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]) -> Float[Array, "batch rows 8 bytes"]:
+    """Return each entry of a gradient for the tasks whose masks keep its weight, and 0 for the other tasks."""
+    bits = jnp.asarray(1 << np.arange(8), jnp.uint8)[None, :, None]
+    return jnp.where(rows[:, None] & bits != 0, columns[..., None, None], 0)
+
+
+def sums_at_once(rows: UInt8[Array, "rows bytes"]) -> int:
+    """Return the number of sums over rows to compute side by side, so that they fit in the cache."""
+    return max(1, _SUMS // (8 * rows.shape[1]))
+
+
+def over_slices(
     add: Callable[[Array, Array, Array], Array], total: Array, rows: Array, columns: Array, size: int
 ) -> tuple[Array, Array, Array]:
     """Add slices of `size` rows to a total; return it with the remaining rows and columns."""
@@ -331,12 +367,12 @@ def _over_slices(
     return total, rows[slices * size :], columns[:, slices * size :]
 
 
-def _slice_size(rows: UInt8[Array, "rows bytes"]) -> int:
+def slice_size(rows: UInt8[Array, "rows bytes"]) -> int:
     """Return the number of weights of a bank to unpack at once."""
     return max(1, backend.slice_bytes() // (32 * rows.shape[1]))
 
 
-def _bit_planes(rows: UInt8[Array, "*rows bytes"]) -> Float[Array, "*rows tasks"]:
+def bit_planes(rows: UInt8[Array, "*rows bytes"]) -> Float[Array, "*rows tasks"]:
     """Unpack bytes to floats, all first bits before all second bits: in this order unpacking is vectorised."""
     bits = jnp.arange(8, dtype=jnp.uint8).reshape(*(1,) * (rows.ndim - 1), 8, 1)
     planes = (rows[..., None, :] >> bits) & 1
@@ -344,6 +380,6 @@ def _bit_planes(rows: UInt8[Array, "*rows bytes"]) -> Float[Array, "*rows tasks"
 
 
 def _to_planes(values: Float[Array, "batch tasks"], size: int) -> Float[Array, "batch bits"]:
-    """Reorder values of tasks in the order of the bits in `_bit_planes`."""
+    """Reorder values of tasks in the order of the bits in `bit_planes`."""
     values = jnp.pad(values, [(0, 0), (0, 8 * size - values.shape[-1])])
     return values.reshape(len(values), size, 8).swapaxes(1, 2).reshape(len(values), -1)

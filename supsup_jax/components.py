@@ -40,6 +40,7 @@ def register_built_in() -> None:
     searches = {
         "one_shot": inference.OneShot,
         "binary": inference.Binary,
+        "shortlist": inference.Shortlist,
         "exhaustive": inference.Exhaustive,
         "recovery": Recovery,
     }

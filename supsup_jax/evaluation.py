@@ -65,6 +65,8 @@ class Evaluation(NamedTuple):
         picked: fraction of batches whose task was inferred correctly.
         picked_per_image: fraction of images whose task was inferred correctly.
         confusion: counts of batches, `(true task, inferred task)`.
+        checked: number of batches whose task was also inferred by an exact search; `None` if the search is exact.
+        differing: number of these batches for which the two searches differ.
     """
 
     given: Float[np.ndarray, " tasks"]
@@ -73,6 +75,8 @@ class Evaluation(NamedTuple):
     picked: Float[np.ndarray, " tasks"] | None = None
     picked_per_image: Float[np.ndarray, " tasks"] | None = None
     confusion: Int[np.ndarray, "tasks entries"] | None = None
+    checked: Int[np.ndarray, " tasks"] | None = None
+    differing: Int[np.ndarray, " tasks"] | None = None
 
 
 class RecoveryPath(NamedTuple):
@@ -99,6 +103,7 @@ class _Measured(NamedTuple):
         image_picks: the task inferred for each of the first images.
         is_right_picked: which test images are classified correctly by the task inferred for their batch.
         image_is_right: which of the first images are classified correctly by the task inferred for them.
+        exact_picks: the tasks that the exact search infers for the first batches.
     """
 
     is_right: Any
@@ -107,6 +112,7 @@ class _Measured(NamedTuple):
     image_picks: Any = None
     is_right_picked: Any = None
     image_is_right: Any = None
+    exact_picks: Any = None
 
 
 @numerics.with_fixed_flags
@@ -154,6 +160,9 @@ def evaluate_in_parts(
     model = dataclasses.replace(model, stats=stats, bank={} if separate else bank)
     memory, convolutions = inference.memory(model.weights, picks_per_task), has_convolutions(model.weights)
     run = _over_tasks(model.method, benchmark, protocol, bytes_per_task=memory, convolutions=convolutions)
+    model = devices.replicate(model)
+    if isinstance(protocol.infer, Search) and protocol.infer.uses_counts:
+        model = model.with_counts()
     shared = devices.replicate((model, test.samples, orders_key(test.seed)))
     capacity = devices.tasks_at_once(memory, convolutions)
     for part in devices.parts(first, count, capacity):
@@ -244,11 +253,11 @@ def _over_tasks(
         order = shuffle(jax.random.fold_in(orders, number), places, size)
         right = correct(model.net, benchmark, test, *as_entry(jnp.maximum(entry, 0)), task)[order]
         measured = _Measured(right & (entry >= 0), jnp.asarray(size))
-        search = protocol.infer
-        if not isinstance(search, Search):
+        if not isinstance(protocol.infer, Search):
             return measured
+        search = protocol.infer.for_one_task()
 
-        def infer(rows: Array, images_per_pick: int) -> Array:
+        def infer(rows: Array, images_per_pick: int, search: Search = search) -> Array:
             images, _ = benchmark.samples(test, task, rows, train=False)
             return search(model, images, images_per_pick)
 
@@ -263,6 +272,10 @@ def _over_tasks(
         else:
             picks, image_picks = infer(pick_rows, protocol.images_per_pick), infer(image_rows, 1)
         measured = measured._replace(picks=picks, image_picks=image_picks)
+        if check := search.check():
+            exact, number = check
+            rows = pick_rows[: number * protocol.images_per_pick]
+            measured = measured._replace(exact_picks=infer(rows, protocol.images_per_pick, exact))
         if not protocol.shared_labels:
             return measured
 
@@ -299,6 +312,12 @@ def _summary(
     else:
         right, image_right = measured.is_right_picked & (places < sizes), measured.image_is_right & images
 
+    checked = differing = None
+    if measured.exact_picks is not None:
+        counts = batches[:, : measured.exact_picks.shape[1]]
+        different = (measured.picks[:, : counts.shape[1]] != measured.exact_picks) & counts
+        checked, differing = counts.sum(1), different.sum(1)
+
     confusion = np.zeros((len(entries), num_entries), np.int64)
     tasks = np.broadcast_to(np.arange(len(entries))[:, None], batches.shape)
     np.add.at(confusion, (tasks[batches], measured.picks[batches]), 1)
@@ -309,6 +328,8 @@ def _summary(
         picked=batch_hit.sum(1) / batches.sum(1),
         picked_per_image=image_hit.sum(1) / images.sum(1),
         confusion=confusion,
+        checked=checked,
+        differing=differing,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Key, PyTree
 
 from supsup_jax.arguments import convert, integer, wrong_type
 from supsup_jax.methods import Adapter, Bank, Method
@@ -18,8 +18,8 @@ from supsup_jax.system import numerics
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["weights", "bank", "stats"],
-    meta_fields=["net", "method", "num_tasks"],
+    data_fields=["weights", "bank", "stats", "counts"],
+    meta_fields=["net", "method", "num_tasks", "num_counted"],
 )
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -34,6 +34,9 @@ class Model:
         weights: the base weights.
         bank: the adapters of all tasks, as packed by the method; `None` before the first task.
         stats: the batch-norm statistics of all tasks, stacked along a leading task axis; `{}` without batch norm.
+        counts: how many tasks keep each weight, int32 in the shapes of the weights; `None` if they are not known, or
+            the method has no masks. Searches then count the masks of the bank at every call; see `with_counts`.
+        num_counted: the number of tasks in `counts`, which are used only if it equals `num_tasks`.
     """
 
     net: Network
@@ -42,6 +45,8 @@ class Model:
     weights: Weights
     bank: Bank
     stats: Stats
+    counts: PyTree[Any] = None
+    num_counted: int = 0
 
     @classmethod
     def init(cls, net: Network | Any, method: Method | Any, key: Key[Array, ""] | Any) -> "Model":
@@ -78,7 +83,33 @@ class Model:
                 bank = self.method.concatenate([self.bank, bank], [self.num_tasks, count])
         stats = jax.tree.map(lambda old, new: jnp.concatenate([old[: self.num_tasks], new]), self.stats, stats)
         weights = self.weights if learned.weights is None else learned.weights
-        return dataclasses.replace(self, num_tasks=self.num_tasks + count, weights=weights, bank=bank, stats=stats)
+        total = self.num_tasks + count
+        changes: dict[str, Any] = {"num_tasks": total, "weights": weights, "bank": bank, "stats": stats}
+        return dataclasses.replace(self, **changes, **self._extended_counts(adapters, count))
+
+    def _extended_counts(self, adapters: Adapter, count: int) -> dict[str, Any]:
+        """Return the counts after further tasks; unknown counts stay unknown, since nobody may need them."""
+        unknown: dict[str, Any] = {"counts": None, "num_counted": 0}
+        if not self.method.bank_grows or (self.num_tasks and not self.has_counts):
+            return unknown
+        added = self.method.counts(self.method.pack(adapters), count)
+        if added is None:
+            return unknown
+        counts = jax.tree.map(jnp.add, self.counts, added) if self.num_tasks else added
+        return {"counts": counts, "num_counted": self.num_tasks + count}
+
+    @property
+    def has_counts(self) -> bool:
+        """Whether `counts` holds the counts of these tasks."""
+        return self.counts is not None and self.num_counted == self.num_tasks
+
+    @numerics.with_fixed_flags
+    def with_counts(self) -> "Model":
+        """Return the model with `counts`, so that a superposition of all masks does not read the bank."""
+        if self.has_counts or not self.num_tasks:
+            return self
+        counts = self.method.counts(self.bank, self.num_tasks)
+        return dataclasses.replace(self, counts=counts, num_counted=0 if counts is None else self.num_tasks)
 
     @numerics.with_fixed_flags
     def adapter(self, task: SupportsIndex | Int[Array, ""]) -> Adapter:

@@ -1,4 +1,4 @@
-"""Add a search: one gradient selects a shortlist of tasks, which are then tried.
+"""Add a search: one gradient selects a few tasks, which are then tried.
 
 OneShot selects the task with the smallest derivative. Exhaustive tries every task,
 which is more reliable and takes a forward pass per task. This search tries only the
@@ -23,7 +23,7 @@ from supsup_jax.errors import ArgumentError
 
 @ss.register
 @dataclass(frozen=True)
-class Shortlist(ss.OneShot):
+class BestFew(ss.OneShot):
     """Search that tries the tasks with the smallest derivatives.
 
     It serves the same methods as OneShot.
@@ -32,7 +32,7 @@ class Shortlist(ss.OneShot):
         candidates: number of tasks to try.
     """
 
-    name: ClassVar[str] = "shortlist"  # in files, and as the value of --search
+    name: ClassVar[str] = "best_few"  # in files, and as the value of --search
 
     candidates: int = 3
 
@@ -49,7 +49,7 @@ class Shortlist(ss.OneShot):
     ) -> jax.Array:
         """Return the objective of each task, `(picks, tasks)`.
 
-        It is infinite outside the shortlist.
+        It is infinite for all other tasks.
         """
         alphas = jnp.full(model.num_tasks, 1 / model.num_tasks)
         gradient = ss.alpha_gradient(
@@ -59,8 +59,8 @@ class Shortlist(ss.OneShot):
             self.objective,
             images_per_pick,
         )
-        _, shortlists = jax.lax.top_k(-gradient, min(self.candidates, model.num_tasks))
-        groups = images.reshape(len(shortlists), images_per_pick, *images.shape[1:])
+        _, best = jax.lax.top_k(-gradient, min(self.candidates, model.num_tasks))
+        groups = images.reshape(len(best), images_per_pick, *images.shape[1:])
 
         def value(task: jax.Array, group: jax.Array) -> jax.Array:
             logits, _ = model.net.apply(
@@ -73,17 +73,17 @@ class Shortlist(ss.OneShot):
 
         values = jax.lax.map(
             lambda pick: jax.vmap(value, in_axes=(0, None))(*pick),
-            (shortlists, groups),
+            (best, groups),
         )
-        rows = jnp.arange(len(shortlists))[:, None]
-        return jnp.full_like(gradient, jnp.inf).at[rows, shortlists].set(values)
+        rows = jnp.arange(len(best))[:, None]
+        return jnp.full_like(gradient, jnp.inf).at[rows, best].set(values)
 
 
 EXPERIMENT = ss.Experiment(
-    name="shortlist",
+    name="best_few",
     tasks=data.Permuted(data.Digits(), num_tasks=10),
     network=networks.LeNet(features=20),
-    scenario=scenarios.GNu(Shortlist(ss.entropy)),
+    scenario=scenarios.GNu(BestFew(ss.entropy)),
     training=ss.Training(steps=150, batch_size=32, optimizer=optimizers.RMSprop(1e-3)),
     evaluate_at=(5, 10),
 )

@@ -21,7 +21,7 @@ from supsup_jax.cli.sweep import LOG, Member
 from supsup_jax.methods.supsup import SPARSE
 from supsup_jax.paper.imagenet import ImageNetRow
 from supsup_jax.runs.evaluate import RunEvaluation
-from supsup_jax.runs.records import EvaluationResult, compared_of, metrics_of, total, total_of_paper
+from supsup_jax.runs.records import EvaluationResult, check_of, compared_of, metrics_of, total, total_of_paper
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.tables import Run as MeasuredRun
 from supsup_jax.scenarios.work import Report
@@ -215,6 +215,8 @@ def show_results(run: Run, images_per_task: int) -> None:
             "inferred\nper image": lambda result: _percent(result.inferred_per_image),
             "correct\nper image": lambda result: _percent(result.picked_per_image),
         }
+    if any(check_of(result) for result in results):
+        columns["differ from\nexact search"] = lambda result: check_of(result) or ""
     kind = "inferred" if inferred else "given"
 
     def metric(name: str) -> Callable[[EvaluationResult], str]:

@@ -2,11 +2,11 @@
 
 from supsup_jax.inference.objectives import Objective, entropy, maximum, superfluous
 from supsup_jax.inference.recovery import Recovery
+from supsup_jax.inference.search import Search
 from supsup_jax.inference.searches import (
     Binary,
     Exhaustive,
     OneShot,
-    Search,
     alpha_gradient,
     binary_path,
     gradient_among,
@@ -14,6 +14,7 @@ from supsup_jax.inference.searches import (
     memory,
     objective_of_each,
 )
+from supsup_jax.inference.shortlist import Shortlist
 
 __all__ = [
     "Binary",
@@ -22,6 +23,7 @@ __all__ = [
     "OneShot",
     "Recovery",
     "Search",
+    "Shortlist",
     "alpha_gradient",
     "binary_path",
     "entropy",

@@ -10,7 +10,6 @@ their task: the mean of their objectives is differentiated, and one task is pick
 
 import dataclasses
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,10 +21,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from supsup_jax import bank as banks
-from supsup_jax.arguments import Part, array, convert, integer, wrong_type
+from supsup_jax.arguments import array, convert, integer, wrong_type
 from supsup_jax.checks import check_count
 from supsup_jax.errors import ArgumentError
-from supsup_jax.inference.objectives import Objective, entropy, for_classes, maximum
+from supsup_jax.inference.narrowing import narrowed_rounds
+from supsup_jax.inference.objectives import Objective, entropy, maximum
+from supsup_jax.inference.search import Search
 from supsup_jax.methods import Method
 from supsup_jax.model import Model
 from supsup_jax.networks import Weights
@@ -63,24 +64,26 @@ def alpha_gradient(
 def _alpha_gradient(
     model: Model, images: Array, alphas: Array, objective: Objective, images_per_pick: int
 ) -> Float[Array, "picks tasks"]:
-    model = _narrow(model)
-    groups = _grouped(images, images_per_pick)
+    model = narrow(model)
+    groups = grouped(images, images_per_pick)
     rows = jnp.broadcast_to(alphas, (len(groups), model.num_tasks))
 
     def derivatives(groups: Array, alphas: Array) -> Array:
         return _derivatives(model, groups, banks.superpose(model.bank, alphas), objective)
 
-    return _in_chunks(derivatives, model.weights, groups, rows)
+    return in_chunks(derivatives, model.weights, groups, rows)
 
 
 @numerics.with_fixed_flags
-@partial(jax.jit, static_argnames=("objective", "images_per_pick"))
+@partial(jax.jit, static_argnames=("objective", "images_per_pick", "all_chosen"))
 def gradient_among(
     model: Model,
     chosen: Bool[Array | np.ndarray, " tasks"],
     images: Float[Array, "batch height width channels"],
     objective: Objective = entropy,
     images_per_pick: int = 1,
+    *,
+    all_chosen: bool = False,
 ) -> Float[Array, "picks tasks"]:
     """Return the derivatives with respect to every task's α if the chosen tasks have equal α and the others 0.
 
@@ -92,18 +95,27 @@ def gradient_among(
         images: normalised images.
         objective: `entropy`, or `superfluous(real=...)`.
         images_per_pick: number of consecutive images that share their task.
+        all_chosen: whether all tasks are chosen; the superposition then comes from the model's counts, if it has them.
 
     Raises:
         ValueError: if the images do not divide into picks.
     """
-    model = _narrow(model)
-    num_chosen = chosen.sum().astype(jnp.float32)
-    equal = jax.tree.map(lambda kept: kept / num_chosen, banks.count(model.bank, jnp.asarray(chosen)[None]))
+    model = narrow(model)
+    num_chosen = jnp.asarray(chosen).sum().astype(jnp.float32)
+    kept = counts_of(model) if all_chosen else banks.count(model.bank, jnp.asarray(chosen)[None])
+    equal = jax.tree.map(lambda leaf: leaf / num_chosen, kept)
 
     def derivatives(groups: Array) -> Array:
         return _derivatives(model, groups, equal, objective)
 
-    return _in_chunks(derivatives, model.weights, _grouped(images, images_per_pick))
+    return in_chunks(derivatives, model.weights, grouped(images, images_per_pick))
+
+
+def counts_of(model: Model) -> Weights:
+    """Return how many tasks keep each weight, from the model's counts or else its bank; leaves `(1, *weight.shape)`."""
+    if not model.has_counts:
+        return banks.count(model.bank, jnp.ones((1, model.num_tasks), bool))
+    return jax.tree.map(lambda leaf: leaf[None].astype(jnp.float32), model.counts)
 
 
 @numerics.with_fixed_flags
@@ -128,29 +140,66 @@ def binary_path(
         ValueError: if the images do not divide into picks, or the base is less than 2.
     """
     check_count("base", base, lowest=2)
-    model = _narrow(model)
+    model = narrow(model)
     sizes = [model.num_tasks]
     while sizes[-1] > 1:
         sizes.append(-(-sizes[-1] // base))
 
     def search(groups: Array) -> Array:
-        def keep_best(alive: Bool[Array, "picks tasks"], size: Array) -> tuple[Array, Array]:
-            superposed = jax.tree.map(
-                lambda kept: kept / alive.sum(-1).astype(kept.dtype).reshape(-1, *[1] * (kept.ndim - 1)),
-                banks.count(model.bank, alive),
-            )
-            gradient = _derivatives(model, groups, superposed, objective)
-            order = jnp.where(alive, gradient, jnp.inf).argsort(-1, stable=True)
-            rank = order.argsort(-1)
-            alive = rank < size
-            return alive, alive
-
         everything = jnp.ones((len(groups), model.num_tasks), bool)
-        _, rounds = jax.lax.scan(keep_best, everything, jnp.asarray(sizes[1:], jnp.int32))
-        rounds = jnp.concatenate([everything[None], rounds]).astype(jnp.float32)
+        how = _narrowing_rounds if _narrows(model) else _rounds
+        rounds = jnp.concatenate([everything[None], how(model, groups, objective, sizes[1:])]).astype(jnp.float32)
         return (rounds / rounds.sum(-1, keepdims=True)).swapaxes(0, 1)
 
-    return _in_chunks(search, model.weights, _grouped(images, images_per_pick)).swapaxes(0, 1)
+    return in_chunks(search, model.weights, grouped(images, images_per_pick)).swapaxes(0, 1)
+
+
+def _narrows(model: Model) -> bool:
+    """Return whether the binary search drops masks from its bank; on a CPU that is faster for many tasks."""
+    return model.num_tasks >= _FEWEST_NARROWED and not backend.is_accelerator()
+
+
+_FEWEST_NARROWED = 1024
+
+
+def _rounds(model: Model, groups: Array, objective: Objective, sizes: list[int]) -> Bool[Array, "rounds picks tasks"]:
+    """Return which tasks are left after each round; every round reads the whole bank."""
+
+    def keep_best(alive: Bool[Array, "picks tasks"], size: Array) -> tuple[Array, Array]:
+        superposed = jax.tree.map(
+            lambda kept: kept / alive.sum(-1).astype(kept.dtype).reshape(-1, *[1] * (kept.ndim - 1)),
+            banks.count(model.bank, alive),
+        )
+        gradient = _derivatives(model, groups, superposed, objective)
+        order = jnp.where(alive, gradient, jnp.inf).argsort(-1, stable=True)
+        rank = order.argsort(-1)
+        alive = rank < size
+        return alive, alive
+
+    everything = jnp.ones((len(groups), model.num_tasks), bool)
+    return jax.lax.scan(keep_best, everything, jnp.asarray(sizes, jnp.int32))[1]
+
+
+def _narrowing_rounds(
+    model: Model, groups: Array, objective: Objective, sizes: list[int]
+) -> Bool[Array, "rounds picks tasks"]:
+    """Return which tasks are left after each round; a round reads only the masks that are left."""
+    leaves, structure = jax.tree.flatten(model.bank)
+    rows = [leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves]
+    equal = jax.tree.map(lambda leaf: leaf / model.num_tasks, counts_of(model))
+    first = _derivatives(model, groups, equal, objective)
+
+    def one(pick: tuple[Array, Array]) -> Array:
+        group, derivatives = pick
+
+        def gradients(shares: list[Array]) -> list[Array]:
+            shaped = [share.reshape(1, *leaf.shape[:-1]) for share, leaf in zip(shares, leaves, strict=True)]
+            slopes = gradients_at(model, group[None], structure.unflatten(shaped), objective)
+            return [leaf.reshape(-1) for leaf in jax.tree.leaves(slopes)]
+
+        return narrowed_rounds(rows, derivatives, sizes, gradients)
+
+    return jax.lax.map(one, (groups, first)).swapaxes(0, 1)
 
 
 @numerics.with_fixed_flags
@@ -173,7 +222,7 @@ def objective_of_each(
         ValueError: if the images do not divide into picks, or there are no tasks.
         IndexError: if the bank does not hold all tasks.
     """
-    groups = _grouped(images, images_per_pick)
+    groups = grouped(images, images_per_pick)
     if model.num_tasks < 1:
         raise ValueError(f"there are {model.num_tasks} tasks to try; give at least one")
     jax.eval_shape(lambda: model.adapter(model.num_tasks - 1))  # a traced number is not checked
@@ -186,57 +235,10 @@ def objective_of_each(
 
 
 @dataclass(frozen=True)
-class Search(Part, ABC):
-    """Search for the task of images; hashable.
-
-    Attributes:
-        objective: the objective that is smallest for the right task: `entropy`, `superfluous(real=...)` or, only for
-            `Exhaustive`, `maximum`.
-    """
-
-    objective: Objective = entropy
-
-    kind: ClassVar[str] = "search"
-
-    picks_smallest: ClassVar[bool] = True
-    """Whether the search picks the task with the smallest score."""
-
-    scores_are_values: ClassVar[bool] = False
-    """Whether scores are values of the objective, which can be compared between images, rather than derivatives."""
-
-    def serves(self, method: Method) -> bool:
-        """Return whether this search can infer the tasks of a method; by default, whether any search can."""
-        return bool(method.searches)
-
-    def for_classes(self, num_classes: int) -> "Search":
-        """Return the search for networks whose first `num_classes` outputs stand for classes."""
-        return dataclasses.replace(self, objective=for_classes(self.objective, num_classes))
-
-    def __call__(
-        self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
-    ) -> Int[Array, " picks"]:
-        """Return the task of each pick; ties go to the lowest number.
-
-        Args:
-            model: the tasks among which to search.
-            images: normalised images.
-            images_per_pick: number of consecutive images that share their task.
-
-        Raises:
-            ValueError: if the images do not divide into picks.
-        """
-        return self.scores(model, images, images_per_pick).argmin(-1).astype(jnp.int32)
-
-    @abstractmethod
-    def scores(
-        self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
-    ) -> Float[Array, "picks tasks"]:
-        """Return scores that are smallest for the right task. For arguments and errors see `__call__`."""
-
-
-@dataclass(frozen=True)
 class OneShot(Search):
     """One gradient: picks the task whose α has the smallest derivative at α = 1/n (Section 3.3)."""
+
+    uses_counts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.objective is maximum:
@@ -250,7 +252,8 @@ class OneShot(Search):
         self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
     ) -> Float[Array, "picks tasks"]:
         """Return the derivatives of the objective with respect to every α, at 1/n."""
-        return gradient_among(model, np.ones(model.num_tasks, bool), images, self.objective, images_per_pick)
+        everything = np.ones(model.num_tasks, bool)
+        return gradient_among(model, everything, images, self.objective, images_per_pick, all_chosen=True)
 
 
 @dataclass(frozen=True)
@@ -340,7 +343,7 @@ def _floats(argument: str, given: Any) -> Any:
     return values
 
 
-def _narrow(model: Model) -> Model:
+def narrow(model: Model) -> Model:
     """Return the model without masks beyond its tasks."""
     return dataclasses.replace(model, bank=banks.narrow(model.bank, model.num_tasks))
 
@@ -352,6 +355,16 @@ def _derivatives(
     objective: Objective,
 ) -> Float[Array, "picks tasks"]:
     """Return ∂L/∂α for each group, with the mean objective L at the one superposition, or at each group's."""
+    return banks.project(model.bank, gradients_at(model, groups, superposed, objective), model.num_tasks)
+
+
+def gradients_at(
+    model: Model,
+    groups: Float[Array, "picks images height width channels"],
+    superposed: Weights,
+    objective: Objective,
+) -> Weights:
+    """Return ∂L/∂W̃ ⊙ W for each group, which `bank.project` turns into ∂L/∂α; see `_derivatives`."""
     stats = model.mean_stats()
 
     def gradient(mask: Weights, images: Array) -> Weights:
@@ -367,8 +380,7 @@ def _derivatives(
     shared = len(jax.tree.leaves(superposed)[0]) == 1 < len(groups)
     if shared:
         superposed = jax.tree.map(lambda mask: mask[0], superposed)
-    gradients = jax.vmap(gradient, in_axes=(None if shared else 0, 0))(superposed, groups)
-    return banks.project(model.bank, gradients, model.num_tasks)
+    return jax.vmap(gradient, in_axes=(None if shared else 0, 0))(superposed, groups)
 
 
 def memory(weights: Weights, picks: int) -> int:
@@ -376,13 +388,14 @@ def memory(weights: Weights, picks: int) -> int:
     return 5 * min(picks * backend.num_bytes(weights), max(backend.gradient_bytes(), backend.num_bytes(weights)))
 
 
-def _grouped(images: Array, images_per_pick: int) -> Array:
+def grouped(images: Array, images_per_pick: int) -> Array:
+    """Return the images with an axis of picks, `(picks, images, ...)`; raises `ValueError` if they do not divide."""
     if not len(images) or images_per_pick < 1 or len(images) % images_per_pick:
         raise ValueError(f"{len(images)} images do not divide into picks of {images_per_pick} images each")
     return images.reshape(-1, images_per_pick, *images.shape[1:])
 
 
-def _in_chunks(function: Callable[..., Array], weights: Weights, *batches: Array) -> Array:
+def in_chunks(function: Callable[..., Array], weights: Weights, *batches: Array) -> Array:
     """Apply a function of batches to as many rows at a time as the memory for their gradients allows."""
     at_once = max(1, backend.gradient_bytes() // backend.num_bytes(weights))
     parts = math.ceil(len(batches[0]) / at_once)

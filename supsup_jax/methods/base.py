@@ -228,6 +228,15 @@ class Method(Part, ABC):
             lambda *leaves: np.concatenate([x[:n] for x, n in zip(leaves, counts, strict=True)]), *banks
         )
 
+    def counts(self, bank: Bank, num_tasks: int) -> PyTree[Int[Array, "..."]] | None:
+        """Return how many of the first tasks keep each weight, as int32; `None`, the default, without packed masks.
+
+        Args:
+            bank: bank of at least `num_tasks` tasks.
+            num_tasks: the number of tasks to count, from the first.
+        """
+        return None
+
     def remember(self, bank: Bank | None, adapters: Adapter) -> Bank:
         """Return a bank of fixed size after adding tasks.
 

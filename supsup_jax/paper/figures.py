@@ -27,7 +27,7 @@ from supsup_jax.paper.published import (
     curves_of,
     measurement,
 )
-from supsup_jax.runs.records import Record
+from supsup_jax.runs.records import Record, check_of
 from supsup_jax.runs.tables import (
     ABLATION,
     Curve,
@@ -361,6 +361,9 @@ def _plot_accuracy(axes: Any, record: Record, with_learned: bool = False) -> Non
             continue
         means = [100 * np.mean(getattr(result, name)) for result in results]
         axes.plot(learned, means, style, color=colour, label=label, markerfacecolor="none")
+    if results and (check := check_of(results[-1])):
+        caption = f"{check} checked picks differ from the exact search"
+        axes.set_title(caption, fontsize="small", loc="left")
     low, high = axes.get_ylim()
     high = min(high, 100.0)
     axes.set_ylim(min(low, high - 5), high + 0.2)  # at least 5 points, so that small differences look small

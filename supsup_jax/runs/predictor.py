@@ -58,6 +58,14 @@ class Predictor(ABC):
             UserError: if no task has been learned.
         """
 
+    @abstractmethod
+    def model_for(self, search: Search) -> Model:
+        """Return the learned model with what a search needs of it, which is computed once.
+
+        Raises:
+            UserError: if no task has been learned.
+        """
+
     @property
     @abstractmethod
     def has_given_weights(self) -> bool:
@@ -169,9 +177,9 @@ class Predictor(ABC):
         Args:
             images: see `Run`.
             return_scores: whether to also return all scores and a confidence.
-            search: "one_shot", "binary" or "exhaustive". The default is the search of the experiment. If that does not
-                support the method, or tasks were given in the experiment, the default is "one_shot" for masks and
-                "exhaustive" for other adapters.
+            search: "one_shot", "binary", "exhaustive" or "shortlist". The default is the search of the experiment. If
+                that does not support the method, or tasks were given in the experiment, the default is "one_shot" for
+                masks and "exhaustive" for other adapters.
             objective: "entropy", "superfluous" or, for the exhaustive search, "maximum"; by default the experiment's.
 
         Returns:
@@ -261,6 +269,7 @@ class Predictor(ABC):
                 return logits[0], jnp.int32(number)
         else:
             search = self.inference()
+            model = self.model_for(search)
 
             def logits_of(image: Array) -> tuple[Array, Array]:
                 (picked,) = search(model, self.inputs.normalise(image[None]))
@@ -307,7 +316,7 @@ class Predictor(ABC):
         return search_for(self.experiment, self.method, self.net, self.inputs.num_classes, (search, objective))
 
     def _infer(self, images: np.ndarray, search: Search) -> InferredTasks:
-        model, progress = self.model, Progress("inferring tasks", len(images), "images")
+        model, progress = self.model_for(search), Progress("inferring tasks", len(images), "images")
         tasks, scores = self._in_batches(
             lambda batch: prediction.inferred(model, self.inputs, search, batch), images, progress
         )

@@ -20,6 +20,9 @@ from supsup_jax.metrics import Metrics, metrics, num_compared
 from supsup_jax.model import Model
 from supsup_jax.system import backend
 
+CHECKS = ("checked", "differing")
+"""Fields of an evaluation whose search is approximate: checked picks, and those that differ from the exact search."""
+
 Account = dict[str, int]
 """Storage in bytes, by content. The masks are counted in two forms; `SPARSE` is only for comparison with the paper."""
 
@@ -69,6 +72,9 @@ class EvaluationResult:
         picked_per_image: fraction of images whose task was inferred correctly.
         confusion: `[task, inferred task, batches]` for all pairs with at least one batch.
         recovery: for each task, how its mask was recovered from a memory; `None` for methods without a memory.
+        checked: for each task, the number of batches whose task an exact search inferred as well; `None` if the search
+            of the experiment is exact.
+        differing: the number of these batches for which the two searches differ.
         discovery: how well the discovered masks match the tasks; `None` if task boundaries were given.
     """
 
@@ -85,6 +91,8 @@ class EvaluationResult:
     confusion: list[list[int]] | None = None
     recovery: list[dict[str, list[float | int]]] | None = None
     discovery: dict[str, float | int] | None = None
+    checked: list[float] | None = None
+    differing: list[float] | None = None
 
     @classmethod
     def begin(cls, num_tasks: int) -> "EvaluationResult":
@@ -149,8 +157,13 @@ class Record:
         self.stream += more.stream
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as plain data."""
-        return dataclasses.asdict(self)
+        """Return the record as plain data, without checks of searches that made none, as in earlier versions."""
+        plain = dataclasses.asdict(self)
+        for evaluation in plain["evaluations"]:
+            for name in CHECKS:
+                if evaluation[name] is None:
+                    del evaluation[name]
+        return plain
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "Record":
@@ -245,6 +258,13 @@ def masks_from_hex(masks: list[str], like: Adapter) -> Adapter:
     ends = np.cumsum([len(leaf) for leaf in leaves])
     parts = [bits[:, end - len(leaf) : end] for leaf, end in zip(leaves, ends, strict=True)]
     return structure.unflatten([part.astype(np.float32) for part in parts])
+
+
+def check_of(result: EvaluationResult) -> str | None:
+    """Return how many picks of an approximate search differ from the exact one, in words; `None` if it is exact."""
+    if result.checked is None or result.differing is None:
+        return None
+    return f"{sum(result.differing):,.0f} of {sum(result.checked):,.0f}"
 
 
 def account(model: Model, has_given_weights: bool = False) -> Account:

@@ -22,7 +22,16 @@ import yaml
 
 from supsup_jax.errors import UserError
 from supsup_jax.runs import formats
-from supsup_jax.runs.records import EvaluationResult, Record, TaskResult, compared_of, matrices, metrics_of, total
+from supsup_jax.runs.records import (
+    CHECKS,
+    EvaluationResult,
+    Record,
+    TaskResult,
+    compared_of,
+    matrices,
+    metrics_of,
+    total,
+)
 from supsup_jax.runs.shared_table import append_results
 from supsup_jax.system import atomic, backend, extras, numerics, versions
 from supsup_jax.system.rows import csv_text
@@ -242,6 +251,7 @@ def _means(result: EvaluationResult) -> dict[str, Any]:
     """Return an evaluation as plain data with means over tasks instead of values per task, without missing values."""
     plain = _without(result, "confusion", "recovery", "discovery", "storage") | (result.discovery or {})
     plain["kept_bytes"] = total(result.storage)
+    plain |= {name: int(sum(plain[name])) for name in CHECKS if name in plain}
     return {name: float(np.mean(value)) if isinstance(value, list) else value for name, value in plain.items()}
 
 

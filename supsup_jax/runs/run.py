@@ -19,6 +19,7 @@ from supsup_jax.data import Dataset, Inputs
 from supsup_jax.data.user_tasks import UserTasks, learn_arguments, user_dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
+from supsup_jax.inference import Search
 from supsup_jax.methods import Carry, Method
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Weights
@@ -353,6 +354,17 @@ class Run(Predictor):
         if self._on_device is None:
             model: Model = jax.device_put(self.model_of(self.num_tasks, self.weights))
             self._on_device = model
+        return self._on_device
+
+    def model_for(self, search: Search) -> Model:
+        """Return the learned model with counts of the masks if the search uses them; they are computed once.
+
+        Raises:
+            UserError: if no task has been learned.
+        """
+        if not search.uses_counts:
+            return self.model
+        self._on_device = self.model.with_counts()
         return self._on_device
 
     def model_of(self, num_tasks: int, weights: Weights) -> Model:

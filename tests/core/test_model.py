@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,3 +76,43 @@ def test_tasks_are_inferred_from_a_traced_model(search):
     assert picks.dtype == jnp.int32
     np.testing.assert_array_equal(picks, search(ss.entropy)(model, images))
     np.testing.assert_array_equal(jax.jit(search(ss.entropy))(model, images), picks)
+
+
+def test_counts_are_kept_as_tasks_are_added():
+    model = model_of(learn(range(3)), DENSE).extend(task_of(learn(range(3)), 0))
+    counted = jax.tree.map(lambda leaf: leaf[0], banks.count(model.bank, jnp.ones((1, 4), bool)))
+    assert model.has_counts
+    jax.tree.map(np.testing.assert_array_equal, model.counts, counted)
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.counts)} == {jnp.dtype("int32")}
+
+
+def test_models_without_counts_give_the_same_scores():
+    model = model_of(learn(range(3)), DENSE)
+    bare = dataclasses.replace(model, counts=None, num_counted=0)
+    images = jax.random.normal(jax.random.key(2), (2, *DENSE.input_shape))
+    assert not bare.has_counts and not bare.extend(task_of(learn(range(3)), 0)).has_counts
+    assert bare.with_counts().has_counts
+    np.testing.assert_array_equal(ss.OneShot().scores(bare, images), ss.OneShot().scores(model, images))
+
+
+def test_counts_of_more_tasks_are_not_used():
+    model = model_of(learn(range(3)), DENSE)
+    fewer = dataclasses.replace(model, num_tasks=2)
+    assert not fewer.has_counts
+    jax.tree.map(np.testing.assert_array_equal, fewer.with_counts().counts, model_of(learn(range(2)), DENSE).counts)
+
+
+def test_superpositions_of_all_masks_do_not_read_the_bank(monkeypatch):
+    model = model_of(learn(range(3)), DENSE)
+    monkeypatch.setattr(banks, "count", None)
+    images = jax.random.normal(jax.random.key(2), (5, *DENSE.input_shape))
+    assert ss.OneShot().scores(model, images).shape == (5, 3)
+
+
+@pytest.mark.parametrize("method", [methods.BatchE(), methods.LowerBound()])
+def test_methods_without_masks_have_no_counts(method):
+    assert method.counts({"kernel": jnp.zeros((3, 4))}, 3) is None
+
+
+def test_masks_in_a_custom_form_have_no_counts():
+    assert methods.SupSup().counts({"kernel": jnp.zeros((3, 4))}, 3) is None

@@ -22,7 +22,7 @@ OF_GUIDE = {
     "add_a_method": ("dampened", {"--kept"}, "method=guide.Dampened()"),
     "add_a_network": ("small_cnn", {"--channels", "--kernel"}, "network=guide.SmallCNN()"),
     "add_a_dataset": ("stripes", {"--side", "--noise"}, "tasks=guide.MovedImages(guide.Stripes())"),
-    "add_a_search": ("shortlist", {"--candidates"}, "search=guide.Shortlist()"),
+    "add_a_search": ("best_few", {"--candidates"}, "search=guide.BestFew()"),
 }
 
 # Open a run without its part, with the part as an object, and by the part's name after importing the script.

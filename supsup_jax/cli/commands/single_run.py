@@ -77,7 +77,7 @@ class Predict(Command):
     task: int | None = None
     """Task of all images; by default the task of each image is inferred."""
 
-    search: Literal["one_shot", "binary", "exhaustive"] | None = None
+    search: Literal["one_shot", "binary", "exhaustive", "shortlist"] | None = None
     """Search that infers the task; by default the search of the run's experiment."""
 
     objective: Literal["entropy", "superfluous", "maximum"] | None = None

@@ -1,0 +1,207 @@
+"""Task inference among up to hundreds of thousands of tasks: time, bytes read, memory, and right picks.
+
+Command: python experiments/GNu/MNISTPerm/LeNet-2500-tasks/supsup_h.py --data data --num-tasks 64 --eval-at 64
+         python benchmarks/scale.py runs/GNu/MNISTPerm/LeNet-2500-tasks/supsup_h/seed=1 --data data
+
+The first masks are those of the run. The others are simulated: each weight is kept by the same share of tasks as in the
+run, independently of the other weights. Images belong to tasks of the run, and are searched among all tasks. Searches
+take turns on every image, each number of tasks in a separate process. Writes OUTPUT.md and OUTPUT.json.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import compare
+import numpy as np
+
+ROWS_AT_ONCE = 512
+
+PRECISION = 10
+"""The number of binary digits to which the simulated shares equal those of the run."""
+
+
+def simulated(shares: np.ndarray, num_bytes: int, seed: int) -> np.ndarray:
+    """Return random bits, `(weights, num_bytes)`, each row with a given share of ones.
+
+    A bit is 1 where a random binary fraction is below the share, which is decided digit by digit for many bits at once.
+    """
+    rng = np.random.Generator(np.random.SFC64(seed))
+    bits = np.empty((len(shares), num_bytes), np.uint8)
+    digits = np.rint(shares * 2**PRECISION).astype(np.int64)
+    words = -(-num_bytes // 8)
+    for first in range(0, len(shares), ROWS_AT_ONCE):
+        rows = digits[first : first + ROWS_AT_ONCE, None]
+        kept = np.zeros((len(rows), words), np.uint64)
+        for digit in range(PRECISION):
+            drawn = rng.integers(0, 2**64, kept.shape, np.uint64)
+            ones = np.where(rows >> digit & 1, np.uint64(2**64 - 1), np.uint64(0))
+            kept = (kept & drawn) | (ones & (kept | drawn))
+        bits[first : first + ROWS_AT_ONCE] = kept.view(np.uint8)[:, :num_bytes]
+    return bits
+
+
+def model_among(run: Any, num_tasks: int) -> Any:
+    """Return the model of a run with simulated tasks after its own."""
+    import jax
+
+    from supsup_jax.model import Model
+
+    learned = run.model.with_counts()
+    known = learned.num_tasks // 8 * 8  # whole bytes
+
+    def leaf(bank: jax.Array, counts: jax.Array) -> jax.Array:
+        shares = (np.asarray(counts).reshape(-1) + 1) / (learned.num_tasks + 2)
+        drawn = simulated(shares, num_tasks // 8, seed=len(shares))
+        drawn[:, : known // 8] = np.asarray(bank).reshape(len(shares), -1)[:, : known // 8]
+        return jax.device_put(drawn.reshape(*bank.shape[:-1], -1))
+
+    bank = jax.tree.map(leaf, learned.bank, learned.counts)
+    return Model(net=run.net, method=run.method, num_tasks=num_tasks, weights=learned.weights, bank=bank, stats={})
+
+
+def images_of(run: Any, folder: Path, tasks: int, images: int) -> np.ndarray:
+    """Return normalised test images of the first tasks, `(tasks, images, height, width, channels)`."""
+    import jax
+
+    dataset = run.experiment.tasks.load(folder)
+    benchmark = run.experiment.tasks.bind(dataset)
+    described = benchmark.tasks(dataset, run.experiment.seed, range(tasks))
+    rng = np.random.default_rng(0)
+    shown = [
+        benchmark.samples(
+            dataset.test,
+            jax.tree.map(lambda leaf, task=task: leaf[task], described),
+            rng.permutation(benchmark.test_size)[:images],
+            train=False,
+        )[0]
+        for task in range(tasks)
+    ]
+    return np.stack(jax.device_get(shown))
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    import jax
+
+    started = time.perf_counter()
+    result = jax.block_until_ready(call())
+    return time.perf_counter() - started, result
+
+
+def measure(arguments: argparse.Namespace, num_tasks: int) -> dict[str, Any]:
+    """Return the measurements of one number of tasks."""
+    import jax
+
+    import supsup_jax as ss
+    from supsup_jax.inference.shortlist import shortlisted
+    from supsup_jax.system import backend
+
+    run = ss.restore(arguments.run)
+    bare = model_among(run, num_tasks)
+    model = bare.with_counts()
+    bank = backend.num_bytes(model.bank)
+    objective = {"H": ss.entropy, "G": ss.superfluous(real=10)}[arguments.objective]
+    few = ss.Shortlist(objective, **{name: getattr(arguments, name) for name in ("shortlist", "share", "margin")})
+    searches = {
+        "one_shot, counting at each call": (bare, ss.OneShot(objective)),
+        "one_shot": (model, ss.OneShot(objective)),
+        "shortlist": (model, few),
+    }
+    if num_tasks <= arguments.most_binary:
+        searches["binary"] = (model, ss.Binary(objective))
+    rows = []
+    tested = min(arguments.tested, run.num_tasks // 8 * 8)
+    shown = images_of(run, arguments.data, tested, 128)
+    for per_pick, repeat in ((1, arguments.images), (128, 1)):
+        groups = shown.reshape(tested, -1, per_pick, *shown.shape[2:])[:, :repeat]
+        picks = [(task, group) for task in range(tested) for group in groups[task]]
+        seconds: dict[str, list[float]] = {name: [] for name in searches}
+        found: dict[str, list[int]] = {name: [] for name in searches}
+        for number, (_, group) in enumerate([picks[0], *picks]):  # the first call compiles
+            for name, (searched, search) in searches.items():
+                if name == "binary" and number > 2:
+                    continue
+                taken, pick = timed(lambda: ss.infer(searched, group, search, per_pick))  # noqa: B023
+                if number:
+                    seconds[name].append(taken)
+                    found[name].append(int(pick[0]))
+        shares = [float(shortlisted(model, group, few, per_pick).share[0]) for _, group in picks]
+        for name in searches:
+            count, exact = len(found[name]), found["one_shot"]
+            reads = {"one_shot": 1.0, "shortlist": statistics.fmean(shares)}.get(name)
+            rows.append(
+                {
+                    "images": per_pick,
+                    "search": name,
+                    "picks": count,
+                    "seconds": statistics.median(seconds[name]),
+                    "longest": max(seconds[name]),
+                    "bank_read": reads and reads * bank,
+                    "right": statistics.fmean(
+                        pick == task for pick, (task, _) in zip(found[name], picks, strict=False)
+                    ),
+                    "as_exact": statistics.fmean(
+                        pick == other for pick, other in zip(found[name], exact, strict=False)
+                    ),
+                    "whole_bank": statistics.fmean(share > 1 for share in shares) if name == "shortlist" else None,
+                }
+            )
+    jax.clear_caches()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"tasks": num_tasks, "learned": run.num_tasks, "bank": bank, "memory": peak, "rows": rows}
+
+
+def markdown(results: list[dict[str, Any]]) -> str:
+    """Return a table with a row for each number of tasks, images per pick and search."""
+    names = ["tasks", "images a pick", "search", "seconds a pick", "longest", "read of the bank", "task found"]
+    names += ["as the exact search", "fell back"]
+    lines = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
+    for result in results:
+        for row in result["rows"]:
+            read = "" if row["bank_read"] is None else f"{row['bank_read'] / 2**20:,.0f} MB"
+            back = "" if row["whole_bank"] is None else f"{100 * row['whole_bank']:.1f} %"
+            cells = [f"{result['tasks']:,}", str(row["images"]), row["search"], f"{row['seconds']:.3g}"]
+            cells += [f"{row['longest']:.3g}", read, f"{100 * row['right']:.1f} %"]
+            cells += [f"{100 * row['as_exact']:.1f} % of {row['picks']}", back]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure each number of tasks in a separate process, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the folder of a run of SupSup on permuted MNIST")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the folder with MNIST")
+    parser.add_argument("--tasks", type=int, nargs="+", default=[2500, 10_000, 100_000], help="numbers of tasks")
+    parser.add_argument("--objective", choices=("H", "G"), default="H", help="the objective")
+    parser.add_argument("--tested", type=int, default=32, help="tasks of the run whose images are searched")
+    parser.add_argument("--images", type=int, default=4, help="images of each task that are searched alone")
+    parser.add_argument("--most-binary", type=int, default=0, help="the largest number of tasks for the binary search")
+    parser.add_argument("--shortlist", type=int, default=64, help="see Shortlist")
+    parser.add_argument("--share", type=float, default=0.125, help="see Shortlist")
+    parser.add_argument("--margin", type=float, default=6.0, help="see Shortlist")
+    parser.add_argument("--output", type=Path, default=Path("scale"), help="the files to write, without suffix")
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(measure(arguments, arguments.child)))
+        return
+
+    results = []
+    for num_tasks in arguments.tasks:
+        results.append(compare.in_child(*sys.argv[1:], "--child", str(num_tasks - num_tasks % 8)))
+        arguments.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+        arguments.output.with_suffix(".md").write_text(markdown(results) + "\n")
+        for result in results[-1:]:
+            print(f"{result['tasks']:,} tasks: peak memory {result['memory'] / 2**20:,.0f} MB", flush=True)
+    print(markdown(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""One-shot search that reads a small part of the bank: maximum inner product search with a statistical margin.
+
+The derivative with respect to αᵢ is ⟨g, Mᵢ⟩ with g = ∂L/∂W̃ ⊙ W. Let pⱼ be the share of the tasks whose masks keep
+weight j. Weights with a large |gⱼ| √(pⱼ (1 − pⱼ)) make derivatives differ between tasks; the others hardly do. The
+search reads the rows of the bank that belong to the former, ranks all tasks, and computes the exact derivatives of the
+best ones. Over the unread weights, masks of different tasks contribute Σⱼ gⱼ pⱼ on average, with a variance of
+Σⱼ gⱼ² pⱼ (1 − pⱼ). If a task outside the list comes within a margin of the best one, more rows are read.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from supsup_jax import bank as banks
+from supsup_jax import bank_parts
+from supsup_jax.checks import check_count, check_number
+from supsup_jax.errors import ArgumentError
+from supsup_jax.inference.searches import OneShot, counts_of, gradients_at, grouped, in_chunks, narrow
+from supsup_jax.inference.selection import smallest, threshold
+from supsup_jax.methods import Method
+from supsup_jax.model import Model
+from supsup_jax.system import numerics
+
+
+@dataclass(frozen=True)
+class Shortlist(OneShot):
+    """One gradient, and only the rows of the bank that decide; picks the same task as `OneShot` except in rare cases.
+
+    The scores of the tasks on the list are exact, and so is the pick if the right task is on the list. Which tasks are
+    on the list is statistical: where a task outside comes within the margin of the best one, the search reads more
+    rows, and at last the whole bank. Scores outside the list are estimates, larger than the smallest score.
+
+    Attributes:
+        shortlist: number of tasks whose scores are exact. Among at most this number, the search is `OneShot`.
+        share: the fraction of the weights whose rows are read first; doubled while the margin is not reached.
+        margin: the margin, in standard deviations of a wrong task's score over the unread weights.
+        checked_picks: number of picks of each task that an evaluation compares with those of `OneShot`.
+        one_task: whether all picks of a call belong to one task; they then share the rows and the list.
+
+    Raises:
+        ArgumentError: if a number is out of range.
+    """
+
+    derived: ClassVar[tuple[str, ...]] = ("one_task",)
+
+    shortlist: int = 64
+    share: float = 1 / 8
+    margin: float = 6.0
+    checked_picks: int = 1
+    one_task: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("shortlist", self.shortlist)
+        check_number("share", self.share)
+        if self.share > 1:
+            raise ArgumentError("share", self.share, "must be at most 1, which reads the whole bank")
+        check_number("margin", self.margin, allow_zero=True)
+        check_count("checked_picks", self.checked_picks, lowest=0)
+
+    def serves(self, method: Method) -> bool:
+        """Return whether the method has masks that superpose linearly."""
+        return method.has_masks and super().serves(method)
+
+    def for_one_task(self) -> "Shortlist":
+        """Return the search whose picks share the rows and the list."""
+        return dataclasses.replace(self, one_task=True)
+
+    def check(self) -> tuple[OneShot, int] | None:
+        """Return `OneShot`, and the number of picks of each task that evaluations compare with it."""
+        return (OneShot(self.objective), self.checked_picks) if self.checked_picks else None
+
+    def scores(
+        self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
+    ) -> Float[Array, "picks tasks"]:
+        """Return the derivatives with respect to every α, at 1/n; estimates for the tasks that are not on the list."""
+        if model.num_tasks <= self.shortlist:
+            return super().scores(model, images, images_per_pick)
+        return shortlisted(model, images, self, images_per_pick).scores
+
+
+class Shortlisted(NamedTuple):
+    """Result of a search by a shortlist.
+
+    Attributes:
+        scores: exact for the tasks on the list, estimates for the others.
+        share: the fraction of the weights whose rows were read for each pick; above 1 if the whole bank was read last.
+    """
+
+    scores: Float[Array, "picks tasks"]
+    share: Float[Array, " picks"]
+
+
+@numerics.with_fixed_flags
+@partial(jax.jit, static_argnames=("search", "images_per_pick"))
+def shortlisted(
+    model: Model, images: Float[Array, "batch height width channels"], search: Shortlist, images_per_pick: int = 1
+) -> Shortlisted:
+    """Return the scores of all tasks, and how much of the bank was read.
+
+    Args:
+        model: masks over frozen weights, for more tasks than the list has.
+        images: normalised images.
+        search: the search.
+        images_per_pick: number of consecutive images that share their task.
+
+    Raises:
+        ValueError: if the images do not divide into picks.
+    """
+    model = narrow(model)
+    share_kept = jax.tree.map(lambda leaf: leaf / model.num_tasks, counts_of(model))
+    kept = [leaf.reshape(-1) for leaf in jax.tree.leaves(share_kept)]
+
+    def search_chunk(groups: Array) -> Array:
+        gradients = gradients_at(model, groups, share_kept, search.objective)
+        columns = [leaf.reshape(len(groups), -1) for leaf in jax.tree.leaves(gradients)]
+        if search.one_task:
+            found = _search(model, kept, columns, search)
+        else:
+            one = jax.lax.map(lambda pick: _search(model, kept, [leaf[None] for leaf in pick], search), columns)
+            found = jax.tree.map(lambda leaf: leaf[:, 0], one)
+        return jnp.concatenate([found.scores, found.share[:, None]], axis=1)
+
+    found = in_chunks(search_chunk, model.weights, grouped(images, images_per_pick))
+    return Shortlisted(found[:, :-1], found[:, -1])
+
+
+class _State(NamedTuple):
+    """State of a search that reads more and more rows.
+
+    Attributes:
+        stage: number of the next share.
+        least: the least importance of the rows that were read.
+        total: sums over the rows that were read.
+        scores: current scores.
+        is_clear: whether the tasks outside the list are clearly worse, for each pick.
+        share: the fraction of the rows that were read.
+    """
+
+    stage: Int[Array, ""]
+    least: Float[Array, ""]
+    total: Float[Array, "picks 8 bytes"]
+    scores: Float[Array, "picks tasks"]
+    is_clear: Array
+    share: Float[Array, " picks"]
+
+
+def _search(model: Model, kept: list[Array], columns: list[Array], search: Shortlist) -> Shortlisted:
+    """Search with one set of rows and one list for all picks.
+
+    Args:
+        model: the masks.
+        kept: for each leaf the share of the tasks that keep each weight, `(rows,)`.
+        columns: for each leaf the gradients, `(picks, rows)`.
+        search: the search.
+    """
+    banked = [leaf.reshape(-1, leaf.shape[-1]) for leaf in jax.tree.leaves(model.bank)]
+    variances = [share * (1 - share) for share in kept]
+    picks, num_rows = len(columns[0]), sum(map(len, banked))
+    squares = [leaf**2 for leaf in columns]
+    of_all = _sums(squares, variances)
+    scale = jnp.where(of_all > 0, 1 / jnp.where(of_all > 0, of_all, 1), 0)
+    importance = [(scale @ leaf) * variance for leaf, variance in zip(squares, variances, strict=True)]
+    targets = jnp.asarray(_targets(search.share, num_rows), jnp.int32)
+
+    def read_more(state: _State) -> _State:
+        # Weights without importance are never read: they make no difference between tasks.
+        least = jnp.maximum(threshold(importance, targets[state.stage]), _SMALLEST)
+        total = state.total
+        for rows, values, gradient in zip(banked, importance, columns, strict=True):
+            total += bank_parts.project_chosen(rows, (values >= least) & (values < state.least), gradient)
+        measured = total.swapaxes(1, 2).reshape(picks, -1)[:, : model.num_tasks]
+        unread = [values < least for values in importance]
+        left = _sums(squares, [jnp.where(rows, leaf, 0) for rows, leaf in zip(unread, variances, strict=True)])
+        mean = _sums(columns, [jnp.where(rows, leaf, 0) for rows, leaf in zip(unread, kept, strict=True)])
+        # Masks that are not independent spread more than their shares suggest, where they were read and beyond.
+        expected = jnp.maximum(of_all - left, 1e-6 * of_all)
+        excess = jnp.maximum(1, measured.var(1) / jnp.where(expected > 0, expected, 1))
+        tasks = _best(measured, search.shortlist)
+        exact = sum(
+            (bank_parts.project_to(rows, tasks, leaf) for rows, leaf in zip(banked, columns, strict=True)),
+            jnp.zeros((picks, search.shortlist), jnp.float32),
+        )
+        edge = measured.at[:, tasks].set(jnp.inf).min(1) + mean
+        is_clear = edge - search.margin * jnp.sqrt(excess * left) >= exact.min(1)
+        scores = (measured + mean[:, None]).at[:, tasks].set(exact)
+        share = 1 - sum(rows.sum() for rows in unread) / num_rows
+        return _State(state.stage + 1, least, total, scores, is_clear, jnp.full(picks, share, jnp.float32))
+
+    start = _State(
+        jnp.int32(0),
+        jnp.float32(jnp.inf),
+        jnp.zeros((picks, 8, banked[0].shape[1]), jnp.float32),
+        jnp.zeros((picks, model.num_tasks), jnp.float32),
+        jnp.zeros(picks, bool),
+        jnp.zeros(picks, jnp.float32),
+    )
+    state = jax.lax.while_loop(
+        lambda state: (state.stage < len(targets)) & ((~state.is_clear).sum() > picks // _FEW), read_more, start
+    )
+    scores = _exact_where_unclear(model, columns, state)
+    return Shortlisted(scores, state.share + (~state.is_clear).astype(jnp.float32))
+
+
+_SMALLEST = float(np.finfo(np.float32).tiny)
+
+# Unclear picks are searched in the whole bank one by one if they are at most this share, 1 in so many.
+_FEW = 16
+
+
+def _exact_where_unclear(model: Model, columns: list[Array], state: _State) -> Float[Array, "picks tasks"]:
+    """Return exact scores of the unclear picks, and the scores of the others."""
+    shapes = [leaf.shape[:-1] for leaf in jax.tree.leaves(model.bank)]
+    structure = jax.tree.structure(model.bank)
+
+    def exact(columns: list[Array]) -> Array:
+        whole = [leaf.reshape(len(leaf), *shape) for leaf, shape in zip(columns, shapes, strict=True)]
+        return banks.project(model.bank, structure.unflatten(whole), model.num_tasks)
+
+    if len(state.scores) == 1:
+        return jax.lax.cond(state.is_clear[0], lambda: state.scores, lambda: exact(columns))
+
+    def one(pick: tuple[Array, Array, list[Array]]) -> Array:
+        is_clear, scores, gradient = pick
+        return jax.lax.cond(is_clear, lambda: scores, lambda: exact([leaf[None] for leaf in gradient])[0])
+
+    few = (~state.is_clear).sum() <= len(state.scores) // _FEW
+    return jax.lax.cond(few, lambda: jax.lax.map(one, (state.is_clear, state.scores, columns)), lambda: exact(columns))
+
+
+def _targets(share: float, num_rows: int) -> list[int]:
+    """Return the numbers of rows to have read after each stage; beyond half of them, reading all is simpler."""
+    targets = []
+    while share <= 0.5 or not targets:
+        targets.append(min(num_rows, math.ceil(share * num_rows)))
+        share *= 2
+    return targets
+
+
+def _sums(leaves: list[Float[Array, "picks rows"]], factors: list[Float[Array, " rows"]]) -> Float[Array, " picks"]:
+    """Return the sum over all weights of the products with a factor for each weight."""
+    products = (jnp.matmul(leaf, factor, precision="highest") for leaf, factor in zip(leaves, factors, strict=True))
+    return sum(products, jnp.zeros(len(leaves[0]), jnp.float32))
+
+
+def _best(scores: Float[Array, "picks tasks"], number: int) -> Int[Array, " {number}"]:
+    """Return the tasks that are best for any pick, relative to the spread of its scores; ties go to low numbers."""
+    distance = scores - scores.min(1, keepdims=True)
+    spread = scores.std(1, keepdims=True)
+    return smallest((distance / jnp.where(spread > 0, spread, 1)).min(0), number)

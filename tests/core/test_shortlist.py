@@ -1,0 +1,182 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import supsup_jax as ss
+from helpers import adapter
+from helpers.runs import SHORT
+from helpers.tiers import thorough_but
+from helpers.toys import model_of, random_masks, small_dataset
+from supsup_jax import bank as banks
+from supsup_jax import bank_parts, evaluation, inference, networks
+from supsup_jax.inference import shortlist
+from supsup_jax.runs.train import run_experiment
+from supsup_jax.system import backend
+
+NET = networks.LeNet(features=7, width=0.05, input_shape=(5, 5, 1))
+TASKS = 61
+IMAGES = jax.random.normal(jax.random.key(2), (4, 5, 5, 1))
+FEW = ss.Shortlist(shortlist=3, share=1 / 4, margin=1.0)
+OBJECTIVES = {"H": ss.entropy, "G": ss.superfluous(real=2)}
+
+
+def model_with(masks) -> ss.Model:
+    weights, _ = NET.init(jax.random.key(0))
+    return model_of(NET, weights, banks.pack(masks), TASKS)
+
+
+def unlearned() -> ss.Model:
+    """Return a model of random masks, none of which fits an image clearly better than the others."""
+    return model_with(random_masks(NET.init(jax.random.key(0))[0], TASKS))
+
+
+def learned(objective=ss.entropy) -> ss.Model:
+    """Return a model in which tasks 5, 20, 35 and 50 fit one image each, clearly better than all others."""
+    model = unlearned()
+    alphas = jnp.full(TASKS, 1 / TASKS)
+    masks = [model.adapter(task) for task in range(TASKS)]
+    for image, task in zip(IMAGES, (5, 20, 35, 50), strict=True):
+        slope = gradient_of(model, image[None], alphas, objective)
+        masks[task] = jax.tree.map(lambda leaf: (leaf < 0).astype(jnp.float32), slope)
+    return model_with(jax.tree.map(lambda *leaves: jnp.stack(leaves), *masks))
+
+
+def gradient_of(model, images, alphas, objective):
+    superposed = banks.superpose(model.bank, alphas[None])
+    (slope,) = [inference.searches.gradients_at(model, images[None], superposed, objective)]
+    return jax.tree.map(lambda leaf: leaf[0], slope)
+
+
+@pytest.mark.parametrize("accelerator", [False, True])
+@pytest.mark.parametrize("batch", [1, 9])
+def test_products_with_parts_of_a_bank(batch, accelerator, monkeypatch):
+    monkeypatch.setattr(backend, "is_accelerator", lambda: accelerator)
+    rng = np.random.default_rng(0)
+    masks = rng.integers(0, 2, (13, 500)).astype(np.float32)
+    rows, columns = banks.pack(masks), jnp.asarray(rng.normal(size=(batch, 500)), jnp.float32)
+    chosen, tasks = rng.random(500) < 0.3, np.array([12, 3, 3])
+    sums = bank_parts.project_chosen(rows, jnp.asarray(chosen), columns)
+    found = sums.swapaxes(1, 2).reshape(batch, -1)[:, :13]
+    np.testing.assert_allclose(found, columns[:, chosen] @ masks.T[chosen], rtol=1e-4, atol=1e-4)
+    assert not np.asarray(bank_parts.project_chosen(rows, jnp.zeros(500, bool), columns)).any()
+    exact = bank_parts.project_to(rows, jnp.asarray(tasks), columns)
+    np.testing.assert_allclose(exact, columns @ masks.T[:, tasks], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("one_task", [False, True])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_clear_picks_read_only_a_share_and_are_exact(objective, one_task):
+    model = learned(OBJECTIVES[objective])
+    search = dataclasses.replace(FEW, objective=OBJECTIVES[objective], one_task=one_task, shortlist=6)
+    exact = ss.OneShot(search.objective).scores(model, IMAGES)
+    found = shortlist.shortlisted(model, IMAGES, search)
+    assert exact.argmin(1).tolist() == [5, 20, 35, 50]
+    np.testing.assert_array_equal(search(model, IMAGES), exact.argmin(1))
+    np.testing.assert_allclose(found.scores.min(1), exact.min(1), rtol=1e-4)
+    assert (found.share < 1).all() and (found.share > 0.2).all()
+
+
+@pytest.mark.parametrize("one_task", [False, True])
+def test_unclear_picks_read_the_whole_bank(one_task):
+    model, search = unlearned(), dataclasses.replace(FEW, margin=100.0, one_task=one_task)
+    found = shortlist.shortlisted(model, IMAGES, search)
+    # Weights whose gradient is 0 for an inactive unit are never read; without them half of the bank is everything.
+    assert ((found.share > 1) | (found.share < 0.5)).all() and (found.share > 1).any()
+    np.testing.assert_allclose(found.scores, ss.OneShot().scores(model, IMAGES), rtol=1e-4, atol=1e-5)
+
+
+def test_a_few_unclear_picks_are_read_one_by_one(monkeypatch):
+    monkeypatch.setattr(shortlist, "_FEW", 2)
+    model = learned()
+    images = jnp.concatenate([IMAGES, IMAGES[:1] * 0.01 + 0.5])
+    search = dataclasses.replace(FEW, one_task=True, shortlist=7, margin=2.0)
+    np.testing.assert_array_equal(search(model, images), ss.OneShot()(model, images))
+
+
+def test_scores_on_the_list_are_exact_and_the_others_larger():
+    model, search = learned(), dataclasses.replace(FEW, shortlist=6)
+    scores, exact = search.scores(model, IMAGES), ss.OneShot().scores(model, IMAGES)
+    for found, expected in zip(scores, exact, strict=True):
+        same = np.isclose(found, expected, rtol=1e-4, atol=1e-6)
+        assert same.sum() >= 6
+        assert found[~same].min() > found.min()
+
+
+def test_picks_of_several_images_equal_the_exact_search():
+    model = learned()
+    images = jnp.repeat(IMAGES, 3, axis=0)
+    np.testing.assert_array_equal(FEW(model, images, 3), ss.OneShot()(model, images, 3))
+
+
+def test_few_tasks_are_searched_exactly():
+    model = unlearned()
+    search = ss.Shortlist(shortlist=TASKS)
+    np.testing.assert_array_equal(search.scores(model, IMAGES), ss.OneShot().scores(model, IMAGES))
+
+
+def test_images_without_gradient_are_clear():
+    model = learned()
+    picks = FEW(model, jnp.zeros_like(IMAGES[:1]))
+    np.testing.assert_array_equal(picks, ss.OneShot()(model, jnp.zeros_like(IMAGES[:1])))
+
+
+@pytest.mark.parametrize("one_task", thorough_but([True], [False, True]))
+def test_chunks_of_picks_equal_one_call(one_task, monkeypatch):
+    model, search = learned(), dataclasses.replace(FEW, one_task=one_task)
+    size = backend.num_bytes(model.weights)
+    images = jnp.concatenate([IMAGES, IMAGES[:1]])
+    monkeypatch.setattr(backend, "gradient_bytes", lambda: 2 * size)
+    np.testing.assert_array_equal(search(model, images), ss.OneShot()(model, images))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"shortlist": 0}, "shortlist 0: must be from 1"),
+        ({"share": 0.0}, "share 0: must be a positive number"),
+        ({"share": 1.5}, "share 1.5: must be at most 1"),
+        ({"margin": -1.0}, "margin -1: must be a non-negative number"),
+        ({"checked_picks": -1}, "checked_picks -1: must be from 0"),
+        ({"objective": ss.maximum}, "objective maximum"),
+    ],
+)
+def test_values_out_of_range_are_refused(fields, message):
+    with pytest.raises(ss.UserError, match=message):
+        ss.Shortlist(**fields)
+
+
+def test_only_methods_with_masks_are_served():
+    assert FEW.serves(ss.methods.SupSup())
+    assert not FEW.serves(ss.methods.BatchE())
+
+
+def test_runs_record_how_many_picks_differ(tmp_path, monkeypatch):
+    changes = {"search": "shortlist", "shortlist": 1, "share": 0.5, "checked_picks": 2, "num_tasks": 3, "eval_at": (3,)}
+    experiment = adapter.changed(SHORT, **changes)
+    assert experiment.scenario.search == ss.Shortlist(shortlist=1, share=0.5, checked_picks=2)
+    run = run_experiment(experiment, small_dataset(), tmp_path)
+    last = run.record.evaluations[-1]
+    assert last.checked == [1.0] * 3  # 96 test images are one batch
+    assert last.differing == [0.0] * 3
+    line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (line["checked"], line["differing"]) == (3, 0)
+    assert ss.restore(tmp_path).record.evaluations[-1].checked == last.checked
+
+
+def test_differing_picks_are_counted(monkeypatch):
+    batches = np.array([[0, 2, 0], [0, 1, 0]])
+    measured = evaluation._Measured(
+        np.ones((2, 96), bool),
+        np.array([96, 40]),
+        picks=batches,
+        image_picks=np.zeros((2, 1), int),
+        exact_picks=np.array([[0, 0], [1, 1]]),
+    )
+    protocol = evaluation.Protocol(FEW, 40, images_per_task=1)
+    summary = evaluation._summary(measured, np.arange(2), 3, protocol)
+    assert summary.checked.tolist() == [2, 1]  # the second task has one batch
+    assert summary.differing.tolist() == [1, 1]
