@@ -133,7 +133,8 @@ class Experiment(Part):
         """
         scenario, method = self.scenario, self.method
         search: Any = getattr(scenario, "search", None)
-        if scenario.discovers and ("OneShot" not in method.searches or method.in_turn(1)):
+        superposes_masks = method.has_masks and "OneShot" in method.searches
+        if scenario.discovers and (not superposes_masks or method.in_turn(1)):
             raise UserError(f"scenario {type(scenario).__name__} needs method SupSup, not {type(method).__name__}")
         if scenario.discovers and not isinstance(search, OneShot):
             raise UserError(f"scenario {type(scenario).__name__} needs search OneShot or Binary")

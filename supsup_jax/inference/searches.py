@@ -2,7 +2,8 @@
 
 All masks are superposed, W ⊙ Σᵢ αᵢ Mᵢ, and the derivative of an objective of the output with respect to α is
 smallest for the right mask. One backward pass to the superposed weights gives all derivatives:
-∂L/∂αᵢ = Σ_layers ⟨∂L/∂W̃ ⊙ W, Mᵢ⟩, a product with the bank, so no float mask exists.
+∂L/∂αᵢ = Σ_layers ⟨∂L/∂W̃ ⊙ W, Mᵢ⟩, a product with the bank, so no float mask exists. Methods with other factors
+than masks compute both products in `superpose` and `project`.
 
 Every image of a batch may belong to a different task. With `images_per_pick=m`, m consecutive images are known to share
 their task: the mean of their objectives is differentiated, and one task is picked for them.
@@ -21,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from supsup_jax import bank as banks
 from supsup_jax.arguments import Part, array, convert, integer, wrong_type
 from supsup_jax.checks import check_count
 from supsup_jax.errors import ArgumentError
@@ -43,7 +43,7 @@ def alpha_gradient(
     """Return the derivatives of the objective with respect to every task's α, for each pick.
 
     Args:
-        model: masks over frozen weights. The network runs with the mean of all tasks' batch-norm statistics.
+        model: tasks of a method that superposes. The network runs with the mean of all tasks' batch-norm statistics.
         images: normalised images.
         alphas: one row for all picks, or one for each.
         objective: `entropy`, or `superfluous(real=...)`.
@@ -68,7 +68,7 @@ def _alpha_gradient(
     rows = jnp.broadcast_to(alphas, (len(groups), model.num_tasks))
 
     def derivatives(groups: Array, alphas: Array) -> Array:
-        return _derivatives(model, groups, banks.superpose(model.bank, alphas), objective)
+        return _derivatives(model, groups, model.method.superpose(model.weights, model.bank, alphas), objective)
 
     return _in_chunks(derivatives, model.weights, groups, rows)
 
@@ -87,7 +87,7 @@ def gradient_among(
     Unlike in `alpha_gradient`, the number of chosen tasks may be traced.
 
     Args:
-        model: masks over frozen weights.
+        model: tasks of a method that superposes.
         chosen: which tasks take part.
         images: normalised images.
         objective: `entropy`, or `superfluous(real=...)`.
@@ -98,7 +98,8 @@ def gradient_among(
     """
     model = _narrow(model)
     num_chosen = chosen.sum().astype(jnp.float32)
-    equal = jax.tree.map(lambda kept: kept / num_chosen, banks.count(model.bank, jnp.asarray(chosen)[None]))
+    total = model.method.count(model.weights, model.bank, jnp.asarray(chosen)[None])
+    equal = jax.tree.map(lambda kept: kept / num_chosen, total)
 
     def derivatives(groups: Array) -> Array:
         return _derivatives(model, groups, equal, objective)
@@ -118,7 +119,7 @@ def binary_path(
     """Return the α of every round of the binary search: initially all 1/n, finally 1 for the pick.
 
     Args:
-        model: masks over frozen weights.
+        model: tasks of a method that superposes.
         images: normalised images.
         objective: `entropy`, or `superfluous(real=...)`.
         images_per_pick: number of consecutive images that share their task.
@@ -137,7 +138,7 @@ def binary_path(
         def keep_best(alive: Bool[Array, "picks tasks"], size: Array) -> tuple[Array, Array]:
             superposed = jax.tree.map(
                 lambda kept: kept / alive.sum(-1).astype(kept.dtype).reshape(-1, *[1] * (kept.ndim - 1)),
-                banks.count(model.bank, alive),
+                model.method.count(model.weights, model.bank, alive),
             )
             gradient = _derivatives(model, groups, superposed, objective)
             order = jnp.where(alive, gradient, jnp.inf).argsort(-1, stable=True)
@@ -240,7 +241,7 @@ class OneShot(Search):
             raise ArgumentError("objective", "maximum", "cannot be used in superpositions; give entropy, or Exhaustive")
 
     def serves(self, method: Method) -> bool:
-        """Return whether the method declares that its masks superpose linearly."""
+        """Return whether the method declares that its effective weights superpose linearly."""
         return any(kind.__name__ in method.searches for kind in type(self).__mro__)
 
     def scores(
@@ -336,8 +337,8 @@ def _floats(argument: str, given: Any) -> Any:
 
 
 def _narrow(model: Model) -> Model:
-    """Return the model without masks beyond its tasks."""
-    return dataclasses.replace(model, bank=banks.narrow(model.bank, model.num_tasks))
+    """Return the model without adapters beyond its tasks."""
+    return dataclasses.replace(model, bank=model.method.narrow(model.bank, model.num_tasks))
 
 
 def _derivatives(
@@ -363,7 +364,7 @@ def _derivatives(
     if shared:
         superposed = jax.tree.map(lambda mask: mask[0], superposed)
     gradients = jax.vmap(gradient, in_axes=(None if shared else 0, 0))(superposed, groups)
-    return banks.project(model.bank, gradients, model.num_tasks)
+    return model.method.project(model.bank, gradients, model.num_tasks)
 
 
 def memory(weights: Weights, picks: int) -> int:

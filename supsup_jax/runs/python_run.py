@@ -28,7 +28,7 @@ def experiment_for(network: Any, method: Any, parts: dict[str, Any]) -> Experime
         others = ", ".join(name for name in known if name not in given)
         raise UserError(f"there is no argument {unknown[0]}; give {others}, or fields of training=Training(...)")
     method = SupSup() if method is None else convert("method", method, Method)
-    if "OneShot" not in method.searches:  # the default scenario GNu would search with OneShot
+    if method.searches[:1] != ("OneShot",):  # the default scenario GNu would search with OneShot
         parts = {"scenario": GG()} | parts
     experiment = Experiment(network=network, method=method, **({"name": "own", "tasks": UserTasks()} | parts))
     if experiment.scenario.discovers:
