@@ -41,6 +41,7 @@ def register_built_in() -> None:
         "one_shot": inference.OneShot,
         "binary": inference.Binary,
         "exhaustive": inference.Exhaustive,
+        "descent": inference.Descent,
         "recovery": Recovery,
     }
     for name, search in searches.items():

@@ -11,7 +11,7 @@ from supsup_jax.arguments import Part
 from supsup_jax.checks import LARGEST_COUNT, check_count, check_counts, check_number
 from supsup_jax.data import Dataset, TaskFamily
 from supsup_jax.errors import ArgumentError, UserError
-from supsup_jax.inference import Binary, Exhaustive, OneShot, Recovery, superfluous
+from supsup_jax.inference import Binary, Descent, Exhaustive, OneShot, Recovery, superfluous
 from supsup_jax.methods import Method, SupSup
 from supsup_jax.networks import Network
 from supsup_jax.optimizers import Cosine, Optimizer, RMSprop, Schedule, Warmup
@@ -139,7 +139,7 @@ class Experiment(Part):
         if scenario.discovers and not isinstance(search, OneShot):
             raise UserError(f"scenario {type(scenario).__name__} needs search OneShot or Binary")
         if search is not None and not search.serves(method):
-            known = {name_of("search", kind): kind() for kind in (OneShot, Binary, Exhaustive, Recovery)}
+            known = {name_of("search", kind): kind() for kind in (OneShot, Binary, Exhaustive, Descent, Recovery)}
             others = [f"search {name}" for name, other in known.items() if other.serves(method)]
             raise UserError(
                 f"search {name_of('search', search)} does not serve method {type(method).__name__}; give "

@@ -1,5 +1,6 @@
 """Task inference: objectives, and searches over the superposition of all masks (Section 3.3 of the paper)."""
 
+from supsup_jax.inference.descent import Descent, descent_path
 from supsup_jax.inference.objectives import Objective, entropy, maximum, superfluous
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.inference.searches import (
@@ -17,6 +18,7 @@ from supsup_jax.inference.searches import (
 
 __all__ = [
     "Binary",
+    "Descent",
     "Exhaustive",
     "Objective",
     "OneShot",
@@ -24,6 +26,7 @@ __all__ = [
     "Search",
     "alpha_gradient",
     "binary_path",
+    "descent_path",
     "entropy",
     "gradient_among",
     "infer",

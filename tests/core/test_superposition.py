@@ -75,6 +75,7 @@ def test_all_searches_serve_batche():
     picks = [inference.infer(model, images, search()) for search in (inference.Binary, inference.OneShot)]
     np.testing.assert_array_equal(picks[0], path[-1].argmax(-1))
     np.testing.assert_array_equal(picks[1], inference.alpha_gradient(model, images, path[0]).argmin(-1))
+    np.testing.assert_allclose(inference.descent_path(model, images)[-1].sum(-1), 1, rtol=1e-5)
 
 
 def test_batche_is_inferred_exhaustively_by_default():
