@@ -19,10 +19,13 @@ def register_built_in() -> None:
     """Register all built-in parts, once."""
     for name, source in data.SOURCES.items():
         register(source, name=name)
-    for part in (data.TFDS, data.ImageFolder, data.NPZ, data.Arrays):
+    for part in (data.TFDS, data.ImageFolder, data.NPZ, data.Arrays, data.Concatenated):
         register(part)
-    for part in (data.Permuted, data.Rotated, data.Split, data.SplitMNIST, data.SplitCIFAR100, data.SplitImageNet):
-        register(part)
+    for name in (
+        "Permuted", "Rotated", "Split", "SplitMNIST", "SplitCIFAR100", "SplitImageNet", "SplitCIFAR10",
+        "CIFAR100Superclasses", "SplitTinyImageNet", "FiveDatasets",
+    ):  # fmt: skip
+        register(getattr(data, name))
     register(UserArrays)
     register(UserTasks)
     for name in ("LeNet", "FC1024", "BNNet", "GEMResNet18", "ResNet18", "ResNet50", "ResNet101"):
@@ -42,6 +45,7 @@ def register_built_in() -> None:
         "binary": inference.Binary,
         "shortlist": inference.Shortlist,
         "exhaustive": inference.Exhaustive,
+        "descent": inference.Descent,
         "recovery": Recovery,
     }
     for name, search in searches.items():

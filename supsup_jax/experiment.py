@@ -12,7 +12,7 @@ from supsup_jax.arguments import Part
 from supsup_jax.checks import LARGEST_COUNT, check_count, check_counts, check_number
 from supsup_jax.data import Dataset, TaskFamily
 from supsup_jax.errors import ArgumentError, UserError
-from supsup_jax.inference import Binary, Exhaustive, OneShot, Recovery, superfluous
+from supsup_jax.inference import Binary, Descent, Exhaustive, OneShot, Recovery, superfluous
 from supsup_jax.methods import Method, SupSup
 from supsup_jax.networks import Network
 from supsup_jax.optimizers import Cosine, Optimizer, RMSprop, Schedule, Warmup
@@ -139,12 +139,13 @@ class Experiment(Part):
         """
         scenario, method = self.scenario, self.method
         search: Any = getattr(scenario, "search", None)
-        if scenario.discovers and ("OneShot" not in method.searches or method.in_turn(1)):
+        superposes_masks = method.has_masks and "OneShot" in method.searches
+        if scenario.discovers and (not superposes_masks or method.in_turn(1)):
             raise UserError(f"scenario {type(scenario).__name__} needs method SupSup, not {type(method).__name__}")
         if scenario.discovers and not isinstance(search, OneShot):
             raise UserError(f"scenario {type(scenario).__name__} needs search OneShot or Binary")
         if search is not None and not search.serves(method):
-            known = {name_of("search", kind): kind() for kind in (OneShot, Binary, Exhaustive, Recovery)}
+            known = {name_of("search", kind): kind() for kind in (OneShot, Binary, Exhaustive, Descent, Recovery)}
             others = [f"search {name}" for name, other in known.items() if other.serves(method)]
             raise UserError(
                 f"search {name_of('search', search)} does not serve method {type(method).__name__}; give "

@@ -185,6 +185,8 @@ def _flag(
         value = tuple(kind(each) if kind in (int, float) else each for each in sweep[name])
         kind, metavar = tuple[kind, ...], "S [S ...]" if name == "er_scale" else metavar
         text = text if name == "er_scale" else f"{text} Takes several values: one run for each."
+    if value is None:  # a required setting that the script does not have: the part raises an error
+        kind = kind | None
     aliases = [_ALIASES[name]] if name in _ALIASES and _ALIASES[name] not in taken else None
     argument = tyro.conf.arg(name=_FLAGS.get(name, name).replace("_", "-"), help=text, metavar=metavar, aliases=aliases)
     return name, Annotated[kind, argument], dataclasses.field(default=value)

@@ -3,11 +3,22 @@
 from supsup_jax.data.arrays import Dataset, Samples
 from supsup_jax.data.augmentation import Frames
 from supsup_jax.data.bound import PermutedPixels, RotatedPixels, SplitClasses
+from supsup_jax.data.concatenation import Concatenated
 from supsup_jax.data.families import Permuted, Rotated, Split, TaskFamily
 from supsup_jax.data.images import Images
 from supsup_jax.data.inputs import Inputs
 from supsup_jax.data.loading import load, load_cifar100, load_digits, load_imagenet, load_mnist, load_source
-from supsup_jax.data.presets import PermutedMNIST, RotatedMNIST, SplitCIFAR100, SplitImageNet, SplitMNIST
+from supsup_jax.data.presets import (
+    CIFAR100Superclasses,
+    FiveDatasets,
+    PermutedMNIST,
+    RotatedMNIST,
+    SplitCIFAR10,
+    SplitCIFAR100,
+    SplitImageNet,
+    SplitMNIST,
+    SplitTinyImageNet,
+)
 from supsup_jax.data.sources import (
     CIFAR10,
     CIFAR100,
@@ -23,7 +34,9 @@ from supsup_jax.data.sources import (
     FashionMNIST,
     ImageFolder,
     ImageNet,
+    NotMNIST,
     Source,
+    TinyImageNet,
 )
 from supsup_jax.data.tasks import Benchmark, ClassSplit, HeldOut, OwnTasks, PixelMapBenchmark, Rows, Tasks
 
@@ -39,16 +52,20 @@ __all__ = [
     "TFDS",
     "Arrays",
     "Benchmark",
+    "CIFAR100Superclasses",
     "ClassSplit",
+    "Concatenated",
     "Dataset",
     "Digits",
     "FashionMNIST",
+    "FiveDatasets",
     "Frames",
     "HeldOut",
     "ImageFolder",
     "ImageNet",
     "Images",
     "Inputs",
+    "NotMNIST",
     "OwnTasks",
     "Permuted",
     "PermutedMNIST",
@@ -61,12 +78,15 @@ __all__ = [
     "Samples",
     "Source",
     "Split",
+    "SplitCIFAR10",
     "SplitCIFAR100",
     "SplitClasses",
     "SplitImageNet",
     "SplitMNIST",
+    "SplitTinyImageNet",
     "TaskFamily",
     "Tasks",
+    "TinyImageNet",
     "load",
     "load_cifar100",
     "load_digits",

@@ -76,12 +76,14 @@ class SplitClasses(ClassSplit):
         augment: see `Split`.
     """
 
-    class_order: Order
+    class_order: Order | tuple[int, ...]
     relabel: bool
     augment: Augmentation | None
 
     def order(self, seed: int) -> Int[np.ndarray, " classes"]:
         """Return the classes of the data set in the order in which they are assigned to tasks."""
+        if isinstance(self.class_order, tuple):
+            return np.array(self.class_order)
         if self.class_order == "given":
             return np.arange(self.dataset_classes)
         return np.random.RandomState(seed if self.class_order == "drawn" else _FIXED_SEED).permutation(

@@ -209,7 +209,8 @@ class Split(TaskFamily):
         num_tasks: number of tasks to learn; by default as many as the classes allow. A warning names the classes that
             are in no task.
         order: order in which classes are assigned to tasks: `"given"`, from 0 upwards; `"drawn"`, in the order
-            `RandomState(seed).permutation(classes)`; `"fixed"`, the same with seed 1 for every seed.
+            `RandomState(seed).permutation(classes)`; `"fixed"`, the same with seed 1 for every seed; or all classes in
+            the order to use.
         relabel: whether labels are positions of classes within their task, so that all tasks share outputs; otherwise
             labels are not changed.
         augment: augmentation of training images: `"crop_flip"`, shifts by up to 4 pixels and mirroring of half of the
@@ -218,7 +219,7 @@ class Split(TaskFamily):
     """
 
     classes_per_task: int = 2
-    order: Order = "given"
+    order: Order | tuple[int, ...] = "given"
     relabel: bool = True
     augment: Augmentation | None = None
 
@@ -226,9 +227,10 @@ class Split(TaskFamily):
         super().__post_init__()
         if self.classes_per_task < 1:
             raise UserError(f"{self._name}: classes_per_task {self.classes_per_task} must be at least 1")
-        if self.order not in get_args(Order):
+        if not isinstance(self.order, tuple) and self.order not in get_args(Order):
+            choices = ", ".join(get_args(Order))
             raise UserError(
-                f"{self._name}: order {self.order!r} does not exist; give one of {', '.join(get_args(Order))}"
+                f"{self._name}: order {self.order!r} does not exist; give one of {choices}, or all classes in order"
             )
         if self.augment not in (None, *get_args(Augmentation)):
             choices = ", ".join(get_args(Augmentation))
@@ -242,6 +244,11 @@ class Split(TaskFamily):
     @override
     def bind(self, dataset: Dataset) -> Benchmark:
         self.check(dataset, without_gaps=True)
+        if isinstance(self.order, tuple) and sorted(self.order) != [*range(dataset.num_classes)]:
+            raise UserError(
+                f"{self._name}: order has {len(self.order)} classes; give each of the {dataset.num_classes} classes "
+                f"from 0 to {dataset.num_classes - 1} once"
+            )
         settings = {"class_order": self.order, "relabel": self.relabel, "augment": self.augment}
         benchmark: Any = SplitClasses.of(dataset, self.classes_per_task, **settings)
         if not benchmark.max_tasks:

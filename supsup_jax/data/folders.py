@@ -26,10 +26,23 @@ _OF_SYSTEMS = (
 )
 """Folders that operating systems and archives create, in lower case. Hidden files and folders are skipped as well."""
 
+_WITHIN = "images"
+"""Folder of a class's images within the class's folder, as in TinyImageNet."""
+
 _SHOWN = 3
 
 Split = tuple[Files, Int32[np.ndarray, " images"]]
 """Image files, and for each the position of its class in sorted order."""
+
+
+class readable:  # noqa: N801 - a context manager
+    """Turn errors from listing folders into a `UserError` with the folder's path."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            raise UserError(f"{error.filename} cannot be read ({error.strerror}); make it readable") from error
 
 
 def read(
@@ -133,8 +146,10 @@ def _in_one_folder(
 
 
 def _paths(split: Path, name: str) -> list[str]:
-    """Return the sorted paths of a class's images."""
+    """Return the sorted paths of a class's images, which are in the class's folder or in a folder images within it."""
     paths = [f"{name}/{image}" for image in _images(split / name)]
+    if not paths and (split / name / _WITHIN).is_dir():
+        paths = [f"{name}/{_WITHIN}/{image}" for image in _images(split / name / _WITHIN)]
     if not paths:
         raise UserError(
             f"{split / name} has no images; expected files that end in {', '.join(ENDINGS)}: add the class's images, "

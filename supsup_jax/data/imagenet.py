@@ -32,6 +32,9 @@ _FOLDERS = ("train", "val")
 _PREPARED = "imagenet2012"
 _SPLITS = ("train", "validation")
 
+WNID = r"n\d{8}"
+"""Regular expression for the names of ImageNet's classes."""
+
 _LABELS_AT_ONCE = 256
 
 _Split = tuple[Images, Int32[np.ndarray, " _"]]
@@ -50,10 +53,8 @@ def read(folder: Path, image_size: int) -> tuple[_Split, _Split]:
     extras.require("imagenet", "ImageNet")
     for place in _PLACES:
         if all((folder / place / split).is_dir() for split in _FOLDERS):
-            try:
-                train, test = folders.read(folder / place, _FOLDERS, validation.classes, r"n\d{8}")
-            except OSError as error:
-                raise UserError(f"{error.filename} cannot be read ({error.strerror}); make it readable") from error
+            with folders.readable():
+                train, test = folders.read(folder / place, _FOLDERS, validation.classes, WNID)
             break
     else:
         if not (prepared := files.find_prepared(folder, _PREPARED)):

@@ -51,6 +51,21 @@ def read(path: Path, inputs: Inputs, shorter_side: int | None = None) -> tuple[l
     )
 
 
+def fitted(image: Image.Image, size: tuple[int, int], shorter_side: int) -> Image.Image:
+    """Return an image resized along its shorter side and cropped at its centre.
+
+    Args:
+        image: the image.
+        size: height and width of the result, in pixels.
+        shorter_side: length to which the shorter side is resized, unless `size` requires more, in pixels.
+    """
+    height, width = size
+    scale = max(shorter_side / min(image.size), height / image.height, width / image.width)
+    image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BILINEAR)
+    x, y = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((x, y, x + width, y + height))
+
+
 def read_picture(path: Path, inputs: Inputs, shorter_side: int | None) -> UInt8[np.ndarray, "height width channels"]:
     """Read a picture as the network sees it. Arguments and errors are those of `read`."""
     height, width, channels = inputs.image_shape
@@ -64,10 +79,7 @@ def read_picture(path: Path, inputs: Inputs, shorter_side: int | None) -> UInt8[
     except Exception as error:  # various types, for damaged files
         raise UserError(f"{path} cannot be read ({reason(error)}); expected a PNG or JPEG file: replace it") from None
     if shorter_side is not None:
-        scale = max(shorter_side / min(image.size), height / image.height, width / image.width)
-        image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BILINEAR)
-        x, y = (image.width - width) // 2, (image.height - height) // 2
-        image = image.crop((x, y, x + width, y + height))
+        image = fitted(image, (height, width), shorter_side)
     if image.size != (width, height):
         raise UserError(
             f"{path} has {image.width} x {image.height} pixels; the network expects {width} x {height}: resize it, or "

@@ -1,12 +1,14 @@
-"""The paper's benchmarks: task families with their data sets and options."""
+"""The benchmarks of the paper and of related work: task families with their data sets and options."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from supsup_jax.data import cifar100
 from supsup_jax.data.arrays import Dataset
 from supsup_jax.data.bound import Augmentation, Order
+from supsup_jax.data.concatenation import Concatenated
 from supsup_jax.data.families import Permuted, Rotated, Split
-from supsup_jax.data.sources import CIFAR100, MNIST, ImageNet, Source
+from supsup_jax.data.sources import CIFAR10, CIFAR100, MNIST, ImageNet, Source, TinyImageNet
 from supsup_jax.data.tasks import Benchmark
 
 
@@ -69,9 +71,62 @@ class SplitCIFAR100(_SplitPreset):
 
     source: Source = field(default=CIFAR100())
     classes_per_task: int = 5
-    order: Order = "drawn"
+    order: Order | tuple[int, ...] = "drawn"
     augment: Augmentation | None = "crop_flip"
     num_tasks: int | None = field(default=20, kw_only=True)
+
+
+@dataclass(frozen=True)
+class SplitCIFAR10(_SplitPreset):
+    """Each task has two of CIFAR-10's classes: 0 and 1, 2 and 3, ...; labels are positions within the task.
+
+    Training images are augmented as in `SplitCIFAR100`.
+    """
+
+    source: Source = field(default=CIFAR10())
+    classes_per_task: int = 2
+    augment: Augmentation | None = "crop_flip"
+    num_tasks: int | None = field(default=5, kw_only=True)
+
+
+@dataclass(frozen=True)
+class CIFAR100Superclasses(_SplitPreset):
+    """Each task has the five classes of one of CIFAR-100's superclasses; labels are positions within the task.
+
+    The order of the tasks is that of the coarse labels. Training images are augmented as in `SplitCIFAR100`.
+    """
+
+    source: Source = field(default=CIFAR100())
+    classes_per_task: int = 5
+    order: Order | tuple[int, ...] = cifar100.BY_SUPERCLASS
+    augment: Augmentation | None = "crop_flip"
+    num_tasks: int | None = field(default=20, kw_only=True)
+
+
+@dataclass(frozen=True)
+class SplitTinyImageNet(_SplitPreset):
+    """Each task has five of TinyImageNet's classes, drawn with the seed; labels are positions within the task.
+
+    Training images are augmented as in `SplitCIFAR100`.
+    """
+
+    source: Source = field(default=TinyImageNet())
+    classes_per_task: int = 5
+    order: Order | tuple[int, ...] = "drawn"
+    augment: Augmentation | None = "crop_flip"
+    num_tasks: int | None = field(default=40, kw_only=True)
+
+
+@dataclass(frozen=True)
+class FiveDatasets(_SplitPreset):
+    """Each task is a data set of ten classes: CIFAR-10, MNIST, SVHN, Fashion-MNIST, notMNIST (Ebrahimi et al., 2020).
+
+    Images have 32 × 32 pixels in colour, grey images with a border of zeros. They are not augmented.
+    """
+
+    source: Source = field(default=Concatenated(("cifar10", "mnist", "svhn", "fashion_mnist", "notmnist")))
+    classes_per_task: int = 10
+    num_tasks: int | None = field(default=5, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -83,6 +138,6 @@ class SplitImageNet(_SplitPreset):
 
     source: Source = field(default=ImageNet())
     classes_per_task: int = 10
-    order: Order = "fixed"
+    order: Order | tuple[int, ...] = "fixed"
     augment: Augmentation | None = "resized_crop"
     num_tasks: int | None = field(default=100, kw_only=True)

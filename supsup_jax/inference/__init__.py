@@ -1,5 +1,6 @@
 """Task inference: objectives, and searches over the superposition of all masks (Section 3.3 of the paper)."""
 
+from supsup_jax.inference.descent import Descent, descent_path
 from supsup_jax.inference.objectives import Objective, entropy, maximum, superfluous
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.inference.search import Search
@@ -18,6 +19,7 @@ from supsup_jax.inference.shortlist import Shortlist
 
 __all__ = [
     "Binary",
+    "Descent",
     "Exhaustive",
     "Objective",
     "OneShot",
@@ -26,6 +28,7 @@ __all__ = [
     "Shortlist",
     "alpha_gradient",
     "binary_path",
+    "descent_path",
     "entropy",
     "gradient_among",
     "infer",

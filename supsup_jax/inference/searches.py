@@ -2,7 +2,8 @@
 
 All masks are superposed, W ⊙ Σᵢ αᵢ Mᵢ, and the derivative of an objective of the output with respect to α is
 smallest for the right mask. One backward pass to the superposed weights gives all derivatives:
-∂L/∂αᵢ = Σ_layers ⟨∂L/∂W̃ ⊙ W, Mᵢ⟩, a product with the bank, so no float mask exists.
+∂L/∂αᵢ = Σ_layers ⟨∂L/∂W̃ ⊙ W, Mᵢ⟩, a product with the bank, so no float mask exists. Methods with other factors
+than masks compute both products in `superpose` and `project`.
 
 Every image of a batch may belong to a different task. With `images_per_pick=m`, m consecutive images are known to share
 their task: the mean of their objectives is differentiated, and one task is picked for them.
@@ -20,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from supsup_jax import bank as banks
 from supsup_jax.arguments import array, convert, integer, wrong_type
 from supsup_jax.checks import check_count
 from supsup_jax.errors import ArgumentError
@@ -44,7 +44,7 @@ def alpha_gradient(
     """Return the derivatives of the objective with respect to every task's α, for each pick.
 
     Args:
-        model: masks over frozen weights. The network runs with the mean of all tasks' batch-norm statistics.
+        model: tasks of a method that superposes. The network runs with the mean of all tasks' batch-norm statistics.
         images: normalised images.
         alphas: one row for all picks, or one for each.
         objective: `entropy`, or `superfluous(real=...)`.
@@ -69,7 +69,7 @@ def _alpha_gradient(
     rows = jnp.broadcast_to(alphas, (len(groups), model.num_tasks))
 
     def derivatives(groups: Array, alphas: Array) -> Array:
-        return _derivatives(model, groups, banks.superpose(model.bank, alphas), objective)
+        return _derivatives(model, groups, model.method.superpose(model.weights, model.bank, alphas), objective)
 
     return in_chunks(derivatives, model.weights, groups, rows)
 
@@ -90,7 +90,7 @@ def gradient_among(
     Unlike in `alpha_gradient`, the number of chosen tasks may be traced.
 
     Args:
-        model: masks over frozen weights.
+        model: tasks of a method that superposes.
         chosen: which tasks take part.
         images: normalised images.
         objective: `entropy`, or `superfluous(real=...)`.
@@ -102,8 +102,8 @@ def gradient_among(
     """
     model = narrow(model)
     num_chosen = jnp.asarray(chosen).sum().astype(jnp.float32)
-    kept = counts_of(model) if all_chosen else banks.count(model.bank, jnp.asarray(chosen)[None])
-    equal = jax.tree.map(lambda leaf: leaf / num_chosen, kept)
+    total = counts_of(model) if all_chosen else _count(model, jnp.asarray(chosen)[None])
+    equal = jax.tree.map(lambda leaf: leaf / num_chosen, total)
 
     def derivatives(groups: Array) -> Array:
         return _derivatives(model, groups, equal, objective)
@@ -114,8 +114,13 @@ def gradient_among(
 def counts_of(model: Model) -> Weights:
     """Return how many tasks keep each weight, from the model's counts or else its bank; leaves `(1, *weight.shape)`."""
     if not model.has_counts:
-        return banks.count(model.bank, jnp.ones((1, model.num_tasks), bool))
+        return _count(model, jnp.ones((1, model.num_tasks), bool))
     return jax.tree.map(lambda leaf: leaf[None].astype(jnp.float32), model.counts)
+
+
+def _count(model: Model, chosen: Bool[Array, "batch tasks"]) -> Weights:
+    """Return the sum of the chosen tasks' factors: for masks, how many of them keep each weight."""
+    return model.method.count(model.weights, model.bank, chosen)
 
 
 @numerics.with_fixed_flags
@@ -130,7 +135,7 @@ def binary_path(
     """Return the α of every round of the binary search: initially all 1/n, finally 1 for the pick.
 
     Args:
-        model: masks over frozen weights.
+        model: tasks of a method that superposes.
         images: normalised images.
         objective: `entropy`, or `superfluous(real=...)`.
         images_per_pick: number of consecutive images that share their task.
@@ -156,7 +161,7 @@ def binary_path(
 
 def _narrows(model: Model) -> bool:
     """Return whether the binary search drops masks from its bank; on a CPU that is faster for many tasks."""
-    return model.num_tasks >= _FEWEST_NARROWED and not backend.is_accelerator()
+    return model.method.has_masks and model.num_tasks >= _FEWEST_NARROWED and not backend.is_accelerator()
 
 
 _FEWEST_NARROWED = 1024
@@ -168,7 +173,7 @@ def _rounds(model: Model, groups: Array, objective: Objective, sizes: list[int])
     def keep_best(alive: Bool[Array, "picks tasks"], size: Array) -> tuple[Array, Array]:
         superposed = jax.tree.map(
             lambda kept: kept / alive.sum(-1).astype(kept.dtype).reshape(-1, *[1] * (kept.ndim - 1)),
-            banks.count(model.bank, alive),
+            _count(model, alive),
         )
         gradient = _derivatives(model, groups, superposed, objective)
         order = jnp.where(alive, gradient, jnp.inf).argsort(-1, stable=True)
@@ -245,7 +250,7 @@ class OneShot(Search):
             raise ArgumentError("objective", "maximum", "cannot be used in superpositions; give entropy, or Exhaustive")
 
     def serves(self, method: Method) -> bool:
-        """Return whether the method declares that its masks superpose linearly."""
+        """Return whether the method declares that its effective weights superpose linearly."""
         return any(kind.__name__ in method.searches for kind in type(self).__mro__)
 
     def scores(
@@ -344,8 +349,8 @@ def _floats(argument: str, given: Any) -> Any:
 
 
 def narrow(model: Model) -> Model:
-    """Return the model without masks beyond its tasks."""
-    return dataclasses.replace(model, bank=banks.narrow(model.bank, model.num_tasks))
+    """Return the model without adapters beyond its tasks."""
+    return dataclasses.replace(model, bank=model.method.narrow(model.bank, model.num_tasks))
 
 
 def _derivatives(
@@ -355,7 +360,7 @@ def _derivatives(
     objective: Objective,
 ) -> Float[Array, "picks tasks"]:
     """Return ∂L/∂α for each group, with the mean objective L at the one superposition, or at each group's."""
-    return banks.project(model.bank, gradients_at(model, groups, superposed, objective), model.num_tasks)
+    return model.method.project(model.bank, gradients_at(model, groups, superposed, objective), model.num_tasks)
 
 
 def gradients_at(
@@ -364,7 +369,7 @@ def gradients_at(
     superposed: Weights,
     objective: Objective,
 ) -> Weights:
-    """Return ∂L/∂W̃ ⊙ W for each group, which `bank.project` turns into ∂L/∂α; see `_derivatives`."""
+    """Return ∂L/∂W̃ ⊙ W for each group, which the method's `project` turns into ∂L/∂α; see `_derivatives`."""
     stats = model.mean_stats()
 
     def gradient(mask: Weights, images: Array) -> Weights:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from supsup_jax.arguments import Part
 from supsup_jax.networks import Network, Weights
@@ -64,7 +65,8 @@ class Method(Part, ABC):
 
     Further hooks are for methods whose tasks are trained in several phases (`phases`, `begin_phase`), whose parameters
     include values that no optimizer updates (`is_trained`), whose base weights are partly frozen (`update_share`),
-    whose effective weights change during training (`weights_at`), or that add a term to the loss (`penalty`).
+    whose effective weights change during training (`weights_at`), that add a term to the loss (`penalty`), or that
+    superpose tasks to infer them (`superpose`, `project`).
 
     Tasks are independent and trained in parallel. The exceptions are tasks that train the base weights, and methods
     whose tasks pass a carry to the next task (`first_carry`, `next_carry`).
@@ -81,8 +83,8 @@ class Method(Part, ABC):
             images of the task. Such methods cannot be given a task.
         freezes_stats: whether a task keeps the initial batch-norm statistics, and training uses them too; otherwise
             training uses those of the batch and updates the running ones.
-        searches: names of the searches of `supsup_jax.inference` that can infer the task of an image. `OneShot` and
-            `Binary` superpose masks: they require effective weights W ⊙ M, linear in M.
+        searches: names of the searches of `supsup_jax.inference` that can infer the task of an image; the first one is
+            the default. `OneShot` and `Binary` superpose tasks: they require `superpose` and `project`.
     """
 
     kind: ClassVar[str] = "method"
@@ -248,6 +250,54 @@ class Method(Part, ABC):
             NotImplementedError: if the bank of this method grows.
         """
         raise NotImplementedError(f"the bank of {type(self).__name__} grows: see `pack` and `concatenate`")
+
+    def superpose(
+        self, weights: Weights, bank: Bank, alphas: Float[Array, "batch tasks"]
+    ) -> PyTree[Float[Array, "batch ..."]]:
+        """Return the factors Σᵢ αᵢ Fᵢ of superpositions of all tasks, if effective weights are W ⊙ Fᵢ.
+
+        Args:
+            weights: the base weights, which define the structure of the result.
+            bank: bank of all tasks.
+            alphas: coefficients, one row for each superposition.
+
+        Returns:
+            Leaves of shape `(batch, *weight.shape)`, or shapes that broadcast to it.
+
+        Raises:
+            NotImplementedError: if the effective weights of this method do not have this form.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not superpose tasks; override superpose and project")
+
+    def count(
+        self, weights: Weights, bank: Bank, chosen: Bool[Array, "batch tasks"]
+    ) -> PyTree[Float[Array, "batch ..."]]:
+        """Return the sums of the factors Fᵢ of the chosen tasks: `superpose` for α of 0 and 1.
+
+        Arguments and errors are those of `superpose`.
+        """
+        return self.superpose(weights, bank, chosen.astype(jnp.float32))
+
+    def project(
+        self, bank: Bank, gradients: PyTree[Float[Array, "batch ..."]], num_tasks: int
+    ) -> Float[Array, "batch tasks"]:
+        """Return the inner products ⟨g, Fᵢ⟩ of a batch of gradients with the factor of every task.
+
+        With g = ∂L/∂W̃ ⊙ W this is ∂L/∂αᵢ for every task i, from one backward pass.
+
+        Args:
+            bank: bank of all tasks.
+            gradients: leaves of shape `(batch, *weight.shape)`.
+            num_tasks: number of tasks in the bank.
+
+        Raises:
+            NotImplementedError: as in `superpose`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not superpose tasks; override superpose and project")
+
+    def narrow(self, bank: Bank, num_tasks: int) -> Bank:
+        """Return the part of the bank that holds the first `num_tasks` tasks, unchanged."""
+        return jax.tree.map(lambda leaf: leaf[:num_tasks], bank)
 
     def account(self, weights: Weights, bank: Bank, num_tasks: int) -> dict[str, int]:
         """Return the storage of all tasks in bytes, by content, without batch-norm statistics.

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from supsup_jax import bank as bits
 from supsup_jax import masks
-from supsup_jax.bank import concatenate, count_all, first, pack, unpack
 from supsup_jax.errors import UserError
 from supsup_jax.methods.base import Adapter, Bank, Carry, Method, Params
 from supsup_jax.networks import Weights, draw, pytorch_default
@@ -37,20 +37,36 @@ class MaskMethod(Method):
 
     def pack(self, adapters: Adapter) -> Bank:
         """Pack masks into a bank, one bit per weight."""
-        return pack(adapters)
+        return bits.pack(adapters)
 
     def unpack(self, bank: Bank, task: int | Int[Array, ""]) -> Adapter:
         """Return the mask of one task."""
-        return unpack(bank, task)
+        return bits.unpack(bank, task)
 
     def concatenate(self, banks: Sequence[Bank], counts: Sequence[int]) -> Bank:
         """Concatenate banks of masks."""
-        return concatenate(banks, counts)
+        return bits.concatenate(banks, counts)
+
+    def superpose(self, weights: Weights, bank: Bank, alphas: Float[Array, "batch tasks"]) -> PyTree[Array]:
+        """Return the superpositions of all masks: `bank.superpose`."""
+        return bits.superpose(bank, alphas)
+
+    def count(self, weights: Weights, bank: Bank, chosen: Bool[Array, "batch tasks"]) -> PyTree[Array]:
+        """Count the chosen tasks that keep each weight, exactly: `bank.count`."""
+        return bits.count(bank, chosen)
+
+    def project(self, bank: Bank, gradients: PyTree[Array], num_tasks: int) -> Float[Array, "batch tasks"]:
+        """Return the inner products with every mask: `bank.project`."""
+        return bits.project(bank, gradients, num_tasks)
+
+    def narrow(self, bank: Bank, num_tasks: int) -> Bank:
+        """Return the bytes that hold the first tasks: `bank.narrow`."""
+        return bits.narrow(bank, num_tasks)
 
     def counts(self, bank: Bank, num_tasks: int) -> PyTree[Int[Array, "..."]] | None:
         """Return how many of the first tasks keep each weight; `None` if a subclass packs masks in a different form."""
         is_packed = all(leaf.dtype == np.uint8 for leaf in jax.tree.leaves(bank))
-        return count_all(bank, num_tasks) if is_packed else None
+        return bits.count_all(bank, num_tasks) if is_packed else None
 
 
 @dataclass(frozen=True)
@@ -100,9 +116,9 @@ class SupSup(MaskMethod):
 
     def _account_of_bank(self, bank: Bank, num_tasks: int) -> dict[str, int]:
         """Return the bytes of the masks as bits, and as indices of 16 bits, which is how the paper counts them."""
-        bits: Any = jax.device_get(first(bank, num_tasks))
-        entries = sum(int(np.bitwise_count(leaf).sum(dtype=np.int64)) for leaf in jax.tree.leaves(bits))
-        return {BITS: backend.num_bytes(bits), SPARSE: 2 * entries}
+        packed: Any = jax.device_get(bits.first(bank, num_tasks))
+        entries = sum(int(np.bitwise_count(leaf).sum(dtype=np.int64)) for leaf in jax.tree.leaves(packed))
+        return {BITS: backend.num_bytes(packed), SPARSE: 2 * entries}
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,9 @@ class Group:
             return _mask(**fields)
         if not isinstance(self.component, type):
             return self.component
+        for setting in self.settings:
+            if fields[setting.field] is None and setting.field in _required(self.component):
+                raise ArgumentError(setting.name, None, f"{self.kind} {self.name} requires a value")
         parts = {field: part.make(values) for field, part in self.parts.items()}
         if self.like is None and (missing := _required(self.component) - fields.keys() - parts.keys()):
             message = f"{self.kind} {self.name} needs {', '.join(sorted(missing))}, which settings cannot express"

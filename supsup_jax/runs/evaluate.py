@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from supsup_jax import evaluation
-from supsup_jax.arguments import convert, wrong_type
+from supsup_jax.arguments import convert, integer, shown, wrong_type
 from supsup_jax.data import Benchmark, Dataset, HeldOut, OwnTasks, Samples
 from supsup_jax.data.conventions import converted
 from supsup_jax.data.tasks import Part
 from supsup_jax.data.user_tasks import labelled
-from supsup_jax.errors import UserError
+from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.evaluation import Evaluation, Protocol
+from supsup_jax.inference import Objective, Search
 from supsup_jax.metrics import usual_masks
 from supsup_jax.model import Model
 from supsup_jax.runs import results
@@ -72,10 +73,19 @@ class RunEvaluation:
 def evaluate(run: Model, tasks: HeldOut, task: Protocol) -> Evaluation: ...
 @overload
 def evaluate(
-    run: Run | str | os.PathLike[str], tasks: Any = None, task: str = "given", data: Any = None
+    run: Run | str | os.PathLike[str],
+    tasks: Any = None,
+    task: str = "given",
+    data: Any = None,
+    *,
+    search: Search | str | None = None,
+    objective: Objective | str | None = None,
+    images_per_pick: int | None = None,
 ) -> RunEvaluation: ...
 @numerics.with_fixed_flags
-def evaluate(run: Any, tasks: Any = None, task: Any = "given", data: Any = None) -> RunEvaluation | Evaluation:
+def evaluate(
+    run: Any, tasks: Any = None, task: Any = "given", data: Any = None, **inference: Any
+) -> RunEvaluation | Evaluation:
     """Evaluate the tasks of a run or a model in parts that take a few seconds each.
 
     To evaluate a model, call `evaluate(model, benchmark.test(dataset, numbers), protocol)`; see `evaluation.evaluate`.
@@ -87,6 +97,8 @@ def evaluate(run: Any, tasks: Any = None, task: Any = "given", data: Any = None)
             objective.
         data: folder with the data set, by default the one that the run was trained on; or the data set; or, for tasks
             learned by `Run.learn`, test images and labels of each task, as a pair or a PyTorch data set.
+        inference: for inferred tasks, `search`, `objective` and `images_per_pick` replace those of the experiment. The
+            first two are objects, or their names.
 
     Returns:
         The accuracies.
@@ -107,9 +119,11 @@ def evaluate(run: Any, tasks: Any = None, task: Any = "given", data: Any = None)
     tasks = None if tasks is None else convert("tasks", tasks, tuple[int, ...])
     if task not in ("given", "inferred"):
         raise UserError(f"task {task!r} is unknown; give 'given' or 'inferred'")
+    _check_inference(run, task, inference)
     if data is not None and not isinstance(data, str | os.PathLike | Dataset):
         is_pair = isinstance(data, tuple) and len(data) == 2 and hasattr(data[0], "shape")
-        return _evaluate_user_tasks(run, tasks, task, data if isinstance(data, Sequence) and not is_pair else [data])
+        pairs = data if isinstance(data, Sequence) and not is_pair else [data]
+        return _evaluate_user_tasks(run, tasks, task, pairs, inference)
     from_script = [index for index in range(_num_tasks(run)) if _class_labels(run, index) is None]
     chosen = _task_numbers(run, tasks, from_script, "its data set")
     dataset = converted(data, "data") if isinstance(data, Dataset) else load_dataset(run, data)
@@ -123,10 +137,28 @@ def evaluate(run: Any, tasks: Any = None, task: Any = "given", data: Any = None)
             run, chosen, task, Evaluation(_accuracies_from_disk(run, chosen, parts.benchmark, dataset, described))
         )
     test = HeldOut(parts.benchmark, dataset.test, described, chosen, run.experiment.seed)
-    return (_evaluate_recovery if run.method.recovers else _evaluate_in_memory)(run, chosen, task, test, parts.protocol)
+    if run.method.recovers:
+        return _evaluate_recovery(run, chosen, task, test, parts.protocol)
+    return _evaluate_in_memory(run, chosen, task, test, parts.protocol, inference)
 
 
-def _evaluate_user_tasks(run: Run, tasks: Sequence[int] | None, task: str, pairs: UserData) -> RunEvaluation:
+def _check_inference(run: Run, task: str, inference: Mapping[str, Any]) -> None:
+    """Check the arguments of `evaluate` about the inference of tasks.
+
+    Raises:
+        UserError: if tasks are given or recovered, or there is no such argument.
+    """
+    if unknown := sorted(inference.keys() - {"search", "objective", "images_per_pick"}):
+        raise TypeError(f"evaluate() got an unexpected keyword argument '{unknown[0]}'")
+    for name, value in inference.items():
+        if value is not None and (task == "given" or run.method.recovers):
+            problem = "HopSupSup recovers masks instead" if run.method.recovers else "give task='inferred'"
+            raise ArgumentError(name, shown(value), f"applies to tasks that a search infers; {problem}")
+
+
+def _evaluate_user_tasks(
+    run: Run, tasks: Sequence[int] | None, task: str, pairs: UserData, inference: Mapping[str, Any]
+) -> RunEvaluation:
     """Evaluate tasks learned by `Run.learn`."""
     from_python = [index for index in range(run.num_tasks) if _class_labels(run, index) is not None]
     chosen = _task_numbers(run, tasks, from_python, "images and labels")
@@ -145,14 +177,21 @@ def _evaluate_user_tasks(run: Run, tasks: Sequence[int] | None, task: str, pairs
     benchmark = OwnTasks(0, int(sizes.max()), run.inputs.num_classes, *run.inputs[:3])
     protocol = run.experiment.scenario.protocol(run.inputs.num_classes, int(sizes.max()))
     test = HeldOut(benchmark, Samples(images, labels), described, chosen, run.experiment.seed)
-    return _evaluate_in_memory(run, chosen, task, test, protocol)
+    return _evaluate_in_memory(run, chosen, task, test, protocol, inference)
 
 
-def _evaluate_in_memory(run: Run, chosen: np.ndarray, task: str, test: HeldOut, protocol: Protocol) -> RunEvaluation:
+def _evaluate_in_memory(
+    run: Run, chosen: np.ndarray, task: str, test: HeldOut, protocol: Protocol, inference: Mapping[str, Any]
+) -> RunEvaluation:
     """Evaluate tasks whose samples are in memory."""
     entries = usual_masks([result.slots for result in run.record.stream])[chosen] if run.record.stream else chosen
-    infer = None if task == "given" else run.inference()
-    protocol = dataclasses.replace(protocol, infer=infer)
+    infer = None if task == "given" else run.inference(inference.get("search"), inference.get("objective"))
+    per_pick = inference.get("images_per_pick")
+    per_pick = protocol.images_per_pick if per_pick is None else integer("images_per_pick", per_pick)
+    if not 1 <= per_pick <= protocol.batch_size:
+        problem = f"must be from 1 to {protocol.batch_size}, the number of images per test batch"
+        raise ArgumentError("images_per_pick", per_pick, problem)
+    protocol = dataclasses.replace(protocol, infer=infer, images_per_pick=per_pick)
     measured = evaluation.evaluate(run.model, test, protocol, entries=entries)
     return _result(run, chosen, task, measured)
 

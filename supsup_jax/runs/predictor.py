@@ -372,7 +372,7 @@ def search_for(
     search, objective = requested
     default = getattr(experiment.scenario, "search", None)
     if not isinstance(default, Search) or not default.serves(method):
-        default = OneShot() if OneShot().serves(method) else Exhaustive()
+        default = OneShot() if method.searches[0] == "OneShot" else Exhaustive()
     chosen = default if search is None else _search_of(search, default, method)
     if objective is not None:
         chosen = _with_objective(chosen, objective)

@@ -30,7 +30,7 @@ def experiment_for(network: Any, method: Any, parts: dict[str, Any]) -> tuple[Ex
         others = ", ".join(name for name in known if name not in given)
         raise UserError(f"there is no argument {unknown[0]}; give {others}, or fields of training=Training(...)")
     method = SupSup() if method is None else convert("method", method, Method)
-    if "OneShot" not in method.searches:  # the default scenario GNu would search with OneShot
+    if method.searches[:1] != ("OneShot",):  # the default scenario GNu would search with OneShot
         parts = {"scenario": GG()} | parts
     weights = parts.get("base_weights")
     in_memory = weights is not None and not isinstance(weights, str | os.PathLike)

@@ -123,7 +123,7 @@ class Learner:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        if "OneShot" not in self.method.searches:
+        if not self.method.has_masks or "OneShot" not in self.method.searches:
             raise ValueError(
                 f"method {type(self.method).__name__}: cannot discover tasks, because its masks cannot be superposed"
             )

@@ -42,6 +42,10 @@ def test_evaluate_measures_given_and_inferred_tasks(command, run, tmp_path):
     with (tmp_path / "out.csv").open() as file:
         _, *rows = csv.reader(file)
     assert [row[0] for row in rows] == ["0", "1", "2"]
+    inferred = ["--task", "inferred", "--search", "exhaustive", "--images-per-pick", 8, "--json"]
+    tried = json.loads(command("evaluate", run, *inferred))
+    expected = ss.evaluate(ss.restore(run), task="inferred", search="exhaustive", images_per_pick=8)
+    assert tried["picked"] == pytest.approx(expected.picked)
     plain = json.loads(command("evaluate", run, "--tasks", "1:3", "--json"))
     assert plain["tasks"] == [1, 2]
     assert plain["matrix"][-1] == [None, *plain["accuracy"]]
@@ -138,6 +142,8 @@ def test_every_command_has_a_help_text(command, name, monkeypatch, capsys):
         (["evaluate", "RUN", "--tasks", "1:9"], ["task 3 cannot be evaluated", "0 to 2"]),
         (["evaluate", "RUN", "--tasks", "all"], ["--tasks all: must be FIRST:STOP"]),
         (["evaluate", "RUN", "--task", "guessed"], ["guessed", "given"]),
+        (["evaluate", "RUN", "--search", "binary"], ["--search 'binary': applies to tasks that a search infers"]),
+        (["evaluate", "RUN", "--task", "inferred", "--images-per-pick", 0], ["--images-per-pick 0: must be from 1"]),
         (["predict", "RUN", "deep.png"], ["deep.png cannot be read", "expected 8 bits per channel"]),
         (["import-torch", "RUN", "new", "--set", "network"], ["--set network: must be name=value"]),
         (["import-torch", "RUN", "new", "--set", "num_tasks=[1"], ["--set num_tasks=[1: the value is not valid YAML"]),

@@ -31,7 +31,7 @@ def test_evaluations_end_with_the_last_task():
         ({"eval_at": (0, 3)}, "eval_at 0: must be from 1"),
         ({"momentum": -0.1, "optimizer": "SGD"}, "momentum -0.1: must be a non-negative number"),
         ({"objective": "maximum"}, "objective maximum: "),
-        ({"method": "BatchE"}, "search one_shot does not serve method BatchE"),
+        ({"method": "PSP"}, "search one_shot does not serve method PSP"),
         ({"method": "HopSupSup", "network": "BNNet"}, "search one_shot does not serve method HopSupSup"),
         ({"search": "recovery"}, "search recovery does not serve method SupSup"),
         ({"scenario": "NNs", "method": "HopSupSup", "network": "BNNet", "search": "recovery"}, "scenario NNs needs"),

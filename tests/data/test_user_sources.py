@@ -244,6 +244,17 @@ def test_an_invalid_tfds_data_set_is_named(tmp_path):
     refused(lambda: data.TFDS("flowers").load(tmp_path), "its format is tfrecord", "file_format='array_record'")
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_tfds_images_of_several_sizes_are_resized(tmp_path):
+    prepare(tmp_path, [(4, 4), (12, 6), (5, 9)])
+    refused(lambda: data.TFDS("flowers").load(tmp_path), "its images have several sizes", "give image_size")
+    dataset = data.TFDS("flowers", image_size=6).load(tmp_path)
+    assert dataset.image_shape == (6, 6, 3) and sorted(dataset.train.labels) == [0, 1, 2]
+    expected = np.broadcast_to(10 * dataset.test.labels[:, None, None], (3, 6, 6))
+    np.testing.assert_array_equal(dataset.test.images[..., 0], expected)
+    refused(lambda: data.TFDS("flowers", 0), "image_size 0: must be from 1")
+
+
 def test_users_can_subclass_sources(tmp_path):
     @dataclass(frozen=True)
     class Noise(data.Source):

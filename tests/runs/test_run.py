@@ -16,7 +16,7 @@ import supsup_jax as ss
 from helpers import adapter
 from helpers.tiers import thorough_but
 from helpers.toys import HOPSUPSUP, ConvNet, small_dataset
-from supsup_jax import UserError, inference, training
+from supsup_jax import UserError, evaluation, inference, training
 from supsup_jax.data import Inputs
 from supsup_jax.networks import Network, kaiming_normal
 from supsup_jax.runs.prediction import predicted
@@ -104,6 +104,42 @@ def test_search_and_objective_can_be_chosen(trained, search, objective):
     searches = {"one_shot": inference.OneShot, "binary": inference.Binary, "exhaustive": inference.Exhaustive}
     expected = searches[search](objectives[objective])(trained.model, trained.inputs.normalise(jnp.asarray(images)))
     np.testing.assert_array_equal(trained.infer_task(images, search=search, objective=objective), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"search": "exhaustive"}, inference.Exhaustive()),
+        ({"search": inference.Binary(), "objective": "superfluous"}, inference.Binary(inference.superfluous(4))),
+        ({"images_per_pick": 8}, inference.OneShot()),
+    ],
+)
+def test_evaluations_infer_tasks_by_another_search(trained, options, expected, monkeypatch):
+    protocols, measure = [], evaluation.evaluate
+    monkeypatch.setattr(
+        evaluation, "evaluate", lambda *given, **named: protocols.append(given[2]) or measure(*given, **named)
+    )
+    images, labels = moved(0)
+    measured = ss.evaluate(trained, 0, "inferred", [(images, NAMES[labels])], **options)
+    (protocol,) = protocols
+    assert protocol.infer == expected and protocol.images_per_pick == options.get("images_per_pick", 1)
+    assert measured.confusion.sum() == 1  # one batch
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [
+        ("given", {"search": "binary"}, "search 'binary': applies to tasks that a search infers; give task='inferred'"),
+        ("inferred", {"search": "guess"}, "search guess is unknown"),
+        ("inferred", {"images_per_pick": 0}, "images_per_pick 0: must be from 1 to 128"),
+        ("inferred", {"images_per_pick": 129}, "images_per_pick 129: must be from 1 to 128"),
+    ],
+)
+def test_invalid_inference_of_an_evaluation_is_refused(trained, task, options, words):
+    images, labels = moved(0)
+    with pytest.raises(UserError) as error:
+        ss.evaluate(trained, 0, task, [(images, NAMES[labels])], **options)
+    assert words in str(error.value)
 
 
 def test_mask_and_effective_weights_of_a_task_match_the_method(trained):

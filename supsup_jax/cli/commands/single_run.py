@@ -26,6 +26,9 @@ from supsup_jax.runs.run import Run
 from supsup_jax.system import atomic, extras
 from supsup_jax.system.yaml import parse_yaml
 
+SearchName = Literal["one_shot", "binary", "shortlist", "exhaustive", "descent"] | None
+ObjectiveName = Literal["entropy", "superfluous", "maximum"] | None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Command):
@@ -36,6 +39,15 @@ class Evaluate(Command):
 
     task: Literal["given", "inferred"] = "given"
     """Whether the task of an image is given to the network or inferred from the image."""
+
+    search: SearchName = None
+    """Search that infers the task; by default the search of the run's experiment."""
+
+    objective: ObjectiveName = None
+    """Function of the outputs that is minimised to infer the task; by default that of the run's experiment."""
+
+    images_per_pick: int | None = None
+    """Number of images of a batch that its task is inferred from; by default that of the run's experiment."""
 
     tasks: Annotated[str | None, tyro.conf.arg(metavar="FIRST:STOP")] = None
     """Tasks to evaluate, such as 0:10 for the first ten; by default all."""
@@ -54,7 +66,9 @@ class Evaluate(Command):
         """
         run = restore(self.folder)
         tasks = None if self.tasks is None else [*parse_tasks(self.tasks)]
-        measured = evaluate(run, tasks, self.task, self.data)
+        inference = {"search": self.search, "objective": self.objective, "images_per_pick": self.images_per_pick}
+        with naming_flags():
+            measured = evaluate(run, tasks, self.task, self.data, **inference)
         if self.output:
             measured.to_csv(self.output)
         self.print_result(dataclasses.asdict(measured), lambda: show_evaluation(self.folder, self.task, measured))
@@ -77,10 +91,10 @@ class Predict(Command):
     task: int | None = None
     """Task of all images; by default the task of each image is inferred."""
 
-    search: Literal["one_shot", "binary", "exhaustive", "shortlist"] | None = None
+    search: SearchName = None
     """Search that infers the task; by default the search of the run's experiment."""
 
-    objective: Literal["entropy", "superfluous", "maximum"] | None = None
+    objective: ObjectiveName = None
     """Function of the outputs that is minimised to infer the task; by default that of the run's experiment."""
 
     reject: float | None = None

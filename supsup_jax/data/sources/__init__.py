@@ -7,8 +7,10 @@ from supsup_jax.data.sources.digits import Digits
 from supsup_jax.data.sources.folders import ImageFolder
 from supsup_jax.data.sources.imagenet import ImageNet
 from supsup_jax.data.sources.mnist import EMNIST, KMNIST, MNIST, FashionMNIST
+from supsup_jax.data.sources.notmnist import NotMNIST
 from supsup_jax.data.sources.svhn import SVHN
 from supsup_jax.data.sources.tfds import TFDS
+from supsup_jax.data.sources.tinyimagenet import TinyImageNet
 
 __all__ = [
     "CIFAR10",
@@ -25,10 +27,12 @@ __all__ = [
     "FashionMNIST",
     "ImageFolder",
     "ImageNet",
+    "NotMNIST",
     "Source",
+    "TinyImageNet",
 ]
 
-SOURCES: dict[str, type[Source]] = {
-    source.name: source for source in (MNIST, CIFAR100, Digits, ImageNet, FashionMNIST, KMNIST, EMNIST, CIFAR10, SVHN)
-}
+_ALL = MNIST, CIFAR100, Digits, ImageNet, FashionMNIST, KMNIST, EMNIST, CIFAR10, SVHN, NotMNIST, TinyImageNet
+
+SOURCES: dict[str, type[Source]] = {source.name: source for source in _ALL}
 """Published data sets by name; all can be created without arguments."""

@@ -1,4 +1,4 @@
-"""Source for folders of images, one folder per class."""
+"""Sources for folders of images, one folder per class."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+from jaxtyping import UInt8
 from typing_extensions import override
 
 from supsup_jax.data import folders, pictures
@@ -57,11 +58,9 @@ class ImageFolder(Source):
         for split in ("train", test):
             if not (root / split).is_dir():
                 raise UserError(f"{root} lacks {split}; expected train/<class> and test/<class> (or val/<class>) there")
-        try:
+        with folders.readable():
             splits = folders.read(root, ("train", test))
-        except OSError as error:
-            raise UserError(f"{error.filename} cannot be read ({error.strerror}); make it readable") from error
-        train, held_out = (self._decoded(paths, labels) for paths, labels in splits)
+        train, held_out = ((decoded(files, self.image_size, self.channels), labels) for files, labels in splits)
         return dataset_of(train, held_out)
 
     @override
@@ -72,19 +71,28 @@ class ImageFolder(Source):
     def _root(self, folder: Path) -> Path:
         return folder / Path(self.path or ".").expanduser()
 
-    def _decoded(self, paths: folders.Files, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Decode all images of a split, on all cores."""
-        size = self.image_size
-        inputs = Inputs((size, size, self.channels), (), (), 0)
-        images = np.empty((len(paths), *inputs.image_shape), np.uint8)
 
-        def decode(row: int) -> None:
-            images[row] = pictures.read_picture(Path(paths.name(row)), inputs, size)
+def decoded(files: folders.Files, size: int, channels: int) -> UInt8[np.ndarray, "images size size channels"]:
+    """Decode all images of a split, on all cores.
 
-        with ThreadPoolExecutor(backend.cores()) as threads:
-            for _ in threads.map(decode, range(len(paths))):
-                pass
-        return images, labels
+    Args:
+        files: the images.
+        size: length to which shorter sides are resized before images are cropped at their centre, in pixels.
+        channels: 3 for colour, 1 for grey.
+
+    Raises:
+        UserError: if an image cannot be read.
+    """
+    inputs = Inputs((size, size, channels), (), (), 0)
+    images = np.empty((len(files), *inputs.image_shape), np.uint8)
+
+    def decode(row: int) -> None:
+        images[row] = pictures.read_picture(Path(files.name(row)), inputs, size)
+
+    with ThreadPoolExecutor(backend.cores()) as threads:
+        for _ in threads.map(decode, range(len(files))):
+            pass
+    return images
 
 
 def _test_folder(root: Path) -> str:
