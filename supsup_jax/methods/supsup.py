@@ -24,6 +24,9 @@ SPARSE = "masks as sparse indices of 16 bits"
 """Name of the storage of the same masks as the paper counts it: two bytes for each weight that a mask keeps."""
 
 
+_pack = jax.jit(bits.pack)  # one program for all layers
+
+
 class MaskMethod(Method):
     """Base class of methods whose adapters are masks M, with effective weights W ⊙ M; banks have one bit per weight."""
 
@@ -37,7 +40,7 @@ class MaskMethod(Method):
 
     def pack(self, adapters: Adapter) -> Bank:
         """Pack masks into a bank, one bit per weight."""
-        return bits.pack(adapters)
+        return _pack(adapters)
 
     def unpack(self, bank: Bank, task: int | Int[Array, ""]) -> Adapter:
         """Return the mask of one task."""

@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 import jax
@@ -190,13 +191,16 @@ def from_plain(kind: type[Result], plain: Any) -> Result:
     """
     try:
         result = kind(**plain)
-        for name, expected in get_type_hints(kind).items():
+        for name, expected in _type_hints(kind).items():
             typeguard.check_type(getattr(result, name), expected)
     except (TypeError, typeguard.TypeCheckError) as error:
         raise UserError(
             f"the record of a task or an evaluation cannot be read ({reason(error)}); restore the run from a copy"
         ) from None
     return result
+
+
+_type_hints = cache(get_type_hints)  # it evaluates all annotations, for each of thousands of tasks
 
 
 def now() -> str:

@@ -15,7 +15,7 @@ from supsup_jax.runs.chunks import Chunk
 from supsup_jax.runs.records import Record, StreamResult, TaskResult, masks_as_hex, now
 from supsup_jax.scenarios.discovery import Learner, Slot, State
 from supsup_jax.scenarios.work import Results, StreamResults
-from supsup_jax.system import numerics
+from supsup_jax.system import backend, numerics
 
 
 class NewTasks(NamedTuple):
@@ -100,6 +100,7 @@ class LearnedTasks(TaskStore):
         self._method = method
         self._weights, self._stats = jax.eval_shape(lambda *trees: trees, weights, stats)
         self._stores_weights = method.trains_weights(0)
+        self._shapes: dict[int, tuple[Any, Any]] = {}
         self._chunks: list[Chunk] = []
         self._memory: Bank | None = None
         self._carry: Carry | None = None  # carry of the last task learned in turn
@@ -151,7 +152,9 @@ class LearnedTasks(TaskStore):
     def merge(self) -> Chunk:
         """Return all tasks as one chunk; at least one task must have been learned."""
         if len(self._chunks) > 1:  # keep the merged chunk, so that an evaluation need not merge it again
-            self._chunks = [self.concatenate(self._chunks)]
+            merged = self.concatenate(self._chunks)
+            bank, stats = backend.aligned(jax.device_get((merged.bank, merged.stats)))
+            self._chunks = [Chunk(merged.num_tasks, bank, stats)]
         return self._chunks[0]
 
     def concatenate(self, chunks: Sequence[Chunk]) -> Chunk:
@@ -200,10 +203,14 @@ class LearnedTasks(TaskStore):
 
         def stacked(weights: Weights, stats: Stats) -> tuple[Bank, Stats]:
             adapter = method.finalize(method.init(numerics.key(0), weights), weights)
-            adapters, stats = jax.tree.map(lambda leaf: jnp.stack([leaf] * num_tasks), (adapter, stats))
+            adapters, stats = jax.tree.map(
+                lambda leaf: jnp.broadcast_to(leaf, (num_tasks, *leaf.shape)), (adapter, stats)
+            )
             return method.pack(adapters) if method.bank_grows else {}, stats
 
-        return jax.eval_shape(stacked, self._weights, self._stats)
+        if num_tasks not in self._shapes:  # checkpoints have few different numbers of tasks
+            self._shapes[num_tasks] = jax.eval_shape(stacked, self._weights, self._stats)
+        return self._shapes[num_tasks]
 
     def state_shapes(self) -> dict[str, Any]:
         """Return shapes and dtypes of the base weights, the carry and the memory, as far as checkpoints store them."""

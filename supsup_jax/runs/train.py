@@ -153,6 +153,7 @@ def evaluate(run: Run, work: Work, num_tasks: int) -> EvaluationResult:
         masks = records.masks_from_hex([task.mask or "" for task in tasks], like)
     stream = [result.slots for result in run.record.stream]
     snapshot = Snapshot(run.model_of(num_tasks, work.weights), stream, masks)
+    backend.return_memory()  # an evaluation needs most memory
     result = run.pending.restore_evaluation(num_tasks)
     before, started = result.seconds, time.perf_counter()
     saved, done = started, len(result.given)

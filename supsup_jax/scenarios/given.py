@@ -12,12 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int, Key
 
 from supsup_jax import classification, evaluation
 from supsup_jax.methods import Phase
 from supsup_jax.networks import has_convolutions
 from supsup_jax.scenarios.work import Measured, Parts, Results, Snapshot, Work, divergence
-from supsup_jax.system import devices, interruption
+from supsup_jax.system import backend, devices, interruption
 from supsup_jax.training import Learned, Learner, Shared, first_not_finite, task_key, train_task
 
 
@@ -31,14 +32,14 @@ def learn(work: Work) -> Iterator[Results]:
         UserError: if a task diverges.
     """
     method, index = work.parts.method, work.num_learned
+    described = jax.device_get(work.tasks)  # indexing it on the host compiles nothing
     while index < work.num_tasks:
         indices = _next_tasks(work, index)
         numbers = work.first_task + indices
         first = int(numbers[0])
         work.report(f"learning tasks {first} to {numbers[-1]}" if len(numbers) > 1 else f"learning task {first}")
         started = time.perf_counter()
-        keys = jax.vmap(lambda task: task_key(work.seed, task))(numbers)
-        tasks = jax.tree.map(lambda leaf, indices=indices: leaf[indices], work.tasks), keys
+        tasks = jax.tree.map(lambda leaf, indices=indices: leaf[indices], described), _keys(work.seed, numbers)
         if method.in_turn(first) or not work.side_by_side:
             learned = _in_turn(work, tasks, first, len(numbers))
         else:
@@ -130,6 +131,12 @@ def _in_turn(work: Work, tasks: Any, first: int, count: int) -> Learned:
     return stacked._replace(weights=work.weights if trains_weights else None, carry=carry if in_turn else None)
 
 
+@partial(jax.jit, static_argnums=0)
+def _keys(seed: int, numbers: Int[np.ndarray, " tasks"]) -> Key[Array, " tasks"]:
+    """Return the keys of tasks."""
+    return jax.vmap(lambda task: task_key(seed, task))(numbers)
+
+
 @cache
 def _side_by_side(
     parts: Parts, batch_size: int, phases: tuple[Phase, ...], convolutions: bool
@@ -143,8 +150,12 @@ def _side_by_side(
         convolutions: whether the network has convolutions.
     """
     learn = _learner(parts, phases, batch_size)
-    # Independent tasks do not change the carry.
-    return devices.over_tasks(lambda shared, task: learn(shared, task)._replace(carry=None), convolutions=convolutions)
+    # Independent tasks do not change the carry. On an accelerator, masks are packed before they are moved to the host.
+    return devices.over_tasks(
+        lambda shared, task: learn(shared, task)._replace(carry=None),
+        convolutions=convolutions,
+        to_host=not backend.is_accelerator(),
+    )
 
 
 @cache

@@ -1,5 +1,7 @@
 """The backend: kind of device, memory limits of computations, and JAX's compilation cache."""
 
+import contextlib
+import ctypes
 import hashlib
 import math
 import os
@@ -11,9 +13,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from supsup_jax.system import locks
+
+_ALIGNMENT = 64
 
 # Seconds to wait for the lock of the compilation cache. Other processes hold it for milliseconds.
 _CACHE_PATIENCE = 1.0
@@ -106,6 +111,32 @@ def _processor_features() -> str:
     except OSError:  # not Linux, where machines rarely share a home
         return ""
     return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def aligned(tree: Any) -> Any:
+    """Return NumPy arrays with the same values that JAX can use on all CPU devices without copying them.
+
+    JAX copies arrays whose addresses are not multiples of 64, which those of NumPy are by chance. The arrays are
+    read-only.
+    """
+
+    def leaf(array: np.ndarray) -> np.ndarray:
+        if array.ctypes.data % _ALIGNMENT or not array.flags.c_contiguous:
+            memory = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
+            first = -memory.ctypes.data % _ALIGNMENT
+            same = memory[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+            same[...] = array
+            array = same
+        array.flags.writeable = False
+        return array
+
+    return jax.tree.map(leaf, tree)
+
+
+def return_memory() -> None:
+    """Return freed memory to the operating system, of which glibc otherwise keeps hundreds of megabytes."""
+    with contextlib.suppress(OSError, AttributeError):  # a different C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def num_bytes(tree: Any) -> int:

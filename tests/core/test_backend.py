@@ -7,12 +7,25 @@ import jax
 import numpy as np
 import pytest
 
-from supsup_jax.system import backend
+from supsup_jax.system import backend, devices
 from supsup_jax.system.backend import num_bytes
 
 
 def test_num_bytes_sums_the_sizes_of_all_arrays():
     assert num_bytes({"a": np.zeros((3, 2), np.float32), "b": jax.ShapeDtypeStruct((5,), np.uint8)}) == 29
+
+
+@pytest.mark.parametrize("offset", [0, 16])
+def test_cpu_devices_use_aligned_arrays_without_a_copy(offset):
+    array = np.arange(4096 + 64, dtype=np.uint8)
+    start = -array.ctypes.data % 64 + offset
+    array = array[start : start + 3000].reshape(60, 50)
+    (aligned,) = backend.aligned([array])
+    np.testing.assert_array_equal(aligned, array)
+    shards = devices.replicate(aligned).addressable_shards
+    assert [shard.data.unsafe_buffer_pointer() for shard in shards] == [aligned.ctypes.data] * len(jax.devices())
+    with pytest.raises(ValueError, match="read-only"):
+        aligned[0] = 1
 
 
 def compiled_files(cache: Path, **variables: str) -> list[Path]:

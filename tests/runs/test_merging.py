@@ -333,3 +333,11 @@ def test_stored_runs_of_every_method_are_merged(by_two, name, tmp_path):
     after = ss.restore(folder)
     jax.tree.map(np.testing.assert_array_equal, state_of(after)[0], state_of(before)[0])
     assert state_of(after)[1:] == state_of(before)[1:] and after._steps == saves
+
+
+def test_all_tasks_of_a_run_are_used_on_cpu_devices_without_a_copy(tmp_path):
+    run = ss.restore(stored_runs.unpack("supsup", tmp_path))
+    run.tasks.add(run.tasks.merge())
+    leaves = jax.tree.leaves(run.tasks.stack())
+    used = [leaf.addressable_shards[0].data.unsafe_buffer_pointer() for leaf in jax.tree.leaves(run.model.bank)]
+    assert used == [leaf.ctypes.data for leaf in leaves]
