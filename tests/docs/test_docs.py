@@ -68,9 +68,15 @@ def check_own_data(names: dict[str, Any]) -> None:
     assert (names["predicted"].labels[-3:] == names["names"][-3:]).all()
 
 
+def check_known(names: dict[str, Any]) -> None:
+    assert (names["predicted"].tasks == -1).mean() > 0.5
+    assert names["calibration"].error < names["calibration"].error_before
+
+
 RESULTS = {
     "add_a_dataset.md": check_own_data,
     "index.md": check_start,
+    "known.md": check_known,
     "library.md": check_library,
     "runs.md": check_runs,
 }
