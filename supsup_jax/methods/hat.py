@@ -80,7 +80,7 @@ class HAT(HeadMethod):
         return {"gates": True, "head": True, "used": False}
 
     def finalize(self, params: Any, weights: Weights) -> Adapter:
-        """Return the gates, of which small ones are 0, and the head."""
+        """Return the gates, with 0 in place of small ones, and the head."""
         return {"gates": self._final(params["gates"]), "head": params["head"]}
 
     def effective_weights(self, weights: Weights, adapter: Any) -> Weights:

@@ -1,7 +1,7 @@
 """Weights of trained networks: read them from files as base weights, and write them.
 
-Three formats are read, none of which can execute code: safetensors, Flax's msgpack (`flax.serialization.to_bytes`),
-and folders of Orbax checkpoints.
+Three formats are read: safetensors, Flax's msgpack (`flax.serialization.to_bytes`), and folders of Orbax checkpoints.
+Their files cannot execute code.
 """
 
 import os
@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Key, PyTree
 
 from supsup_jax import arguments
-from supsup_jax.errors import ArgumentError, UserError, reason
+from supsup_jax.errors import ArgumentError, UserError, reason, warn
 from supsup_jax.networks.network import Network, Rotated, Stats, Weights
 from supsup_jax.system import atomic, extras
 
@@ -32,7 +32,7 @@ _FORMATS = "a .safetensors file, a file of flax.serialization.to_bytes, or the f
 
 
 def load_weights(
-    source: str | os.PathLike[str] | PyTree[Any], net: Network, key: Key[Array, ""]
+    base_weights: str | os.PathLike[str] | PyTree[Any], net: Network, key: Key[Array, ""]
 ) -> tuple[Weights, Stats]:
     """Return trained weights and batch-norm statistics for a network.
 
@@ -41,14 +41,14 @@ def load_weights(
     it is drawn, as are all weights by default. Everything else must be complete.
 
     Args:
-        source: a file, the folder of an Orbax checkpoint, or a pytree in memory.
+        base_weights: a file, the folder of an Orbax checkpoint, or a pytree in memory.
         net: the network.
         key: random key for the last layer.
 
     Raises:
         UserError: if a file cannot be read, or the weights do not fit the network.
     """
-    return fit(arrays_of(source), net, key, shown(source))
+    return fit(arrays_of(base_weights), net, key, shown(base_weights))
 
 
 def save_weights(path: str | os.PathLike[str], weights: Weights, stats: Stats | None = None) -> None:
@@ -131,7 +131,9 @@ def fit(arrays: Arrays, net: Network, key: Key[Array, ""], name: str) -> tuple[W
         if given != head or any(arrays[path].shape != expected[path].shape for path in head):
             drawn, arrays = head, {path: leaf for path, leaf in arrays.items() if path not in given}
     if not any(path.startswith("batch_stats/") for path in arrays):
-        drawn |= {path for path in expected if path.startswith("batch_stats/")}
+        drawn |= (missing := {path for path in expected if path.startswith("batch_stats/")})
+        if missing:
+            warn(f"base_weights {name} have no batch_stats; tasks begin with the initial batch-norm statistics")
     _check(arrays, {path: leaf for path, leaf in expected.items() if path not in drawn}, net, name)
     fresh: dict[str, Any] = {}
     if drawn:

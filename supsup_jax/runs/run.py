@@ -72,10 +72,11 @@ class Run(Predictor):
         self.experiment, self.inputs = experiment, inputs
         self.net: Network = experiment.network.for_images(inputs.image_shape)
         self.method: Method = experiment.method.for_network(self.net)
-        self._initial = (start or start_of(experiment))(self.net)
-        self.weights, self.fresh_stats = self._initial.weights, self._initial.stats
+        initial = (start or start_of(experiment))(self.net)
+        self.weights, self.fresh_stats = initial.weights, initial.stats
+        self._is_stored, self._sha256 = initial.is_stored, initial.sha256
         self.record, self.folder = Record(), None
-        self.about = describe(experiment, inputs, self.weights, self._initial.sha256)
+        self.about = describe(experiment, inputs, self.weights, self._sha256)
         self.tasks = self._no_tasks()
         self._steps = 0  # number of saves read or written
         self._checkpoints: Checkpoints | None = None  # while the run is locked
@@ -110,7 +111,7 @@ class Run(Predictor):
     @property
     def has_given_weights(self) -> bool:
         """Whether the user gave the initial base weights; otherwise the seed determines them."""
-        return self._initial.sha256 is not None
+        return self._sha256 is not None
 
     @property
     def num_tasks(self) -> int:
@@ -235,7 +236,7 @@ class Run(Predictor):
 
     def stored_weights(self) -> dict[str, Any]:
         """Return base weights and initial statistics as part of the state; `{}` if the seed determines them."""
-        if not self._initial.is_stored:
+        if not self._is_stored:
             return {}
         has_stats = self.has_given_weights and jax.tree.leaves(self.fresh_stats)
         return jax.device_get({"weights": self.weights} | ({"stats": self.fresh_stats} if has_stats else {}))
@@ -328,7 +329,7 @@ class Run(Predictor):
                 f"{self.folder} contains a run with different settings ({'; '.join(differences)}); use its settings, "
                 "or start without --resume"
             )
-        if self.has_given_weights or not self._initial.is_stored:
+        if self.has_given_weights or not self._is_stored:
             assert self.folder is not None
             check_weights(self.about, run, self.folder)
 

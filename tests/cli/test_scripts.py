@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 import yaml
 
@@ -26,6 +27,7 @@ SCRIPTS = sorted((ROOT / "experiments").rglob("*.py"))
 SPLITCIFAR100 = [path for path in SCRIPTS if path.parent.name == "splitcifar100"]
 SPLITIMAGENET = [path for path in SCRIPTS if path.parent.name == "splitimagenet"]
 MNIST = [path for path in SCRIPTS if path.parent != ROOT / "experiments" and "GG" not in path.parts]
+OF_OTHER_PAPERS = [path for path in SCRIPTS if path.parts[-3:-1] in (("GG", "MNISTPerm"), ("GG", "CIFAR100-10-tasks"))]
 QUICK = ["--num-tasks", "3", "--steps", "20", "--eval-at", "2", "3", "--width", "0.1"]
 QUICKSTART = ["--num-tasks", "3", "--steps", "20", "--width", "0.1", "--eval-at", "3"]
 
@@ -64,9 +66,9 @@ def test_every_script_has_a_header_and_is_named_by_its_path(script):
     assert all(word in header for word in ("Reproduces:", f"python experiments/{name}.py", "Expect:"))
     expected = header.partition("Expect:")[2]
     assert "%" in expected and "TODO" not in expected
-    names = [
-        ast.literal_eval(word.value) for word in ast.walk(tree) if isinstance(word, ast.keyword) and word.arg == "name"
-    ]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    words = [word for call in calls if call.func.attr == "Experiment" for word in call.keywords]
+    names = [ast.literal_eval(word.value) for word in words if word.arg == "name"]
     if name == "quickstart":  # declared in the package
         names = [runpy.run_path(str(script))["EXPERIMENT"].name]
     assert names == [str(Path(name).with_name("bounds")) if shares_run else name]
@@ -398,6 +400,36 @@ def test_a_script_of_splitcifar100_runs_on_embedded_data(run_here, tmp_path):
     (matrix,) = tmp_path.glob("runs/**/accuracy_matrix.csv")
     *_, row = matrix.read_text().splitlines()
     assert len(row.split(",")[2:]) == 2
+
+
+@pytest.mark.parametrize(
+    "script",
+    thorough_but([path for path in OF_OTHER_PAPERS if path.stem == "piggyback"], OF_OTHER_PAPERS),
+    ids=lambda path: "/".join(path.parts[-2:]),
+)
+def test_every_script_of_methods_of_other_papers_runs(script, run_here, tmp_path):
+    quick = ["--num-tasks", 2, "--epochs", None, "--steps", 4, "--batch-size", 16, "--width", 0.1, *EMBEDDED]
+    if script.parent.name == "CIFAR100-10-tasks":  # their networks compile for half a minute
+        quick += ["--network", "LeNet", "--classes-per-task", 2, "--first-task", 0]
+    if script.stem == "piggyback":
+        quick += ["--base-weights", None, "--augment", None]
+    run_here(script, *quick)
+    metrics = (only_run(tmp_path) / "metrics.jsonl").read_text().splitlines()
+    *tasks, evaluation = map(json.loads, metrics)
+    accuracies = [task["accuracy"] for task in tasks]
+    assert len(tasks) == 2
+    assert evaluation["given"] == pytest.approx(sum(accuracies) / 2, abs=5e-3)  # nothing is forgotten
+
+
+def test_networks_that_scripts_define_have_the_published_sizes():
+    papers = {path.parent.name: path for path in OF_OTHER_PAPERS if path.stem == "wsn"}
+    alexnet, mlp = (
+        runpy.run_path(str(papers[name]))["EXPERIMENT"].network for name in ("CIFAR100-10-tasks", "MNISTPerm")
+    )
+    sizes = [3 * 16 * 64, 64 * 9 * 128, 128 * 4 * 256, 1024 * 2048, 2048 * 2048, 2048 * 10]
+    for network, expected in ((alexnet, sizes), (mlp, [784 * 100, 100 * 100, 100 * 10])):
+        weights, _ = jax.eval_shape(network.init, jax.random.key(0))
+        assert sorted(leaf.size for leaf in jax.tree.leaves(weights)) == sorted(expected)
 
 
 @pytest.mark.parametrize("script", SPLITIMAGENET, ids=lambda path: path.stem)

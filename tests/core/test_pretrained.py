@@ -24,8 +24,8 @@ def trained():
     return jax.device_get((weights, jax.tree.map(lambda leaf: leaf + 0.5, stats)))
 
 
-def assert_equal(left, right):
-    jax.tree.map(np.testing.assert_array_equal, left, right)
+def assert_equal(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def write_orbax(folder, tree):

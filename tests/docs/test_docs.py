@@ -115,7 +115,7 @@ def test_the_links_of_a_page_exist(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_commands_of_a_page_exist(name):
     stored = json.loads((ROOT / "tests/stored/flags.json").read_text())
-    of_scripts = {flag for flags in stored.values() for flag in flags} | {"--ntasks-per-node"}
+    of_scripts = {flag for flags in stored.values() for flag in flags} | {"--base-weights", "--ntasks-per-node"}
     for line in commands(TEXTS[name]):
         flags = set(re.findall(r"(?<= )--[a-z-]+", line))
         if command := re.search(r"python -m supsup_jax (\S+)", line):

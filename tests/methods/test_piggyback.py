@@ -55,8 +55,8 @@ def run(given):
     return run
 
 
-def assert_equal(left, right):
-    jax.tree.map(np.testing.assert_array_equal, left, right)
+def assert_equal(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def test_the_given_weights_and_statistics_never_change(run, given):

@@ -35,8 +35,8 @@ def run_in(folder, experiment, **options):
     return adapter.run_experiment(experiment, DATASET, folder, **options)
 
 
-def assert_equal(left, right):
-    jax.tree.map(np.testing.assert_array_equal, left, right)
+def assert_equal(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def arrays(run):
