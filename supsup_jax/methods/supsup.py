@@ -11,7 +11,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Int, Key, PyTree
 
 from supsup_jax import masks
-from supsup_jax.bank import concatenate, count_all, first, pack, unpack
+from supsup_jax.bank import concatenate, first, pack, unpack
+from supsup_jax.bank_counts import count_all
 from supsup_jax.errors import UserError
 from supsup_jax.methods.base import Adapter, Bank, Carry, Method, Params
 from supsup_jax.networks import Weights, draw, pytorch_default
@@ -47,7 +48,7 @@ class MaskMethod(Method):
         """Concatenate banks of masks."""
         return concatenate(banks, counts)
 
-    def counts(self, bank: Bank, num_tasks: int) -> PyTree[Int[Array, "..."]] | None:
+    def counts(self, bank: Bank, num_tasks: int) -> PyTree[Int[Array | np.ndarray, "..."]] | None:
         """Return how many of the first tasks keep each weight; `None` if a subclass packs masks in a different form."""
         is_packed = all(leaf.dtype == np.uint8 for leaf in jax.tree.leaves(bank))
         return count_all(bank, num_tasks) if is_packed else None
