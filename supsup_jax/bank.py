@@ -189,23 +189,6 @@ def count(bank: Bank, chosen: Bool[Array, "batch tasks"]) -> PyTree[Float[Array,
     return jax.tree.map(lambda leaf: jax.lax.map(partial(_count_common, leaf), picked), bank)
 
 
-def count_all(bank: Bank, num_tasks: int) -> PyTree[Int[Array, "..."]]:
-    """Count the tasks that keep each weight, among the first `num_tasks`.
-
-    Args:
-        bank: leaves uint8 of shape `(*weight.shape, bytes)`.
-        num_tasks: the number of tasks to count.
-
-    Returns:
-        A pytree of int32 leaves of shape `weight.shape`.
-
-    Raises:
-        ValueError: if the bank cannot hold `num_tasks` tasks, or `num_tasks` is 0.
-    """
-    counted = count(narrow(bank, num_tasks), jnp.ones((1, num_tasks), bool))
-    return jax.tree.map(lambda leaf: leaf[0].astype(jnp.int32), counted)
-
-
 def _count_common(rows: UInt8[Array, "*rows bytes"], mask: UInt8[Array, " bytes"]) -> Float[Array, "*rows"]:
     """Count the bits that each row has in common with a bit mask.
 

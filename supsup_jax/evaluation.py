@@ -160,7 +160,6 @@ def evaluate_in_parts(
     model = dataclasses.replace(model, stats=stats, bank={} if separate else bank)
     memory, convolutions = inference.memory(model.weights, picks_per_task), has_convolutions(model.weights)
     run = _over_tasks(model.method, benchmark, protocol, bytes_per_task=memory, convolutions=convolutions)
-    model = devices.replicate(model)
     if isinstance(protocol.infer, Search) and protocol.infer.uses_counts:
         model = model.with_counts()
     shared = devices.replicate((model, test.samples, orders_key(test.seed)))

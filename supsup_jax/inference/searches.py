@@ -24,7 +24,6 @@ from jaxtyping import Array, Bool, Float, Int
 from supsup_jax.arguments import array, convert, integer, wrong_type
 from supsup_jax.checks import check_count
 from supsup_jax.errors import ArgumentError
-from supsup_jax.inference.narrowing import narrowed_rounds
 from supsup_jax.inference.objectives import Objective, entropy, maximum
 from supsup_jax.inference.search import Search
 from supsup_jax.methods import Method
@@ -151,60 +150,23 @@ def binary_path(
         sizes.append(-(-sizes[-1] // base))
 
     def search(groups: Array) -> Array:
+        def keep_best(alive: Bool[Array, "picks tasks"], size: Array) -> tuple[Array, Array]:
+            superposed = jax.tree.map(
+                lambda kept: kept / alive.sum(-1).astype(kept.dtype).reshape(-1, *[1] * (kept.ndim - 1)),
+                _count(model, alive),
+            )
+            gradient = _derivatives(model, groups, superposed, objective)
+            order = jnp.where(alive, gradient, jnp.inf).argsort(-1, stable=True)
+            rank = order.argsort(-1)
+            alive = rank < size
+            return alive, alive
+
         everything = jnp.ones((len(groups), model.num_tasks), bool)
-        how = _narrowing_rounds if _narrows(model) else _rounds
-        rounds = jnp.concatenate([everything[None], how(model, groups, objective, sizes[1:])]).astype(jnp.float32)
+        _, rounds = jax.lax.scan(keep_best, everything, jnp.asarray(sizes[1:], jnp.int32))
+        rounds = jnp.concatenate([everything[None], rounds]).astype(jnp.float32)
         return (rounds / rounds.sum(-1, keepdims=True)).swapaxes(0, 1)
 
     return in_chunks(search, model.weights, grouped(images, images_per_pick)).swapaxes(0, 1)
-
-
-def _narrows(model: Model) -> bool:
-    """Return whether the binary search drops masks from its bank; on a CPU that is faster for many tasks."""
-    return model.method.has_masks and model.num_tasks >= _FEWEST_NARROWED and not backend.is_accelerator()
-
-
-_FEWEST_NARROWED = 1024
-
-
-def _rounds(model: Model, groups: Array, objective: Objective, sizes: list[int]) -> Bool[Array, "rounds picks tasks"]:
-    """Return which tasks are left after each round; every round reads the whole bank."""
-
-    def keep_best(alive: Bool[Array, "picks tasks"], size: Array) -> tuple[Array, Array]:
-        superposed = jax.tree.map(
-            lambda kept: kept / alive.sum(-1).astype(kept.dtype).reshape(-1, *[1] * (kept.ndim - 1)),
-            _count(model, alive),
-        )
-        gradient = _derivatives(model, groups, superposed, objective)
-        order = jnp.where(alive, gradient, jnp.inf).argsort(-1, stable=True)
-        rank = order.argsort(-1)
-        alive = rank < size
-        return alive, alive
-
-    everything = jnp.ones((len(groups), model.num_tasks), bool)
-    return jax.lax.scan(keep_best, everything, jnp.asarray(sizes, jnp.int32))[1]
-
-
-def _narrowing_rounds(
-    model: Model, groups: Array, objective: Objective, sizes: list[int]
-) -> Bool[Array, "rounds picks tasks"]:
-    """Return which tasks are left after each round; a round reads only the masks that are left."""
-    leaves, structure = jax.tree.flatten(model.bank)
-    rows = [leaf.reshape(-1, leaf.shape[-1]) for leaf in leaves]
-    equal = jax.tree.map(lambda leaf: leaf / model.num_tasks, counts_of(model))
-    first = _derivatives(model, groups, equal, objective)
-
-    def one(pick: tuple[Array, Array]) -> Array:
-        group, derivatives = pick
-
-        def gradients(shares: list[Array]) -> list[Array]:
-            shaped = [share.reshape(1, *leaf.shape[:-1]) for share, leaf in zip(shares, leaves, strict=True)]
-            slopes = gradients_at(model, group[None], structure.unflatten(shaped), objective)
-            return [leaf.reshape(-1) for leaf in jax.tree.leaves(slopes)]
-
-        return narrowed_rounds(rows, derivatives, sizes, gradients)
-
-    return jax.lax.map(one, (groups, first)).swapaxes(0, 1)
 
 
 @numerics.with_fixed_flags

@@ -51,7 +51,7 @@ class Shortlist(OneShot):
     derived: ClassVar[tuple[str, ...]] = ("one_task",)
 
     shortlist: int = 64
-    share: float = 1 / 8
+    share: float = 1 / 32
     margin: float = 6.0
     checked_picks: int = 1
     one_task: bool = False

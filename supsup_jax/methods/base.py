@@ -230,7 +230,7 @@ class Method(Part, ABC):
             lambda *leaves: np.concatenate([x[:n] for x, n in zip(leaves, counts, strict=True)]), *banks
         )
 
-    def counts(self, bank: Bank, num_tasks: int) -> PyTree[Int[Array, "..."]] | None:
+    def counts(self, bank: Bank, num_tasks: int) -> PyTree[Int[Array | np.ndarray, "..."]] | None:
         """Return how many of the first tasks keep each weight, as int32; `None`, the default, without packed masks.
 
         Args:

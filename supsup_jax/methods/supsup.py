@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from supsup_jax import bank as bits
 from supsup_jax import masks
+from supsup_jax.bank_counts import count_all
 from supsup_jax.errors import UserError
 from supsup_jax.methods.base import Adapter, Bank, Carry, Method, Params
 from supsup_jax.networks import Weights, draw, pytorch_default
@@ -66,10 +67,10 @@ class MaskMethod(Method):
         """Return the bytes that hold the first tasks: `bank.narrow`."""
         return bits.narrow(bank, num_tasks)
 
-    def counts(self, bank: Bank, num_tasks: int) -> PyTree[Int[Array, "..."]] | None:
+    def counts(self, bank: Bank, num_tasks: int) -> PyTree[Int[Array | np.ndarray, "..."]] | None:
         """Return how many of the first tasks keep each weight; `None` if a subclass packs masks in a different form."""
         is_packed = all(leaf.dtype == np.uint8 for leaf in jax.tree.leaves(bank))
-        return bits.count_all(bank, num_tasks) if is_packed else None
+        return count_all(bank, num_tasks) if is_packed else None
 
 
 @dataclass(frozen=True)

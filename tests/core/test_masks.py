@@ -11,6 +11,7 @@ from helpers.tiers import thorough_but
 from helpers.toys import kernel_path, node, random_masks
 from supsup_jax import bank as banks
 from supsup_jax import masks, networks
+from supsup_jax.bank_counts import count_all
 from supsup_jax.system import backend
 
 WEIGHTS = {
@@ -338,3 +339,13 @@ def test_replace_changes_the_mask_of_one_task_only(task):
             lambda leaf, other=other: leaf[0 if other == task else other], new if other == task else old
         )
         jax.tree.map(np.testing.assert_array_equal, banks.unpack(bank, other), expected)
+
+
+@pytest.mark.parametrize("tasks", [1, 8, 21])
+def test_counts_of_the_first_tasks_are_the_same_on_the_host(tasks):
+    bank = banks.pack({"kernel": jax.random.bernoulli(jax.random.key(0), 0.4, (21, 6, 5))})
+    expected = {"kernel": banks.count(bank, jnp.arange(21)[None] < tasks)["kernel"][0]}
+    assert_trees_equal(count_all(bank, tasks), expected)
+    on_host = count_all(jax.device_get(bank), tasks)
+    assert isinstance(on_host["kernel"], np.ndarray)
+    assert_trees_equal(on_host, expected)
