@@ -18,7 +18,12 @@ import supsup_jax as ss
 from supsup_jax import data, methods, networks, optimizers, scenarios
 from supsup_jax.runs.train import run_experiment
 
-SEARCHES = {"one-shot": ss.OneShot, "binary": ss.Binary, "exhaustive": ss.Exhaustive}
+SEARCHES = {
+    "one-shot": ss.OneShot,
+    "binary": ss.Binary,
+    "descent": ss.inference.Descent,
+    "exhaustive": ss.Exhaustive,
+}
 OBJECTIVES = {"H": ss.entropy, "G": ss.superfluous()}
 PICKS = (1, 8, 128)
 

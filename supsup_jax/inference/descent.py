@@ -23,7 +23,7 @@ def descent_path(
     objective: Objective = entropy,
     images_per_pick: int = 1,
     steps: int = 10,
-    learning_rate: float = 1.0,
+    learning_rate: float = 0.1,
 ) -> Float[Array, "updates picks tasks"]:
     """Return the α before the first update and after each update; initially all are 1/n.
 
@@ -77,7 +77,7 @@ class Descent(OneShot):
     """
 
     steps: int = 10
-    learning_rate: float = 1.0
+    learning_rate: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from helpers import adapter
 from helpers.tiers import thorough_but
@@ -26,8 +28,11 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "experiments").rglob("*.py"))
 SPLITCIFAR100 = [path for path in SCRIPTS if path.parent.name == "splitcifar100"]
 SPLITIMAGENET = [path for path in SCRIPTS if path.parent.name == "splitimagenet"]
-MNIST = [path for path in SCRIPTS if path.parent != ROOT / "experiments" and "GG" not in path.parts]
 OF_OTHER_PAPERS = [path for path in SCRIPTS if path.parts[-3:-1] in (("GG", "MNISTPerm"), ("GG", "CIFAR100-10-tasks"))]
+RELATED = ("SplitCIFAR10", "SplitCIFAR100", "cifar100superclasses", "splittinyimagenet", "fivedatasets")
+OF_RELATED_WORK = [path for path in SCRIPTS if path.parent.name in RELATED]
+PAPER = [path for path in SCRIPTS if path not in OF_RELATED_WORK]
+MNIST = [path for path in PAPER if path.parent != ROOT / "experiments" and "GG" not in path.parts]
 QUICK = ["--num-tasks", "3", "--steps", "20", "--eval-at", "2", "3", "--width", "0.1"]
 QUICKSTART = ["--num-tasks", "3", "--steps", "20", "--width", "0.1", "--eval-at", "3"]
 
@@ -430,6 +435,46 @@ def test_networks_that_scripts_define_have_the_published_sizes():
     for network, expected in ((alexnet, sizes), (mlp, [784 * 100, 100 * 100, 100 * 10])):
         weights, _ = jax.eval_shape(network.init, jax.random.key(0))
         assert sorted(leaf.size for leaf in jax.tree.leaves(weights)) == sorted(expected)
+
+
+def sample_data(folder):
+    """Write a TinyImageNet of ten classes, and 100 classes of photographs in an .npz file; return the arguments."""
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        wnid = f"n{number:08d}"
+        for split, name in (("train", f"{wnid}/images"), ("val", wnid)):
+            place = folder / "tiny-imagenet-200" / split / name
+            place.mkdir(parents=True)
+            pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(place / f"{wnid}.JPEG")
+    images, labels = rng.integers(0, 256, (200, 32, 32, 3), dtype=np.uint8), np.arange(200) % 100
+    np.savez(folder / "photographs.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    return {
+        "splittinyimagenet": [],
+        "fivedatasets": ["--sources", "digits", "npz:photographs.npz"],
+    }
+
+
+# LeNet compiles faster; the scripts of splitcifar100 use the same network on the same shapes.
+ALL_RELATED = [(path, network) for path in OF_RELATED_WORK for network in (["--network", "LeNet"], [])]
+WITH_LENET = [(path, network) for path, network in ALL_RELATED if network]
+
+
+@pytest.mark.parametrize(
+    ("script", "network"),
+    thorough_but(WITH_LENET, ALL_RELATED, long=[pair for pair in ALL_RELATED if pair not in WITH_LENET]),
+    ids=lambda value: value.parent.name if isinstance(value, Path) else None,
+)
+def test_scripts_of_related_work_run_on_a_small_sample(script, network, run_here, tmp_path):
+    photographs = ["--dataset", "npz", "--path", "photographs.npz"]
+    source = sample_data(tmp_path).get(script.parent.name, photographs)
+    quick = ["--num-tasks", 2, "--epochs", None, "--steps", 2, "--batch-size", 4, "--width", 0.1, "--sparsity", 32]
+    run_here(script, *quick, *network, *source, "--data", tmp_path)
+    folder = only_run(tmp_path)
+    experiment = yaml.safe_load((folder / "settings.yaml").read_text())["experiment"]
+    assert ("adapt_results.csv" in {path.name for path in folder.iterdir()}) == (experiment["scenario"] == "GNu")
+    (metrics,) = tmp_path.glob("runs/**/metrics.jsonl")
+    assert [json.loads(line)["kind"] for line in metrics.read_text().splitlines()] == ["task", "task", "evaluation"]
 
 
 @pytest.mark.parametrize("script", SPLITIMAGENET, ids=lambda path: path.stem)
