@@ -107,11 +107,11 @@ def measure(arguments: argparse.Namespace, num_tasks: int) -> dict[str, Any]:
     model = bare.with_counts()
     bank = backend.num_bytes(model.bank)
     objective = {"H": ss.entropy, "G": ss.superfluous(real=10)}[arguments.objective]
-    few = ss.Shortlist(objective, **{name: getattr(arguments, name) for name in ("shortlist", "share", "margin")})
+    shortlist = ss.Shortlist(objective, **{name: getattr(arguments, name) for name in ("shortlist", "share", "margin")})
     searches = {
         "one_shot, counting at each call": (bare, ss.OneShot(objective)),
         "one_shot": (model, ss.OneShot(objective)),
-        "shortlist": (model, few),
+        "shortlist": (model, shortlist),
     }
     if num_tasks <= arguments.most_binary:
         searches["binary"] = (model, ss.Binary(objective))

@@ -124,8 +124,8 @@ def shortlisted(
         if search.one_task:
             found = _search(model, kept, columns, search)
         else:
-            one = jax.lax.map(lambda pick: _search(model, kept, [leaf[None] for leaf in pick], search), columns)
-            found = jax.tree.map(lambda leaf: leaf[:, 0], one)
+            separate = jax.lax.map(lambda pick: _search(model, kept, [leaf[None] for leaf in pick], search), columns)
+            found = jax.tree.map(lambda leaf: leaf[:, 0], separate)
         return jnp.concatenate([found.scores, found.share[:, None]], axis=1)
 
     found = in_chunks(search_chunk, model.weights, grouped(images, images_per_pick))
@@ -178,10 +178,12 @@ def _search(model: Model, kept: list[Array], columns: list[Array], search: Short
             total += bank_parts.project_chosen(rows, (values >= least) & (values < state.least), gradient)
         measured = total.swapaxes(1, 2).reshape(picks, -1)[:, : model.num_tasks]
         unread = [values < least for values in importance]
-        left = _sums(squares, [jnp.where(rows, leaf, 0) for rows, leaf in zip(unread, variances, strict=True)])
+        unread_variance = _sums(
+            squares, [jnp.where(rows, leaf, 0) for rows, leaf in zip(unread, variances, strict=True)]
+        )
         mean = _sums(columns, [jnp.where(rows, leaf, 0) for rows, leaf in zip(unread, kept, strict=True)])
         # Masks that are not independent spread more than their shares suggest, where they were read and beyond.
-        expected = jnp.maximum(of_all - left, 1e-6 * of_all)
+        expected = jnp.maximum(of_all - unread_variance, 1e-6 * of_all)
         excess = jnp.maximum(1, measured.var(1) / jnp.where(expected > 0, expected, 1))
         tasks = _best(measured, search.shortlist)
         exact = sum(
@@ -189,7 +191,7 @@ def _search(model: Model, kept: list[Array], columns: list[Array], search: Short
             jnp.zeros((picks, search.shortlist), jnp.float32),
         )
         edge = measured.at[:, tasks].set(jnp.inf).min(1) + mean
-        is_clear = edge - search.margin * jnp.sqrt(excess * left) >= exact.min(1)
+        is_clear = edge - search.margin * jnp.sqrt(excess * unread_variance) >= exact.min(1)
         scores = (measured + mean[:, None]).at[:, tasks].set(exact)
         share = 1 - sum(rows.sum() for rows in unread) / num_rows
         return _State(state.stage + 1, least, total, scores, is_clear, jnp.full(picks, share, jnp.float32))
@@ -211,7 +213,7 @@ def _search(model: Model, kept: list[Array], columns: list[Array], search: Short
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
-# Unclear picks are searched in the whole bank one by one if they are at most this share, 1 in so many.
+# Unclear picks are searched in the whole bank one by one if they are at most 1 in this number.
 _FEW = 16
 
 
@@ -227,12 +229,14 @@ def _exact_where_unclear(model: Model, columns: list[Array], state: _State) -> F
     if len(state.scores) == 1:
         return jax.lax.cond(state.is_clear[0], lambda: state.scores, lambda: exact(columns))
 
-    def one(pick: tuple[Array, Array, list[Array]]) -> Array:
+    def exact_if_unclear(pick: tuple[Array, Array, list[Array]]) -> Array:
         is_clear, scores, gradient = pick
         return jax.lax.cond(is_clear, lambda: scores, lambda: exact([leaf[None] for leaf in gradient])[0])
 
-    few = (~state.is_clear).sum() <= len(state.scores) // _FEW
-    return jax.lax.cond(few, lambda: jax.lax.map(one, (state.is_clear, state.scores, columns)), lambda: exact(columns))
+    is_rare = (~state.is_clear).sum() <= len(state.scores) // _FEW
+    return jax.lax.cond(
+        is_rare, lambda: jax.lax.map(exact_if_unclear, (state.is_clear, state.scores, columns)), lambda: exact(columns)
+    )
 
 
 def _targets(share: float, num_rows: int) -> list[int]:

@@ -105,8 +105,8 @@ def joined(saves: Sequence[dict[str, Any]], run_keys: Sequence[str]) -> dict[str
         run = {name: plain[name] for name in run_keys if name in plain}
         digest = digest_of_plain(run)  # unlike ==, it distinguishes 1 from 1.0
         runs.setdefault(digest, run)
-        rest = {name: value for name, value in plain.items() if name not in run}
-        separate.append({"run": list(runs).index(digest), "save": rest})
+        save = {name: value for name, value in plain.items() if name not in run}
+        separate.append({"run": list(runs).index(digest), "save": save})
     return {"format": FORMAT, "runs": list(runs.values()), "saves": separate}
 
 

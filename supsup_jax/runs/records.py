@@ -22,7 +22,7 @@ from supsup_jax.model import Model
 from supsup_jax.system import backend
 
 CHECKS = ("checked", "differing")
-"""Fields of an evaluation whose search is approximate: checked picks, and those that differ from the exact search."""
+"""Fields of an evaluation whose search is approximate: checked picks, and picks that differ from the exact search."""
 
 Account = dict[str, int]
 """Storage in bytes, by content. The masks are counted in two forms; `SPARSE` is only for comparison with the paper."""

@@ -134,7 +134,7 @@ def aligned(tree: Any) -> Any:
 
 
 def return_memory() -> None:
-    """Return freed memory to the operating system, of which glibc otherwise keeps hundreds of megabytes."""
+    """Return freed memory to the operating system; glibc otherwise keeps hundreds of megabytes."""
     with contextlib.suppress(OSError, AttributeError):  # a different C library
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 

@@ -30,7 +30,7 @@ def model_with(masks) -> ss.Model:
 
 
 def unlearned() -> ss.Model:
-    """Return a model of random masks, none of which fits an image clearly better than the others."""
+    """Return a model of random masks; no mask fits an image clearly better than the others."""
     return model_with(random_masks(NET.init(jax.random.key(0))[0], TASKS))
 
 

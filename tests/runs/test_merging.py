@@ -164,12 +164,12 @@ class KilledError(BaseException):
 
 def killed_after(monkeypatch, calls):
     """Raise an error at a call of any function with which a merge changes files; return the list of calls so far."""
-    made = []
+    past = []
 
     def limited(function):
         def call(*arguments, **options):
-            made.append(function.__name__)
-            if len(made) > calls:
+            past.append(function.__name__)
+            if len(past) > calls:
                 raise KilledError
             return function(*arguments, **options)
 
@@ -179,20 +179,20 @@ def killed_after(monkeypatch, calls):
     monkeypatch.setattr(merging, "_sync", limited(merging._sync))
     monkeypatch.setattr(Path, "rename", limited(Path.rename))
     monkeypatch.setattr(merging.shutil, "rmtree", limited(shutil.rmtree))
-    return made
+    return past
 
 
 def kill_a_merge(folder, monkeypatch, calls):
     """Merge the checkpoints of a folder until the given call; return whether the merge was killed."""
     with monkeypatch.context() as patched, Checkpoints(folder, RUN) as opened:
         opened.resume()
-        made = killed_after(patched, calls)
+        past = killed_after(patched, calls)
         try:
             opened.merge(Masks)
         except KilledError:
             return True
         finally:
-            made.clear()
+            past.clear()
     return False
 
 
@@ -255,11 +255,11 @@ def merged(tmp_path):
 
 
 def test_merged_checkpoints_of_another_run_are_detected(merged):
-    one, other = merged
-    shutil.rmtree(one / "checkpoints/8")
-    shutil.copytree(other / "checkpoints/8", one / "checkpoints/8")
+    run, other = merged
+    shutil.rmtree(run / "checkpoints/8")
+    shutil.copytree(other / "checkpoints/8", run / "checkpoints/8")
     with pytest.raises(UserError, match=r"checkpoints/8 .* does not follow the checkpoint before it"):
-        contents(one)
+        contents(run)
 
 
 def test_a_missing_merged_checkpoint_is_detected(merged):

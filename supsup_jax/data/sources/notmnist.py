@@ -29,7 +29,7 @@ _DAMAGED = (b"A/RGVtb2NyYXRpY2FCb2xkT2xkc3R5bGUgQm9sZC50dGY=.png", b"F/Q3Jvc3Nvd
 class NotMNIST(Source):
     """Letters A to J in many typefaces: images of 28 × 28, 10 classes.
 
-    Read from the unpacked archive notMNIST_small.tar.gz (`notMNIST_small/<letter>`, 18,724 images), of which every
+    Read from the unpacked archive notMNIST_small.tar.gz (`notMNIST_small/<letter>`, 18,724 images), where every
     tenth image of a class is a test image; or from a copy that is split already (`notMNIST/Train/<letter>` and
     `notMNIST/Test/<letter>`), as used for the sequence of five data sets. It is not downloaded automatically.
 
