@@ -36,8 +36,8 @@ FOLDER = "merging"
 FACTOR = 8
 """Number of checkpoints of similar size that are merged into one."""
 
-LARGEST = 2**28
-"""Maximum size of a merged checkpoint in bytes, since its arrays are in memory while it is written."""
+LARGEST = 2**27
+"""Maximum size of a merged checkpoint in bytes. Merging takes about four times as much memory."""
 
 # Names of replaced checkpoints in the folder `merging`; that of the first one contains the range of saves.
 _FIRST = re.compile(r"(\d+)-(\d+)\.replaced")
