@@ -35,7 +35,8 @@ class Shortlist(OneShot):
 
     The scores of the tasks on the list are exact, and so is the pick if the right task is on the list. Which tasks are
     on the list is statistical: where a task outside comes within the margin of the best one, the search reads more
-    rows, and at last the whole bank. The margin is that of wrong tasks, so small shares can miss a right task. Scores outside the list are estimates, larger than the smallest score.
+    rows, and at last the whole bank. The margin is that of wrong tasks, so small shares can miss a right task. Scores
+    outside the list are estimates, not below the smallest score.
 
     Attributes:
         shortlist: number of tasks whose scores are exact. Among at most this number, the search is `OneShot`.
