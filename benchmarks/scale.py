@@ -184,7 +184,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4, help="images of each task that are searched alone")
     parser.add_argument("--most-binary", type=int, default=0, help="the largest number of tasks for the binary search")
     parser.add_argument("--shortlist", type=int, default=64, help="see Shortlist")
-    parser.add_argument("--share", type=float, default=1 / 32, help="see Shortlist")
+    parser.add_argument("--share", type=float, default=1 / 8, help="see Shortlist")
     parser.add_argument("--margin", type=float, default=6.0, help="see Shortlist")
     parser.add_argument("--output", type=Path, default=Path("scale"), help="the files to write, without suffix")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)

@@ -35,7 +35,8 @@ class Shortlist(OneShot):
 
     The scores of the tasks on the list are exact, and so is the pick if the right task is on the list. Which tasks are
     on the list is statistical: where a task outside comes within the margin of the best one, the search reads more
-    rows, and at last the whole bank. Scores outside the list are estimates, larger than the smallest score.
+    rows, and at last the whole bank. The margin is that of wrong tasks, so small shares can miss a right task. Scores
+    outside the list are estimates, not below the smallest score.
 
     Attributes:
         shortlist: number of tasks whose scores are exact. Among at most this number, the search is `OneShot`.
@@ -51,7 +52,7 @@ class Shortlist(OneShot):
     derived: ClassVar[tuple[str, ...]] = ("one_task",)
 
     shortlist: int = 64
-    share: float = 1 / 32
+    share: float = 1 / 8
     margin: float = 6.0
     checked_picks: int = 1
     one_task: bool = False
