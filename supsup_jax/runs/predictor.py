@@ -177,8 +177,8 @@ class Predictor(ABC):
         Args:
             images: see `Run`.
             return_scores: whether to also return all scores and a confidence.
-            search: "one_shot", "binary", "exhaustive" or "shortlist". The default is the search of the experiment. If
-                that does not support the method, or tasks were given in the experiment, the default is "one_shot" for
+            search: "one_shot", "binary", "shortlist", "exhaustive" or "descent". By default that of the experiment. If
+                it does not support the method, or tasks were given in the experiment, the default is "one_shot" for
                 masks and "exhaustive" for other adapters.
             objective: "entropy", "superfluous" or, for the exhaustive search, "maximum"; by default the experiment's.
 

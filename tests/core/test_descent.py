@@ -1,5 +1,7 @@
 """Task inference by gradient descent on α."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,11 +63,12 @@ def test_one_step_of_descent_picks_as_one_shot(objective):
 
 
 def test_descent_checks_its_arguments_and_has_flags():
-    for setting, message in ({"search_steps": 0}, "search_steps 0"), ({"search_learning_rate": 0.0}, "learning_rate 0"):
-        with pytest.raises(UserError, match=message):
-            adapter.experiment("x", search="descent", **setting)
-    search = adapter.experiment("x", search="descent", search_steps=3, search_learning_rate=2.0).scenario.search
-    assert search == inference.Descent(steps=3, learning_rate=2.0)
+    with pytest.raises(UserError, match="search_steps 0: must be from 1"):
+        adapter.experiment("x", search="descent", search_steps=0)
+    with pytest.raises(UserError, match="search_learning_rate 0: must be a positive number"):
+        adapter.experiment("x", search="descent", search_learning_rate=0.0)
+    scenario: Any = adapter.experiment("x", search="descent", search_steps=3, search_learning_rate=2.0).scenario
+    assert scenario.search == inference.Descent(steps=3, learning_rate=2.0)
     script = "experiments/GNu/MNISTPerm/LeNet-250-tasks/supsup_h.py"
     flags = adapter.flags(script, "--search", "descent")
     assert flags.keys() >= {"--search-steps", "--search-learning-rate", "--steps", "--learning-rate"}

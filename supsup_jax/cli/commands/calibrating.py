@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from supsup_jax.cli.commands.command import Command, OneRun
+from supsup_jax.cli.commands.command import Command, ObjectiveName, OneRun, SearchName
 from supsup_jax.errors import UserError
 from supsup_jax.runs.calibrating import REJECT, Calibrated, calibrate
 from supsup_jax.runs.opening import restore
@@ -28,10 +27,10 @@ class Calibrate(Command):
     images: int = 64
     """Number of test images per task to calibrate on; as many others are used to measure the result."""
 
-    search: Literal["one_shot", "binary", "exhaustive"] | None = None
+    search: SearchName = None
     """Search that infers the task; by default the search of the run's experiment."""
 
-    objective: Literal["entropy", "superfluous", "maximum"] | None = None
+    objective: ObjectiveName = None
     """Function of the outputs that is minimised to infer the task; by default that of the run's experiment."""
 
     data: Path | None = None

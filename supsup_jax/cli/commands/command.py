@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -22,6 +22,12 @@ Runs = Annotated[
 
 OneRun = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 """Argument of a command that takes one run: its folder."""
+
+SearchName = Literal["one_shot", "binary", "shortlist", "exhaustive", "descent"] | None
+"""Name of a search; `None` for that of the run's experiment."""
+
+ObjectiveName = Literal["entropy", "superfluous", "maximum"] | None
+"""Name of an objective; `None` for that of the run's experiment."""
 
 
 def folders(runs: tuple[Path, ...], command: str) -> list[Path]:

@@ -11,7 +11,7 @@ import tyro
 
 from supsup_jax.bank import first
 from supsup_jax.cli import advice
-from supsup_jax.cli.commands.command import Command, OneRun
+from supsup_jax.cli.commands.command import Command, ObjectiveName, OneRun, SearchName
 from supsup_jax.cli.console import show_evaluation, show_run
 from supsup_jax.cli.flags import naming_flags
 from supsup_jax.cli.options import parse_tasks
@@ -25,9 +25,6 @@ from supsup_jax.runs.opening import restore
 from supsup_jax.runs.run import Run
 from supsup_jax.system import atomic, extras
 from supsup_jax.system.yaml import parse_yaml
-
-SearchName = Literal["one_shot", "binary", "shortlist", "exhaustive", "descent"] | None
-ObjectiveName = Literal["entropy", "superfluous", "maximum"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
