@@ -40,8 +40,8 @@ def register_built_in() -> None:
     searches = {
         "one_shot": inference.OneShot,
         "binary": inference.Binary,
-        "shortlist": inference.Shortlist,
         "exhaustive": inference.Exhaustive,
+        "shortlist": inference.Shortlist,
         "recovery": Recovery,
     }
     for name, search in searches.items():
