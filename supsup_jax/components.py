@@ -43,9 +43,9 @@ def register_built_in() -> None:
     searches = {
         "one_shot": inference.OneShot,
         "binary": inference.Binary,
-        "shortlist": inference.Shortlist,
         "exhaustive": inference.Exhaustive,
         "descent": inference.Descent,
+        "shortlist": inference.Shortlist,
         "recovery": Recovery,
     }
     for name, search in searches.items():
