@@ -1,10 +1,14 @@
 """Runs formulations of the same work in separate processes, in turn, and compares them.
 
 Since machines drift, each round measures the machine's peak rates and then runs every formulation once. The ratios
-within a round are compared. Memory is the peak of the process, or of a process that it starts.
+within a round are compared. Memory is the peak of the process, or of a process that it starts; on a GPU it is the peak
+of the GPU's memory.
 """
 
+import contextlib
+import functools
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -15,6 +19,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 COLUMNS = ("seconds", "times the first row's", "share of the floor", "first call, s", "peak memory")
+
+PRODUCTS = {
+    "float32": ("float32", "highest"),
+    "tf32": ("float32", "tensorfloat32"),
+    "bfloat16": ("bfloat16", "default"),
+}
+"""The type of the matrices and the precision of their product. A CPU does not round to TensorFloat-32, a GPU does."""
+
+MARK = "measured: "
+"""Start of the lines with results in the output of a process that measures."""
+
+ACCELERATED = "SUPSUP_BENCHMARK_ACCELERATED"
+"""Environment variable that passes the result of `is_accelerated` to processes that measure."""
 
 Call = Callable[[], Any]
 """The call that is timed. If it returns a dictionary, it is recorded with the times."""
@@ -28,11 +45,14 @@ class Formulation:
         prepare: does the setup, which is not timed, and returns the call to time.
         part: the fraction of the case's work that one call does.
         once: whether it is called only once; `prepare` then does everything that would make a second call faster.
+        precision: precision of its products, one of `PRODUCTS`, which determines the floor; "" if it does not do all
+            of the case's work and has no floor. JAX rounds to TensorFloat-32 on a GPU unless told otherwise.
     """
 
     prepare: Callable[[], Call]
     part: float = 1.0
     once: bool = False
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -55,9 +75,13 @@ class Case:
     operations: float = 0.0
     num_bytes: float = 0.0
 
-    def floor(self, peak: dict[str, float]) -> float:
-        """Return the minimum seconds of any formulation, given the machine's peak rates."""
-        return max(self.operations / peak["operations"], self.num_bytes / peak["bytes"])
+    def floor(self, rates: dict[str, float], name: str) -> float:
+        """Return the minimum seconds of a formulation, given the machine's peak rates."""
+        precision = self.formulations[name].precision
+        if not precision:
+            return 0.0
+        operations = rates.get(precision, rates["float32"])
+        return max(self.operations / operations, self.num_bytes / rates["bytes"])
 
 
 @dataclass
@@ -71,7 +95,7 @@ class Row:
         ratios: ratio of the time to the first formulation's in the same round.
         shares: ratio of the floor to the time; 1 is the optimum.
         first: seconds to prepare and do the work once, with imports and compilation.
-        memory: peak memory of the process, in bytes.
+        memory: peak memory in bytes.
         peaks: the machine's peak rates.
         notes: further values that the calls returned.
         missing: the reason if it was not measured.
@@ -106,10 +130,35 @@ def measure(formulation: Formulation, seconds: float) -> dict[str, Any]:
         started = time.perf_counter()
         result = call()
         times.append(time.perf_counter() - started)
-    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    peak = most * (1 if sys.platform == "darwin" else 1024)
     notes = result if isinstance(result, dict) else {}
-    return {"seconds": statistics.median(times) / formulation.part, "first": first, "memory": float(peak), **notes}
+    return {"seconds": statistics.median(times) / formulation.part, "first": first, "memory": peak_memory(), **notes}
+
+
+def peak_memory() -> float:
+    """Return the peak memory of this process in bytes: of its GPU's memory, or on a CPU of its own."""
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    if torch and torch.cuda.is_initialized():
+        return float(torch.cuda.max_memory_allocated())
+    if jax and jax.default_backend() != "cpu":
+        return float((jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", float("nan")))
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return float(most * (1 if sys.platform == "darwin" else 1024))
+
+
+@functools.cache
+def is_accelerated() -> bool:
+    """Return whether JAX computes on a GPU or TPU on this machine.
+
+    A separate process finds it: JAX would take memory of the GPU, and PyTorch's processes do without JAX, since both
+    load libraries of CUDA.
+    """
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return False
+    if ACCELERATED not in os.environ:
+        code = "import jax; print(jax.default_backend() != 'cpu')"
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        os.environ[ACCELERATED] = (ended.stdout.splitlines() or ["False"])[-1]
+    return os.environ[ACCELERATED] == "True"
 
 
 def fastest(call: Call) -> float:
@@ -148,62 +197,165 @@ def sum_rate(length: int = 10**8) -> float:
     return 4 * length / fastest(lambda: jax.block_until_ready(total(vector)))
 
 
-def peak() -> dict[str, float]:
-    """Return this machine's peak rates per second: operations of a float32 matrix product, and bytes of a large sum."""
-    return {"operations": product_rate(), "bytes": sum_rate()}
+def copy_rate(length: int = 10**8) -> float:
+    """Return the bytes per second that a copy of `length` float32 numbers reads and writes together."""
+    import jax
+    import jax.numpy as jnp
+
+    vector, copy = jnp.ones(length), jax.jit(lambda x: -x)
+    return 8 * length / fastest(lambda: jax.block_until_ready(copy(vector)))
 
 
-def in_child(*arguments: str) -> dict[str, Any]:
-    """Run this program in a separate process, and return what it measures.
+def peak(products: Sequence[str] = ("float32",), smallest: bool = False) -> dict[str, float]:
+    """Return this machine's peak rates per second: operations of matrix products, and bytes of a large sum.
 
-    Raises:
-        RuntimeError: with the last line of its output, if it failed.
+    Args:
+        products: precisions of the products, of `PRODUCTS`.
+        smallest: whether the arrays are small, to check that it runs.
     """
-    child = subprocess.run([sys.executable, sys.argv[0], *arguments], capture_output=True, text=True)
-    if child.returncode:
-        raise RuntimeError((child.stderr.strip().splitlines() or ["it ended without a message"])[-1])
-    return json.loads(child.stdout.splitlines()[-1])
+    size, length = sizes(smallest)
+    return {name: product_rate(size, *PRODUCTS[name]) for name in products} | {"bytes": sum_rate(length)}
 
 
-def compare(suite: str, cases: Sequence[Case], rounds: int, longest: float) -> Iterator[Row]:
-    """Measure cases, each formulation in a separate process, started with `--child SUITE CASE FORMULATION`.
+def sizes(smallest: bool = False) -> tuple[int, int]:
+    """Return the number of rows of the matrices, and the number of float32 numbers, that `peak` measures with."""
+    if smallest:
+        return 500, 10**6
+    return (8192, 5 * 10**8) if is_accelerated() else (3000, 10**8)
+
+
+class Child:
+    """A process of this program that measures, started with `--child` at the first request."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, suite: str, number: int = 0, name: str = "", seconds: float = 0.0) -> dict[str, Any]:
+        """Return what the process measures.
+
+        Args:
+            suite: the name of the file with the cases, or "peak" for the machine's rates.
+            number: the index of the case.
+            name: the name of the formulation.
+            seconds: seconds for repeated calls.
+
+        Raises:
+            RuntimeError: with the last line of its output, if it failed.
+        """
+        if self._process is None:
+            command, pipe = [sys.executable, sys.argv[0], "--child"], subprocess.PIPE
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+        assert self._process.stdin and self._process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps([suite, number, name, seconds]), file=self._process.stdin, flush=True)
+        last = "it ended without a message"
+        for line in self._process.stdout:
+            if line.startswith(MARK):
+                result = json.loads(line.removeprefix(MARK))
+                if "error" in result:
+                    raise RuntimeError(result["error"])
+                return result
+            last = line.strip() or last
+        self.close()
+        raise RuntimeError(last)
+
+    def close(self) -> None:
+        """End the process; the next request starts a new one."""
+        if self._process is not None:
+            self._process.communicate()  # closes its input, after which it ends
+            self._process = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings of the measurement of cases.
+
+    Attributes:
+        rounds: how often each formulation runs.
+        longest: formulations with a floor above this number of seconds are skipped.
+        seconds: seconds for repeated calls of a formulation.
+        rates: the machine's peak rates, if they are known; otherwise each round measures them.
+        together: whether formulations of the same library share a process, which starts faster. Memory is then the
+            peak of all formulations up to this one.
+        only: text that the names of the cases to measure contain.
+    """
+
+    rounds: int = 3
+    longest: float = 30.0
+    seconds: float = 3.0
+    rates: dict[str, float] | None = None
+    together: bool = False
+    only: str = ""
+
+
+def compare(suite: str, cases: Sequence[Case], plan: Plan) -> Iterator[Row]:
+    """Measure cases, each formulation in a separate process unless the plan says otherwise.
 
     Args:
         suite: the name of the file with the cases.
         cases: the cases to measure.
-        rounds: how often each formulation runs.
-        longest: cases with a floor above this number of seconds are skipped.
+        plan: how they are measured.
+
+    Yields:
+        A row after each of its measurements.
     """
+    children = {is_pytorch: Child() for is_pytorch in (False, True)}
     for number, case in enumerate(cases):
+        if plan.only not in case.name:
+            continue
         rows = [Row(case, name) for name in case.formulations]
-        for _ in range(rounds):
-            at_most = in_child("--child", "peak")
-            floor, base = case.floor(at_most), None
+        for _ in range(plan.rounds):
+            rates, base = plan.rates, None
+            if rates is None:
+                rates = children[False].ask("peak")
+                children[False].close()
             for row in rows:
-                if floor > longest:
+                floor, child = case.floor(rates, row.name), children[row.name.startswith("PyTorch")]
+                if floor > plan.longest:
                     row.missing = f"skipped: at least {floor:.0f} s"
                 if row.missing:
+                    yield row
                     continue
                 try:
-                    result = in_child("--child", suite, str(number), row.name)
+                    result = child.ask(suite, number, row.name, plan.seconds)
                 except RuntimeError as error:
                     row.missing = f"skipped: {error}"
+                    yield row
                     continue
+                finally:
+                    if not plan.together:
+                        child.close()
                 base = base or result["seconds"]
                 row.seconds.append(result.pop("seconds"))
                 row.first.append(result.pop("first"))
                 row.memory.append(result.pop("memory"))
                 row.ratios.append(row.seconds[-1] / base)
                 row.shares.append(floor / row.seconds[-1])
-                row.peaks.append(at_most)
+                row.peaks.append(rates)
                 row.notes = result
-        yield from rows
+                yield row
+    for child in children.values():
+        child.close()
 
 
 def spread(values: Sequence[float], form: str) -> str:
     """Return the median, with the minimum and the maximum if there are several values."""
     middle = format(statistics.median(values), form)
     return middle if len(values) == 1 else f"{middle} ({min(values):{form}} to {max(values):{form}})"
+
+
+def floors(case: Case, peaks: Sequence[dict[str, float]]) -> str:
+    """Return a sentence with the floor of a case for each precision of its formulations."""
+    rates = {name: statistics.median(peak[name] for peak in peaks) for name in peaks[0]}
+    names = {}  # by the rate of their precision
+    for name, formulation in case.formulations.items():
+        if formulation.precision:
+            names.setdefault(formulation.precision if formulation.precision in rates else "float32", name)
+    parts = []
+    for precision, name in names.items():
+        label = f" ({precision})" if len(names) > 1 else ""
+        parts.append(f"{case.floor(rates, name):.3g} s, at {rates[precision] / 1e9:.0f} GFLOP/s{label}")
+    return f"Floor: {'; '.join(parts)} and {rates['bytes'] / 1e9:.0f} GB/s."
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -214,10 +366,8 @@ def markdown(rows: Sequence[Row]) -> str:
             case = row.case
             names = ["", f"{case.unit}/s", *COLUMNS]
             lines.append(f"\n### {case.name}\n")
-            if row.peaks and any(row.shares):
-                rates = [statistics.median(peak[name] for peak in row.peaks) / 1e9 for name in ("operations", "bytes")]
-                floor = statistics.median(case.floor(peak) for peak in row.peaks)
-                lines.append(f"Floor: {floor:.3g} s, at {rates[0]:.0f} GFLOP/s and {rates[1]:.0f} GB/s.\n")
+            if row.peaks and (case.operations or case.num_bytes):
+                lines.append(floors(case, row.peaks) + "\n")
             lines += [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
         if row.missing:
             lines.append(f"| {row.name} | {row.missing} | | | | | |")

@@ -1,4 +1,4 @@
-"""Measure the machine's devices and driver, and the rates of a large matrix product and sum on the first device.
+"""Measure the machine's devices and driver, and the first device's rates of matrix products, a sum and a copy.
 
 Command: python benchmarks/device.py --output device
          python benchmarks/device.py --smallest   (small arrays, to check that it runs)
@@ -14,13 +14,6 @@ from pathlib import Path
 import compare
 import run
 
-PRODUCTS = {
-    "float32": ("float32", "highest"),
-    "tf32": ("float32", "tensorfloat32"),
-    "bfloat16": ("bfloat16", "default"),
-}
-"""The type of the matrices and the precision of their product."""
-
 
 def nvidia_smi(*arguments: str) -> str:
     """Return the output of nvidia-smi, or an empty string if it is missing or fails."""
@@ -34,21 +27,15 @@ def measure(smallest: bool) -> dict:
     """Return devices, driver, versions, and rates per second."""
     import jax
 
-    from supsup_jax.system import backend
-
-    if smallest:
-        size, length = 500, 10**6
-    else:
-        size, length = (8192, 5 * 10**8) if backend.is_accelerator() else (3000, 10**8)
+    size, length = compare.sizes(smallest)
     return {
         "devices": [f"{device} ({device.device_kind})" for device in jax.devices()],
         "driver": nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader") or "none",
         "nvidia-smi": nvidia_smi(),
         "machine": run.machine(),
         "size": size,
-        "operations": {name: compare.product_rate(size, *product) for name, product in PRODUCTS.items()},
         "length": length,
-        "bytes": compare.sum_rate(length),
+        "rates": compare.peak(tuple(compare.PRODUCTS), smallest) | {"copy": compare.copy_rate(length)},
     }
 
 
@@ -56,12 +43,11 @@ def markdown(measured: dict) -> str:
     """Return the measurements as text and a table."""
     lines = [f"### {', '.join(measured['devices'])}\n", f"Driver: {measured['driver'].replace(chr(10), ', ')}.\n"]
     lines += ["|  | rate |", "| --- | --- |"]
-    for name, rate in measured["operations"].items():
-        lines.append(
-            f"| product of {measured['size']} × {measured['size']} matrices, {name} | {rate / 1e12:.3g} TFLOP/s |"
-        )
-    gigabytes = 4 * measured["length"] / 1e9
-    lines.append(f"| sum of {gigabytes:g} GB in float32 | {measured['bytes'] / 1e9:.4g} GB/s |")
+    rates, size, gigabytes = measured["rates"], measured["size"], 4 * measured["length"] / 1e9
+    for name in compare.PRODUCTS:
+        lines.append(f"| product of {size} × {size} matrices, {name} | {rates[name] / 1e12:.3g} TFLOP/s |")
+    lines.append(f"| sum of {gigabytes:g} GB in float32 | {rates['bytes'] / 1e9:.4g} GB/s |")
+    lines.append(f"| copy of {gigabytes:g} GB, read and written | {rates['copy'] / 1e9:.4g} GB/s |")
     if measured["nvidia-smi"]:
         lines += ["", "```", measured["nvidia-smi"], "```"]
     return "\n".join(lines) + "\n"

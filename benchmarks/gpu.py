@@ -4,9 +4,14 @@ Command: python benchmarks/gpu.py --data ~/data --minutes 30 --output gpu
          python benchmarks/gpu.py --data ~/data --minutes 5 --output cifar --parts device cifar   (some parts)
          python benchmarks/gpu.py --smoke   (every part at its smallest, on a CPU, without data)
 
-Runs the parts in turn, each in a separate process: device.py, scripts of experiments/ as a user runs them, and suites
-of run.py. A part that exceeds its time gets SIGTERM, and is reported with the results that it has saved. A part is
-skipped if the remaining time is less than it needs. If a part fails, the next one starts.
+Runs the parts in turn, each in a separate process: device.py, parity.py, suites of run.py with PyTorch's rows and the
+floors at the rates that device.py measured, kernels.py, and scripts of experiments/ as a user runs them. --parts lenet
+selects all parts whose name begins with "lenet"; their names are device, parity, lenet-rates, lenet-2500, inference,
+fc, resnet-gem, resnet-50, resnet-kernels, cifar-supsup, cifar-heads, nns.
+
+The remaining time is shared among the remaining parts by their weights. A part that exceeds its time gets SIGTERM, and
+is reported with the results that it has saved. A part is skipped if the remaining time is less than it needs. If a part
+fails, the next one starts. Without PyTorch, its rows report that it is missing.
 
 Writes OUTPUT.md and OUTPUT.json at the start and after each part, atomically. Runs and logs go to a new folder below
 --runs, or a temporary one. Exit status: 0; 1 if a part failed; 2 after wrong arguments, with nothing written; 130 after
@@ -43,7 +48,11 @@ GRACE = 12.0
 SMOKE_LEAST = 5.0
 """Seconds that a part needs with --smoke."""
 
-SMOKE_ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+SMOKE_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
 
 LOG_LINES = 15
 """Number of lines at the end of a failed part's log that the report shows."""
@@ -61,14 +70,14 @@ class Part:
         arguments: its command line, without folders.
         smallest: its command line with --smoke.
         least: the minimum seconds for which it is worth starting, on a GPU.
-        share: the largest fraction of --minutes that it may take.
+        weight: its share of the remaining time, relative to the parts after it.
     """
 
     program: str
     arguments: tuple[str, ...]
     smallest: tuple[str, ...]
     least: float
-    share: float = 1.0
+    weight: float = 1.0
 
     @property
     def is_script(self) -> bool:
@@ -76,46 +85,69 @@ class Part:
         return self.program.startswith("experiments/")
 
     def command(self, smoke: bool, data: Path, folder: Path) -> list[str]:
-        """Return the command line without Python, with the folder of the data sets and the folder to write to."""
+        """Return the command line without Python, with the folder of the data sets and the folder to write to.
+
+        The folders of the other parts are beside it; the arguments name their common folder RUNS.
+        """
         folders = (
             ["--data", str(data), "--log-dir", str(folder)] if self.is_script else ["--output", f"{folder}/tables"]
         )
-        return [self.program, *(self.smallest if smoke else self.arguments), *folders]
+        arguments = self.smallest if smoke else self.arguments
+        return [self.program, *(argument.replace("RUNS", str(folder.parent)) for argument in arguments), *folders]
 
 
 DIGITS = ("--dataset", "digits", "--num-tasks", "2")
 PERMUTED_DIGITS = (*DIGITS, "--steps", "20", "--eval-at", "2", "--images-per-task", "8")
 SPLIT_DIGITS = (*DIGITS, "--benchmark", "SplitMNIST", "--network", "LeNet", "--features", "10", "--epochs", "1")
 
+MNIST_PERM = "experiments/GNu/MNISTPerm"
+CIFAR = "experiments/GG/splitcifar100"
+
 # A chunk of SplitCIFAR100 has one task, so that each task is saved separately.
-CIFAR = ("--sparsity", "32", "--tasks-at-once", "1")
+ONE_TASK = ("--tasks-at-once", "1")
+DENSITY = ("--sparsity", "32")
+
+
+def suite(name: str, *options: str, least: float, weight: float) -> Part:
+    """Return a part that measures a suite of run.py; the options also select its smallest cases."""
+    every = (name, *options, "--rounds", "1", "--rates", "RUNS/device/tables.json")
+    measured = (*every, "--seconds", "1", "--longest", "5")
+    return Part("benchmarks/run.py", measured, (*every, "--smallest", "--together"), least, weight)
+
 
 PARTS = {
-    "device": Part("benchmarks/device.py", (), ("--smallest",), least=30),
-    "lenet": Part("experiments/GNu/MNISTPerm/LeNet-2500-tasks/supsup_h.py", (), PERMUTED_DIGITS, least=60),
-    "inference": Part(
-        "benchmarks/run.py",
-        ("inference", "--rounds", "1", "--longest", "5"),
-        ("inference", "--rounds", "1", "--smallest"),
-        least=45,
-        share=0.25,
-    ),
-    "fc": Part("experiments/GNu/MNISTPerm/FC-250-tasks/supsup_h.py", (), PERMUTED_DIGITS, least=60),
-    "resnet": Part(
-        "benchmarks/run.py",
-        ("resnet", "--rounds", "1"),
-        ("resnet", "--rounds", "1", "--smallest"),
+    "device": Part("benchmarks/device.py", (), ("--smallest",), least=30, weight=1),
+    "parity": Part("benchmarks/parity.py", (), ("--smallest",), least=60, weight=2),
+    "lenet-rates": suite("side_by_side", least=45, weight=2),
+    "lenet-2500": Part(f"{MNIST_PERM}/LeNet-2500-tasks/supsup_h.py", (), PERMUTED_DIGITS, least=60, weight=4),
+    "inference": suite("inference", "--together", least=45, weight=3),
+    "fc": Part(f"{MNIST_PERM}/FC-250-tasks/supsup_h.py", (), PERMUTED_DIGITS, least=60, weight=2),
+    "resnet-gem": suite("resnet", "--only", "GEMResNet18", least=60, weight=4),
+    "resnet-50": suite("resnet", "--only", "ResNet50", least=60, weight=4),
+    "resnet-kernels": Part(
+        "benchmarks/kernels.py",
+        ("resnet", "--rows", "RUNS/resnet-gem/tables.json", "RUNS/resnet-50/tables.json"),
+        ("side_by_side", "--rows", "RUNS/lenet-rates/tables.json", "--smallest"),
         least=60,
-        share=0.25,
+        weight=2,
     ),
-    "cifar": Part("experiments/GG/splitcifar100/rn18-supsup.py", CIFAR, (*CIFAR, *SPLIT_DIGITS), least=90),
+    "cifar-supsup": Part(
+        f"{CIFAR}/rn18-supsup.py", (*DENSITY, *ONE_TASK), (*DENSITY, *ONE_TASK, *SPLIT_DIGITS), least=90, weight=6
+    ),
+    "cifar-heads": Part(f"{CIFAR}/rn18-separate-heads.py", ONE_TASK, (*ONE_TASK, *SPLIT_DIGITS), least=90, weight=3),
     "nns": Part(
         "experiments/NNs/supsup.py",
         ("--eval-at", "10", "50", "100", "250", "500", "1000", "1500", "2000", "2500"),
         PERMUTED_DIGITS,
         least=60,
+        weight=4,
     ),
 }
+
+
+def parts_named(name: str) -> list[str]:
+    """Return the parts that a name on the command line selects: one, or several with a common prefix."""
+    return [part for part in PARTS if part == name or part.startswith(f"{name}-")]
 
 
 def read_tables(folder: Path) -> Report:
@@ -188,7 +220,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="time for all parts together")
     parser.add_argument("--output", type=Path, help="the files to write, without suffix")
     parser.add_argument("--runs", type=Path, help="folder for runs and logs; by default a temporary one")
-    parser.add_argument("--parts", nargs="+", metavar="PART", default=list(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--parts", nargs="+", metavar="PART", default=list(PARTS), help="some of the parts")
     parser.add_argument("--smoke", action="store_true", help="every part at its smallest; needs no other option")
     options = parser.parse_args(arguments)
     if options.smoke:
@@ -201,8 +233,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--data {options.data}: not a folder; give the folder with the data sets")
     if not 0 < options.minutes < math.inf:
         parser.error(f"--minutes {options.minutes:g}: must be more than 0")
-    if unknown := [part for part in options.parts if part not in PARTS]:
+    if unknown := [name for name in options.parts if not parts_named(name)]:
         parser.error(f"--parts {' '.join(unknown)}: unknown; expected some of {', '.join(PARTS)}")
+    options.parts = [part for name in options.parts for part in parts_named(name)]
     if not options.output.name:
         parser.error(f"--output {options.output}: not a file name; give one without suffix")
     try:
@@ -237,6 +270,8 @@ def run_bounded(command: Sequence[str], log: Path, seconds: float, smoke: bool, 
         Its exit status, and the reason if it was ended early.
     """
     environment = os.environ | (SMOKE_ENVIRONMENT if smoke else {})
+    if smoke:
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(log.parents[1] / "compiled")  # parts share programs
     reason = ""
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -302,14 +337,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         about = {**run.machine(), "started": time.strftime("%Y-%m-%d %H:%M:%S"), "minutes": options.minutes}
         about |= {"smoke": options.smoke, "runs and logs": str(options.runs)}
         write(options, about, entries)
-        for name in entries:
+        for number, name in enumerate(entries):
             if received:
                 break
+            weights = [PARTS[later].weight for later in list(entries)[number:]]
             remaining, least = until - time.monotonic() - GRACE, SMOKE_LEAST if options.smoke else PARTS[name].least
             if remaining < least:
                 entries[name] = {"outcome": f"skipped: {max(remaining, 0):.0f} s remain, needs {least:.0f} s"}
             else:
-                seconds = min(remaining, 60 * options.minutes * PARTS[name].share)
+                fair = remaining if options.smoke else remaining * weights[0] / sum(weights)
+                seconds = min(remaining, max(least, fair))
                 print(f"{name}: started, {seconds:.0f} s at most", flush=True)
                 entries[name] = run_part(name, options, seconds, received)
             print(f"{name}: {entries[name]['outcome']}", flush=True)

@@ -1,12 +1,16 @@
 """Training steps of ResNets with masks of the Erdős–Rényi densities and Adam, on batches in memory.
 
-GEMResNet18 has batches of 128 images of 32 × 32; ResNet-50 has 8 images of 64 × 64 on a CPU, and 64 of 224 × 224 on a
-GPU.
+GEMResNet18 has batches of 128 images of 32 × 32; ResNet-50 has 8 images of 64 × 64 on a CPU, and 256 of 224 × 224 on a
+GPU. Three rows measure parts of an update: the masks alone, the random crops alone, and an update in which batch norm
+uses its running statistics. On a GPU, products are in TensorFloat-32 (JAX's default there), float32 or bfloat16.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import compare
 import numpy as np
 from compare import Case, Formulation
 
@@ -23,6 +27,7 @@ class Setting:
         size: height and width of the images.
         steps: number of updates for each of the two tasks.
         products: number of multiplications in the forward pass of one image.
+        blocks: number of blocks of each stage, if it differs from the network's, to compile in seconds.
     """
 
     network: str
@@ -32,6 +37,7 @@ class Setting:
     size: int
     steps: int
     products: float
+    blocks: tuple[int, ...] = ()
 
     def data(self) -> tuple[np.ndarray, np.ndarray]:
         """Return a random batch of images and labels."""
@@ -41,45 +47,70 @@ class Setting:
 
 
 TASKS = 2
-SMALLEST = "GEMResNet18, smallest"
-"""A small setting to check that the suite runs."""
+SMALLEST = ("GEMResNet18, smallest", "ResNet50, smallest")
+"""Small settings to check that the suite runs."""
+
+WIDTHS = (2, 4, 8, 20)
+"""Numbers of tasks side by side on a GPU; `vmap` makes grouped convolutions of them."""
 
 
 def settings() -> dict[str, Setting]:
     """Return the settings by name, smaller on a CPU."""
-    from supsup_jax.system import backend
-
-    large = (64, 224, 4) if backend.is_accelerator() else (8, 64, 1)
+    large = (256, 224, 4) if compare.is_accelerated() else (8, 64, 1)
     return {
         "GEMResNet18": Setting("GEMResNet18", 5, 32.0, 128, 32, 4, 54.6e6),
         "ResNet50": Setting("ResNet50", 10, 8.0, *large, 4.09e9 * (large[1] / 224) ** 2),
-        SMALLEST: Setting("GEMResNet18", 5, 32.0, 8, 16, 1, 54.6e6 / 4),
+        SMALLEST[0]: Setting("GEMResNet18", 5, 32.0, 8, 32, 1, 54.6e6, (1,)),
+        SMALLEST[1]: Setting("ResNet50", 10, 8.0, 2, 32, 1, 4.09e9 / 49),
     }
 
 
-def ours(name: str, masked: bool = True, side_by_side: bool = False) -> Callable[[], Callable[[], object]]:
-    """Return the preparation of steps of all tasks, one after another or side by side by `vmap`."""
+def network_of(setting: Setting, precision: str = "float32") -> Any:
+    """Return the network of a setting; in bfloat16 its activations have this type."""
+    import jax.numpy as jnp
+
+    from supsup_jax import networks
+
+    shape = (setting.size, setting.size, 3)
+    net = getattr(networks, setting.network)(setting.classes, input_shape=shape)
+    changes: dict[str, Any] = {"dtype": jnp.bfloat16} if precision == "bfloat16" else {}
+    changes |= {"blocks": setting.blocks} if setting.blocks else {}
+    return networks.Network(net.module.clone(**changes), input_shape=shape) if changes else net
+
+
+def ours(
+    name: str, precision: str = "float32", masked: bool = True, side_by_side: int = 0, running: bool = False
+) -> Callable[[], Callable[[], object]]:
+    """Return the preparation of steps of tasks.
+
+    Args:
+        name: the name of the setting.
+        precision: precision of the products, one of `compare.PRODUCTS`.
+        masked: whether tasks train masks; otherwise all weights.
+        side_by_side: number of tasks side by side, by `vmap`; with 0, `TASKS` tasks one after another.
+        running: whether batch norm uses its running statistics, as in evaluation.
+    """
 
     def prepare() -> Callable[[], object]:
         import jax
         import optax
 
-        from supsup_jax import masks, methods, networks, optimizers
+        from supsup_jax import masks, methods, optimizers
 
         setting = settings()[name]
-        shape = (setting.size, setting.size, 3)
-        net = getattr(networks, setting.network)(setting.classes, input_shape=shape)
+        net = network_of(setting, precision)
         method = methods.SupSup(masks.ErdosRenyi(setting.scale)) if masked else methods.UpperBound()
         weights, stats = net.init(jax.random.key(0))
         images, labels = setting.data()
         transformation = optimizers.Adam(1e-3).transformation()
 
-        def learn(params):
+        def learn(params, images, labels):
             def step(carry, _):
                 params, state, stats = carry
 
                 def loss(params):
-                    logits, after = net.apply(method.training_weights(weights, params), stats, images, train=True)
+                    effective = method.training_weights(weights, params)
+                    logits, after = net.apply(effective, stats, images, train=not running)
                     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), after
 
                 (value, after), gradient = jax.value_and_grad(loss, has_aux=True)(params)
@@ -90,14 +121,88 @@ def ours(name: str, masked: bool = True, side_by_side: bool = False) -> Callable
             (params, *_), losses = jax.lax.scan(step, carry, length=setting.steps)
             return params, losses  # if the parameters were not returned, XLA would skip the last gradients
 
-        params = jax.vmap(lambda key: method.init(key, weights))(jax.random.split(jax.random.key(1), TASKS))
-        run = jax.jit(jax.vmap(learn) if side_by_side else lambda params: jax.lax.map(learn, params))
-        return lambda: jax.block_until_ready(run(params))
+        keys = jax.random.split(jax.random.key(1), side_by_side or TASKS)
+        params = jax.vmap(lambda key: method.init(key, weights))(keys)
+
+        @jax.jit
+        def run(params, images, labels):
+            if side_by_side:
+                # Tasks have different images.
+                batches = jax.vmap(lambda task: jax.numpy.roll(images, task, 0))(jax.numpy.arange(side_by_side))
+                return jax.vmap(learn, in_axes=(0, 0, None))(params, batches, labels)
+            return jax.lax.map(lambda params: learn(params, images, labels), params)
+
+        return _with_precision(precision, functools.partial(run, params, *jax.device_put((images, labels))))
 
     return prepare
 
 
-def pytorch(name: str, masked: bool = True, channels_last: bool = True) -> Callable[[], Callable[[], object]]:
+def _with_precision(precision: str, call: Callable[[], object]) -> Callable[[], object]:
+    """Return a call that waits for its results and, on a GPU, multiplies float32 matrices in this precision."""
+    import jax
+
+    def waiting() -> object:
+        with jax.default_matmul_precision(compare.PRODUCTS[precision][1]):
+            return jax.block_until_ready(call())
+
+    return waiting
+
+
+def selection(name: str) -> Callable[[], Callable[[], object]]:
+    """Return the preparation of the masks that the updates of `ours` compute, alone."""
+
+    def prepare() -> Callable[[], object]:
+        import jax
+
+        from supsup_jax import masks, methods
+
+        setting = settings()[name]
+        masks_of = masks.ErdosRenyi(setting.scale)
+        weights, _ = network_of(setting).init(jax.random.key(0))
+
+        def step(scores, _):
+            return jax.tree.map(lambda score, mask: score - 1e-6 * mask, scores, masks_of(scores)), None
+
+        run = jax.jit(lambda scores: jax.lax.scan(step, scores, length=TASKS * setting.steps)[0])
+        scores = methods.SupSup().init(jax.random.key(1), weights)
+        return lambda: [jax.block_until_ready(run(scores))]
+
+    return prepare
+
+
+def augmentation(name: str) -> Callable[[], Callable[[], object]]:
+    """Return the preparation of the random crops of as many batches as `ours` trains, alone."""
+
+    def prepare() -> Callable[[], object]:
+        import jax
+
+        from supsup_jax.data import augmentation
+        from supsup_jax.data.images import black_frames
+
+        setting = settings()[name]
+        if setting.network == "ResNet50":
+            frames = jax.device_put(black_frames(setting.batch, round(setting.size * 256 / 224)))
+            crop = functools.partial(augmentation.random_resized_crop, size=setting.size)
+        else:
+            frames = jax.numpy.zeros((setting.batch, setting.size, setting.size, 3), "uint8")
+            crop = functools.partial(augmentation.crop_and_flip, padding=4)
+
+        @jax.jit
+        def run(frames, key):
+            def step(key, _):
+                keys = jax.random.split(key, setting.batch + 1)
+                return keys[0], crop(frames, keys[1:]).astype("float32").mean((1, 2, 3))
+
+            return jax.lax.scan(step, key, length=TASKS * setting.steps)[1]
+
+        return lambda: jax.block_until_ready(run(frames, jax.random.key(0)))
+
+    return prepare
+
+
+def pytorch(
+    name: str, precision: str = "float32", masked: bool = True, channels_last: bool = True, compiled: bool = False
+) -> Callable[[], Callable[[], object]]:
     def prepare() -> Callable[[], object]:
         import torch
         from torch.nn import functional
@@ -105,6 +210,8 @@ def pytorch(name: str, masked: bool = True, channels_last: bool = True) -> Calla
 
         setting = settings()[name]
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
+        torch.backends.cudnn.benchmark = True
         create = {"GEMResNet18": gem_resnet18, "ResNet50": resnet50}[setting.network]
         model = create(setting.classes, setting.scale if masked else None)
         images, labels = setting.data()
@@ -113,11 +220,14 @@ def pytorch(name: str, masked: bool = True, channels_last: bool = True) -> Calla
         model, x = model.to(device, memory_format=layout), x.contiguous(memory_format=layout).to(device)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trained, 1e-3, weight_decay=1e-4)
+        forward = torch.compile(model) if compiled else model
 
         def steps() -> None:
             for _ in range(TASKS * setting.steps):
                 optimizer.zero_grad()
-                functional.cross_entropy(model(x), y).backward()
+                with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+                    loss = functional.cross_entropy(forward(x), y)
+                loss.backward()
                 optimizer.step()
             if device == "cuda":
                 torch.cuda.synchronize()
@@ -136,23 +246,56 @@ def case(name: str, formulations: dict[str, Formulation]) -> Case:
     return Case(f"Training {name}, {about}", work, "images", formulations, operations)
 
 
+def formulations_of(name: str) -> dict[str, Formulation]:
+    """Return the formulations of a setting, the most important first."""
+    accelerated = compare.is_accelerated()
+    precisions = ("tf32", "float32", "bfloat16") if accelerated else ("float32",)
+
+    def rows(library: str, prepare: Callable[..., Any], suffix: str = "", **options: Any) -> dict[str, Formulation]:
+        return {
+            f"{library}{f', {precision}' if accelerated else ''}{suffix}": Formulation(
+                prepare(name, precision, **options), precision=precision
+            )
+            for precision in precisions
+        }
+
+    formulations = rows("supsup_jax", ours)
+    formulations["supsup_jax, the masks alone"] = Formulation(selection(name), precision="")
+    formulations["supsup_jax, random crops alone"] = Formulation(augmentation(name), precision="")
+    formulations["supsup_jax, batch norm with running statistics"] = Formulation(
+        ours(name, precisions[0], running=True), precision=precisions[0]
+    )
+    formulations |= rows("supsup_jax", ours, ", no masks", masked=False)
+    if name == "GEMResNet18":
+        for width in WIDTHS if accelerated else (2,):
+            formulations[f"supsup_jax, {width} tasks by vmap"] = Formulation(
+                ours(name, precisions[0], side_by_side=width), width / TASKS, precision=precisions[0]
+            )
+    formulations |= rows("PyTorch, channels last", pytorch)
+    formulations |= rows("PyTorch, channels last", pytorch, ", no masks", masked=False)
+    if not accelerated:
+        formulations |= rows("PyTorch, channels first", pytorch, channels_last=False)
+        return formulations
+    formulations |= rows("PyTorch, channels last, compiled", pytorch, ", no masks", masked=False, compiled=True)
+    return formulations | rows("PyTorch, channels last, compiled", pytorch, compiled=True)
+
+
 def cases() -> list[Case]:
     """Return a case for each network."""
-    all_cases = []
-    for name in ("GEMResNet18", "ResNet50"):
-        formulations = {
-            "supsup_jax": Formulation(ours(name)),
-            "supsup_jax, no masks": Formulation(ours(name, masked=False)),
-            "PyTorch, channels last": Formulation(pytorch(name)),
-            "PyTorch, channels first": Formulation(pytorch(name, channels_last=False)),
-            "PyTorch, channels last, no masks": Formulation(pytorch(name, masked=False)),
-        }
-        if name == "GEMResNet18":
-            formulations["supsup_jax, 2 tasks by vmap"] = Formulation(ours(name, side_by_side=True))
-        all_cases.append(case(name, formulations))
-    return all_cases
+    return [case(name, formulations_of(name)) for name in ("GEMResNet18", "ResNet50")]
 
 
-def smallest() -> Case:
-    """Return two steps of GEMResNet18 on eight small images."""
-    return case(SMALLEST, {"supsup_jax": Formulation(ours(SMALLEST))})
+def smallest() -> list[Case]:
+    """Return two steps of each network on a few small images, in the ways that compile in seconds."""
+    first, second = SMALLEST
+    ways = {
+        "supsup_jax": Formulation(ours(first)),
+        "supsup_jax, the masks alone": Formulation(selection(first), precision=""),
+        "supsup_jax, random crops alone": Formulation(augmentation(first), precision=""),
+        "PyTorch, channels last": Formulation(pytorch(first)),
+    }
+    large_ways = {
+        "supsup_jax, random crops alone": Formulation(augmentation(second), precision=""),
+        "PyTorch, channels last, no masks": Formulation(pytorch(second, masked=False)),
+    }
+    return [case(first, ways), case(second, large_ways)]

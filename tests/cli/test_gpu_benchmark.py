@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import signal
@@ -6,6 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -41,6 +45,21 @@ def gpu(monkeypatch, tmp_path):
     return gpu
 
 
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Import a program of benchmarks/; with `accelerated`, as on a machine with a GPU."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+
+    def load(name, accelerated=False):
+        module = importlib.import_module(name)
+        if accelerated:
+            monkeypatch.setattr(importlib.import_module("compare"), "is_accelerated", lambda: True)
+        return module
+
+    return load
+
+
 def call(gpu, tmp_path, *parts, minutes=1.0):
     arguments = ["--data", tmp_path / "data", "--minutes", minutes, "--output", tmp_path / "out/gpu", "--parts", *parts]
     return gpu.main([str(argument) for argument in arguments])
@@ -68,7 +87,7 @@ def test_part_without_enough_time_is_left_out_and_named(gpu, tmp_path, monkeypat
 
 
 def test_part_at_its_time_limit_is_reported_with_its_saved_results(gpu, tmp_path, monkeypatch):
-    monkeypatch.setitem(gpu.PARTS, "waits", gpu.Part("experiments/waits.py", (), (), least=0.0, share=0.05))
+    monkeypatch.setitem(gpu.PARTS, "waits", gpu.Part("experiments/waits.py", (), (), least=0.0, weight=0.05 / 0.95))
     assert call(gpu, tmp_path, "waits", "learns") == 0
     parts, _ = report(tmp_path)
     assert parts["waits"]["outcome"] == "stopped: its 3 s were up" and parts["waits"]["seconds"] < 20
@@ -135,3 +154,139 @@ sys.exit(gpu.main())
     assert parts["learns"]["outcome"] == "not started"
     with pytest.raises(ProcessLookupError):
         os.kill(int(log.split()[-1]), 0)
+
+
+def test_every_part_of_the_list_is_selected_by_its_first_word(benchmark):
+    gpu = benchmark("gpu")
+    assert gpu.parts_named("lenet") == ["lenet-rates", "lenet-2500"]
+    assert gpu.parts_named("cifar") == ["cifar-supsup", "cifar-heads"]
+    assert gpu.parts_named("nns") == ["nns"] and not gpu.parts_named("res")
+    words = ["device", "parity", "lenet", "inference", "fc", "resnet", "cifar", "nns"]
+    assert [part for word in words for part in gpu.parts_named(word)] == list(gpu.PARTS)
+
+
+def test_parts_find_the_rates_of_the_device_beside_their_folder(benchmark, tmp_path):
+    command = benchmark("gpu").PARTS["inference"].command(False, tmp_path, tmp_path / "inference")
+    assert command[command.index("--rates") + 1] == f"{tmp_path}/device/tables.json"
+
+
+def test_suites_have_their_rows_of_a_gpu(benchmark):
+    (case,) = benchmark("side_by_side", accelerated=True).cases()
+    assert [name for name in case.formulations if name.startswith("supsup_jax")] == [
+        f"supsup_jax, {count} task{'s' * (count > 1)}" for count in (1, 8, 32, 128, 512)
+    ]
+    assert any("CUDA graph" in name for name in case.formulations)
+    gem, large = benchmark("resnet", accelerated=True).cases()
+    for precision in ("tf32", "float32", "bfloat16"):
+        rows = {f"supsup_jax, {precision}{masks}" for masks in ("", ", no masks")}
+        rows |= {f"PyTorch, channels last{form}, {precision}" for form in ("", ", compiled")}
+        assert rows <= set(gem.formulations) and rows <= set(large.formulations)
+    assert "supsup_jax, 20 tasks by vmap" in gem.formulations and "256 images of 224" in large.name
+    searches = benchmark("inference", accelerated=True).cases()
+    assert len(searches) == 24 and all(len(case.formulations) == 2 for case in searches)
+
+
+def test_floor_follows_the_precision_of_a_row(benchmark):
+    compare = benchmark("compare")
+    rows = {"first": "float32", "second": "tf32", "part": ""}
+    formulations = {name: compare.Formulation(lambda: None, precision=rows[name]) for name in rows}
+    case = compare.Case("case", 1, "steps", formulations, operations=100.0, num_bytes=10.0)
+    rates = {"float32": 10.0, "tf32": 50.0, "bytes": 2.0}
+    assert [case.floor(rates, name) for name in rows] == [10.0, 5.0, 0.0]  # the second one is bound by its bytes
+    assert case.floor({"float32": 10.0, "bytes": 2.0}, "second") == 10.0
+
+
+def test_failed_row_is_reported_and_the_next_one_is_measured(benchmark, tmp_path, monkeypatch):
+    compare = benchmark("compare")
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"""
+import json, os, sys
+for line in sys.stdin:
+    name = json.loads(line)[2]
+    if name == "dies":
+        sys.exit("the GPU is on fire")
+    result = {{"error": "no memory"}} if name == "fails" else {{"seconds": 1.0, "first": 2.0, "memory": 3.0}}
+    print("noise", flush=True)
+    print({compare.MARK!r} + json.dumps(result | {{"process": os.getpid()}}), flush=True)
+"""
+    )
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    formulations = {name: compare.Formulation(lambda: None) for name in ("dies", "works", "fails", "works too")}
+    case = compare.Case("case", 1, "steps", formulations)
+    plan = compare.Plan(rounds=1, rates={"float32": 1.0, "bytes": 1.0}, together=True)
+    dies, works, fails, again = compare.compare("suite", [case], plan)
+    assert dies.missing == "skipped: the GPU is on fire" and fails.missing == "skipped: no memory"
+    assert works.seconds == again.seconds == [1.0] and works.notes == again.notes  # the same process
+    assert "the GPU is on fire" in compare.markdown([dies, works])
+
+
+def test_cuda_graph_without_a_gpu_is_an_error_of_its_row_only(benchmark):
+    pytest.importorskip("torch")
+    with pytest.raises(RuntimeError, match="requires a GPU"):
+        benchmark("train").pytorch("LeNet", False, form="graph")()
+
+
+@pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"running": True}, {"side_by_side": 3}])
+def test_rows_of_the_resnet_suite_can_be_traced(benchmark, options):
+    resnet = benchmark("resnet")
+    params, losses = jax.eval_shape(resnet.ours(resnet.SMALLEST[0], **options)())
+    assert losses.shape == (options.get("side_by_side", resnet.TASKS), 1)
+    assert all(leaf.dtype == "float32" for leaf in jax.tree.leaves(params))
+
+
+def test_profile_names_the_longest_kernels(benchmark):
+    kernels = benchmark("kernels")
+    rows = [
+        {"case": "a", "name": "supsup_jax", "shares": [0.5]},
+        {"case": "b", "name": "supsup_jax, masks alone", "shares": [0.0]},
+        {"case": "b", "name": "supsup_jax", "shares": [0.2]},
+        {"case": "c", "name": "PyTorch", "shares": [0.1]},
+        {"case": "d", "name": "supsup_jax", "shares": []},
+    ]
+    assert kernels.slowest(rows) == ("b", "supsup_jax") and kernels.slowest([]) is None
+    multiply = jax.jit(lambda x: jnp.sort(x @ x, axis=0))
+    matrix = jnp.ones((200, 200))
+    jax.block_until_ready(multiply(matrix))
+    seconds, durations = kernels.kernels(lambda: jax.block_until_ready(multiply(matrix)))
+    assert sum(map(sum, durations.values())) > 0 and any("sort" in name for name in durations)
+    lines = kernels.markdown("a sort", seconds, durations | {str(k): [1e-12] for k in range(20)}).splitlines()
+    assert sum(line.startswith("| `") for line in lines) == 10
+
+
+def test_rounding_bound_holds_for_float32_and_is_tight_for_half(benchmark):
+    parity = benchmark("parity")
+    rng = np.random.default_rng(0)
+    weights = {f"dense{i}": {"kernel": rng.normal(size=shape)} for i, shape in enumerate([(64, 30), (30, 10)])}
+    images = rng.normal(size=(4, 8, 8, 1)).astype(np.float32)
+
+    def logits(dtype):
+        hidden = np.maximum(images.reshape(4, 64).astype(dtype) @ weights["dense0"]["kernel"].astype(dtype), 0)
+        return hidden @ weights["dense1"]["kernel"].astype(dtype)
+
+    exact, bound = parity.reference(images, weights, "float32")
+    assert (np.abs(logits(np.float32) - exact) <= bound).all()
+    assert (np.abs(logits(np.float16) - exact) > bound).mean() > 0.5
+    assert (parity.reference(images, weights, "tensorfloat32")[1] > 20 * bound).all()
+
+
+def test_parity_names_what_differs_from_the_cpu(benchmark):
+    parity = benchmark("parity")
+    picks, gradients = "picks: one-shot H, float32", "gradients of H, float32"
+    cpu = {"masks: threshold": np.ones(3), picks: np.arange(4), gradients: np.ones(4)}
+    assert all(passed for _, passed, _ in parity.equal_values(cpu, cpu))
+    ours = cpu | {picks: np.array([0, 1, 2, 0]), gradients: np.array([1.0, 1.0, 1.0, 1.25])}
+    results = {name: (passed, detail) for name, passed, detail in parity.equal_values(ours, cpu)}
+    assert results[picks] == (False, "1 of 4 differ; the gradients of H by 0.25")
+    assert results["masks (1 arrays)"][0] and not results["picks (1 arrays)"][0]
+
+
+def test_parity_check_that_raises_fails_and_is_named(benchmark):
+    def raises():
+        yield "first", True, "equal"
+        raise ValueError("two\nlines")
+
+    assert list(benchmark("parity")._guarded("check", raises)) == [
+        ("first", True, "equal"),
+        ("check", False, "ValueError: two lines"),
+    ]
