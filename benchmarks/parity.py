@@ -47,13 +47,13 @@ class Size:
 
 FULL, SMALLEST = Size(8, 200), Size(2, 10)
 INFERRED = 64  # images whose task is inferred
-IMAGES = 8  # images of which logits are compared
+IMAGES = 8  # images whose logits are compared
 
 # The relative rounding error of one number: float32 rounds to nearest, and hardware may cut numbers to TensorFloat-32.
 ROUNDING = {"float32": 2.0**-24, "tensorfloat32": 2.0**-10}
 
 LAYERS = 20
-"""Layers of GEMResNet18, each of which adds relative errors of two rounded factors."""
+"""Number of layers of GEMResNet18. Each layer adds the relative errors of two rounded factors."""
 
 Check = Callable[[], Iterator[tuple[str, bool, str]]]
 """Yields what is compared, whether it is as expected, and the difference in words."""
