@@ -4,10 +4,10 @@ Command: python benchmarks/gpu.py --data ~/data --minutes 30 --output gpu
          python benchmarks/gpu.py --data ~/data --minutes 5 --output cifar --parts device cifar   (some parts)
          python benchmarks/gpu.py --smoke   (every part at its smallest, on a CPU, without data)
 
-Runs the parts in turn, each in a separate process: device.py, parity.py, suites of run.py with PyTorch's rows and the
-floors at the rates that device.py measured, kernels.py, and scripts of experiments/ as a user runs them. --parts lenet
-selects all parts whose name begins with "lenet"; their names are device, parity, lenet-rates, lenet-2500, inference,
-fc, resnet-gem, resnet-50, resnet-kernels, cifar-supsup, cifar-heads, nns.
+Runs the parts in turn (with --smoke two at a time), each in a separate process: device.py, parity.py, suites of run.py
+with PyTorch's rows and the floors at the rates that device.py measured, kernels.py, and scripts of experiments/ as a
+user runs them. The parts are device, parity, lenet-rates, lenet-2500, inference, fc, resnet-gem, resnet-50,
+resnet-kernels, cifar-supsup, cifar-heads and nns. --parts lenet selects both parts whose name begins with "lenet".
 
 The remaining time is shared among the remaining parts by their weights. A part that exceeds its time gets SIGTERM, and
 is reported with the results that it has saved. A part is skipped if the remaining time is less than it needs. If a part
@@ -29,8 +29,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -332,25 +334,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     until = time.monotonic()
     options = parse(arguments)
     until += 60 * options.minutes
+    writing = threading.Lock()
     entries: dict[str, dict[str, Any]] = {name: {"outcome": "not started"} for name in options.parts}
     with signals() as received:
         about = {**run.machine(), "started": time.strftime("%Y-%m-%d %H:%M:%S"), "minutes": options.minutes}
         about |= {"smoke": options.smoke, "runs and logs": str(options.runs)}
         write(options, about, entries)
-        for number, name in enumerate(entries):
+
+        def run_next(number: int) -> None:
             if received:
-                break
-            weights = [PARTS[later].weight for later in list(entries)[number:]]
+                return
+            name, *later = list(entries)[number:]
             remaining, least = until - time.monotonic() - GRACE, SMOKE_LEAST if options.smoke else PARTS[name].least
             if remaining < least:
                 entries[name] = {"outcome": f"skipped: {max(remaining, 0):.0f} s remain, needs {least:.0f} s"}
             else:
-                fair = remaining if options.smoke else remaining * weights[0] / sum(weights)
-                seconds = min(remaining, max(least, fair))
+                weight = PARTS[name].weight
+                share = weight / (weight + sum(PARTS[part].weight for part in later))
+                seconds = min(remaining, max(least, remaining * (1 if options.smoke else share)))
                 print(f"{name}: started, {seconds:.0f} s at most", flush=True)
                 entries[name] = run_part(name, options, seconds, received)
             print(f"{name}: {entries[name]['outcome']}", flush=True)
-            write(options, about, entries)
+            with writing:
+                write(options, about, entries)
+
+        # --smoke checks only that parts run, so two of them may share the processor.
+        with ThreadPoolExecutor(2 if options.smoke else 1) as pool:
+            list(pool.map(run_next, range(len(entries))))
     print(f"report: {options.output}.md")
     if received:
         return 128 + received[0]

@@ -53,7 +53,7 @@ IMAGES = 8  # images whose logits are compared
 ROUNDING = {"float32": 2.0**-24, "tensorfloat32": 2.0**-10}
 
 LAYERS = 20
-"""Layers of GEMResNet18. Each layer adds the relative errors of two rounded factors."""
+"""Number of layers of GEMResNet18. Each layer adds the relative errors of two rounded factors."""
 
 Check = Callable[[], Iterator[tuple[str, bool, str]]]
 """Yields what is compared, whether it is as expected, and the difference in words."""

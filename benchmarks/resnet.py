@@ -60,7 +60,7 @@ def settings() -> dict[str, Setting]:
     return {
         "GEMResNet18": Setting("GEMResNet18", 5, 32.0, 128, 32, 4, 54.6e6),
         "ResNet50": Setting("ResNet50", 10, 8.0, *large, 4.09e9 * (large[1] / 224) ** 2),
-        SMALLEST[0]: Setting("GEMResNet18", 5, 32.0, 8, 32, 1, 54.6e6, (1,)),
+        SMALLEST[0]: Setting("GEMResNet18", 5, 32.0, 8, 32, 1, 7.9e6, (1,)),
         SMALLEST[1]: Setting("ResNet50", 10, 8.0, 2, 32, 1, 4.09e9 / 49),
     }
 

@@ -25,7 +25,7 @@ def case(widths: tuple[int, ...], forms: dict[str, str], steps: int = STEPS[NETW
         precision = "float32" if form == "eager" else "tf32"
         formulations[f"PyTorch, 1 task, {name}"] = Formulation(prepare, 1 / most, precision=precision)
     work, (operations, num_bytes) = most * steps, work_of_step(NETWORK)
-    name = f"Training LeNet, tasks of {steps} steps side by side, seconds for {most:,}"
+    name = f"Training LeNet, tasks of {steps} steps side by side, seconds for {most:,} task{'s' * (most > 1)}"
     return Case(name, work, "steps", formulations, work * operations, work * num_bytes)
 
 
