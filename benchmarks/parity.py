@@ -317,7 +317,7 @@ def checks(folder: Path, size: Size) -> Iterator[tuple[str, bool, str]]:
 
         def compared() -> Iterator[tuple[str, bool, str]]:
             wait()
-            cpu, ours = dict(np.load(folder / "cpu.npz")), computed(folder / "cpu", size)
+            cpu, ours = dict(np.load(folder / "cpu.npz", allow_pickle=False)), computed(folder / "cpu", size)
             yield from equal_values(ours, cpu)
             yield from logits_within_bounds(folder / "cpu", ours, cpu)
 

@@ -297,14 +297,13 @@ class Predictor(ABC):
     def _tasks_of(self, task: Any, images: int) -> Int[np.ndarray, " images"]:
         """Return the task of each image."""
         tasks = arguments.array("task", task)
-        if tasks.dtype.kind == "f" and tasks.size and (tasks == np.rint(tasks)).all():
-            tasks = tasks.astype(np.int64)
-        if not np.issubdtype(tasks.dtype, np.integer) or tasks.shape not in ((), (images,)):
+        is_whole = tasks.dtype.kind == "f" and tasks.size and (np.isfinite(tasks) & (tasks == np.rint(tasks))).all()
+        if not (is_whole or np.issubdtype(tasks.dtype, np.integer)) or tasks.shape not in ((), (images,)):
             raise UserError(
                 f"task has shape {tasks.shape} and type {tasks.dtype}; give an integer, or one for each image"
             )
         for number in np.unique(tasks).tolist():
-            self._existing(number)
+            self._existing(int(number))
         return np.broadcast_to(tasks, images).astype(np.int32)
 
     def inference(self, search: Search | str | None = None, objective: Objective | str | None = None) -> Search:

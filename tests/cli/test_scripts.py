@@ -409,7 +409,7 @@ def test_a_script_of_splitcifar100_runs_on_embedded_data(run_here, tmp_path):
 
 @pytest.mark.parametrize(
     "script",
-    thorough_but([path for path in OF_OTHER_PAPERS if path.stem == "piggyback"], OF_OTHER_PAPERS),
+    thorough_but([], OF_OTHER_PAPERS, long=[path for path in OF_OTHER_PAPERS if path.stem in ("wsn", "packnet")]),
     ids=lambda path: "/".join(path.parts[-2:]),
 )
 def test_every_script_of_methods_of_other_papers_runs(script, run_here, tmp_path):
@@ -457,12 +457,12 @@ def sample_data(folder):
 
 # LeNet compiles faster; the scripts of splitcifar100 use the same network on the same shapes.
 ALL_RELATED = [(path, network) for path in OF_RELATED_WORK for network in (["--network", "LeNet"], [])]
-WITH_LENET = [(path, network) for path, network in ALL_RELATED if network]
+SOME_RELATED = [pair for pair in ALL_RELATED if pair[1] and pair[0].parent.name in ("SplitCIFAR100", "fivedatasets")]
 
 
 @pytest.mark.parametrize(
     ("script", "network"),
-    thorough_but(WITH_LENET, ALL_RELATED, long=[pair for pair in ALL_RELATED if pair not in WITH_LENET]),
+    thorough_but([], ALL_RELATED, long=[pair for pair in ALL_RELATED if pair not in SOME_RELATED]),
     ids=lambda value: value.parent.name if isinstance(value, Path) else None,
 )
 def test_scripts_of_related_work_run_on_a_small_sample(script, network, run_here, tmp_path):

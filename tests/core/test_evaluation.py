@@ -207,7 +207,7 @@ def test_with_tasks_given_nothing_is_inferred():
     how = evaluation.Protocol(None, 40)
     measured = evaluation.evaluate(model_of(DENSE, weights, bank, 2), held_out(BENCHMARK, DATASET, tasks), how)
     np.testing.assert_allclose(measured.given, learned.accuracy[:, -1], atol=1e-6)
-    assert measured[1:] == (None,) * 5
+    assert set(measured[1:]) == {None}
 
 
 @pytest.fixture(scope="module")

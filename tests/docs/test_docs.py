@@ -126,7 +126,9 @@ def test_the_commands_of_a_page_exist(name):
             assert flags <= (flags_of(guide[2]) if guide[2] else of_scripts | of_guide), line
         elif script := re.search(r"python (\S+\.py) ?([^&|>\\]*)", line):
             assert (ROOT / script[1]).is_file(), line
-            if not flags <= of_scripts:  # flags of parts that the line selects
+            if script[1].startswith("benchmarks/"):
+                assert all(f'"{flag}"' in (ROOT / script[1]).read_text() for flag in flags), line
+            elif not flags <= of_scripts:  # flags of parts that the line selects
                 assert flags <= adapter.flags(script[1], *shlex.split(script[2])).keys(), line
 
 

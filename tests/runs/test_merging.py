@@ -196,6 +196,7 @@ def kill_a_merge(folder, monkeypatch, calls):
     return False
 
 
+@pytest.mark.thorough
 def test_a_merge_may_be_killed_at_any_moment(by_two, tmp_path, monkeypatch):
     (tmp_path / "before").mkdir()
     with Checkpoints(tmp_path / "before", RUN) as opened:
