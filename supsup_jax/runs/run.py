@@ -6,7 +6,6 @@ Example:
 """
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any, cast
 import jax
 
 from supsup_jax import arguments
-from supsup_jax.data import Dataset, Inputs
-from supsup_jax.data.user_tasks import UserTasks, learn_arguments, user_dataset
+from supsup_jax.data import Inputs
+from supsup_jax.data.user_tasks import learn_arguments, user_dataset
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.inference import Search
@@ -31,12 +30,12 @@ from supsup_jax.runs.description import check_weights, describe
 from supsup_jax.runs.initial import Start, start_of
 from supsup_jax.runs.pending import Pending
 from supsup_jax.runs.predictor import Predictor
-from supsup_jax.runs.python_run import experiment_for
+from supsup_jax.runs.python_run import experiment_for, work_for
 from supsup_jax.runs.records import EvaluationResult, Record, StreamResult
 from supsup_jax.runs.task_store import DiscoveredTasks, LearnedTasks, TaskStore
 from supsup_jax.scenarios import NNs
 from supsup_jax.scenarios.discovery import State
-from supsup_jax.scenarios.work import Results, StreamResults, Work
+from supsup_jax.scenarios.work import Results, StreamResults
 from supsup_jax.system import atomic, hosts, numerics
 
 
@@ -150,7 +149,11 @@ class Run(Predictor):
         data, steps, test = learn_arguments(data, labels, steps, test)
         dataset, names = user_dataset(self.inputs, data, test)
         with self.locked():  # first, so that an error comes before the training
-            for results in self.experiment.scenario.learn(self._work(dataset, steps)):
+            first_task = self.experiment.first_task + self.num_recorded
+            now = {"weights": self.weights, "stats": self.fresh_stats, "pending": self.pending}
+            getters = {"carry": self.carry, "state": self.state_of_learner}
+            work = work_for(self.experiment, dataset, steps, first_task=first_task, **now, **getters)
+            for results in self.experiment.scenario.learn(work):
                 self.add(results, names)
         return self.num_tasks - 1
 
@@ -378,36 +381,6 @@ class Run(Predictor):
         bank, stats = self.tasks.stack()
         count = self.num_tasks if self.experiment.scenario.discovers else num_tasks
         return Model(net=self.net, method=self.method, num_tasks=count, weights=weights, bank=bank, stats=stats)
-
-    def _work(self, dataset: Dataset, steps: int | None) -> Work:
-        """Return the work of learning one more task from a user's data."""
-        training = self.experiment.training
-        network: Any = self.experiment.network
-        if steps is not None:
-            training = dataclasses.replace(training, steps=steps, epochs=None)
-        if network.sync_bn:
-            network = dataclasses.replace(network, sync_bn=False)
-        changes: dict[str, Any] = {"tasks": UserTasks(num_tasks=1), "first_task": 0}
-        parts = dataclasses.replace(self.experiment, training=training, network=network, **changes).build(dataset)
-        return Work(
-            parts=parts,
-            dataset=dataset,
-            tasks=parts.benchmark.tasks(dataset, 0, [0]),
-            seed=self.experiment.seed,
-            first_task=self.experiment.first_task + self.num_recorded,
-            batch_size=training.batch_size,
-            evaluations=(1,),
-            num_learned=0,
-            weights=self.weights,
-            stats=self.fresh_stats,
-            train=dataset.train,
-            test=dataset.test,
-            tasks_at_once=1,
-            carry=self.carry,
-            state=self.state_of_learner,
-            pending=self.pending,
-            side_by_side=False,
-        )
 
     @contextlib.contextmanager
     def _opened(self, folder: Path, steps: int) -> Iterator[Checkpoints]:
