@@ -124,7 +124,7 @@ def test_images_without_gradient_are_clear():
     np.testing.assert_array_equal(picks, ss.OneShot()(model, jnp.zeros_like(IMAGES[:1])))
 
 
-@pytest.mark.parametrize("one_task", thorough_but([True], [False, True]))
+@pytest.mark.parametrize("one_task", thorough_but([True], [False, True], long=[False]))
 def test_chunks_of_picks_equal_one_call(one_task, monkeypatch):
     model, search = learned(), dataclasses.replace(FEW, one_task=one_task)
     size = backend.num_bytes(model.weights)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.figures import FC, LENET
+from helpers.tiers import thorough_but
 from supsup_jax.data.presence import is_present
 from supsup_jax.paper import reproducing, scripts
 from supsup_jax.paper.planning import Rates
@@ -165,8 +166,10 @@ def test_at_the_end_of_the_budget_a_run_saves_and_can_be_resumed(command, folder
     assert sorted(run.accuracies["given"]) == [10, 50]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-@pytest.mark.thorough
+STOPS = [(signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+
+
+@pytest.mark.parametrize(("number", "status"), thorough_but([], STOPS, long=STOPS[1:]))
 def test_after_a_kill_the_same_command_resumes(folder, monkeypatch, number, status):
     arguments = [sys.executable, "-c", DRIVER, str(folder / "experiments"), *ALL[:-1], LENET, "--seeds", "1"]
     monkeypatch.setenv("STUB_SECONDS", "0.2")

