@@ -250,12 +250,15 @@ class Checkpoints:
         """Prepare to save further checkpoints without reading the existing ones, and return the number of saves.
 
         Raises:
-            UserError: if the last checkpoint cannot be read.
-            OSError: if a merge that was interrupted cannot be completed.
+            UserError: if the last checkpoint cannot be read, or a merge that was interrupted cannot be completed.
         """
         if not (self._folder / "checkpoints").is_dir():
             return 0
-        merging.finish(self._folder)
+        try:
+            merging.finish(self._folder)
+        except OSError as error:
+            problem = f"contains merged checkpoints that cannot be put in their place ({reason(error)})"
+            raise UserError(f"{self.folder} {problem}; make its files writable, then start again") from None
         self._firsts = sorted(self._numbers())
         if self._firsts:
             first = self._firsts[-1]

@@ -308,6 +308,22 @@ def test_a_merge_that_fails_warns_and_loses_nothing(tmp_path, monkeypatch, capfd
     assert_contents(contents(tmp_path), expected(11))
 
 
+def test_an_interrupted_merge_that_cannot_be_completed_is_one_line(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path, RUN) as opened:
+        save(opened, [0])
+    (tmp_path / "merging").mkdir()
+
+    def read_only(_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(merging, "finish", read_only)
+    with (
+        Checkpoints(tmp_path, RUN) as opened,
+        pytest.raises(UserError, match=r"Read-only file system\); make its files"),
+    ):
+        opened.resume()
+
+
 def test_a_damaged_checkpoint_is_not_merged(tmp_path, capfd):
     with Checkpoints(tmp_path, RUN) as opened:
         save(opened, range(7))
