@@ -152,7 +152,7 @@ def _check_inference(run: Run, task: str, inference: Mapping[str, Any]) -> None:
         raise TypeError(f"evaluate() got an unexpected keyword argument '{unknown[0]}'")
     for name, value in inference.items():
         if value is not None and (task == "given" or run.method.recovers):
-            problem = "HopSupSup recovers masks instead" if run.method.recovers else "give task='inferred'"
+            problem = "HopSupSup recovers masks instead" if run.method.recovers else "set task to inferred"
             raise ArgumentError(name, shown(value), f"applies to tasks that a search infers; {problem}")
 
 

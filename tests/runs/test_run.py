@@ -129,7 +129,7 @@ def test_evaluations_infer_tasks_by_another_search(trained, options, expected, m
 @pytest.mark.parametrize(
     ("task", "options", "words"),
     [
-        ("given", {"search": "binary"}, "search 'binary': applies to tasks that a search infers; give task='inferred'"),
+        ("given", {"search": "binary"}, "search 'binary': applies to tasks that a search infers; set task to inferred"),
         ("inferred", {"search": "guess"}, "search guess is unknown"),
         ("inferred", {"images_per_pick": 0}, "images_per_pick 0: must be from 1 to 128"),
         ("inferred", {"images_per_pick": 129}, "images_per_pick 129: must be from 1 to 128"),
