@@ -51,6 +51,7 @@ def textbook(model, adapters, image, alphas):
     return jax.grad(loss)(alphas)
 
 
+@pytest.mark.thorough
 def test_derivatives_of_rank_one_adapters_are_the_textbook_ones():
     model, adapters = batche_model()
     images = jax.random.normal(jax.random.key(5), (3, 5, 5, 1))

@@ -9,6 +9,7 @@ import pytest
 import supsup_jax as ss
 from helpers import adapter
 from helpers.runs import DATASET, EXPERIMENT, OTHERS, measured
+from helpers.tiers import thorough_but
 from helpers.toys import batch_norm_net
 from supsup_jax.cli.collection import collect
 from supsup_jax.networks import save_weights
@@ -43,7 +44,7 @@ def arrays(run):
     return jax.device_get((run.weights, run.bank, run.stats))
 
 
-@pytest.mark.parametrize("name", ["SupSup", "BatchE", "NNs", "FineTuning"])
+@pytest.mark.parametrize("name", thorough_but(["SupSup"], ["SupSup", "BatchE", "NNs", "FineTuning"], long=["BatchE"]))
 def test_a_run_starts_from_a_file_and_is_restored_without_it(name, file, tmp_path):
     experiment = adapter.changed(OTHERS.get(name, SHORT), num_tasks=3, eval_at=(), base_weights=str(file))
     run = run_in(tmp_path / "run", experiment)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import supsup_jax as ss
+from helpers.tiers import thorough_but
 from supsup_jax import data
 from supsup_jax.inference.confidence import auroc, novelty
 from supsup_jax.runs.calibrating import calibrate
@@ -51,7 +52,10 @@ HELD_OUT, _ = images_of(range(LEARNED), DIGITS.test.images[100:300])
 UNKNOWN, _ = images_of(range(10, 14), DIGITS.test.images[100:200])
 
 
-@pytest.mark.parametrize(("search", "share"), [("one_shot", 0.6), ("binary", 0.6), ("exhaustive", 0.25)])
+SEARCHES = [("one_shot", 0.6), ("binary", 0.6), ("exhaustive", 0.25)]
+
+
+@pytest.mark.parametrize(("search", "share"), thorough_but(SEARCHES[::2], SEARCHES))
 def test_images_of_unlearned_tasks_are_rejected(run, search, share):
     calibration = run.calibrate(KNOWN, TASKS, search)
     assert calibration.found > 0.9 and calibration.error < max(0.05, calibration.error_before)
