@@ -77,7 +77,7 @@ def _largest_of_layer(bits: Int[Array, " size"], kept: int) -> Bool[Array, " siz
     return larger | last
 
 
-def _largest_together(layers: Sequence[Int[Array, " size"]], kept: Sequence[int]) -> list[Bool[Array, " size"]]:
+def _largest_together(layers: Sequence[Int[Array, " _"]], kept: Sequence[int]) -> list[Bool[Array, " _"]]:
     """Return the masks of the largest values of all layers, in few passes over blocks of all layers' values.
 
     A second search finds the first of the values that are equal to the smallest one and are still kept.

@@ -48,7 +48,7 @@ class Reliability(NamedTuple):
 def confidence(
     scores: Float[np.ndarray, "picks tasks"] | Any,
     tasks: Int[np.ndarray, " picks"] | Any = None,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
 ) -> Float[np.ndarray, " picks"]:
     """Return the confidence of each pick, from 0 to 1.
 
@@ -66,7 +66,7 @@ def confidence(
 def novelty(
     scores: Float[np.ndarray, "picks tasks"] | Any,
     tasks: Int[np.ndarray, " picks"] | Any = None,
-    temperature: float = 1.0,
+    temperature: float | int = 1.0,
     comparable: bool = False,
 ) -> Float[np.ndarray, " picks"]:
     """Return how little each pick looks like the learned tasks: large for images that belong to none of them.
@@ -213,7 +213,7 @@ def check_reject(reject: float) -> None:
         raise ArgumentError("reject", reject, "must be a fraction above 0 and below 1, such as 0.05")
 
 
-def _log_odds(given: Any, tasks: Any, temperature: float) -> np.ndarray:
+def _log_odds(given: Any, tasks: Any, temperature: float | int) -> np.ndarray:
     """Return the log-odds that the inferred tasks are wrong; for the arguments, see `confidence`."""
     scaled = -_scores(given) / _positive(temperature)
     picked = scaled.argmax(1) if tasks is None else _tasks(tasks, scaled)
@@ -245,7 +245,7 @@ def _numbers(name: str, given: Any) -> np.ndarray:
     return values
 
 
-def _positive(temperature: float) -> float:
+def _positive(temperature: float | int) -> float | int:
     if not 0 < temperature < np.inf:
         raise ArgumentError("temperature", temperature, "must be a positive number")
     return temperature

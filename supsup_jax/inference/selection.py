@@ -25,7 +25,7 @@ def smallest(values: Float[Array, " values"], number: int) -> Int[Array, " {numb
     return jnp.flatnonzero(chosen, size=number).astype(jnp.int32)
 
 
-def threshold(leaves: list[Float[Array, " values"]], number: Int[Array, ""] | int) -> Float[Array, ""]:
+def threshold(leaves: list[Float[Array, " _"]], number: Int[Array, ""] | int) -> Float[Array, ""]:
     """Return a threshold that at least `number` of some non-negative values reach, and hardly more.
 
     Its last binary digits are not resolved, since each digit takes a pass over all values.

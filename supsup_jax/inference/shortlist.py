@@ -249,7 +249,7 @@ def _targets(share: float, num_rows: int) -> list[int]:
     return targets
 
 
-def _sums(leaves: list[Float[Array, "picks rows"]], factors: list[Float[Array, " rows"]]) -> Float[Array, " picks"]:
+def _sums(leaves: list[Float[Array, "picks _"]], factors: list[Float[Array, " _"]]) -> Float[Array, " picks"]:
     """Return the sum over all weights of the products with a factor for each weight."""
     products = (jnp.matmul(leaf, factor, precision="highest") for leaf, factor in zip(leaves, factors, strict=True))
     return sum(products, jnp.zeros(len(leaves[0]), jnp.float32))

@@ -1,7 +1,7 @@
 """The contents of checkpoints, on the host."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import PyTree
 
@@ -20,6 +20,7 @@ class Chunk(NamedTuple):
     stats: PyTree[Any]
 
 
+@runtime_checkable
 class Tasks(Protocol):
     """The form in which checkpoints hold the tasks of a run."""
 

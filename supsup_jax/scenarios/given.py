@@ -132,7 +132,7 @@ def _in_turn(work: Work, tasks: Any, first: int, count: int) -> Learned:
 
 
 @partial(jax.jit, static_argnums=0)
-def _keys(seed: int, numbers: Int[np.ndarray, " tasks"]) -> Key[Array, " tasks"]:
+def _keys(seed: int, numbers: Int[Array | np.ndarray, " tasks"]) -> Key[Array, " tasks"]:
     """Return the keys of tasks."""
     return jax.vmap(lambda task: task_key(seed, task))(numbers)
 
