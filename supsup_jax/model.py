@@ -75,26 +75,27 @@ class Model:
         adapters, stats = learned.adapter, learned.stats
         if learned.loss.ndim == 1:
             adapters, stats = jax.tree.map(lambda leaf: leaf[None], (adapters, stats))
+        counts: dict[str, Any] = {"counts": None, "num_counted": 0}
         if not self.method.bank_grows:
             bank = self.method.remember(self.bank, adapters)
         else:
             bank = self.method.pack(adapters)
+            counts |= self._extended_counts(bank, count)
             if self.bank is not None:
                 bank = self.method.concatenate([self.bank, bank], [self.num_tasks, count])
         stats = jax.tree.map(lambda old, new: jnp.concatenate([old[: self.num_tasks], new]), self.stats, stats)
         weights = self.weights if learned.weights is None else learned.weights
         total = self.num_tasks + count
         changes: dict[str, Any] = {"num_tasks": total, "weights": weights, "bank": bank, "stats": stats}
-        return dataclasses.replace(self, **changes, **self._extended_counts(adapters, count))
+        return dataclasses.replace(self, **changes, **counts)
 
-    def _extended_counts(self, adapters: Adapter, count: int) -> dict[str, Any]:
-        """Return the counts after further tasks; unknown counts stay unknown, since nobody may need them."""
-        unknown: dict[str, Any] = {"counts": None, "num_counted": 0}
-        if not self.method.bank_grows or (self.num_tasks and not self.has_counts):
-            return unknown
-        added = self.method.counts(self.method.pack(adapters), count)
+    def _extended_counts(self, added_bank: Bank, count: int) -> dict[str, Any]:
+        """Return the counts after further tasks; `{}` if they stay unknown, since nobody may need them."""
+        if self.num_tasks and not self.has_counts:
+            return {}
+        added = self.method.counts(added_bank, count)
         if added is None:
-            return unknown
+            return {}
         counts = jax.tree.map(jnp.add, self.counts, added) if self.num_tasks else added
         return {"counts": counts, "num_counted": self.num_tasks + count}
 

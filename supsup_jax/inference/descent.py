@@ -46,7 +46,8 @@ def descent_path(
         alphas = updated(alphas, alpha_gradient(model, images, alphas, objective, images_per_pick))
         return alphas, alphas
 
-    gradient = gradient_among(model, np.ones(model.num_tasks, bool), images, objective, images_per_pick)
+    everything = np.ones(model.num_tasks, bool)
+    gradient = gradient_among(model, everything, images, objective, images_per_pick, all_chosen=True)
     uniform = jnp.full_like(gradient, 1 / model.num_tasks)
     first = updated(uniform, gradient)
     _, later = jax.lax.scan(update, first, length=steps - 1)
