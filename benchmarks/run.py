@@ -23,7 +23,9 @@ from pathlib import Path
 
 import compare
 
-SUITES = ("train", "side_by_side", "inference", "evaluation", "resnet", "start", "scaling", "checkpoints")
+SUITES = (
+    "train", "side_by_side", "inference", "evaluation", "resnet", "convolutions", "start", "scaling", "checkpoints",
+)  # fmt: skip
 WITH_SMALLEST = ("side_by_side", "inference", "resnet")
 
 
