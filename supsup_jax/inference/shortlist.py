@@ -16,7 +16,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from supsup_jax import bank as banks
 from supsup_jax import bank_parts
@@ -153,6 +153,110 @@ class _State(NamedTuple):
     share: Float[Array, " picks"]
 
 
+class Rows(NamedTuple):
+    """Importance of the rows of a bank for some picks, and the moments of what they add to a wrong task's score.
+
+    Attributes:
+        columns: for each leaf the gradients, `(picks, rows)`.
+        squares: their squares.
+        kept: for each leaf the share of the tasks that keep each weight, `(rows,)`.
+        variances: for each leaf the variance of the mask entries, `(rows,)`.
+        of_all: variance of a score over all rows, for each pick.
+        importance: for each leaf `(rows,)`: the share of the variance, summed over the picks.
+    """
+
+    columns: list[Array]
+    squares: list[Array]
+    kept: list[Array]
+    variances: list[Array]
+    of_all: Float[Array, " picks"]
+    importance: list[Array]
+
+
+class Listed(NamedTuple):
+    """Ranking of all tasks by the rows that were read.
+
+    Attributes:
+        tasks: the tasks on the list.
+        mean: what the unread rows add to a score on average, for each pick.
+        deviation: its standard deviation for wrong tasks.
+        share: the fraction of the rows that were read.
+    """
+
+    tasks: Int[Array, " listed"]
+    mean: Float[Array, " picks"]
+    deviation: Float[Array, " picks"]
+    share: Float[Array, " picks"]
+
+
+def rows_of(kept: list[Array], columns: list[Array]) -> Rows:
+    """Return the importance of the rows of a bank.
+
+    Args:
+        kept: for each leaf the share of the tasks that keep each weight, `(rows,)`.
+        columns: for each leaf the gradients, `(picks, rows)`.
+    """
+    variances = [share * (1 - share) for share in kept]
+    squares = [leaf**2 for leaf in columns]
+    of_all = _sums(squares, variances)
+    scale = jnp.where(of_all > 0, 1 / jnp.where(of_all > 0, of_all, 1), 0)
+    importance = [(scale @ leaf) * variance for leaf, variance in zip(squares, variances, strict=True)]
+    return Rows(columns, squares, kept, variances, of_all, importance)
+
+
+def least_importance(rows: Rows, target: Int[Array, ""] | int) -> Float[Array, ""]:
+    """Return the importance that `target` rows reach. Rows without any make no difference, and are never read."""
+    return jnp.maximum(threshold(rows.importance, target), _SMALLEST)
+
+
+def listed(rows: Rows, measured: Float[Array, "picks tasks"], least: Float[Array, ""], number: int) -> Listed:
+    """Return the best tasks by the rows that were read, and the moments of the unread rows.
+
+    Args:
+        rows: the rows.
+        measured: sums over the rows that were read.
+        least: the least importance of a row that was read.
+        number: number of tasks on the list.
+    """
+    unread = [values < least for values in rows.importance]
+    unread_variance = _sums(
+        rows.squares, [jnp.where(each, leaf, 0) for each, leaf in zip(unread, rows.variances, strict=True)]
+    )
+    mean = _sums(rows.columns, [jnp.where(each, leaf, 0) for each, leaf in zip(unread, rows.kept, strict=True)])
+    # Masks that are not independent spread more than their shares suggest, where they were read and beyond.
+    expected = jnp.maximum(rows.of_all - unread_variance, 1e-6 * rows.of_all)
+    excess = jnp.maximum(1, measured.var(1) / jnp.where(expected > 0, expected, 1))
+    share = 1 - sum(each.sum() for each in unread) / sum(map(len, unread))
+    share = jnp.full(len(measured), share, jnp.float32)
+    return Listed(_best(measured, number), mean, jnp.sqrt(excess * unread_variance), share)
+
+
+def settled(
+    among: Listed, measured: Float[Array, "picks tasks"], exact: Float[Array, "picks listed"], margin: float
+) -> tuple[Float[Array, "picks tasks"], Bool[Array, " picks"]]:
+    """Return the scores of all tasks, and whether no task outside the list comes within the margin of the best one.
+
+    Args:
+        among: the ranking.
+        measured: sums over the rows that were read.
+        exact: scores of the tasks on the list over all rows.
+        margin: see `Shortlist`.
+    """
+    edge = measured.at[:, among.tasks].set(jnp.inf).min(1) + among.mean
+    is_clear = edge - margin * among.deviation >= exact.min(1)
+    return (measured + among.mean[:, None]).at[:, among.tasks].set(exact), is_clear
+
+
+def is_settled(is_clear: Bool[Array, " picks"]) -> Bool[Array, ""]:
+    """Return whether at most a few picks are unclear, which are cheaper to search in the whole bank one by one."""
+    return (~is_clear).sum() <= len(is_clear) // _FEW
+
+
+def scores_of_sums(total: Float[Array, "picks 8 bytes"], num_tasks: int) -> Float[Array, "picks {num_tasks}"]:
+    """Return sums over rows of a bank in the order of the tasks."""
+    return total.swapaxes(1, 2).reshape(len(total), -1)[:, :num_tasks]
+
+
 def _search(model: Model, kept: list[Array], columns: list[Array], search: Shortlist) -> Shortlisted:
     """Search with one set of rows and one list for all picks.
 
@@ -163,39 +267,22 @@ def _search(model: Model, kept: list[Array], columns: list[Array], search: Short
         search: the search.
     """
     banked = [leaf.reshape(-1, leaf.shape[-1]) for leaf in jax.tree.leaves(model.bank)]
-    variances = [share * (1 - share) for share in kept]
     picks, num_rows = len(columns[0]), sum(map(len, banked))
-    squares = [leaf**2 for leaf in columns]
-    of_all = _sums(squares, variances)
-    scale = jnp.where(of_all > 0, 1 / jnp.where(of_all > 0, of_all, 1), 0)
-    importance = [(scale @ leaf) * variance for leaf, variance in zip(squares, variances, strict=True)]
-    targets = jnp.asarray(_targets(search.share, num_rows), jnp.int32)
+    rows = rows_of(kept, columns)
+    targets = jnp.asarray(targets_of(search.share, num_rows), jnp.int32)
 
     def read_more(state: _State) -> _State:
-        # Weights without importance are never read: they make no difference between tasks.
-        least = jnp.maximum(threshold(importance, targets[state.stage]), _SMALLEST)
-        total = state.total
-        for rows, values, gradient in zip(banked, importance, columns, strict=True):
-            total += bank_parts.project_chosen(rows, (values >= least) & (values < state.least), gradient)
-        measured = total.swapaxes(1, 2).reshape(picks, -1)[:, : model.num_tasks]
-        unread = [values < least for values in importance]
-        unread_variance = _sums(
-            squares, [jnp.where(rows, leaf, 0) for rows, leaf in zip(unread, variances, strict=True)]
-        )
-        mean = _sums(columns, [jnp.where(rows, leaf, 0) for rows, leaf in zip(unread, kept, strict=True)])
-        # Masks that are not independent spread more than their shares suggest, where they were read and beyond.
-        expected = jnp.maximum(of_all - unread_variance, 1e-6 * of_all)
-        excess = jnp.maximum(1, measured.var(1) / jnp.where(expected > 0, expected, 1))
-        tasks = _best(measured, search.shortlist)
+        least, total = least_importance(rows, targets[state.stage]), state.total
+        for leaf, values, gradient in zip(banked, rows.importance, columns, strict=True):
+            total += bank_parts.project_chosen(leaf, (values >= least) & (values < state.least), gradient)
+        measured = scores_of_sums(total, model.num_tasks)
+        among = listed(rows, measured, least, search.shortlist)
         exact = sum(
-            (bank_parts.project_to(rows, tasks, leaf) for rows, leaf in zip(banked, columns, strict=True)),
+            (bank_parts.project_to(leaf, among.tasks, column) for leaf, column in zip(banked, columns, strict=True)),
             jnp.zeros((picks, search.shortlist), jnp.float32),
         )
-        edge = measured.at[:, tasks].set(jnp.inf).min(1) + mean
-        is_clear = edge - search.margin * jnp.sqrt(excess * unread_variance) >= exact.min(1)
-        scores = (measured + mean[:, None]).at[:, tasks].set(exact)
-        share = 1 - sum(rows.sum() for rows in unread) / num_rows
-        return _State(state.stage + 1, least, total, scores, is_clear, jnp.full(picks, share, jnp.float32))
+        scores, is_clear = settled(among, measured, exact, search.margin)
+        return _State(state.stage + 1, least, total, scores, is_clear, among.share)
 
     start = _State(
         jnp.int32(0),
@@ -206,7 +293,7 @@ def _search(model: Model, kept: list[Array], columns: list[Array], search: Short
         jnp.zeros(picks, jnp.float32),
     )
     state = jax.lax.while_loop(
-        lambda state: (state.stage < len(targets)) & ((~state.is_clear).sum() > picks // _FEW), read_more, start
+        lambda state: (state.stage < len(targets)) & ~is_settled(state.is_clear), read_more, start
     )
     scores = _exact_where_unclear(model, columns, state)
     return Shortlisted(scores, state.share + (~state.is_clear).astype(jnp.float32))
@@ -234,13 +321,14 @@ def _exact_where_unclear(model: Model, columns: list[Array], state: _State) -> F
         is_clear, scores, gradient = pick
         return jax.lax.cond(is_clear, lambda: scores, lambda: exact([leaf[None] for leaf in gradient])[0])
 
-    is_rare = (~state.is_clear).sum() <= len(state.scores) // _FEW
     return jax.lax.cond(
-        is_rare, lambda: jax.lax.map(exact_if_unclear, (state.is_clear, state.scores, columns)), lambda: exact(columns)
+        is_settled(state.is_clear),
+        lambda: jax.lax.map(exact_if_unclear, (state.is_clear, state.scores, columns)),
+        lambda: exact(columns),
     )
 
 
-def _targets(share: float, num_rows: int) -> list[int]:
+def targets_of(share: float, num_rows: int) -> list[int]:
     """Return the numbers of rows to have read after each stage; beyond half of them, reading all is simpler."""
     targets = []
     while share <= 0.5 or not targets:
