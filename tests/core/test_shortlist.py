@@ -1,7 +1,6 @@
 import dataclasses
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,46 +8,14 @@ import pytest
 import supsup_jax as ss
 from helpers import adapter
 from helpers.runs import SHORT
+from helpers.searched import FEW, IMAGES, OBJECTIVES, TASKS, learned, unlearned
 from helpers.tiers import thorough_but
-from helpers.toys import model_of, random_masks, small_dataset
+from helpers.toys import small_dataset
 from supsup_jax import bank as banks
-from supsup_jax import bank_parts, evaluation, inference, networks
+from supsup_jax import bank_parts, evaluation
 from supsup_jax.inference import shortlist
 from supsup_jax.runs.train import run_experiment
 from supsup_jax.system import backend
-
-NET = networks.LeNet(features=7, width=0.05, input_shape=(5, 5, 1))
-TASKS = 61
-IMAGES = jax.random.normal(jax.random.key(2), (4, 5, 5, 1))
-FEW = ss.Shortlist(shortlist=3, share=1 / 4, margin=1.0)
-OBJECTIVES = {"H": ss.entropy, "G": ss.superfluous(real=2)}
-
-
-def model_with(masks) -> ss.Model:
-    weights, _ = NET.init(jax.random.key(0))
-    return model_of(NET, weights, banks.pack(masks), TASKS)
-
-
-def unlearned() -> ss.Model:
-    """Return a model of random masks; no mask fits an image clearly better than the others."""
-    return model_with(random_masks(NET.init(jax.random.key(0))[0], TASKS))
-
-
-def learned(objective=ss.entropy) -> ss.Model:
-    """Return a model in which tasks 5, 20, 35 and 50 fit one image each, clearly better than all others."""
-    model = unlearned()
-    alphas = jnp.full(TASKS, 1 / TASKS)
-    masks = [model.adapter(task) for task in range(TASKS)]
-    for image, task in zip(IMAGES, (5, 20, 35, 50), strict=True):
-        slope = gradient_of(model, image[None], alphas, objective)
-        masks[task] = jax.tree.map(lambda leaf: (leaf < 0).astype(jnp.float32), slope)
-    return model_with(jax.tree.map(lambda *leaves: jnp.stack(leaves), *masks))
-
-
-def gradient_of(model, images, alphas, objective):
-    superposed = banks.superpose(model.bank, alphas[None])
-    (slope,) = [inference.searches.gradients_at(model, images[None], superposed, objective)]
-    return jax.tree.map(lambda leaf: leaf[0], slope)
 
 
 @pytest.mark.parametrize("accelerator", [False, True])

@@ -1,0 +1,226 @@
+"""Searches over a bank on disk, which hold a bounded part of it in memory; see `supsup_jax.bank_files`.
+
+The gradient needs only the base weights and the counts of the bank. The host then reads rows in blocks, and the masks
+of the tasks on a shortlist; compiled functions add up their products. `Shortlist` follows the same rule as in memory.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from supsup_jax import bank as banks
+from supsup_jax.bank_files import BankFiles, read_ahead
+from supsup_jax.errors import ArgumentError, UserError
+from supsup_jax.inference.search import Search
+from supsup_jax.inference.searches import OneShot, counts_of, gradients_at, grouped
+from supsup_jax.inference.shortlist import (
+    Rows,
+    Shortlist,
+    is_settled,
+    least_importance,
+    listed,
+    rows_of,
+    settled,
+    targets_of,
+)
+from supsup_jax.model import Model
+from supsup_jax.networks import Stats, Weights
+from supsup_jax.registry import name_of
+from supsup_jax.system import backend, numerics
+
+MEMORY = 2**30
+"""Default limit of the memory of a search in bytes."""
+
+# A block of this size is read at the full rate of a disk.
+_BLOCK = 2**26
+
+
+class Sizes(NamedTuple):
+    """Sizes that keep a search within its memory.
+
+    Attributes:
+        picks: number of picks that are searched together.
+        rows: number of rows of a block.
+    """
+
+    picks: int
+    rows: int
+
+
+def sizes_within(memory: int, bank: BankFiles, shortlist: int = 0) -> Sizes:
+    """Return the sizes of a search.
+
+    Args:
+        memory: the limit in bytes.
+        bank: the bank.
+        shortlist: number of masks that are read at once.
+
+    Raises:
+        ArgumentError: if the memory is too small.
+    """
+    weights, tasks, width = len(bank.counts), bank.num_tasks, bank.rows.layout.num_bytes
+    # Base weights, counts, shares and variances; the checksums of rows and masks; the masks of the list and a copy.
+    shared = 4 * (6 * weights + tasks) + 2 * shortlist * bank.masks.layout.num_bytes
+    pick = 4 * (5 * weights + 6 * tasks)  # gradient, square, importance and copies; sums, scores and copies
+    step = 16 * banks.sums_at_once(jax.ShapeDtypeStruct((1, width), np.uint8))  # the rows that are added side by side
+    block = 3 * step * width  # one is read, one is added, and one may be on the device
+    remaining = memory - shared - pick - block
+    if remaining < 0:
+        raise ArgumentError("memory", memory, f"must be at least {memory - remaining} bytes for this bank")
+    most = min(_BLOCK, block // 3 + remaining // 6)  # half of what remains for blocks
+    together = 1 + remaining // 2 // pick
+    rows = min(most // (step * width), -(-weights // step)) * step
+    return Sizes(min(together, max(1, backend.gradient_bytes() // (4 * weights))), rows)
+
+
+def check(search: Search) -> None:
+    """Check that a search can read a bank on disk.
+
+    Raises:
+        UserError: if it needs the bank in memory.
+    """
+    if type(search) not in (OneShot, Shortlist):
+        raise UserError(
+            f"search {name_of('search', search)} needs all masks in memory; give shortlist, which reads a part of them "
+            "from disk, or one_shot, which reads all"
+        )
+
+
+def model_on_disk(net: Any, method: Any, weights: Weights, stats: Stats, bank: BankFiles) -> Model:
+    """Return a model without its bank, for `scores`.
+
+    Args:
+        net: the network.
+        method: a method with masks.
+        weights: the base weights.
+        stats: arrays or shapes of the batch-norm statistics of one task.
+        bank: the bank.
+    """
+    leaves, structure = jax.tree.flatten(weights)
+    bounds = np.cumsum([np.size(leaf) for leaf in leaves])[:-1]
+    counts = [part.reshape(leaf.shape) for part, leaf in zip(np.split(bank.counts, bounds), leaves, strict=True)]
+    # A leading axis of one task: the mean over all tasks is their mean.
+    mean = jax.tree.unflatten(jax.tree.structure(stats), [leaf[None] for leaf in bank.mean_stats()])
+    known: dict[str, Any] = {"counts": structure.unflatten(counts), "num_counted": bank.num_tasks}
+    return jax.device_put(
+        Model(net=net, method=method, num_tasks=bank.num_tasks, weights=weights, bank=None, stats=mean, **known)
+    )
+
+
+def scores(
+    model: Model,
+    bank: BankFiles,
+    images: Float[Array | np.ndarray, "batch height width channels"],
+    search: Search,
+    images_per_pick: int = 1,
+    *,
+    memory: int = MEMORY,
+) -> Iterator[Float[Array, "picks tasks"]]:
+    """Yield the scores of some picks at a time, as `search.scores` returns them for a bank in memory.
+
+    Args:
+        model: see `model_on_disk`.
+        bank: the bank.
+        images: normalised images.
+        search: `OneShot`, which reads the whole bank, or `Shortlist`.
+        images_per_pick: number of consecutive images that share their task.
+        memory: limit in bytes of what the search holds, without the program and what it compiles.
+
+    Raises:
+        UserError: if the search needs all masks in memory, the memory is too small, or the bank is damaged.
+        ValueError: if the images do not divide into picks.
+    """
+    check(search)
+    assert isinstance(search, OneShot)
+    groups = grouped(jnp.asarray(images), images_per_pick)
+    lists = isinstance(search, Shortlist) and bank.num_tasks > search.shortlist
+    sizes = sizes_within(memory, bank, search.shortlist if lists else 0)
+    together = 1 if lists and not search.one_task else sizes.picks
+    for first in range(0, len(groups), together):
+        yield _found(model, bank, groups[first : first + together], search, sizes)
+
+
+@numerics.with_fixed_flags
+def _found(model: Model, bank: BankFiles, groups: Array, search: OneShot, sizes: Sizes) -> Float[Array, "picks tasks"]:
+    """Return the scores of picks that are searched together."""
+    rows = _rows(model, groups, search)
+    if isinstance(search, Shortlist) and bank.num_tasks > search.shortlist:
+        return _shortlisted(bank, rows, search, sizes)
+    columns = np.concatenate(jax.device_get(rows.columns), axis=1)
+    return _projected(bank, columns, np.arange(len(bank.counts)), sizes)
+
+
+@partial(jax.jit, static_argnames=("search",))
+def _rows(model: Model, groups: Array, search: OneShot) -> Rows:
+    """Return the gradients of some picks, and the importance of each row."""
+    share_kept = jax.tree.map(lambda leaf: leaf / model.num_tasks, counts_of(model))
+    gradients = gradients_at(model, groups, share_kept, search.objective)
+    columns = [leaf.reshape(len(groups), -1) for leaf in jax.tree.leaves(gradients)]
+    return rows_of([leaf.reshape(-1) for leaf in jax.tree.leaves(share_kept)], columns)
+
+
+def _shortlisted(bank: BankFiles, rows: Rows, search: Shortlist, sizes: Sizes) -> Float[Array, "picks tasks"]:
+    """Return the scores of picks that share the rows that are read, and the list; see `shortlist`."""
+    columns, importance = (
+        np.concatenate(jax.device_get(leaves), axis=-1) for leaves in (rows.columns, rows.importance)
+    )
+    measured, least_before = jnp.zeros((len(columns), bank.num_tasks), jnp.float32), np.float32(np.inf)
+    found, is_clear = measured, jnp.zeros(len(columns), bool)
+    for target in targets_of(search.share, len(importance)):
+        least = np.asarray(_least(rows, target))
+        chosen = np.flatnonzero((importance >= least) & (importance < least_before))
+        measured += _projected(bank, columns, chosen, sizes)
+        among = _listed(rows, measured, least, search.shortlist)
+        exact = _exact(bank.read_masks(np.asarray(among.tasks)).T, columns)
+        found, is_clear = _settled(among, measured, exact, search.margin)
+        least_before = least
+        if is_settled(is_clear):
+            break
+    unclear = np.flatnonzero(~np.asarray(is_clear))
+    if len(unclear):
+        found = found.at[unclear].set(_projected(bank, columns[unclear], np.arange(len(importance)), sizes))
+    return found
+
+
+_least = jax.jit(least_importance)
+_listed = jax.jit(listed, static_argnames=("number",))
+_settled = jax.jit(settled)
+
+
+def _projected(
+    bank: BankFiles, columns: Float[np.ndarray, "picks weights"], wanted: np.ndarray, sizes: Sizes
+) -> Float[Array, "picks tasks"]:
+    """Return the products of gradients with some rows of the bank, for all tasks."""
+    total = jnp.zeros((len(columns), bank.num_tasks), jnp.float32)
+    for part, block in read_ahead(bank.rows, wanted, sizes.rows):
+        values = columns[:, wanted[part]]
+        values = np.pad(values, [(0, 0), (0, len(block) - values.shape[1])])  # the other rows of the block do not count
+        total = jax.block_until_ready(_added(total, block, values))  # the block is overwritten next
+    return total
+
+
+@partial(jax.jit, donate_argnums=0)
+def _added(
+    total: Float[Array, "picks tasks"], block: UInt8[Array, "rows bytes"], columns: Float[Array, "picks rows"]
+) -> Float[Array, "picks tasks"]:
+    return total + banks.project(block, columns, total.shape[1])
+
+
+@jax.jit
+def _exact(masks: UInt8[Array, "bytes listed"], columns: Float[Array, "picks weights"]) -> Float[Array, "picks listed"]:
+    """Return the products of gradients with whole masks, whose bits are those of consecutive weights."""
+    places = jnp.arange(8, dtype=jnp.uint8)[:, None]
+    padded = jnp.pad(columns, [(0, 0), (0, 8 * len(masks) - columns.shape[1])])
+
+    def add(total: Array, masks: Array, columns: Array) -> Array:
+        bits = ((masks[:, None] >> places) & 1).astype(jnp.float32).reshape(-1, masks.shape[1])
+        return total + jnp.matmul(columns.reshape(len(columns), -1), bits, precision="highest")
+
+    zeros = jnp.zeros((len(columns), masks.shape[1]), jnp.float32)
+    size = max(1, backend.slice_bytes() // (32 * masks.shape[1]))
+    return add(*banks.over_slices(add, zeros, masks, padded.reshape(len(columns), -1, 8), size))
