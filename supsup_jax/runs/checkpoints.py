@@ -16,18 +16,18 @@ With several hosts, only the first one reads and writes.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from supsup_jax.errors import UserError, reason, warn
-from supsup_jax.runs import formats, merging
-from supsup_jax.runs.chunks import Chunk, Saved, Step, Tasks
+from supsup_jax.runs import chunks, formats, merging
+from supsup_jax.runs.chunks import Chunk, Saved, Step, Stored, Tasks
 from supsup_jax.runs.steps import (
     check_files,
     digest_of,
@@ -59,22 +59,6 @@ _RUN_KEYS = ("experiment", "inputs", "weights", "base_weights_sha256", "flags")
 _MAX_TO_KEEP = {"checkpoints": None, merging.FOLDER: None, "state": 2, "unfinished": 1, "evaluation": 1}
 
 
-class _Stored(NamedTuple):
-    """A checkpoint on disk.
-
-    Attributes:
-        place: the folder that contains it: `checkpoints`, or `merging` while it is moved.
-        first: number of its first save.
-        tasks: number of new tasks in each save.
-        digest: checksum of its arrays; `None` if it has none.
-    """
-
-    place: str
-    first: int
-    tasks: list[int]
-    digest: str | None
-
-
 class Checkpoints:
     """Checkpoints of one run, in the folders `checkpoints`, `state`, `unfinished` and `evaluation`.
 
@@ -93,7 +77,7 @@ class Checkpoints:
     def __init__(self, folder: Path, run: dict[str, Any] | None = None):
         self.folder, self._run = folder, run or {}
         self._folder = folder.absolute()  # Orbax needs an absolute path, and does not always report a relative one
-        self._stored: list[_Stored] = []  # the checkpoints read so far
+        self._stored: list[Stored] = []  # the checkpoints read so far
         self._records: list[dict[str, Any]] = []  # metadata of their saves
         self._digests: list[str] = []  # checksums of the metadata
         self._managers: dict[str, ocp.CheckpointManager] = {}
@@ -203,7 +187,7 @@ class Checkpoints:
 
     def restore(
         self,
-        template: Callable[[int], tuple[PyTree[Any], PyTree[Any]]],
+        template: Callable[[int], tuple[PyTree[Any], PyTree[Any]]] | None,
         state_template: PyTree[Any] | None = None,
         last: int | None = None,
         concatenate: Callable[[Sequence[Chunk]], Chunk] | None = None,
@@ -211,7 +195,8 @@ class Checkpoints:
         """Read all checkpoints.
 
         Args:
-            template: returns the shapes and dtypes of bank and statistics for a number of tasks.
+            template: returns the shapes and dtypes of bank and statistics for a number of tasks; `None` to read
+                everything but the tasks.
             state_template: shapes and dtypes of the state.
             last: number of the last save to read; by default all are read.
             concatenate: see `Tasks`; required if saves after `last` may be merged with earlier ones.
@@ -230,21 +215,30 @@ class Checkpoints:
         steps = [
             Step(None, {name: plain[name] for name in _RUN_KEYS if name in plain}, plain["record"]) for plain in records
         ]
-        progress = Progress(f"reading {self._folder}", len(stored), "checkpoints")
-        for checkpoint in progress.track(_Stored(*fields) for fields in stored):
-            kept = checkpoint.tasks[: max(0, len(steps) - checkpoint.first)]
-            if not sum(kept):
-                continue
-            held = sum(checkpoint.tasks)
-            named = named_arrays(*template(held))
-            arrays = self._arrays(checkpoint.place, checkpoint.first, named, checkpoint.digest) if named else {}
-            chunk = Chunk(sum(kept), arrays.get("store", {}), arrays.get("stats", {}))
-            if sum(kept) < held:
-                assert concatenate
-                chunk = concatenate([chunk])
-            number = checkpoint.first + max(index for index, tasks in enumerate(kept) if tasks)
-            steps[number] = steps[number]._replace(chunk=chunk)
+        if template is not None:
+            progress = Progress(f"reading {self._folder}", len(stored), "checkpoints")
+            found = progress.track(Stored(*fields) for fields in stored)
+            for number, chunk in chunks.read(found, len(steps), self._read, template, concatenate):
+                steps[number] = steps[number]._replace(chunk=chunk)
         return Saved(steps, state)
+
+    def tasks(self, form: Tasks, last: int | None = None) -> Iterator[Chunk]:
+        """Yield the tasks of all saves, one checkpoint at a time; on the first host only.
+
+        Args:
+            form: the form of the tasks of the run.
+            last: number of the last save to read; by default all are read.
+
+        Raises:
+            UserError: as in `restore`.
+        """
+        count = len(self.records(last))
+        for _, chunk in chunks.read(self._stored, count, self._read, form.shapes, form.concatenate):
+            yield chunk
+
+    def _read(self, checkpoint: Stored, named: dict[str, Any]) -> dict[str, Any]:
+        """Return the arrays of the tasks of a checkpoint, given their shapes; the first host reads them."""
+        return self._arrays(checkpoint.place, checkpoint.first, named, checkpoint.digest) if named else {}
 
     def resume(self) -> int:
         """Prepare to save further checkpoints without reading the existing ones, and return the number of saves.
@@ -302,6 +296,16 @@ class Checkpoints:
         self._last = self._digests[count - 1] if count else None
         return self._records[:count]
 
+    def digest_of_tasks(self, last: int | None = None) -> str | None:
+        """Return the checksum of the last save with tasks, which depends on all tasks; `None` if there are none.
+
+        Args:
+            last: number of the last save to consider; by default all are.
+        """
+        saves = zip(self.records(last), self._digests, strict=False)
+        digests = [digest for save, digest in saves if save["new_tasks"]]
+        return digests[-1] if digests else None
+
     def _numbers(self) -> set[int]:
         """Return the numbers of all checkpoints."""
         try:
@@ -333,7 +337,7 @@ class Checkpoints:
             self._records.append(save | {"experiment": formats.upgraded(save["experiment"])})
             self._digests.append(digest)
         tasks = [save["new_tasks"] for save in saves]
-        self._stored.append(_Stored(place, first, tasks, plain.get("arrays_sha256")))
+        self._stored.append(Stored(place, first, tasks, plain.get("arrays_sha256")))
 
     def replace(self, name: str, plain: dict[str, Any], arrays: PyTree[Any]) -> None:
         """Save partial work in one of the folders, in place of its previous version.

@@ -1,9 +1,11 @@
 """The contents of checkpoints, on the host."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import PyTree
+
+from supsup_jax.runs.steps import named_arrays
 
 
 class Chunk(NamedTuple):
@@ -18,6 +20,22 @@ class Chunk(NamedTuple):
     num_tasks: int
     bank: PyTree[Any]
     stats: PyTree[Any]
+
+
+class Stored(NamedTuple):
+    """A checkpoint on disk.
+
+    Attributes:
+        place: the folder that contains it: `checkpoints`, or `merging` while it is moved.
+        first: number of its first save.
+        tasks: number of new tasks in each save.
+        digest: checksum of its arrays; `None` if it has none.
+    """
+
+    place: str
+    first: int
+    tasks: list[int]
+    digest: str | None
 
 
 @runtime_checkable
@@ -58,3 +76,30 @@ class Saved(NamedTuple):
 
     steps: list[Step]
     state: PyTree[Any] | None
+
+
+def read(
+    stored: Iterable[Stored],
+    num_saves: int,
+    arrays_of: Callable[[Stored, dict[str, Any]], dict[str, Any]],
+    template: Callable[[int], tuple[PyTree[Any], PyTree[Any]]],
+    concatenate: Callable[[Sequence[Chunk]], Chunk] | None,
+) -> Iterator[tuple[int, Chunk]]:
+    """Yield the tasks of each checkpoint, with the number of its last save that has tasks.
+
+    Args:
+        stored: the checkpoints, in order.
+        num_saves: number of saves of the run to read.
+        arrays_of: returns the arrays of a checkpoint, given their shapes.
+        template: returns the shapes and dtypes of bank and statistics for a number of tasks.
+        concatenate: see `Tasks`; required if later saves may be merged with earlier ones.
+    """
+    for checkpoint in stored:
+        kept = checkpoint.tasks[: max(0, num_saves - checkpoint.first)]
+        if sum(kept):
+            arrays = arrays_of(checkpoint, named_arrays(*template(sum(checkpoint.tasks))))
+            chunk = Chunk(sum(kept), arrays.get("store", {}), arrays.get("stats", {}))
+            if sum(kept) < sum(checkpoint.tasks):
+                assert concatenate
+                chunk = concatenate([chunk])
+            yield checkpoint.first + max(index for index, tasks in enumerate(kept) if tasks), chunk
