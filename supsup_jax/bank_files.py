@@ -165,7 +165,7 @@ def _fill(path: Path, offset: int, out: UInt8[np.ndarray, "rows bytes"]) -> None
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(offset)
-            unread = memoryview(out.reshape(-1))
+            unread = out.reshape(-1).data
             while unread:
                 count = file.readinto(unread)
                 if not count:

@@ -230,7 +230,7 @@ def _transposed(tile: UInt8[Array, "weights bytes"]) -> UInt8[Array, "tasks byte
 
 def _write(file: BinaryIO, rows: np.ndarray) -> None:
     """Write an array to a file; a single call may write a part of it only."""
-    unwritten = memoryview(rows.reshape(-1))
+    unwritten = rows.reshape(-1).data
     while unwritten:
         unwritten = unwritten[file.write(unwritten) :]
 

@@ -4,6 +4,7 @@ The gradient needs only the base weights and the counts of the bank. The host th
 of the tasks on a shortlist; compiled functions add up their products. `Shortlist` follows the same rule as in memory.
 """
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -67,7 +68,8 @@ def sizes_within(memory: int, bank: BankFiles, shortlist: int = 0) -> Sizes:
     # Base weights, counts, shares and variances; the checksums of rows and masks; the masks of the list and a copy.
     shared = 4 * (6 * weights + tasks) + 2 * shortlist * bank.masks.layout.num_bytes
     pick = 4 * (5 * weights + 6 * tasks)  # gradient, square, importance and copies; sums, scores and copies
-    step = 16 * banks.sums_at_once(jax.ShapeDtypeStruct((1, width), np.uint8))  # the rows that are added side by side
+    row: Any = jax.ShapeDtypeStruct((1, width), np.uint8)
+    step = 16 * banks.sums_at_once(row)  # the number of rows that are added side by side
     block = 3 * step * width  # one is read, one is added, and one may be on the device
     remaining = memory - shared - pick - block
     if remaining < 0:
@@ -76,6 +78,11 @@ def sizes_within(memory: int, bank: BankFiles, shortlist: int = 0) -> Sizes:
     together = 1 + remaining // 2 // pick
     rows = min(most // (step * width), -(-weights // step)) * step
     return Sizes(min(together, max(1, backend.gradient_bytes() // (4 * weights))), rows)
+
+
+def images_at_once(memory: int, image_shape: tuple[int, ...]) -> int:
+    """Return the number of normalised images that take at most a small part of the memory."""
+    return max(1, memory // 64 // (4 * math.prod(image_shape)))
 
 
 def check(search: Search) -> None:
@@ -138,9 +145,9 @@ def scores(
     check(search)
     assert isinstance(search, OneShot)
     groups = grouped(jnp.asarray(images), images_per_pick)
-    lists = isinstance(search, Shortlist) and bank.num_tasks > search.shortlist
-    sizes = sizes_within(memory, bank, search.shortlist if lists else 0)
-    together = 1 if lists and not search.one_task else sizes.picks
+    lists = search if isinstance(search, Shortlist) and bank.num_tasks > search.shortlist else None
+    sizes = sizes_within(memory, bank, lists.shortlist if lists else 0)
+    together = 1 if lists and not lists.one_task else sizes.picks
     for first in range(0, len(groups), together):
         yield _found(model, bank, groups[first : first + together], search, sizes)
 

@@ -3,25 +3,52 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex, overload
 
 from supsup_jax import arguments, registry
+from supsup_jax.bank_files import BankFiles
 from supsup_jax.data import Inputs, load_digits
 from supsup_jax.data.arrays import NORMALISATION
-from supsup_jax.errors import UserError
+from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.runs import composition, formats, merging, results
+from supsup_jax.inference import on_disk
+from supsup_jax.runs import bank_export, composition, formats, merging, results
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.description import SHA256
 from supsup_jax.runs.initial import stored
+from supsup_jax.runs.mapped import MappedRun
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import experiment_of, script_part_error
 from supsup_jax.system import numerics
 from supsup_jax.system.reading import read_stable
 
 
+@overload
+def restore(
+    run_dir: str | os.PathLike[str],
+    step: SupportsIndex | None = None,
+    *,
+    memory_map: Literal[False] = False,
+    **parts: Any,
+) -> Run: ...
+@overload
+def restore(
+    run_dir: str | os.PathLike[str],
+    step: SupportsIndex | None = None,
+    *,
+    memory_map: Literal[True] | str | os.PathLike[str],
+    memory: SupportsIndex | None = None,
+    **parts: Any,
+) -> MappedRun: ...
 @numerics.with_fixed_flags
-def restore(run_dir: str | os.PathLike[str], step: SupportsIndex | None = None, **parts: Any) -> Run:
+def restore(
+    run_dir: str | os.PathLike[str],
+    step: SupportsIndex | None = None,
+    *,
+    memory_map: bool | str | os.PathLike[str] = False,
+    memory: SupportsIndex | None = None,
+    **parts: Any,
+) -> Run | MappedRun:
     """Restore a run from disk, on any machine, without its data set.
 
     Base weights are drawn from the run's seed, or read if tasks trained them or the user gave them.
@@ -29,22 +56,62 @@ def restore(run_dir: str | os.PathLike[str], step: SupportsIndex | None = None, 
     Args:
         run_dir: folder of a run, for example runs/quickstart/seed=1.
         step: number of the last checkpoint to read, counted from 0; by default all are read.
+        memory_map: whether to leave the masks on disk, where `export_bank` has written them; or the folder of the bank.
+        memory: with `memory_map`: limit in bytes of what an inference holds; by default 1 GiB.
         parts: custom parts that have no registered name: `network=`, `method=`, `search=` and so on.
 
     Returns:
-        The run.
+        The run; with `memory_map`, one that infers and predicts, but does not learn.
 
     Raises:
-        UserError: if the folder does not contain a run, or the run is damaged or needs other parts.
+        UserError: if the folder does not contain a run, or the run is damaged or needs other parts; with `memory_map`,
+            if it has no bank on disk, or one of other tasks.
     """
     folder = arguments.path("run_dir", run_dir)
     last = None if step is None else arguments.integer("step", step)
+    if memory is not None and memory_map is False:
+        raise ArgumentError("memory", memory, "requires memory_map=True")
     read = [folder, *(folder / name for name in ("checkpoints", merging.FOLDER, "state"))]
-    return read_stable(lambda: _restore(folder, last, parts), read)  # another process may be training the run
+    # Another process may be training the run.
+    if memory_map is False:
+        return read_stable(lambda: _restore(folder, last, parts)[0], read)
+    place = folder / bank_export.FOLDER if memory_map is True else arguments.path("memory_map", memory_map)
+    limit = on_disk.MEMORY if memory is None else arguments.integer("memory", memory)
+    run, source = read_stable(lambda: _restore(folder, last, parts, with_tasks=False), read)
+    bank_export.check(run)
+    bank = BankFiles(place)
+    bank.check(run.weights, source)
+    on_disk.sizes_within(limit, bank)
+    return MappedRun(run, bank, limit)
 
 
-def _restore(folder: Path, step: int | None, parts: dict[str, Any]) -> Run:
-    """Restore a run from the current files of its folder.
+@numerics.with_fixed_flags
+def export_bank(
+    run_dir: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, memory: SupportsIndex | None = None
+) -> Path:
+    """Write the masks of a run as a bank on disk, for `restore(..., memory_map=True)`, and return its folder.
+
+    The checkpoints are read one at a time. A bank in the folder is replaced when the new one is complete.
+
+    Args:
+        run_dir: folder of a run.
+        output: folder of the bank; by default `bank` in the run's folder.
+        memory: limit in bytes of the masks in memory, unless a single checkpoint takes more; by default 1 GiB.
+
+    Raises:
+        UserError: if the run cannot be read, is in use, or has no masks as bits, or the disk is too small.
+    """
+    folder = arguments.path("run_dir", run_dir)
+    place = folder / bank_export.FOLDER if output is None else arguments.path("output", output)
+    run, _ = _restore(folder, None, {}, with_tasks=False)
+    bank_export.write_bank(run, place, on_disk.MEMORY if memory is None else arguments.integer("memory", memory))
+    return place
+
+
+def _restore(
+    folder: Path, step: int | None, parts: dict[str, Any], *, with_tasks: bool = True
+) -> tuple[Run, str | None]:
+    """Restore a run from the current files of its folder, and return it with the checksum of tasks that are not read.
 
     Raises:
         UserError: if the files cannot be read.
@@ -71,8 +138,12 @@ def _restore(folder: Path, step: int | None, parts: dict[str, Any]) -> Run:
         inputs = Inputs.from_json(metadata[0]["inputs"]) if "inputs" in metadata[0] else _inputs_of_format_2(experiment)
         sha256 = metadata[0].get(SHA256)
         run = Run(experiment, inputs, None if sha256 is None else partial(stored, sha256=sha256))
-        run.read(checkpoints, step)
-    return run
+        if with_tasks:
+            run.read(checkpoints, step)
+            return run, None
+        step = len(metadata) - 1  # another process may add checkpoints now
+        run.read(checkpoints, step, with_tasks=False)
+        return run, checkpoints.digest_of_tasks(step)
 
 
 def _no_checkpoint(folder: Path) -> UserError:

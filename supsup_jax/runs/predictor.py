@@ -72,6 +72,19 @@ class Predictor(ABC):
         """Whether the user gave the initial base weights; otherwise the seed determines them."""
 
     @property
+    def _num_learned(self) -> int:
+        """Number of learned tasks.
+
+        Raises:
+            UserError: if no task has been learned.
+        """
+        return self.model.num_tasks
+
+    def _model_with(self, task: int | Array) -> tuple[Model, int | Array]:
+        """Return a model that holds a task, and the number of the task in it."""
+        return self.model, task
+
+    @property
     def bank(self) -> Bank:
         """The adapters of all tasks, packed; for SupSup, a bank of masks."""
         return self.model.bank
@@ -90,7 +103,8 @@ class Predictor(ABC):
         """
         if not self.method.has_masks:
             raise UserError(f"{name_of('method', self.experiment.method)} has no masks; use weights_for")
-        return self.model.adapter(self._existing(task))
+        model, number = self._model_with(self._existing(task))
+        return model.adapter(number)
 
     @numerics.with_fixed_flags
     def weights_for(self, task: SupportsIndex) -> Weights:
@@ -101,7 +115,8 @@ class Predictor(ABC):
         """
         if self.method.recovers:
             raise UserError("HopSupSup stores no masks; use predict, which recovers a mask from images of one task")
-        return self.model.effective_weights(self._existing(task))
+        model, number = self._model_with(self._existing(task))
+        return model.effective_weights(number)
 
     @numerics.with_fixed_flags
     def stats_for(self, task: SupportsIndex) -> Stats:
@@ -110,7 +125,8 @@ class Predictor(ABC):
         Raises:
             UserError: if the task does not exist.
         """
-        return self.model.task_stats(self._existing(task))
+        model, number = self._model_with(self._existing(task))
+        return model.task_stats(number)
 
     @numerics.with_fixed_flags
     def predict(
@@ -147,10 +163,10 @@ class Predictor(ABC):
         if task is not None:
             tasks = self._tasks_of(task, len(images))
         elif reject is None:
-            tasks = self._infer(images, self.inference(search, objective)).tasks
+            tasks = self._picks(images, self.inference(search, objective))
         else:
             how, share = self.inference(search, objective), arguments.number("reject", reject)
-            fitted = calibration.required(self.calibrations, how, self.record, self.model.num_tasks, share)
+            fitted = calibration.required(self.calibrations, how, self.record, self._num_learned, share)
             inferred = self._infer(images, how)
             rejected = fitted.rejects(inferred.scores, inferred.tasks, share)
             tasks = np.where(rejected, np.int32(-1), inferred.tasks)
@@ -189,8 +205,8 @@ class Predictor(ABC):
             UserError: if the images, the search or the objective do not fit.
         """
         images = self.inputs.images(images)
-        inferred = self._infer(images, self.inference(search, objective))
-        return inferred if return_scores else inferred.tasks
+        how = self.inference(search, objective)
+        return self._infer(images, how) if return_scores else self._picks(images, how)
 
     @numerics.with_fixed_flags
     def calibrate(
@@ -220,7 +236,7 @@ class Predictor(ABC):
         """
         images, how = self.inputs.images(images), self.inference(search, objective)
         numbers, inferred = self._tasks_of(tasks, len(images)), self._infer(images, how)
-        if missing := sorted({*range(self.model.num_tasks)} - {*numbers.tolist()}):
+        if missing := sorted({*range(self._num_learned)} - {*numbers.tolist()}):
             raise UserError(f"tasks: there are no images of task {missing[0]}; give some of every learned task")
         fitted = calibration.calibration_of(how, self.record, inferred.scores, inferred.tasks, numbers)
         return self.add_calibration(fitted)
@@ -288,7 +304,7 @@ class Predictor(ABC):
 
     def _existing(self, task: SupportsIndex) -> int:
         """Return the number of a task, after checking that the task exists."""
-        num_tasks = self.model.num_tasks  # raises an error if there is none
+        num_tasks = self._num_learned  # raises an error if there is none
         number = arguments.integer("task", task)
         if not 0 <= number < num_tasks:
             raise UserError(f"there is no task {number}; there are tasks 0 to {num_tasks - 1}")
@@ -319,13 +335,22 @@ class Predictor(ABC):
         tasks, scores = self._in_batches(
             lambda batch: prediction.inferred(model, self.inputs, search, batch), images, progress
         )
-        if fitted := calibration.fitting(self.calibrations, search, self.record, model.num_tasks):
+        return self._with_confidence(search, tasks, scores)
+
+    def _picks(self, images: np.ndarray, search: Search) -> Int[np.ndarray, " images"]:
+        """Return the inferred tasks alone."""
+        return self._infer(images, search).tasks
+
+    def _with_confidence(self, search: Search, tasks: np.ndarray, scores: np.ndarray) -> InferredTasks:
+        """Return inferred tasks with their scores and their confidence."""
+        if fitted := calibration.fitting(self.calibrations, search, self.record, self._num_learned):
             return InferredTasks(tasks, scores, fitted.confidence(scores, tasks).astype(np.float32))
         share = np.asarray(jax.nn.softmax(-scores, axis=-1))
         return InferredTasks(tasks, scores, np.take_along_axis(share, tasks[:, None], 1)[:, 0])
 
     def _logits(self, task: int | Array, images: np.ndarray | Array) -> Array:
-        return prediction.logits(self.model, self.inputs, jnp.int32(task), images)
+        model, number = self._model_with(task)
+        return prediction.logits(model, self.inputs, jnp.int32(number), images)
 
     def _in_batches(self, function: Callable[[np.ndarray], Any], images: np.ndarray, progress: Progress) -> Any:
         return jax.device_get(function(images)) if self.net.uses_batch else in_batches(function, images, progress)
@@ -340,5 +365,5 @@ class Predictor(ABC):
     def _class_labels(self) -> list[list[Any] | None]:
         """Return the class labels of each user-supplied task; `None` for the other tasks."""
         if self.experiment.scenario.discovers:
-            return [None] * self.model.num_tasks
+            return [None] * self._num_learned
         return [result.labels for result in self.record.tasks]

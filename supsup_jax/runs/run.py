@@ -286,19 +286,23 @@ class Run(Predictor):
         self.folder, self._steps = folder, 1
 
     @numerics.with_fixed_flags
-    def read(self, checkpoints: Checkpoints, last: int | None = None, resumes: bool = False) -> None:
+    def read(
+        self, checkpoints: Checkpoints, last: int | None = None, *, resumes: bool = False, with_tasks: bool = True
+    ) -> None:
         """Read the checkpoints of this run, which must not have tasks yet.
 
         Args:
             checkpoints: checkpoints of the run's folder.
             last: number of the last checkpoint to read; by default all are read.
             resumes: whether a script resumes the run; the folder may be empty then.
+            with_tasks: whether to read the tasks as well; otherwise this run cannot use or learn any.
 
         Raises:
             UserError: if the checkpoints cannot be read, belong to a different run, or have other initial weights.
         """
         state_shapes = jax.eval_shape(self.stored_weights) | self.tasks.state_shapes()
-        saved = checkpoints.restore(self.tasks.shapes, state_shapes, last, self.tasks.concatenate)
+        shapes = self.tasks.shapes if with_tasks else None
+        saved = checkpoints.restore(shapes, state_shapes, last, self.tasks.concatenate)
         self.folder, self._steps = checkpoints.folder, len(saved.steps)
         stream: list[StreamResult] = []
         checked: list[dict[str, Any]] = []

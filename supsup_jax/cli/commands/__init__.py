@@ -5,7 +5,16 @@ from supsup_jax.cli.commands.command import Command
 from supsup_jax.cli.commands.comparing import Compare
 from supsup_jax.cli.commands.reproduce import Reproduce
 from supsup_jax.cli.commands.resuming import Collect, Resume
-from supsup_jax.cli.commands.single_run import Evaluate, Export, ExportTorch, ExportWeights, ImportTorch, Predict, Show
+from supsup_jax.cli.commands.single_run import (
+    Evaluate,
+    Export,
+    ExportBank,
+    ExportTorch,
+    ExportWeights,
+    ImportTorch,
+    Predict,
+    Show,
+)
 from supsup_jax.cli.commands.summaries import Bytes, Imagenet, Plot
 
 COMMANDS: dict[str, type[Command]] = {
@@ -15,6 +24,7 @@ COMMANDS: dict[str, type[Command]] = {
     "compare": Compare,
     "evaluate": Evaluate,
     "export": Export,
+    "export-bank": ExportBank,
     "export-torch": ExportTorch,
     "export-weights": ExportWeights,
     "imagenet": Imagenet,

@@ -21,9 +21,11 @@ from supsup_jax.errors import UserError
 from supsup_jax.networks import save_weights
 from supsup_jax.runs import composition, records, results
 from supsup_jax.runs.evaluate import evaluate
-from supsup_jax.runs.opening import restore
+from supsup_jax.runs.mapped import MappedRun
+from supsup_jax.runs.opening import export_bank, restore
 from supsup_jax.runs.run import Run
 from supsup_jax.system import atomic, extras
+from supsup_jax.system.sizes import parse_bytes
 from supsup_jax.system.yaml import parse_yaml
 
 
@@ -98,6 +100,15 @@ class Predict(Command):
     """Fraction of images of the learned tasks that may be rejected, such as 0.05.
     Images that look less like these tasks get task and label -1. Requires the command calibrate."""
 
+    memory_map: bool = False
+    """Leave the masks on disk, where export-bank has written them, and read only the part that the search needs."""
+
+    memory: Annotated[str | None, tyro.conf.arg(metavar="SIZE")] = None
+    """With --memory-map: limit of the memory that an inference takes, such as 500MB; by default 1GiB."""
+
+    bank: Path | None = None
+    """With --memory-map: folder that export-bank wrote; by default RUN/bank."""
+
     resize: bool = False
     """Resize and centre-crop pictures to the network's input shape; runs on ImageNet always do."""
 
@@ -110,7 +121,7 @@ class Predict(Command):
         Raises:
             UserError: if the run or the images cannot be used.
         """
-        run = restore(self.folder)
+        run = self._restored()
         side: int | None = min(run.inputs.image_shape[:2]) if self.resize else None
         side = getattr(run.experiment.tasks.source, "shorter_side", side)
         names, images = pictures.read(self.images.expanduser(), run.inputs, side)
@@ -128,6 +139,39 @@ class Predict(Command):
         plain = {"images": names, "labels": predicted.labels, "tasks": predicted.tasks}
         plain |= {"probabilities": np.round(predicted.probabilities.astype(float), 6)}
         self.print_result(plain, lambda: print(self.output or text.rstrip()))
+
+    def _restored(self) -> Run | MappedRun:
+        if not self.memory_map:
+            if given := next((name for name in ("memory", "bank") if getattr(self, name) is not None), None):
+                raise UserError(f"--{given} {getattr(self, given)}: requires --memory-map")
+            return restore(self.folder)
+        memory = None if self.memory is None else parse_bytes("--memory", self.memory)
+        with naming_flags():
+            return restore(self.folder, memory_map=self.bank.expanduser() if self.bank else True, memory=memory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportBank(Command):
+    """Write the masks of a run in a form that predict --memory-map reads in part, for more tasks than fit in memory."""
+
+    folder: OneRun
+    """Folder of the run, such as runs/quickstart/seed=1."""
+
+    output: Path | None = None
+    """Folder to write; by default RUN/bank. It takes a quarter of a byte for each weight and task."""
+
+    memory: Annotated[str, tyro.conf.arg(metavar="SIZE")] = "1GiB"
+    """Limit of the memory that the masks take, such as 500MB, unless a single checkpoint takes more."""
+
+    def run(self) -> None:
+        """Write the bank.
+
+        Raises:
+            UserError: if the run cannot be used, or the disk is too small.
+        """
+        output = self.output.expanduser() if self.output else None
+        written = export_bank(self.folder, output, parse_bytes("--memory", self.memory))
+        self.print_result({"written": written}, lambda: print(written))
 
 
 @dataclass(frozen=True, kw_only=True)
