@@ -2,24 +2,29 @@
 
 Command: python experiments/GNu/MNISTPerm/LeNet-2500-tasks/supsup_h.py --data data --num-tasks 64 --eval-at 64
          python benchmarks/scale.py runs/GNu/MNISTPerm/LeNet-2500-tasks/supsup_h/seed=1 --data data
+         python benchmarks/scale.py RUN --data data --on-disk banks --tasks 1000000 --shares 0.03125 0.125
 
 The first masks are those of the run. The others are simulated: each weight is kept by the same share of tasks as in the
 run, independently of the other weights. Images belong to tasks of the run, and are searched among all tasks. Searches
 take turns on every image, each number of tasks in a separate process. Writes OUTPUT.md and OUTPUT.json.
+
+With --on-disk the masks are written to a folder, where a later call finds them, and searched from there: with a cold
+page cache, from which the files are dropped before each pick, and with a warm one.
 """
 
 import argparse
 import json
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import compare
 import numpy as np
+import on_disk
 
 ROWS_AT_ONCE = 512
 
@@ -103,10 +108,18 @@ def measure(arguments: argparse.Namespace, num_tasks: int) -> dict[str, Any]:
     from supsup_jax.system import backend
 
     run = ss.restore(arguments.run)
+    tested = min(arguments.tested, run.num_tasks // 8 * 8)
+    objective = {"H": ss.entropy, "G": ss.superfluous(real=10)}[arguments.objective]
+    if arguments.on_disk:
+        folder = arguments.on_disk / str(num_tasks)
+        if arguments.write:
+            on_disk.written(run, num_tasks, folder, simulated)
+            return {}
+        shown = images_of(run, arguments.data, tested, arguments.images)
+        return on_disk.measure(run, shown, folder, objective, arguments)
     bare = model_among(run, num_tasks)
     model = bare.with_counts()
     bank = backend.num_bytes(model.bank)
-    objective = {"H": ss.entropy, "G": ss.superfluous(real=10)}[arguments.objective]
     shortlist = ss.Shortlist(objective, **{name: getattr(arguments, name) for name in ("shortlist", "share", "margin")})
     searches = {
         "one_shot, counting at each call": (bare, ss.OneShot(objective)),
@@ -116,7 +129,6 @@ def measure(arguments: argparse.Namespace, num_tasks: int) -> dict[str, Any]:
     if num_tasks <= arguments.most_binary:
         searches["binary"] = (model, ss.Binary(objective))
     rows = []
-    tested = min(arguments.tested, run.num_tasks // 8 * 8)
     shown = images_of(run, arguments.data, tested, 128)
     for per_pick, repeat in ((1, arguments.images), (128, 1)):
         groups = shown.reshape(tested, -1, per_pick, *shown.shape[2:])[:, :repeat]
@@ -157,6 +169,12 @@ def measure(arguments: argparse.Namespace, num_tasks: int) -> dict[str, Any]:
     return {"tasks": num_tasks, "learned": run.num_tasks, "bank": bank, "memory": peak, "rows": rows}
 
 
+def in_child(*arguments: str) -> dict[str, Any]:
+    """Run this program in a separate process, and return what it measures."""
+    command = [sys.executable, __file__, *arguments]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+
+
 def markdown(results: list[dict[str, Any]]) -> str:
     """Return a table with a row for each number of tasks, images per pick and search."""
     names = ["tasks", "images a pick", "search", "seconds a pick", "longest", "read of the bank", "task found"]
@@ -186,21 +204,29 @@ def main() -> None:
     parser.add_argument("--shortlist", type=int, default=64, help="see Shortlist")
     parser.add_argument("--share", type=float, default=1 / 8, help="see Shortlist")
     parser.add_argument("--margin", type=float, default=6.0, help="see Shortlist")
+    parser.add_argument("--on-disk", type=Path, help="folder of banks: search tasks whose masks are on disk")
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=[1 / 32, 1 / 8], help="with --on-disk: see Shortlist"
+    )
+    parser.add_argument("--memory", type=int, default=2**30, help="with --on-disk: the limit of a search in bytes")
     parser.add_argument("--output", type=Path, default=Path("scale"), help="the files to write, without suffix")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(measure(arguments, arguments.child)))
         return
 
-    results = []
+    results, table = [], on_disk.markdown if arguments.on_disk else markdown
     for num_tasks in arguments.tasks:
-        results.append(compare.in_child(*sys.argv[1:], "--child", str(num_tasks - num_tasks % 8)))
+        if arguments.on_disk:  # in a separate process, whose memory does not count
+            in_child(*sys.argv[1:], "--write", "--child", str(num_tasks - num_tasks % 8))
+        results.append(in_child(*sys.argv[1:], "--child", str(num_tasks - num_tasks % 8)))
         arguments.output.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-        arguments.output.with_suffix(".md").write_text(markdown(results) + "\n")
+        arguments.output.with_suffix(".md").write_text(table(results) + "\n")
         for result in results[-1:]:
             print(f"{result['tasks']:,} tasks: peak memory {result['memory'] / 2**20:,.0f} MB", flush=True)
-    print(markdown(results))
+    print(table(results))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,8 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, PyTree, UInt8
 
+from supsup_jax.bank_segments import THREADS, BankFileError, Layout, Matrix
 from supsup_jax.errors import UserError
 
 FORMAT = 1
@@ -32,149 +31,11 @@ FORMAT = 1
 FILE = "bank.json"
 """Description of a bank."""
 
-SEGMENT = 2**30
-"""Maximum size of a segment in bytes, unless a single row is larger."""
-
 SEGMENTS = re.compile(r"segments-(\d+)")
 """Name of a folder of segments."""
 
 COUNTS, MEANS = "counts.bin", "mean_stats.bin"
 """Files of the counts of each weight (int32), and of the mean statistics (float32)."""
-
-# Number of threads that read. Disks reach their full rate only with many requests at a time.
-_THREADS = 16
-
-# Largest read in bytes, and the largest gap between two rows that is read rather than skipped.
-_READ, _GAP = 2**20, 2**14
-
-
-class BankFileError(UserError):
-    """Error: a bank on disk is missing or damaged, or belongs to different tasks.
-
-    Args:
-        path: the file or folder.
-        problem: what is wrong with it.
-    """
-
-    def __init__(self, path: Path, problem: str):
-        super().__init__(f"{path} {problem}; write the bank again: python -m supsup_jax export-bank RUN")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Layout of a matrix of bytes in segments.
-
-    Attributes:
-        name: name of the matrix, with which the names of its files begin.
-        num_rows: number of rows.
-        num_bytes: bytes of a row.
-        per_segment: rows of a segment; the last segment may have fewer.
-    """
-
-    name: str
-    num_rows: int
-    num_bytes: int
-    per_segment: int
-
-    @classmethod
-    def of(cls, name: str, num_rows: int, num_bytes: int) -> "Layout":
-        """Return the layout with segments of at most `SEGMENT` bytes."""
-        return cls(name, num_rows, num_bytes, max(1, SEGMENT // num_bytes))
-
-    @property
-    def checksums(self) -> str:
-        """Name of the file of checksums, uint32."""
-        return f"{self.name}.crc32"
-
-    def file(self, segment: int) -> str:
-        """Return the name of the file of a segment."""
-        return f"{self.name}-{segment:04d}.bin"
-
-    def segments(self) -> Iterator[tuple[str, int]]:
-        """Yield the name and the number of rows of each segment."""
-        for segment in range(-(-self.num_rows // self.per_segment)):
-            yield self.file(segment), min(self.per_segment, self.num_rows - segment * self.per_segment)
-
-
-class Matrix:
-    """A matrix of bytes on disk, whose rows are read and checked.
-
-    Args:
-        folder: folder of the segments.
-        layout: the layout.
-        checksums: CRC-32 of each row.
-        threads: the threads that read.
-
-    Attributes:
-        layout: the layout.
-        bytes_read: number of bytes read so far.
-    """
-
-    def __init__(self, folder: Path, layout: Layout, checksums: np.ndarray, threads: ThreadPoolExecutor):
-        self._folder, self.layout, self._checksums, self._threads = folder, layout, checksums, threads
-        self.bytes_read = 0
-
-    def read(self, wanted: Int[np.ndarray, " rows"], out: UInt8[np.ndarray, "rows bytes"]) -> None:
-        """Read some rows.
-
-        Args:
-            wanted: numbers of the rows, in increasing order.
-            out: array to read them into.
-
-        Raises:
-            BankFileError: if a segment is missing, truncated or damaged.
-        """
-        parts = self._parts(wanted)
-        read = self._threads.map if len(parts) > 1 else map
-        self.bytes_read += sum(read(lambda part: self._read_part(wanted[part], out[part]), parts))
-
-    def _parts(self, wanted: Int[np.ndarray, " rows"]) -> list[slice]:
-        """Return the rows to read at once, as slices of the wanted ones: they are near each other, in one segment."""
-        if not len(wanted):
-            return []
-        size = self.layout.num_bytes
-        group = wanted // self.layout.per_segment * (self.layout.per_segment + 1) + (
-            wanted % self.layout.per_segment // max(1, _READ // size)
-        )
-        is_new = (np.diff(wanted) > max(1, _GAP // size)) | (np.diff(group) != 0)
-        bounds = [0, *(np.flatnonzero(is_new) + 1).tolist(), len(wanted)]
-        return [slice(first, stop) for first, stop in pairwise(bounds)]
-
-    def _read_part(self, wanted: Int[np.ndarray, " rows"], out: UInt8[np.ndarray, "rows bytes"]) -> int:
-        first, span = int(wanted[0]), int(wanted[-1] - wanted[0]) + 1
-        segment, place = divmod(first, self.layout.per_segment)
-        path = self._folder / self.layout.file(segment)
-        if span == len(wanted):
-            _fill(path, place * self.layout.num_bytes, out)
-        else:
-            between = np.empty((span, self.layout.num_bytes), np.uint8)
-            _fill(path, place * self.layout.num_bytes, between)
-            out[:] = between[wanted - first]
-        found = np.fromiter(map(zlib.crc32, out), np.uint32, len(out))
-        if damaged := np.flatnonzero(found != self._checksums[wanted]).tolist():
-            raise BankFileError(path, f"is damaged (checksum mismatch in row {wanted[damaged[0]]})")
-        return span * self.layout.num_bytes
-
-
-def _fill(path: Path, offset: int, out: UInt8[np.ndarray, "rows bytes"]) -> None:
-    """Fill an array from a file.
-
-    Raises:
-        BankFileError: if the file is missing, or ends before.
-    """
-    try:
-        with path.open("rb", buffering=0) as file:
-            file.seek(offset)
-            unread = out.reshape(-1).data
-            while unread:
-                count = file.readinto(unread)
-                if not count:
-                    raise BankFileError(path, "is truncated")
-                unread = unread[count:]
-    except FileNotFoundError:
-        raise BankFileError(path, "is missing") from None
-    except OSError as error:
-        raise BankFileError(path, f"cannot be read ({error.strerror})") from None
 
 
 class BankFiles:
@@ -208,7 +69,7 @@ class BankFiles:
             self._segments = folder / plain["segments"]
             self._sums: dict[str, int] = plain["crc32"]
             layouts = {name: Layout(name, *numbers) for name, numbers in plain["matrices"].items()}
-            threads = ThreadPoolExecutor(_THREADS, "bank")
+            threads = ThreadPoolExecutor(THREADS, "bank")
             found = {name: self._matrix(layout, threads) for name, layout in layouts.items()}
             self.rows, self.masks, self._stats_rows = found["rows"], found["masks"], found.get("stats")
         except (KeyError, TypeError, ValueError) as error:
@@ -318,40 +179,6 @@ def _described(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, AttributeError, TypeError):
         raise BankFileError(path, "is damaged") from None
     return plain
-
-
-def read_ahead(
-    matrix: Matrix, wanted: Int[np.ndarray, " rows"], size: int
-) -> Iterator[tuple[slice, UInt8[np.ndarray, "{size} bytes"]]]:
-    """Yield the wanted rows in blocks, while the next block is read.
-
-    Args:
-        matrix: the matrix.
-        wanted: numbers of the rows, in increasing order.
-        size: rows of a block. All blocks have this number; in the last one, further rows have any values.
-
-    Yields:
-        The wanted rows in the block, and the block, which is overwritten after the next one.
-
-    Raises:
-        BankFileError: if a segment is missing, truncated or damaged.
-    """
-    parts = [slice(first, min(first + size, len(wanted))) for first in range(0, len(wanted), size)]
-    buffers = [np.zeros((size, matrix.layout.num_bytes), np.uint8) for _ in parts[:2]]
-
-    def read(number: int) -> np.ndarray:
-        part, buffer = parts[number], buffers[number % 2]
-        matrix.read(wanted[part], buffer[: part.stop - part.start])
-        return buffer
-
-    with ThreadPoolExecutor(1, "bank-ahead") as ahead:
-        block = ahead.submit(read, 0) if parts else None
-        for number, part in enumerate(parts):
-            assert block is not None
-            buffer = block.result()
-            if number + 1 < len(parts):
-                block = ahead.submit(read, number + 1)
-            yield part, buffer
 
 
 def matrices(num_weights: int, num_tasks: int, stats_bytes: int) -> Sequence[Layout]:

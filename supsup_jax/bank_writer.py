@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree, UInt8
 
-from supsup_jax.bank_files import COUNTS, FILE, FORMAT, MEANS, SEGMENTS, Layout, checksum, described, matrices
+from supsup_jax.bank_files import COUNTS, FILE, FORMAT, MEANS, SEGMENTS, checksum, described, matrices
+from supsup_jax.bank_segments import Layout
 from supsup_jax.errors import UserError
 from supsup_jax.system import atomic
 

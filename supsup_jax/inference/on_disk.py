@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from supsup_jax import bank as banks
-from supsup_jax.bank_files import BankFiles, read_ahead
+from supsup_jax.bank_files import BankFiles
+from supsup_jax.bank_segments import AHEAD, read_ahead
 from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.inference.search import Search
 from supsup_jax.inference.searches import OneShot, counts_of, gradients_at, grouped
@@ -37,8 +38,14 @@ from supsup_jax.system import backend, numerics
 MEMORY = 2**30
 """Default limit of the memory of a search in bytes."""
 
-# A block of this size is read at the full rate of a disk.
-_BLOCK = 2**26
+# With blocks of this size a disk is read at its full rate.
+_BLOCK = 2**25
+
+# The number of rows of a block is a multiple of this number, which are added at once.
+_STEP = 16
+
+# Bytes of rows, times the number of gradients, whose sums stay in the cache of a core; and the least bytes of rows.
+_TILE, _LEAST = 2**13, 2**10
 
 
 class Sizes(NamedTuple):
@@ -68,15 +75,14 @@ def sizes_within(memory: int, bank: BankFiles, shortlist: int = 0) -> Sizes:
     # Base weights, counts, shares and variances; the checksums of rows and masks; the masks of the list and a copy.
     shared = 4 * (6 * weights + tasks) + 2 * shortlist * bank.masks.layout.num_bytes
     pick = 4 * (5 * weights + 6 * tasks)  # gradient, square, importance and copies; sums, scores and copies
-    row: Any = jax.ShapeDtypeStruct((1, width), np.uint8)
-    step = 16 * banks.sums_at_once(row)  # the number of rows that are added side by side
-    block = 3 * step * width  # one is read, one is added, and one may be on the device
+    copies = AHEAD + 2  # some blocks are read, one is added, and one may be on the device
+    block = copies * _STEP * width
     remaining = memory - shared - pick - block
     if remaining < 0:
         raise ArgumentError("memory", memory, f"must be at least {memory - remaining} bytes for this bank")
-    most = min(_BLOCK, block // 3 + remaining // 6)  # half of what remains for blocks
+    most = min(_BLOCK, (block + remaining // 2) // copies)  # half of what remains for blocks
     together = 1 + remaining // 2 // pick
-    rows = min(most // (step * width), -(-weights // step)) * step
+    rows = min(most // (_STEP * width), -(-weights // _STEP)) * _STEP
     return Sizes(min(together, max(1, backend.gradient_bytes() // (4 * weights))), rows)
 
 
@@ -203,19 +209,31 @@ def _projected(
     bank: BankFiles, columns: Float[np.ndarray, "picks weights"], wanted: np.ndarray, sizes: Sizes
 ) -> Float[Array, "picks tasks"]:
     """Return the products of gradients with some rows of the bank, for all tasks."""
-    total = jnp.zeros((len(columns), bank.num_tasks), jnp.float32)
-    for part, block in read_ahead(bank.rows, wanted, sizes.rows):
+    total = jnp.zeros((len(columns), 8 * bank.rows.layout.num_bytes), jnp.float32)
+    size = min(sizes.rows, _STEP * 2 ** math.ceil(math.log2(max(1, len(wanted) / _STEP))))  # few programs
+    for part, block in read_ahead(bank.rows, wanted, size):
         values = columns[:, wanted[part]]
         values = np.pad(values, [(0, 0), (0, len(block) - values.shape[1])])  # the other rows of the block do not count
-        total = jax.block_until_ready(_added(total, block, values))  # the block is overwritten next
-    return total
+        shown = jax.device_put(block)  # on a CPU without a copy
+        total = jax.block_until_ready(_added(total, shown, values))  # the block is overwritten next
+    return total[:, : bank.num_tasks]
 
 
 @partial(jax.jit, donate_argnums=0)
 def _added(
     total: Float[Array, "picks tasks"], block: UInt8[Array, "rows bytes"], columns: Float[Array, "picks rows"]
 ) -> Float[Array, "picks tasks"]:
-    return total + banks.project(block, columns, total.shape[1])
+    """Add the products of gradients with a block of rows, some tasks at a time."""
+    width = block.shape[1]
+    size = min(width, max(_LEAST, _TILE // len(columns)))
+
+    def add(start: Array | int, size: int, total: Array) -> Array:
+        products = banks.project(jax.lax.dynamic_slice_in_dim(block, start, size, axis=1), columns, 8 * size)
+        before = jax.lax.dynamic_slice_in_dim(total, 8 * start, 8 * size, axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(total, before + products, 8 * start, axis=1)
+
+    total = jax.lax.fori_loop(0, width // size, lambda index, total: add(index * size, size, total), total)
+    return add(width - width % size, width % size, total) if width % size else total
 
 
 @jax.jit
