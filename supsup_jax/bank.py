@@ -252,12 +252,17 @@ def project(
     """
     _check_count(bank, num_tasks)
     batch = len(jax.tree.leaves(gradients)[0])
-    sums = prefers_sums(batch)
     total = jnp.zeros((batch, 8, bytes_per_weight(bank)), jnp.float32)
     for leaf, gradient in zip(jax.tree.leaves(bank), jax.tree.leaves(gradients), strict=True):
-        rows, columns = leaf.reshape(-1, leaf.shape[-1]), gradient.reshape(batch, -1)
-        total += (_project_by_sums if sums else _project_by_product)(rows, columns)
+        total += project_rows(leaf.reshape(-1, leaf.shape[-1]), gradient.reshape(batch, -1))
     return total.swapaxes(1, 2).reshape(batch, -1)[:, :num_tasks]
+
+
+def project_rows(
+    rows: UInt8[Array, "rows bytes"], columns: Float[Array, "batch rows"]
+) -> Float[Array, "batch 8 bytes"]:
+    """Compute `project` for rows of a leaf; the product with task i is at bit `i % 8` and byte `i // 8`."""
+    return (_project_by_sums if prefers_sums(len(columns)) else _project_by_product)(rows, columns)
 
 
 def prefers_sums(batch: int) -> bool:

@@ -27,6 +27,7 @@ from supsup_jax.inference.shortlist import (
     least_importance,
     listed,
     rows_of,
+    scores_of_sums,
     settled,
     targets_of,
 )
@@ -44,8 +45,8 @@ _BLOCK = 2**25
 # The number of rows of a block is a multiple of this number, which are added at once.
 _STEP = 16
 
-# Bytes of rows, times the number of gradients, whose sums stay in the cache of a core; and the least bytes of rows.
-_TILE, _LEAST = 2**13, 2**10
+# Bytes of each row to multiply by many gradients at once, so that their sums stay in the cache of a core.
+_TILE = 2**9
 
 
 class Sizes(NamedTuple):
@@ -209,29 +210,31 @@ def _projected(
     bank: BankFiles, columns: Float[np.ndarray, "picks weights"], wanted: np.ndarray, sizes: Sizes
 ) -> Float[Array, "picks tasks"]:
     """Return the products of gradients with some rows of the bank, for all tasks."""
-    total = jnp.zeros((len(columns), 8 * bank.rows.layout.num_bytes), jnp.float32)
+    total = jnp.zeros((len(columns), 8, bank.rows.layout.num_bytes), jnp.float32)
     size = min(sizes.rows, _STEP * 2 ** math.ceil(math.log2(max(1, len(wanted) / _STEP))))  # few programs
     for part, block in read_ahead(bank.rows, wanted, size):
         values = columns[:, wanted[part]]
         values = np.pad(values, [(0, 0), (0, len(block) - values.shape[1])])  # the other rows of the block do not count
         shown = jax.device_put(block)  # on a CPU without a copy
         total = jax.block_until_ready(_added(total, shown, values))  # the block is overwritten next
-    return total[:, : bank.num_tasks]
+    return scores_of_sums(total, bank.num_tasks)
 
 
 @partial(jax.jit, donate_argnums=0)
 def _added(
-    total: Float[Array, "picks tasks"], block: UInt8[Array, "rows bytes"], columns: Float[Array, "picks rows"]
-) -> Float[Array, "picks tasks"]:
-    """Add the products of gradients with a block of rows, some tasks at a time."""
+    total: Float[Array, "picks 8 bytes"], block: UInt8[Array, "rows bytes"], columns: Float[Array, "picks rows"]
+) -> Float[Array, "picks 8 bytes"]:
+    """Add the products of gradients with a block of rows; those of many gradients for some tasks at a time."""
     width = block.shape[1]
-    size = min(width, max(_LEAST, _TILE // len(columns)))
+    size = width if banks.prefers_sums(len(columns)) else min(width, _TILE)
 
     def add(start: Array | int, size: int, total: Array) -> Array:
-        products = banks.project(jax.lax.dynamic_slice_in_dim(block, start, size, axis=1), columns, 8 * size)
-        before = jax.lax.dynamic_slice_in_dim(total, 8 * start, 8 * size, axis=1)
-        return jax.lax.dynamic_update_slice_in_dim(total, before + products, 8 * start, axis=1)
+        products = banks.project_rows(jax.lax.dynamic_slice_in_dim(block, start, size, axis=1), columns)
+        before = jax.lax.dynamic_slice_in_dim(total, start, size, axis=2)
+        return jax.lax.dynamic_update_slice_in_dim(total, before + products, start, axis=2)
 
+    if size == width:
+        return total + banks.project_rows(block, columns)
     total = jax.lax.fori_loop(0, width // size, lambda index, total: add(index * size, size, total), total)
     return add(width - width % size, width % size, total) if width % size else total
 

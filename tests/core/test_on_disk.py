@@ -1,4 +1,7 @@
 import dataclasses
+import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -55,6 +58,13 @@ def test_unclear_picks_read_the_whole_bank_on_disk(tmp_path):
     files, search = write_bank(tmp_path, model), dataclasses.replace(FEW, margin=100.0)
     exact = ss.OneShot().scores(model, IMAGES)
     np.testing.assert_allclose(scores_on_disk(model, files, IMAGES, search), exact, rtol=1e-4, atol=1e-5)
+
+
+def test_many_picks_are_multiplied_by_some_tasks_at_a_time(model, files, monkeypatch):
+    monkeypatch.setattr(on_disk, "_TILE", 3)  # of 8 bytes
+    images = np.resize(IMAGES, (10, *IMAGES.shape[1:]))
+    expected = ss.OneShot().scores(model, images)
+    np.testing.assert_allclose(scores_on_disk(model, files, images, ss.OneShot()), expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.thorough
@@ -204,3 +214,22 @@ def test_too_little_memory_is_refused(model, files):
 def test_other_searches_of_banks_on_disk_are_refused(search, model, files):
     with pytest.raises(ss.UserError, match="needs all masks in memory; give shortlist"):
         scores_on_disk(model, files, IMAGES, search)
+
+
+@pytest.mark.thorough
+def test_a_killed_writer_leaves_nothing_to_read(model, tmp_path):
+    program = (
+        "import os, signal, sys, numpy as np; from pathlib import Path; from supsup_jax.bank_writer import BankWriter\n"
+        "writer = BankWriter(Path(sys.argv[1]), {'a': np.zeros((4, 4))}, 16, 'killed').__enter__()\n"
+        "writer.write(np.zeros((16, 1), np.uint8)); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        if folder.name == "old":
+            write_bank(folder, model)
+        assert subprocess.run([sys.executable, "-c", program, folder]).returncode == -signal.SIGKILL
+    with pytest.raises(BankFileError, match="does not contain a bank"):
+        BankFiles(tmp_path / "new")
+    assert BankFiles(tmp_path / "old").source == "a run"
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        assert write_bank(folder, model, "again").source == "again"
+        assert len([*folder.glob("segments-*")]) == 1
