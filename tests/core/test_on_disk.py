@@ -2,6 +2,7 @@ import dataclasses
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -15,9 +16,9 @@ from helpers.toys import batch_norm_net, model_of, random_masks
 from supsup_jax import bank as banks
 from supsup_jax import bank_segments
 from supsup_jax.bank_files import BankFiles
-from supsup_jax.bank_segments import BankFileError, Layout
+from supsup_jax.bank_segments import BankFileError, Layout, read_ahead
 from supsup_jax.bank_writer import BankWriter, transposed
-from supsup_jax.inference import on_disk
+from supsup_jax.inference import on_disk, shortlist
 
 WITHIN = 2**22
 """A memory limit of a few blocks."""
@@ -41,16 +42,16 @@ def test_searches_on_disk_pick_the_same_tasks(objective, one_task, tmp_path, mon
     monkeypatch.setattr(bank_segments, "_GAP", 0)
     fitting = learned(OBJECTIVES[objective])
     files = write_bank(tmp_path, fitting)
-    shortlist = dataclasses.replace(FEW, objective=OBJECTIVES[objective], one_task=one_task, shortlist=6)
-    for search in (shortlist, ss.OneShot(OBJECTIVES[objective])):
+    short = dataclasses.replace(FEW, objective=OBJECTIVES[objective], one_task=one_task, shortlist=6)
+    for search in (short, ss.OneShot(OBJECTIVES[objective])):
         before = files.rows.bytes_read
         found = scores_on_disk(fitting, files, IMAGES, search, memory=WITHIN)
         expected = search.scores(fitting, IMAGES)
         assert found.argmin(1).tolist() == np.asarray(expected).argmin(1).tolist() == [5, 20, 35, 50]
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
         whole = files.rows.layout.num_rows * files.rows.layout.num_bytes
-        picks = 1 if one_task or search is not shortlist else len(IMAGES)
-        assert (files.rows.bytes_read - before < picks * whole) == (search is shortlist)
+        picks = 1 if one_task or search is not short else len(IMAGES)
+        assert (files.rows.bytes_read - before < picks * whole) == (search is short)
 
 
 def test_unclear_picks_read_the_whole_bank_on_disk(tmp_path):
@@ -58,6 +59,28 @@ def test_unclear_picks_read_the_whole_bank_on_disk(tmp_path):
     files, search = write_bank(tmp_path, model), dataclasses.replace(FEW, margin=100.0)
     exact = ss.OneShot().scores(model, IMAGES)
     np.testing.assert_allclose(scores_on_disk(model, files, IMAGES, search), exact, rtol=1e-4, atol=1e-5)
+
+
+def test_more_rows_are_read_on_disk_as_in_memory(model, files, monkeypatch):
+    monkeypatch.setattr(bank_segments, "_GAP", 0)
+    search = dataclasses.replace(FEW, share=1 / 32, margin=15.0, shortlist=6)
+    shares = shortlist.shortlisted(model, IMAGES, search).share
+    assert (shares > 2 / 32).any() and (shares < 1).any()
+    expected = search.scores(model, IMAGES)
+    np.testing.assert_allclose(scores_on_disk(model, files, IMAGES, search), expected, rtol=1e-3, atol=1e-5)
+    num_rows = files.rows.bytes_read / files.rows.layout.num_bytes
+    assert num_rows == pytest.approx(float(shares.sum()) * files.rows.layout.num_rows, rel=0.02)
+
+
+def test_blocks_are_read_ahead(model, files):
+    wanted, rows = np.arange(0, len(files.counts), 3), rows_of(model.bank)
+    parts = []
+    for part, block in read_ahead(files.rows, wanted, 16):
+        assert len(block) == 16 and block.ctypes.data % 64 == 0
+        time.sleep(0.005)  # the next blocks are read meanwhile
+        np.testing.assert_array_equal(block[: part.stop - part.start], rows[wanted[part]])
+        parts.append(part)
+    assert [parts[0].start, parts[-1].stop, len(parts)] == [0, len(wanted), -(-len(wanted) // 16)]
 
 
 def test_many_picks_are_multiplied_by_some_tasks_at_a_time(model, files, monkeypatch):
