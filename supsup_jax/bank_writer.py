@@ -19,8 +19,8 @@ from supsup_jax.bank_segments import Layout
 from supsup_jax.errors import UserError
 from supsup_jax.system import atomic
 
-# Bytes of a part of the rows whose bits are transposed at once.
-_TRANSPOSED = 2**22
+# Weights, and bytes of each, whose bits are transposed at once: they fit in the cache, as does a line of each mask.
+_WEIGHTS, _BYTES = 2**9, 2**11
 
 
 class BankWriter:
@@ -208,25 +208,24 @@ class _MatrixWriter:
 
 def transposed(tile: UInt8[np.ndarray, "weights bytes"]) -> UInt8[np.ndarray, "tasks bytes_of_mask"]:
     """Return the bits of each task, of the weights in order, given the bits of each weight."""
-    padded = -len(tile) % 8
-    if padded:
-        tile = np.concatenate([tile, np.zeros((padded, tile.shape[1]), np.uint8)])
-    masks = np.empty((8 * tile.shape[1], len(tile) // 8), np.uint8)
-    step = max(1, min(len(masks[0]), _TRANSPOSED // (8 * tile.shape[1])))
-    for start in range(0, len(masks[0]), step):
-        part = tile[8 * start : 8 * (start + step)]
-        if len(part) < 8 * step:  # one program for all parts
-            part = np.concatenate([part, np.zeros((8 * step - len(part), tile.shape[1]), np.uint8)])
-        masks[:, start : start + step] = np.asarray(_transposed(part))[:, : len(masks[0]) - start]
-    return masks
+    num_weights, width = tile.shape
+    masks = np.empty((width, 8, -(-num_weights // 8)), np.uint8)
+    for weight in range(0, num_weights, _WEIGHTS):
+        for byte in range(0, width, _BYTES):
+            part = tile[weight : weight + _WEIGHTS, byte : byte + _BYTES]
+            missing = _WEIGHTS - len(part)  # one program for all parts
+            eights = np.asarray(_in_eights(np.pad(part, [(0, missing), (0, 0)]) if missing else part))
+            place = slice(weight // 8, -(-(weight + len(part)) // 8))
+            masks[byte : byte + _BYTES, :, place] = eights[: place.stop - place.start].transpose(2, 1, 0)
+    return masks.reshape(8 * width, -1)
 
 
 @jax.jit
-def _transposed(tile: UInt8[Array, "weights bytes"]) -> UInt8[Array, "tasks bytes_of_mask"]:
+def _in_eights(tile: UInt8[Array, "weights bytes"]) -> UInt8[Array, "bytes_of_mask 8 bytes"]:
+    """Return the bits of each task, eight weights in a byte; NumPy brings them into order faster than XLA."""
     eights = tile.reshape(-1, 8, tile.shape[1])
     bits = jnp.arange(8, dtype=jnp.uint8)[None, :, None]
-    merged = sum((((eights[:, place, None] >> bits) & 1) << place for place in range(8)), jnp.uint8(0))
-    return merged.transpose(2, 1, 0).reshape(8 * tile.shape[1], -1)
+    return sum((((eights[:, place, None] >> bits) & 1) << place for place in range(8)), jnp.uint8(0))
 
 
 def _write(file: BinaryIO, rows: np.ndarray) -> None:

@@ -127,7 +127,8 @@ def test_a_bank_on_disk_holds_the_masks_counts_and_statistics(by_weights, tmp_pa
 
 
 def test_bits_are_transposed(monkeypatch):
-    monkeypatch.setattr("supsup_jax.bank_writer._TRANSPOSED", 64)
+    monkeypatch.setattr("supsup_jax.bank_writer._WEIGHTS", 16)
+    monkeypatch.setattr("supsup_jax.bank_writer._BYTES", 2)
     bits = np.random.default_rng(0).integers(0, 2, (43, 24), np.uint8)  # weights × tasks
     masks = transposed(np.packbits(bits, axis=1, bitorder="little"))
     np.testing.assert_array_equal(np.unpackbits(masks, axis=1, count=43, bitorder="little"), bits.T)
