@@ -233,7 +233,8 @@ class Checkpoints:
             UserError: as in `restore`.
         """
         count = len(self.records(last))
-        for _, chunk in chunks.read(self._stored, count, self._read, form.shapes, form.concatenate):
+        stored = Progress(f"reading {self._folder}", len(self._stored), "checkpoints").track(self._stored)
+        for _, chunk in chunks.read(stored, count, self._read, form.shapes, form.concatenate):
             yield chunk
 
     def _read(self, checkpoint: Stored, named: dict[str, Any]) -> dict[str, Any]:

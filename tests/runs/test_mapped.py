@@ -57,6 +57,18 @@ def test_a_mapped_run_predicts_as_a_run_in_memory(exported, monkeypatch):
     assert mapped.num_tasks == 9
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("method", ["WSN", "PackNet", "Transfer"])
+def test_methods_that_train_weights_or_in_turn_are_mapped(method, tmp_path):
+    changes = {"method": method, "scenario": "GG", "num_tasks": 3, "steps": 16, "eval_at": ()}
+    changes |= {"weights_learning_rate": 1e-2} if method != "Transfer" else {}
+    run_experiment(adapter.changed(EXPERIMENT, **changes), DATASET, tmp_path)
+    export_bank(tmp_path)
+    run, mapped = ss.restore(tmp_path), ss.restore(tmp_path, memory_map=True)
+    for task in range(3):
+        jax.tree.map(np.testing.assert_array_equal, mapped.weights_for(task), run.weights_for(task))
+
+
 def test_what_needs_all_masks_is_refused(exported):
     mapped = ss.restore(exported, memory_map=True, memory=2**24)
     with pytest.raises(ss.UserError, match="does not learn; restore it without memory_map"):
