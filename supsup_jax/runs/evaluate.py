@@ -22,6 +22,7 @@ from supsup_jax.evaluation import Evaluation, Protocol
 from supsup_jax.inference import Objective, Search
 from supsup_jax.metrics import usual_masks
 from supsup_jax.model import Model
+from supsup_jax.recovery_evaluation import evaluate_recovery
 from supsup_jax.runs import results
 from supsup_jax.runs.opening import restore
 from supsup_jax.runs.records import masks_from_hex, matrices
@@ -203,7 +204,7 @@ def _evaluate_recovery(run: Run, chosen: np.ndarray, task: str, test: HeldOut, p
     like = run.method.init(numerics.key(0), run.weights)
     truth = masks_from_hex([result.mask or "" for result in run.record.tasks], like)
     progress = Progress("evaluating", run.num_tasks, "tasks")
-    parts = evaluation.evaluate_recovery(run.model, test, protocol, truth=truth)
+    parts = evaluate_recovery(run.model, test, protocol, truth=truth)
     measured = evaluation.concatenate(part for part, _ in progress.track(parts, lambda part: len(part[1])))
     return _result(run, chosen, task, measured)
 

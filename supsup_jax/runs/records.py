@@ -12,13 +12,14 @@ import numpy as np
 import typeguard
 
 from supsup_jax.errors import UserError, reason
-from supsup_jax.evaluation import Evaluation, RecoveryPath
+from supsup_jax.evaluation import Evaluation
 from supsup_jax.methods import Adapter
 from supsup_jax.methods.base import SEED
 from supsup_jax.methods.supsup import BITS, SPARSE
 from supsup_jax.methods.wsn import HUFFMAN
 from supsup_jax.metrics import Metrics, metrics, num_compared
 from supsup_jax.model import Model
+from supsup_jax.recovery_evaluation import RecoveryPath
 from supsup_jax.system import backend
 
 CHECKS = ("checked", "differing")

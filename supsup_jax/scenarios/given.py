@@ -17,6 +17,7 @@ from jaxtyping import Array, Int, Key
 from supsup_jax import classification, evaluation
 from supsup_jax.methods import Phase
 from supsup_jax.networks import has_convolutions
+from supsup_jax.recovery_evaluation import evaluate_recovery
 from supsup_jax.scenarios.work import Measured, Parts, Results, Snapshot, Work, divergence
 from supsup_jax.system import backend, devices, interruption
 from supsup_jax.training import Learned, Learner, Shared, first_not_finite, task_key, train_task
@@ -79,7 +80,7 @@ def evaluate(work: Work, snapshot: Snapshot, num_tasks: int, first: int = 0) -> 
     """Evaluate tasks `first` to `num_tasks - 1` by the protocol of the experiment."""
     model, test, protocol = snapshot.model, work.held_out, work.parts.protocol
     if work.parts.method.recovers:
-        parts = evaluation.evaluate_recovery(model, test, protocol, truth=snapshot.masks, first=first)
+        parts = evaluate_recovery(model, test, protocol, truth=snapshot.masks, first=first)
         yield from (Measured(accuracies, paths) for accuracies, paths in parts)
     else:
         entries = np.arange(num_tasks)

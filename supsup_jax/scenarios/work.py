@@ -19,6 +19,7 @@ from supsup_jax.metrics import Runs
 from supsup_jax.model import Model
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.optimizers import Optimizer
+from supsup_jax.recovery_evaluation import RecoveryPath
 from supsup_jax.scenarios.discovery import State
 from supsup_jax.training import Learned
 
@@ -183,7 +184,7 @@ class Measured(NamedTuple):
     """
 
     accuracies: evaluation.Evaluation
-    recovery: list[evaluation.RecoveryPath] | None = None
+    recovery: list[RecoveryPath] | None = None
 
 
 def _never() -> None:
