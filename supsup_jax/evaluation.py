@@ -145,12 +145,15 @@ def evaluate_in_parts(
     separate, bank = _has_separate_adapters(protocol, model.method), model.bank
     model = dataclasses.replace(model, stats=stats, bank={} if separate else bank)
     memory, convolutions = inference.memory(model.weights, picks_per_task), has_convolutions(model.weights)
-    run = _over_tasks(model.method, benchmark, protocol, bytes_per_task=memory, convolutions=convolutions)
     if isinstance(protocol.infer, Search) and protocol.infer.uses_counts:
         model = model.with_counts()
-    shared = devices.replicate((model, test.samples, orders_key(test.seed)))
+    model = _sharded_if_large(model)
+    settings = {"bytes_per_task": memory, "convolutions": convolutions, "is_sharded": model.shards is not None}
+    run = _over_tasks(model.method, benchmark, protocol, **settings)
+    samples = test.samples, orders_key(test.seed)
+    shared = (model, *model.shards.replicate(samples)) if model.shards else devices.replicate((model, *samples))
     capacity = devices.tasks_at_once(memory, convolutions)
-    for part in devices.parts(first, count, capacity):
+    for part in devices.parts(first, count, capacity, is_fixed=jax.process_count() > 1):
         adapters = jax.tree.map(lambda leaf, part=part: np.asarray(leaf)[entries[part]], bank) if separate else {}
         numbered = jax.tree.map(lambda leaf, part=part: leaf[part], tasks)
         measured = run(shared, (entries[part], adapters, *numbered), min(capacity, count))
@@ -179,7 +182,13 @@ def _has_separate_adapters(protocol: Protocol, method: Method) -> bool:
 
 @cache
 def _over_tasks(
-    method: Method, benchmark: Benchmark, protocol: Protocol, *, bytes_per_task: int, convolutions: bool
+    method: Method,
+    benchmark: Benchmark,
+    protocol: Protocol,
+    *,
+    bytes_per_task: int,
+    convolutions: bool,
+    is_sharded: bool,
 ) -> Callable[..., Any]:
     """Return the jitted function that evaluates tasks, the same one for equal arguments."""
     places, batch = benchmark.test_size, protocol.batch_size
@@ -233,7 +242,17 @@ def _over_tasks(
             image_is_right=jax.lax.map(right_as, (image_picks, image_rows[:, None])).reshape(-1),
         )
 
+    if is_sharded:
+        return devices.in_turn(one_task)
     return devices.over_tasks(one_task, bytes_per_task, convolutions, to_host=True)
+
+
+def _sharded_if_large(model: Model) -> Model:
+    """Return the model with its bank divided among the accelerators of this process if one cannot hold it."""
+    is_divisible = backend.is_accelerator() and jax.local_device_count() > 1 and model.method.has_masks
+    if model.shards is not None or not is_divisible or devices.fits(backend.num_bytes(model.bank)):
+        return model
+    return model.sharded(jax.local_devices())
 
 
 def _summary(

@@ -1,6 +1,7 @@
 """The model: a network, its base weights and the adapters of all tasks, as one pytree."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, SupportsIndex
@@ -11,6 +12,8 @@ import numpy as np
 from jaxtyping import Array, Int, Key, PyTree
 
 from supsup_jax.arguments import convert, integer, wrong_type
+from supsup_jax.bank_shards import Shards
+from supsup_jax.errors import UserError
 from supsup_jax.methods import Adapter, Bank, Method
 from supsup_jax.networks import Network, Stats, Weights
 from supsup_jax.system import numerics
@@ -19,7 +22,7 @@ from supsup_jax.system import numerics
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["weights", "bank", "stats", "counts"],
-    meta_fields=["net", "method", "num_tasks", "num_counted"],
+    meta_fields=["net", "method", "num_tasks", "num_counted", "shards"],
 )
 @dataclass(frozen=True, kw_only=True)
 class Model:
@@ -37,6 +40,7 @@ class Model:
         counts: how many tasks keep each weight, int32 in the shapes of the weights; `None` if they are not known, or
             the method has no masks. Searches then count the masks of the bank at every call; see `with_counts`.
         num_counted: the number of tasks in `counts`, which are used only if it equals `num_tasks`.
+        shards: how the bank is divided among devices; `None` if it is not. See `sharded`.
     """
 
     net: Network
@@ -47,6 +51,7 @@ class Model:
     stats: Stats
     counts: PyTree[Any] = None
     num_counted: int = 0
+    shards: Shards | None = None
 
     @classmethod
     def init(cls, net: Network | Any, method: Method | Any, key: Key[Array, ""] | Any) -> "Model":
@@ -70,7 +75,14 @@ class Model:
 
         Args:
             learned: the result of `training.train_task` for one task, or for several with a leading task axis.
+
+        Raises:
+            UserError: if the bank is divided among devices.
         """
+        if self.shards is not None:
+            raise UserError(
+                "a sharded model cannot be extended; extend the model that it was made from, and shard that"
+            )
         count = 1 if learned.loss.ndim == 1 else len(learned.loss)
         adapters, stats = learned.adapter, learned.stats
         if learned.loss.ndim == 1:
@@ -109,13 +121,44 @@ class Model:
         """Return the model with `counts`, so that a superposition of all masks does not read the bank."""
         if self.has_counts or not self.num_tasks:
             return self
-        counts = self.method.counts(self.bank, self.num_tasks)
+        counts = _sharded_counts(self) if self.shards else self.method.counts(self.bank, self.num_tasks)
         return dataclasses.replace(self, counts=counts, num_counted=0 if counts is None else self.num_tasks)
+
+    @numerics.with_fixed_flags
+    def sharded(self, devices: Sequence[Any] | None = None) -> "Model":
+        """Return the model with its bank divided among devices along the task axis.
+
+        Searches then run on all devices, and each computes the scores of its own tasks; everything else is copied to
+        every device. Inferred tasks are those of one device. Devices may belong to several processes, after
+        `jax.distributed.initialize`: all of them call this with equal models, whose banks are NumPy arrays, and each
+        reads only the part of its own devices.
+
+        Args:
+            devices: the devices; by default all of all processes.
+
+        Raises:
+            UserError: if there are no tasks, the method has no masks, or devices are repeated.
+        """
+        if not self.method.has_masks or not self.num_tasks:
+            reason = "there are no tasks yet" if self.method.has_masks else f"{type(self.method).__name__} has no masks"
+            raise UserError(f"{reason}, so there is no bank of masks to divide among devices; use the model as it is")
+        if self.shards is not None:
+            raise UserError("the model is sharded already; shard the model that it was made from")
+        devices = jax.devices() if devices is None else list(devices)
+        if not devices or len(set(devices)) < len(devices):
+            raise UserError(
+                f"devices has {len(devices)} entries, {len(set(devices))} of them different; give each once"
+            )
+        shards = Shards.over(devices, self.method, self.num_tasks)
+        bank = shards.place(self.method.narrow(self.bank, self.num_tasks))
+        weights, stats, counts = shards.replicate((self.weights, self.stats, self.counts))
+        changes: dict[str, Any] = {"weights": weights, "bank": bank, "stats": stats, "counts": counts}
+        return dataclasses.replace(self, **changes, shards=shards)
 
     @numerics.with_fixed_flags
     def adapter(self, task: SupportsIndex | Int[Array, ""]) -> Adapter:
         """Return the adapter of one task, such as its mask."""
-        return self.method.unpack(self.bank, _number(task))
+        return (self.shards or self.method).unpack(self.bank, _number(task))
 
     @numerics.with_fixed_flags
     def effective_weights(self, task: SupportsIndex | Int[Array, ""]) -> Weights:
@@ -130,6 +173,14 @@ class Model:
     def mean_stats(self) -> Stats:
         """Return the mean of all tasks' batch-norm statistics, for superpositions of masks."""
         return jax.tree.map(lambda leaf: leaf[: self.num_tasks].mean(0), self.stats)
+
+
+@jax.jit
+def _sharded_counts(model: Model) -> PyTree[Int[Array, "..."]]:
+    """Return how many tasks keep each weight; each device counts its own tasks."""
+    assert model.shards is not None
+    counted = model.shards.count(model.weights, model.bank, jnp.ones((1, model.num_tasks), bool))
+    return jax.tree.map(lambda leaf: leaf[0].astype(jnp.int32), counted)
 
 
 def _number(task: Any) -> Any:

@@ -68,7 +68,8 @@ def _alpha_gradient(
     rows = jnp.broadcast_to(alphas, (len(groups), model.num_tasks))
 
     def derivatives(groups: Array, alphas: Array) -> Array:
-        return _derivatives(model, groups, model.method.superpose(model.weights, model.bank, alphas), objective)
+        superposed = (model.shards or model.method).superpose(model.weights, model.bank, alphas)
+        return _derivatives(model, groups, superposed, objective)
 
     return in_chunks(derivatives, model.weights, groups, rows)
 
@@ -119,7 +120,7 @@ def counts_of(model: Model) -> Weights:
 
 def _count(model: Model, chosen: Bool[Array, "batch tasks"]) -> Weights:
     """Return the sum of the chosen tasks' factors: for masks, how many of them keep each weight."""
-    return model.method.count(model.weights, model.bank, chosen)
+    return (model.shards or model.method).count(model.weights, model.bank, chosen)
 
 
 @numerics.with_fixed_flags
@@ -311,7 +312,9 @@ def _floats(argument: str, given: Any) -> Any:
 
 
 def narrow(model: Model) -> Model:
-    """Return the model without adapters beyond its tasks."""
+    """Return the model without adapters beyond its tasks; the bytes that shards append to a bank stay."""
+    if model.shards is not None:
+        return model
     return dataclasses.replace(model, bank=model.method.narrow(model.bank, model.num_tasks))
 
 
@@ -322,7 +325,14 @@ def _derivatives(
     objective: Objective,
 ) -> Float[Array, "picks tasks"]:
     """Return ∂L/∂α for each group, with the mean objective L at the one superposition, or at each group's."""
-    return model.method.project(model.bank, gradients_at(model, groups, superposed, objective), model.num_tasks)
+    return project(model, gradients_at(model, groups, superposed, objective))
+
+
+def project(model: Model, gradients: Weights) -> Float[Array, "picks tasks"]:
+    """Return the inner products of gradients with every task's factor; see `Method.project`."""
+    if model.shards is not None:
+        return model.shards.project(model.bank, gradients)
+    return model.method.project(model.bank, gradients, model.num_tasks)
 
 
 def gradients_at(

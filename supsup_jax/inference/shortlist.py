@@ -18,11 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from supsup_jax import bank as banks
 from supsup_jax import bank_parts
 from supsup_jax.checks import check_count, check_number
 from supsup_jax.errors import ArgumentError
-from supsup_jax.inference.searches import OneShot, counts_of, gradients_at, grouped, in_chunks, narrow
+from supsup_jax.inference.searches import OneShot, counts_of, gradients_at, grouped, in_chunks, narrow, project
 from supsup_jax.inference.selection import smallest, threshold
 from supsup_jax.methods import Method
 from supsup_jax.model import Model
@@ -266,6 +265,7 @@ def _search(model: Model, kept: list[Array], columns: list[Array], search: Short
         columns: for each leaf the gradients, `(picks, rows)`.
         search: the search.
     """
+    products = model.shards or bank_parts
     banked = [leaf.reshape(-1, leaf.shape[-1]) for leaf in jax.tree.leaves(model.bank)]
     picks, num_rows = len(columns[0]), sum(map(len, banked))
     rows = rows_of(kept, columns)
@@ -274,11 +274,11 @@ def _search(model: Model, kept: list[Array], columns: list[Array], search: Short
     def read_more(state: _State) -> _State:
         least, total = least_importance(rows, targets[state.stage]), state.total
         for leaf, values, gradient in zip(banked, rows.importance, columns, strict=True):
-            total += bank_parts.project_chosen(leaf, (values >= least) & (values < state.least), gradient)
+            total += products.project_chosen(leaf, (values >= least) & (values < state.least), gradient)
         measured = scores_of_sums(total, model.num_tasks)
         among = listed(rows, measured, least, search.shortlist)
         exact = sum(
-            (bank_parts.project_to(leaf, among.tasks, column) for leaf, column in zip(banked, columns, strict=True)),
+            (products.project_to(leaf, among.tasks, column) for leaf, column in zip(banked, columns, strict=True)),
             jnp.zeros((picks, search.shortlist), jnp.float32),
         )
         scores, is_clear = settled(among, measured, exact, search.margin)
@@ -312,7 +312,7 @@ def _exact_where_unclear(model: Model, columns: list[Array], state: _State) -> F
 
     def exact(columns: list[Array]) -> Array:
         whole = [leaf.reshape(len(leaf), *shape) for leaf, shape in zip(columns, shapes, strict=True)]
-        return banks.project(model.bank, structure.unflatten(whole), model.num_tasks)
+        return project(model, structure.unflatten(whole))
 
     if len(state.scores) == 1:
         return jax.lax.cond(state.is_clear[0], lambda: state.scores, lambda: exact(columns))

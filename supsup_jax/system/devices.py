@@ -64,7 +64,7 @@ def tasks_at_once(bytes_per_task: int, convolutions: bool = False) -> int:
     return len(devices) * max(1, min(_MOST_TASKS_AT_ONCE, _fitting(bytes_per_task)))
 
 
-def parts(first: int, stop: int, capacity: int) -> Iterator[slice]:
+def parts(first: int, stop: int, capacity: int, is_fixed: bool = False) -> Iterator[slice]:
     """Divide tasks into parts of a few seconds each, for progress lines and so that the work can be interrupted.
 
     The duration of the last part determines the size of the next. On an accelerator, tasks that fit in memory run side
@@ -74,11 +74,12 @@ def parts(first: int, stop: int, capacity: int) -> Iterator[slice]:
         first: the first task.
         stop: the end of the range of tasks, exclusive.
         capacity: the maximum number of tasks in a part.
+        is_fixed: whether every part has `capacity` tasks, so that the parts are the same in all processes.
 
     Yields:
         A part, which the caller computes before it asks for the next one.
     """
-    fewest = capacity if backend.is_accelerator() else min(jax.local_device_count(), capacity)
+    fewest = capacity if is_fixed or backend.is_accelerator() else min(jax.local_device_count(), capacity)
     count = fewest
     while first < stop:
         started, count = time.perf_counter(), min(count, stop - first)
@@ -152,6 +153,30 @@ def over_tasks(
         if to_host:
             results = jax.device_get(results)
         return results if used.all() else jax.tree.map(lambda leaf: leaf[np.flatnonzero(used)], results)
+
+    return call
+
+
+def in_turn(function: Callable[[Any, Any], Any]) -> Callable[..., PyTree[Any]]:
+    """Map a function of one task over tasks in turn, each on all devices that `shared` is on, in one jitted call.
+
+    Args:
+        function: called as `function(shared, task)`.
+
+    Returns:
+        A function as that of `over_tasks`; its results are on the host.
+    """
+
+    @jax.jit
+    def mapped(shared: Any, tasks: Any, count: Array) -> Any:
+        return _one_after_another(partial(function, shared), tasks, count)
+
+    def call(shared: Any, tasks: Any, capacity: int | None = None) -> Any:
+        count = len(jax.tree.leaves(tasks)[0])
+        rows = np.minimum(np.arange(max(count, capacity or 0)), count - 1)
+        filled = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], tasks)
+        results = jax.device_get(mapped(shared, filled, np.int32(count)))
+        return jax.tree.map(lambda leaf: leaf[:count], results)
 
     return call
 
