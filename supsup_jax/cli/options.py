@@ -76,17 +76,26 @@ class Options:
             sweep.parse_sets(self.gpu_sets)
         if self.tasks is not None:
             parse_tasks(self.tasks)
-        if self.coordinator is not None and not re.fullmatch(r"\S+:\d{1,5}", self.coordinator):
-            raise UserError(f"--coordinator {self.coordinator}: must be HOST:PORT, such as node1:1234")
-        if self.coordinator is not None and not 1 <= int(self.coordinator.rpartition(":")[2]) <= _LARGEST_PORT:
-            raise UserError(f"--coordinator {self.coordinator}: the port must be from 1 to {_LARGEST_PORT}")
-        if not 1 <= self.host_timeout <= _LONGEST_TIMEOUT:
-            raise UserError(f"--host-timeout {self.host_timeout}: must be from 1 to {_LONGEST_TIMEOUT} seconds")
-        given = self.coordinator is not None, self.hosts is not None, self.host is not None
-        if any(given) and not all(given):
-            raise UserError("--coordinator, --hosts and --host must be given together; give all of them, or none")
-        if self.hosts is not None and self.host is not None and not 0 <= self.host < self.hosts:
-            raise UserError(f"--host {self.host}: must be from 0 to {self.hosts - 1}")
+        check_hosts(self.coordinator, self.hosts, self.host, self.host_timeout)
+
+
+def check_hosts(coordinator: str | None, hosts: int | None, host: int | None, timeout: int) -> None:
+    """Check the options of a process that shares its work with processes on other hosts.
+
+    Raises:
+        UserError: if one is missing or out of range.
+    """
+    if coordinator is not None and not re.fullmatch(r"\S+:\d{1,5}", coordinator):
+        raise UserError(f"--coordinator {coordinator}: must be HOST:PORT, such as node1:1234")
+    if coordinator is not None and not 1 <= int(coordinator.rpartition(":")[2]) <= _LARGEST_PORT:
+        raise UserError(f"--coordinator {coordinator}: the port must be from 1 to {_LARGEST_PORT}")
+    if not 1 <= timeout <= _LONGEST_TIMEOUT:
+        raise UserError(f"--host-timeout {timeout}: must be from 1 to {_LONGEST_TIMEOUT} seconds")
+    given = coordinator is not None, hosts is not None, host is not None
+    if any(given) and not all(given):
+        raise UserError("--coordinator, --hosts and --host must be given together; give all of them, or none")
+    if hosts is not None and host is not None and not 0 <= host < hosts:
+        raise UserError(f"--host {host}: must be from 0 to {hosts - 1}")
 
 
 def parse_tasks(text: str) -> range:

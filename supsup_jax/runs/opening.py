@@ -19,7 +19,7 @@ from supsup_jax.runs.initial import stored
 from supsup_jax.runs.mapped import MappedRun
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import experiment_of, script_part_error
-from supsup_jax.system import numerics
+from supsup_jax.system import hosts, numerics
 from supsup_jax.system.reading import read_stable
 
 
@@ -74,6 +74,8 @@ def restore(
     read = [folder, *(folder / name for name in ("checkpoints", merging.FOLDER, "state"))]
     # Another process may be training the run.
     if memory_map is False:
+        if hosts.count() > 1:  # the first host reads; hosts that tried again on their own would wait for each other
+            return _restore(folder, last, parts)[0]
         return read_stable(lambda: _restore(folder, last, parts)[0], read)
     place = folder / bank_export.FOLDER if memory_map is True else arguments.path("memory_map", memory_map)
     limit = on_disk.MEMORY if memory is None else arguments.integer("memory", memory)
@@ -116,14 +118,14 @@ def _restore(
     Raises:
         UserError: if the files cannot be read.
     """
-    if not (folder / "checkpoints").is_dir():
-        if (folder / results.SETTINGS).is_file():
+    if not hosts.broadcast((folder / "checkpoints").is_dir):
+        if hosts.broadcast((folder / results.SETTINGS).is_file):
             raise _no_checkpoint(folder)
         raise UserError(
             f"{folder} does not contain a run's checkpoints; give the folder of one run, such as runs/quickstart/seed=1"
         )
     with Checkpoints(folder) as checkpoints:
-        metadata = checkpoints.records(step)
+        metadata = hosts.broadcast(lambda: checkpoints.records(step))
         if not metadata:
             raise _no_checkpoint(folder)
         recorded = metadata[0]["experiment"]

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -48,6 +48,8 @@ class Predictor(ABC):
     record: Record
     folder: Path | None
     _calibrations: list[Calibration] | None = None  # `None` before they are read
+    _devices: Sequence[Any] | None = None  # the devices among which the bank is divided, if it is
+    _on_device: Model | None = None  # the model, once it is on the devices
 
     @property
     @abstractmethod
@@ -65,6 +67,24 @@ class Predictor(ABC):
         Raises:
             UserError: if no task has been learned.
         """
+
+    @numerics.with_fixed_flags
+    def shard_bank(self, devices: Sequence[Any] | None = None) -> None:
+        """Divide the bank of masks among devices, which then infer tasks together; see `Model.sharded`.
+
+        Args:
+            devices: the devices; by default all of all processes.
+
+        Raises:
+            UserError: as in `Model.sharded`; the run does not change then.
+        """
+        before = self._devices, self._on_device
+        self._devices, self._on_device = jax.devices() if devices is None else list(devices), None
+        try:
+            _ = self.model
+        except UserError:
+            self._devices, self._on_device = before
+            raise
 
     @property
     @abstractmethod

@@ -80,7 +80,6 @@ class Run(Predictor):
         self._steps = 0  # number of saves read or written
         self._checkpoints: Checkpoints | None = None  # while the run is locked
         self._tables: results_files.Tables | None = None
-        self._on_device: Model | None = None
 
     @classmethod
     def new(cls, network: Network | Any, method: Method | Any = None, *, inputs: Inputs | Any, **parts: Any) -> "Run":
@@ -360,8 +359,9 @@ class Run(Predictor):
         if not self.num_tasks:
             raise UserError("this run has not learned any task; learn one first")
         if self._on_device is None:
-            model: Model = jax.device_put(self.model_of(self.num_tasks, self.weights))
-            self._on_device = model
+            model = self.model_of(self.num_tasks, self.weights)
+            placed: Model = jax.device_put(model) if self._devices is None else model.sharded(self._devices)
+            self._on_device = placed
         return self._on_device
 
     def model_for(self, search: Search) -> Model:

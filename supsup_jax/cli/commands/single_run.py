@@ -12,6 +12,7 @@ import tyro
 from supsup_jax.bank import first
 from supsup_jax.cli import advice
 from supsup_jax.cli.commands.command import Command, ObjectiveName, OneRun, SearchName
+from supsup_jax.cli.commands.shared_bank import SharedBank
 from supsup_jax.cli.console import show_evaluation, show_run
 from supsup_jax.cli.flags import naming_flags
 from supsup_jax.cli.options import parse_tasks
@@ -24,13 +25,13 @@ from supsup_jax.runs.evaluate import evaluate
 from supsup_jax.runs.mapped import MappedRun
 from supsup_jax.runs.opening import export_bank, restore
 from supsup_jax.runs.run import Run
-from supsup_jax.system import atomic, extras
+from supsup_jax.system import atomic, extras, hosts
 from supsup_jax.system.sizes import parse_bytes
 from supsup_jax.system.yaml import parse_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Command):
+class Evaluate(SharedBank):
     """Measure the test accuracy of a run's tasks."""
 
     folder: OneRun
@@ -63,11 +64,13 @@ class Evaluate(Command):
         Raises:
             UserError: if the run or its data cannot be used.
         """
-        run = restore(self.folder)
+        run = self.restored(self.folder)
         tasks = None if self.tasks is None else [*parse_tasks(self.tasks)]
         inference = {"search": self.search, "objective": self.objective, "images_per_pick": self.images_per_pick}
         with naming_flags():
             measured = evaluate(run, tasks, self.task, self.data, **inference)
+        if not hosts.is_first():
+            return
         if self.output:
             measured.to_csv(self.output)
         self.print_result(dataclasses.asdict(measured), lambda: show_evaluation(self.folder, self.task, measured))
@@ -77,7 +80,7 @@ class Evaluate(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict(Command):
+class Predict(SharedBank):
     """Predict the class of each image, and its task if none is given; print one CSV row per image."""
 
     folder: OneRun
@@ -127,6 +130,8 @@ class Predict(Command):
         names, images = pictures.read(self.images.expanduser(), run.inputs, side)
         with naming_flags():
             predicted = run.predict(images, self.task, self.search, self.objective, self.reject)
+        if not hosts.is_first():
+            return
         columns = {
             "Image": names,
             "Label": predicted.labels.tolist(),
@@ -144,7 +149,9 @@ class Predict(Command):
         if not self.memory_map:
             if given := next((name for name in ("memory", "bank") if getattr(self, name) is not None), None):
                 raise UserError(f"--{given} {getattr(self, given)}: requires --memory-map")
-            return restore(self.folder)
+            return self.restored(self.folder)
+        if self.shares():
+            raise UserError("--memory-map: cannot be combined with --shard-bank or several hosts; leave one of them out")
         memory = None if self.memory is None else parse_bytes("--memory", self.memory)
         with naming_flags():
             return restore(self.folder, memory_map=self.bank.expanduser() if self.bank else True, memory=memory)

@@ -1,0 +1,57 @@
+"""Options of commands that can divide a run's bank of masks among devices and hosts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from supsup_jax.cli.commands.command import Command
+from supsup_jax.cli.options import check_hosts
+from supsup_jax.runs.opening import restore
+from supsup_jax.runs.run import Run
+from supsup_jax.system import backend, devices, hosts, numerics, versions
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedBank(Command):
+    """Base class of commands that infer tasks."""
+
+    shard_bank: bool = False
+    """Divide the bank of masks among all GPUs, or among one CPU device per core; each scores its own tasks."""
+
+    coordinator: str | None = None
+    """To divide the bank among several hosts: HOST:PORT of the first host. Run the same command on every host;
+    the first one prints the result. Not required under SLURM with srun."""
+
+    hosts: int | None = None
+    """With --coordinator: number of hosts."""
+
+    host: int | None = None
+    """With --coordinator: index of this host, from 0."""
+
+    host_timeout: int = 300
+    """With several hosts: seconds to wait for the other hosts at the start."""
+
+    def shares(self) -> bool:
+        """Return whether the options divide the bank."""
+        return self.shard_bank or hosts.is_distributed(self.coordinator)
+
+    def restored(self, folder: Path) -> Run:
+        """Return the run, with its bank divided if the options ask for it. Call this before JAX computes anything.
+
+        Raises:
+            UserError: if an option is out of range, the run cannot be read, its bank cannot be divided, or another host
+                cannot be reached.
+        """
+        check_hosts(self.coordinator, self.hosts, self.host, self.host_timeout)
+        place = None
+        if self.coordinator is not None and self.hosts is not None and self.host is not None:
+            place = hosts.Place(self.coordinator, self.hosts, self.host)
+        if self.shares():
+            devices.use_all_cores()
+            facts = {f"the version of {name}": version for name, version in versions.installed().items()}
+            hosts.join(place, facts | numerics.rounding(), self.host_timeout)
+        run = restore(folder)
+        if self.shares():
+            hosts.check_equal({"the number of tasks in the run": run.num_tasks})
+            run.shard_bank()
+            backend.return_memory()
+        return run
