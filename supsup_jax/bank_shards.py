@@ -27,7 +27,7 @@ _AXIS = "shards"
 
 @dataclass(frozen=True)
 class Shards:
-    """How a bank of masks is divided among devices, and the products with such a bank; hashable.
+    """Division of a bank of masks among devices, and the products with such a bank; hashable.
 
     Results are the same on every device. They equal those of a bank on one device: exactly, where they are whole
     numbers, and otherwise up to the rounding of sums, whose order in XLA depends on the shapes of arrays.
@@ -105,60 +105,60 @@ class Shards:
 
     @partial(jax.jit, static_argnums=0)  # outside of compiled programs, `shard_map` would compile each operation
     def _unpack(self, bank: Bank, task: Int[Array, ""]) -> Adapter:
-        def own(bank: Bank, task: Array) -> PyTree[Array]:
-            number, is_own = self._own(task)
+        def on_device(bank: Bank, task: Array) -> PyTree[Array]:
+            number, is_here = self._numbers_here(task)
             mask = self.method.unpack(bank, number)
-            return jax.lax.psum(jax.tree.map(lambda leaf: (leaf * is_own).astype(jnp.uint8), mask), _AXIS)
+            return jax.lax.psum(jax.tree.map(lambda leaf: (leaf * is_here).astype(jnp.uint8), mask), _AXIS)
 
-        mask = self._map(own, (_specs(bank), P()))(bank, task)
+        mask = self._map(on_device, (_specs(bank), P()))(bank, task)
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), mask)
 
     def count(self, weights: Weights, bank: Bank, chosen: Bool[Array, "batch tasks"]) -> Weights:
         """Return the sums of the chosen tasks' factors; see `Method.count`. For masks they are exact."""
 
-        def own(weights: Weights, bank: Bank, chosen: Array) -> Weights:
+        def on_device(weights: Weights, bank: Bank, chosen: Array) -> Weights:
             return jax.lax.psum(self.method.count(weights, bank, chosen), _AXIS)
 
-        return self._map(own, (P(), _specs(bank), P(None, _AXIS)))(weights, bank, self._padded(chosen))
+        return self._map(on_device, (P(), _specs(bank), P(None, _AXIS)))(weights, bank, self._padded(chosen))
 
     def superpose(self, weights: Weights, bank: Bank, alphas: Float[Array, "batch tasks"]) -> Weights:
         """Return the factors of superpositions of all tasks; see `Method.superpose`."""
 
-        def own(weights: Weights, bank: Bank, alphas: Array) -> Weights:
+        def on_device(weights: Weights, bank: Bank, alphas: Array) -> Weights:
             return jax.lax.psum(self.method.superpose(weights, bank, alphas), _AXIS)
 
-        return self._map(own, (P(), _specs(bank), P(None, _AXIS)))(weights, bank, self._padded(alphas))
+        return self._map(on_device, (P(), _specs(bank), P(None, _AXIS)))(weights, bank, self._padded(alphas))
 
     def project(self, bank: Bank, gradients: Weights) -> Float[Array, "batch tasks"]:
         """Return the inner products of gradients with the factor of every task; see `Method.project`."""
 
-        def own(bank: Bank, gradients: Weights) -> Array:
+        def on_device(bank: Bank, gradients: Weights) -> Array:
             products = self.method.project(bank, gradients, 8 * self.share)
             return jax.lax.all_gather(products, _AXIS, axis=1, tiled=True)
 
-        return self._map(own, (_specs(bank), P()))(bank, gradients)[:, : self.num_tasks]
+        return self._map(on_device, (_specs(bank), P()))(bank, gradients)[:, : self.num_tasks]
 
     def project_chosen(
         self, rows: UInt8[Array, "rows bytes"], chosen: Bool[Array, " rows"], columns: Float[Array, "batch rows"]
     ) -> Float[Array, "batch 8 bytes"]:
         """Return the products of gradients with the chosen rows of a leaf; see `bank_parts.project_chosen`."""
 
-        def own(rows: Array, chosen: Array, columns: Array) -> Array:
+        def on_device(rows: Array, chosen: Array, columns: Array) -> Array:
             products = bank_parts.project_chosen(rows, chosen, columns)
             return jax.lax.all_gather(products, _AXIS, axis=2, tiled=True)
 
-        return self._map(own, (_on_last(rows), P(), P()))(rows, chosen, columns)
+        return self._map(on_device, (_on_last(rows), P(), P()))(rows, chosen, columns)
 
     def project_to(
         self, rows: UInt8[Array, "rows bytes"], tasks: Int[Array, " tasks"], columns: Float[Array, "batch rows"]
     ) -> Float[Array, "batch tasks"]:
         """Return the products of gradients with the masks of some tasks; see `bank_parts.project_to`."""
 
-        def own(rows: Array, tasks: Array, columns: Array) -> Array:
-            numbers, is_own = self._own(tasks)
-            return jax.lax.psum(bank_parts.project_to(rows, numbers, columns) * is_own, _AXIS)
+        def on_device(rows: Array, tasks: Array, columns: Array) -> Array:
+            numbers, is_here = self._numbers_here(tasks)
+            return jax.lax.psum(bank_parts.project_to(rows, numbers, columns) * is_here, _AXIS)
 
-        return self._map(own, (_on_last(rows), P(), P()))(rows, tasks, columns)
+        return self._map(on_device, (_on_last(rows), P(), P()))(rows, tasks, columns)
 
     def _map(self, function: Callable[..., Any], in_specs: Any) -> Callable[..., Any]:
         """Map a function over the devices; its results must be the same on all of them."""
@@ -168,7 +168,7 @@ class Shards:
         """Return values of all tasks with zeros for the tasks that the bytes of all devices hold beyond them."""
         return jnp.pad(values, [(0, 0), (0, 8 * self.share * self.mesh.size - self.num_tasks)])
 
-    def _own(self, tasks: Int[Array, "*tasks"]) -> tuple[Int[Array, "*tasks"], Bool[Array, "*tasks"]]:
+    def _numbers_here(self, tasks: Int[Array, "*tasks"]) -> tuple[Int[Array, "*tasks"], Bool[Array, "*tasks"]]:
         """Return the numbers of tasks among those of this device, and whether it has them; else a valid number."""
         numbers = tasks - jax.lax.axis_index(_AXIS) * 8 * self.share
         return jnp.clip(numbers, 0, 8 * self.share - 1), (numbers >= 0) & (numbers < 8 * self.share)
