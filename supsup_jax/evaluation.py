@@ -7,6 +7,7 @@ an answer is right if its label is right, whatever task was inferred.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,7 @@ from supsup_jax.data import Benchmark, HeldOut
 from supsup_jax.inference import Search
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.methods import Method
+from supsup_jax.metrics import standard_error
 from supsup_jax.model import Model
 from supsup_jax.networks import Stats, Weights, has_convolutions
 from supsup_jax.system import backend, devices, numerics
@@ -40,6 +42,8 @@ class Protocol:
         images_per_pick: number of images of a batch, from the first, that one pick uses: 1, or 128 for the full batch.
         images_per_task: number of test images of each task for the per-image protocol.
         shared_labels: whether an answer with the right label counts as right, whatever task was inferred (GNs, NNs).
+        sample: the fraction of each task's picks to make, above 0; at least two are made. They are the first ones in
+            the order of the test images, which the seed and the task's number draw, so they are a random sample.
     """
 
     infer: Search | Recovery | None
@@ -47,10 +51,17 @@ class Protocol:
     images_per_pick: int = 1
     images_per_task: int = 64
     shared_labels: bool = False
+    sample: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.images_per_pick <= self.batch_size:
             raise ValueError(f"images_per_pick {self.images_per_pick}: must be from 1 to batch_size {self.batch_size}")
+        if not 0 < self.sample <= 1:
+            raise ValueError(f"sample {self.sample}: must be above 0 and at most 1")
+
+    def sampled(self, picks: int) -> int:
+        """Return the number of picks to make, given that of a full evaluation."""
+        return min(picks, max(2, math.ceil(round(self.sample * picks, 9))))  # 0.07 * 100 is above 7
 
 
 class Evaluation(NamedTuple):
@@ -67,6 +78,10 @@ class Evaluation(NamedTuple):
         confusion: counts of batches, `(true task, inferred task)`.
         checked: number of batches whose task was also inferred by an exact search; `None` if the search is exact.
         differing: number of these batches for which the two searches differ.
+        sampled: fraction of the batches whose task was inferred; `None`, like the errors, if it was for all of them.
+        inferred_error: standard error of `inferred`, with the batches that were not sampled unknown.
+        inferred_per_image_error: standard error of `inferred_per_image`, with the images of a full evaluation that
+            were not sampled unknown.
     """
 
     given: Float[np.ndarray, " tasks"]
@@ -77,6 +92,9 @@ class Evaluation(NamedTuple):
     confusion: Int[np.ndarray, "tasks entries"] | None = None
     checked: Int[np.ndarray, " tasks"] | None = None
     differing: Int[np.ndarray, " tasks"] | None = None
+    sampled: Float[np.ndarray, " tasks"] | None = None
+    inferred_error: Float[np.ndarray, " tasks"] | None = None
+    inferred_per_image_error: Float[np.ndarray, " tasks"] | None = None
 
 
 class _Measured(NamedTuple):
@@ -141,7 +159,8 @@ def evaluate_in_parts(
     count = len(entries)
     stats = jax.tree.map(lambda leaf: leaf[:num_tasks], model.stats)
     tasks = test.numbers[:count], on_host(test.tasks, count)
-    picks_per_task = -(-benchmark.test_size // protocol.batch_size) + protocol.images_per_task
+    batches = protocol.sampled(-(-benchmark.test_size // protocol.batch_size))
+    picks_per_task = batches + protocol.sampled(protocol.images_per_task)
     separate, bank = _has_separate_adapters(protocol, model.method), model.bank
     model = dataclasses.replace(model, stats=stats, bank={} if separate else bank)
     memory, convolutions = inference.memory(model.weights, picks_per_task), has_convolutions(model.weights)
@@ -193,6 +212,7 @@ def _over_tasks(
     """Return the jitted function that evaluates tasks, the same one for equal arguments."""
     places, batch = benchmark.test_size, protocol.batch_size
     starts = np.arange(0, places, batch)
+    starts, num_images = starts[: protocol.sampled(len(starts))], protocol.sampled(protocol.images_per_task)
     separate = _has_separate_adapters(protocol, method)
 
     def one_task(shared: Any, described: Any) -> _Measured:
@@ -219,7 +239,7 @@ def _over_tasks(
         lengths = jnp.clip(size - starts, 1, batch)[:, None]
         batch_rows = order[jnp.minimum(starts[:, None] + np.arange(batch)[None] % lengths, places - 1)]
         pick_rows = batch_rows[:, : protocol.images_per_pick].reshape(-1)
-        image_rows = order[: protocol.images_per_task]
+        image_rows = order[:num_images]
         if protocol.images_per_pick == 1:  # one call for both: it compiles and runs faster than two
             picks = infer(jnp.concatenate([pick_rows, image_rows]), 1)
             picks, image_picks = picks[: len(starts)], picks[len(starts) :]
@@ -263,18 +283,18 @@ def _summary(
     given = measured.is_right.sum(1) / measured.size
     if measured.picks is None:
         return Evaluation(given)
-    places = np.arange(measured.is_right.shape[1])
-    of_image = places // protocol.batch_size
     starts = np.arange(measured.picks.shape[1]) * protocol.batch_size
+    places = np.arange(measured.is_right.shape[1])[: len(starts) * protocol.batch_size]  # all, or those of the sample
+    is_right, of_image, is_used = measured.is_right[:, : len(places)], places // protocol.batch_size, places < sizes
     batches, images = starts < sizes, np.arange(measured.image_picks.shape[1]) < sizes
 
     truth = entries[:, None]
     batch_hit, image_hit = (measured.picks == truth) & batches, (measured.image_picks == truth) & images
     if measured.is_right_picked is None:  # a wrong task cannot give a right answer
-        right = measured.is_right & batch_hit[:, of_image]
+        right = is_right & batch_hit[:, of_image]
         image_right = measured.is_right[:, : image_hit.shape[1]] & image_hit
     else:
-        right, image_right = measured.is_right_picked & (places < sizes), measured.image_is_right & images
+        right, image_right = measured.is_right_picked & is_used, measured.image_is_right & images
 
     checked = differing = None
     if measured.exact_picks is not None:
@@ -282,16 +302,26 @@ def _summary(
         different = (measured.picks[:, : counts.shape[1]] != measured.exact_picks) & counts
         checked, differing = counts.sum(1), different.sum(1)
 
+    sampled: dict[str, np.ndarray] = {}
+    if protocol.sample < 1:
+        totals = -(-measured.size // protocol.batch_size), np.minimum(measured.size, protocol.images_per_task)
+        sampled = {
+            "sampled": batches.sum(1) / totals[0],
+            "inferred_error": standard_error(right, is_used, protocol.batch_size, totals[0]),
+            "inferred_per_image_error": standard_error(image_right, images, 1, totals[1]),
+        }
+
     confusion = np.zeros((len(entries), num_entries), np.int64)
     tasks = np.broadcast_to(np.arange(len(entries))[:, None], batches.shape)
     np.add.at(confusion, (tasks[batches], measured.picks[batches]), 1)
     return Evaluation(
         given=given,
-        inferred=right.sum(1) / measured.size,
+        inferred=right.sum(1) / is_used.sum(1),
         inferred_per_image=image_right.sum(1) / images.sum(1),
         picked=batch_hit.sum(1) / batches.sum(1),
         picked_per_image=image_hit.sum(1) / images.sum(1),
         confusion=confusion,
         checked=checked,
         differing=differing,
+        **sampled,
     )

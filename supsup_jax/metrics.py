@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 Rows = Mapping[int, Sequence[float]]
 """The accuracy matrix: maps a number of tasks learned to the accuracy of each of them, as fractions."""
@@ -115,3 +115,28 @@ def _batches_of(stream: Sequence[Runs]) -> Int[np.ndarray, "tasks masks"]:
         for mask, batches in runs:
             table[task, mask + 1] += batches
     return table
+
+
+def standard_error(
+    right: Bool[np.ndarray, "tasks images"],
+    is_used: Bool[np.ndarray, "tasks images"],
+    images_per_pick: int,
+    total: Int[np.ndarray, " tasks"],
+) -> Float[np.ndarray, " tasks"]:
+    """Return the standard error of each task's accuracy over a random sample of picks.
+
+    Images of one pick are right or wrong together, so picks are sampled units, and the accuracy is the ratio of two
+    means (Cochran, Sampling Techniques, Section 6). It is 0 if the sample is complete.
+
+    Args:
+        right: which images are classified correctly.
+        is_used: which images belong to the sample; at least one of each task.
+        images_per_pick: number of consecutive images that share a pick.
+        total: the number of picks from which the sample was drawn.
+    """
+    starts = np.arange(0, right.shape[1], images_per_pick)
+    hits, images = (np.add.reduceat(part, starts, axis=1, dtype=float) for part in (right & is_used, is_used))
+    picks, all_images = (images > 0).sum(1), images.sum(1)
+    residuals = hits - hits.sum(1, keepdims=True) / all_images[:, None] * images
+    variance = (residuals**2).sum(1) * picks / np.maximum(picks - 1, 1) / all_images**2
+    return np.sqrt((1 - picks / total) * variance)

@@ -21,7 +21,16 @@ from supsup_jax.cli.sweep import LOG, Member
 from supsup_jax.methods.supsup import SPARSE
 from supsup_jax.paper.imagenet import ImageNetRow
 from supsup_jax.runs.evaluate import RunEvaluation
-from supsup_jax.runs.records import EvaluationResult, check_of, compared_of, metrics_of, total, total_of_paper
+from supsup_jax.runs.records import (
+    EvaluationResult,
+    check_of,
+    compared_of,
+    error_of_mean,
+    metrics_of,
+    sample_of,
+    total,
+    total_of_paper,
+)
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.tables import Run as MeasuredRun
 from supsup_jax.scenarios.work import Report
@@ -207,12 +216,12 @@ def show_results(run: Run, images_per_task: int) -> None:
         )
     if inferred:
         columns |= {
-            "accuracy,\ninferred": lambda result: _percent(result.inferred),
+            "accuracy,\ninferred": lambda result: _percent(result.inferred, result.inferred_error),
             "inference\ncorrect": lambda result: _percent(result.picked),
         }
     if any(result.inferred_per_image is not None for result in results):
         columns |= {
-            "inferred\nper image": lambda result: _percent(result.inferred_per_image),
+            "inferred\nper image": lambda result: _percent(result.inferred_per_image, result.inferred_per_image_error),
             "correct\nper image": lambda result: _percent(result.picked_per_image),
         }
     if any(check_of(result) for result in results):
@@ -244,6 +253,8 @@ def show_results(run: Run, images_per_task: int) -> None:
         print(line)
     if last.picked_per_image:
         print(f"per image: the task is inferred for each of {images_per_task} test images per task")
+    if sample := sample_of(last):
+        print(f"with the task inferred: {sample}, drawn by seed and task, ± standard error")
     compared = compared_of(run.record, results[-1].num_tasks)[kind]
     over = f", in the last row over the {compared} tasks evaluated before" if compared else ""
     print(
@@ -295,13 +306,20 @@ def show_evaluation(folder: Path, task: str, measured: RunEvaluation) -> None:
     inferred = measured.picked is not None
     columns = ["task", "accuracy", *(["per image", "inference correct"] if inferred else [])]
     values = [measured.accuracy, *([measured.accuracy_per_image, measured.picked] if inferred else [])]
-    table = Table(title=f"{folder}: accuracy in %, the task {task}", title_style="", title_justify="left")
+    errors = [measured.accuracy_error, measured.accuracy_per_image_error, None][: len(values)]
+
+    def cells(rows: slice) -> list[str]:
+        columns: Any = zip(values, errors, strict=True)
+        return [_percent(value[rows], None if error is None else error[rows]) for value, error in columns]
+
+    sample = f", {words}: ± standard error" if (words := measured.sample) else ""
+    table = Table(title=f"{folder}: accuracy in %, the task {task}{sample}", title_style="", title_justify="left")
     for name in columns:
         table.add_column(name, justify="right")
     for row, number in enumerate(measured.tasks.tolist()):
-        table.add_row(str(number), *(_percent([value[row]]) for value in values if value is not None))
+        table.add_row(str(number), *cells(slice(row, row + 1)))
     table.add_section()
-    table.add_row("mean", *(_percent(value.tolist()) for value in values if value is not None))
+    table.add_row("mean", *cells(slice(None)))
     console = Console()
     console.width = max(console.width, 100)
     console.print(table)
@@ -372,8 +390,9 @@ def _print_table(
     console.print(table)
 
 
-def _percent(values: Sequence[float] | float | None) -> str:
-    return "" if values is None else f"{100 * np.mean(values):.2f}".replace("-0.00", "0.00")
+def _percent(values: Any, errors: Any = None) -> str:
+    percent = "" if values is None else f"{100 * np.mean(values):.2f}".replace("-0.00", "0.00")
+    return percent if errors is None else f"{percent} ± {100 * error_of_mean(errors):.2f}"
 
 
 def _within(seconds: float) -> str:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from supsup_jax import evaluation
+from supsup_jax import arguments, evaluation
 from supsup_jax.arguments import convert, integer, shown, wrong_type
 from supsup_jax.data import Benchmark, Dataset, HeldOut, OwnTasks, Samples
 from supsup_jax.data.conventions import converted
@@ -25,7 +25,7 @@ from supsup_jax.model import Model
 from supsup_jax.recovery_evaluation import evaluate_recovery
 from supsup_jax.runs import results
 from supsup_jax.runs.opening import restore
-from supsup_jax.runs.records import masks_from_hex, matrices
+from supsup_jax.runs.records import masks_from_hex, matrices, sample_in_words
 from supsup_jax.runs.run import Run
 from supsup_jax.scenarios import shared
 from supsup_jax.scenarios.feeding import local_rows
@@ -51,6 +51,9 @@ class RunEvaluation:
         confusion: `(tasks, learned tasks)`, number of batches by task and inferred task; `None` if tasks are given.
         matrix: `(evaluations, all tasks)`, accuracies at each recorded evaluation, and, in the last row, now; NaN for
             tasks that were not learned at that time or are not evaluated.
+        sampled: `(tasks,)`, fraction of the batches whose task was inferred; `None` if it was for all of them.
+        accuracy_error: `(tasks,)`, standard error of `accuracy` if only a sample was evaluated.
+        accuracy_per_image_error: `(tasks,)`, standard error of `accuracy_per_image` if only a sample was evaluated.
     """
 
     tasks: Int[np.ndarray, " tasks"]
@@ -59,6 +62,14 @@ class RunEvaluation:
     picked: Float[np.ndarray, " tasks"] | None
     confusion: Int[np.ndarray, "tasks entries"] | None
     matrix: Float[np.ndarray, "evaluations all_tasks"]
+    sampled: Float[np.ndarray, " tasks"] | None = None
+    accuracy_error: Float[np.ndarray, " tasks"] | None = None
+    accuracy_per_image_error: Float[np.ndarray, " tasks"] | None = None
+
+    @property
+    def sample(self) -> str | None:
+        """Which share of the test picks was evaluated, in words; `None` if all were."""
+        return sample_in_words(self.sampled)
 
     def to_csv(self, path: str | Path) -> None:
         """Write a CSV file with one row per task."""
@@ -67,6 +78,9 @@ class RunEvaluation:
             columns["Accuracy Per Image"] = _rounded(self.accuracy_per_image)
         if self.picked is not None:
             columns["Task Inferred Right"] = _rounded(self.picked)
+        if self.accuracy_error is not None and self.accuracy_per_image_error is not None:
+            columns["Accuracy Standard Error"] = _rounded(self.accuracy_error)
+            columns["Accuracy Per Image Standard Error"] = _rounded(self.accuracy_per_image_error)
         atomic.write(Path(path).expanduser(), results.csv_text([columns, *zip(*columns.values(), strict=True)]))
 
 
@@ -82,6 +96,7 @@ def evaluate(
     search: Search | str | None = None,
     objective: Objective | str | None = None,
     images_per_pick: int | None = None,
+    eval_sample: float | None = None,
 ) -> RunEvaluation: ...
 @numerics.with_fixed_flags
 def evaluate(
@@ -98,8 +113,9 @@ def evaluate(
             objective.
         data: folder with the data set, by default the one that the run was trained on; or the data set; or, for tasks
             learned by `Run.learn`, test images and labels of each task, as a pair or a PyTorch data set.
-        inference: for inferred tasks, `search`, `objective` and `images_per_pick` replace those of the experiment. The
-            first two are objects, or their names.
+        inference: for inferred tasks, `search`, `objective`, `images_per_pick` and `eval_sample` replace those of the
+            experiment. The first two are objects, or their names. The last is the fraction of the picks to make, a
+            random sample whose accuracies have standard errors.
 
     Returns:
         The accuracies.
@@ -149,7 +165,7 @@ def _check_inference(run: Run, task: str, inference: Mapping[str, Any]) -> None:
     Raises:
         UserError: if tasks are given or recovered, or there is no such argument.
     """
-    if unknown := sorted(inference.keys() - {"search", "objective", "images_per_pick"}):
+    if unknown := sorted(inference.keys() - {"search", "objective", "images_per_pick", "eval_sample"}):
         raise TypeError(f"evaluate() got an unexpected keyword argument '{unknown[0]}'")
     for name, value in inference.items():
         if value is not None and (task == "given" or run.method.recovers):
@@ -192,7 +208,11 @@ def _evaluate_in_memory(
     if not 1 <= per_pick <= protocol.batch_size:
         problem = f"must be from 1 to {protocol.batch_size}, the number of images per test batch"
         raise ArgumentError("images_per_pick", per_pick, problem)
-    protocol = dataclasses.replace(protocol, infer=infer, images_per_pick=per_pick)
+    sample = inference.get("eval_sample")
+    sample = protocol.sample if sample is None else arguments.number("eval_sample", sample)
+    if not 0 < sample <= 1:
+        raise ArgumentError("eval_sample", sample, "must be above 0 and at most 1, which evaluates everything")
+    protocol = dataclasses.replace(protocol, infer=infer, images_per_pick=per_pick, sample=sample)
     measured = evaluation.evaluate(run.model, test, protocol, entries=entries)
     return _result(run, chosen, task, measured)
 
@@ -237,7 +257,9 @@ def _result(run: Run, chosen: np.ndarray, task: str, measured: Evaluation) -> Ru
     matrix[-1, chosen] = accuracy
     if not inferred:
         return RunEvaluation(chosen, accuracy, None, None, None, matrix)
-    return RunEvaluation(chosen, accuracy, measured.inferred_per_image, measured.picked, measured.confusion, matrix)
+    sampled = measured.sampled, measured.inferred_error, measured.inferred_per_image_error
+    whole = measured.inferred_per_image, measured.picked, measured.confusion, matrix
+    return RunEvaluation(chosen, accuracy, *whole, *sampled)
 
 
 def load_dataset(run: Run, folder: str | os.PathLike[str] | None = None) -> Dataset:

@@ -25,6 +25,9 @@ from supsup_jax.system import backend
 CHECKS = ("checked", "differing")
 """Fields of an evaluation whose search is approximate: checked picks, and picks that differ from the exact search."""
 
+ERRORS = ("inferred_error", "inferred_per_image_error")
+"""Standard errors of an evaluation of a sample of the test picks."""
+
 Account = dict[str, int]
 """Storage in bytes, by content. The masks are counted in two forms; `SPARSE` is only for comparison with the paper."""
 
@@ -77,6 +80,9 @@ class EvaluationResult:
         checked: for each task, the number of batches whose task an exact search inferred as well; `None` if the search
             of the experiment is exact.
         differing: the number of these batches for which the two searches differ.
+        sampled: for each task, the fraction of batches whose task was inferred; `None` if it was for all.
+        inferred_error: standard error of `inferred` if only a sample was evaluated.
+        inferred_per_image_error: standard error of `inferred_per_image` if only a sample was evaluated.
         discovery: how well the discovered masks match the tasks; `None` if task boundaries were given.
     """
 
@@ -95,6 +101,9 @@ class EvaluationResult:
     discovery: dict[str, float | int] | None = None
     checked: list[float] | None = None
     differing: list[float] | None = None
+    sampled: list[float] | None = None
+    inferred_error: list[float] | None = None
+    inferred_per_image_error: list[float] | None = None
 
     @classmethod
     def begin(cls, num_tasks: int) -> "EvaluationResult":
@@ -159,10 +168,10 @@ class Record:
         self.stream += more.stream
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as plain data, without checks of searches that made none, as in earlier versions."""
+        """Return the record as plain data, without checks and samples if there are none, as in earlier versions."""
         plain = dataclasses.asdict(self)
         for evaluation in plain["evaluations"]:
-            for name in CHECKS:
+            for name in (*CHECKS, "sampled", *ERRORS):
                 if evaluation[name] is None:
                     del evaluation[name]
         return plain
@@ -270,6 +279,21 @@ def check_of(result: EvaluationResult) -> str | None:
     if result.checked is None or result.differing is None:
         return None
     return f"{sum(result.differing):,.0f} of {sum(result.checked):,.0f}"
+
+
+def error_of_mean(errors: Sequence[float]) -> float:
+    """Return the standard error of the mean over tasks, given that of each task."""
+    return float(np.linalg.norm(errors) / len(errors))
+
+
+def sample_in_words(sampled: Sequence[float] | np.ndarray | None) -> str | None:
+    """Return which share of the test picks was made, given that of each task; `None` if all were."""
+    return None if sampled is None else f"sample of {100 * float(np.mean(sampled)):.3g} % of the test picks"
+
+
+def sample_of(result: EvaluationResult) -> str | None:
+    """Return which share of the test picks an evaluation made, in words; `None` if it made all of them."""
+    return sample_in_words(result.sampled)
 
 
 def account(model: Model, has_given_weights: bool = False) -> Account:

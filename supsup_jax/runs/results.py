@@ -24,10 +24,12 @@ from supsup_jax.errors import UserError
 from supsup_jax.runs import formats
 from supsup_jax.runs.records import (
     CHECKS,
+    ERRORS,
     EvaluationResult,
     Record,
     TaskResult,
     compared_of,
+    error_of_mean,
     matrices,
     metrics_of,
     total,
@@ -249,9 +251,11 @@ def _task_lines(tasks: Iterable[TaskResult]) -> str:
 
 def _means(result: EvaluationResult) -> dict[str, Any]:
     """Return an evaluation as plain data with means over tasks instead of values per task, without missing values."""
-    plain = _without(result, "confusion", "recovery", "discovery", "storage") | (result.discovery or {})
+    plain: dict[str, Any] = _without(result, "confusion", "recovery", "discovery", "storage")
+    plain |= result.discovery or {}
     plain["kept_bytes"] = total(result.storage)
     plain |= {name: int(sum(plain[name])) for name in CHECKS if name in plain}
+    plain |= {name: error_of_mean(plain[name]) for name in ERRORS if name in plain}
     return {name: float(np.mean(value)) if isinstance(value, list) else value for name, value in plain.items()}
 
 

@@ -122,15 +122,23 @@ class _Inferred(Scenario):
         test_batch_size: images per test batch; all belong to one task.
         images_per_pick: number of images of a test batch that the task is inferred from, starting at the first one.
         images_per_task: test images per task for which the task is also inferred from each image alone.
+        eval_sample: random fraction of test batches and images whose task is inferred; below 1 with a standard error.
     """
 
     search: Search | Recovery = field(default_factory=OneShot)
     test_batch_size: int = 128
     images_per_pick: int = 1
     images_per_task: int = 64
+    eval_sample: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 < self.eval_sample <= 1:
+            problem = "must be above 0 and at most 1, which evaluates everything"
+            raise ArgumentError("eval_sample", self.eval_sample, problem)
+        if self.eval_sample < 1 and isinstance(self.search, Recovery):
+            problem = "applies to tasks that a search infers; HopSupSup recovers masks instead, leave it out"
+            raise ArgumentError("eval_sample", self.eval_sample, problem)
         check_counts(self, "images_per_pick", "images_per_task")
         if self.images_per_pick > self.test_batch_size:
             problem = f"must be at most {self.test_batch_size}, the number of images per test batch"
@@ -144,6 +152,7 @@ class _Inferred(Scenario):
             self.images_per_pick,
             min(self.images_per_task, test_size),
             shared_labels=self.shares_labels,
+            sample=self.eval_sample,
         )
 
 

@@ -49,6 +49,10 @@ class Evaluate(SharedBank):
     images_per_pick: int | None = None
     """Number of images of a batch that its task is inferred from; by default that of the run's experiment."""
 
+    eval_sample: float | None = None
+    """Fraction of the test batches and images whose task is inferred, such as 0.1: a random sample, drawn by seed and
+    task, for accuracies with standard errors. By default that of the run's experiment; 1 is all."""
+
     tasks: Annotated[str | None, tyro.conf.arg(metavar="FIRST:STOP")] = None
     """Tasks to evaluate, such as 0:10 for the first ten; by default all."""
 
@@ -67,6 +71,7 @@ class Evaluate(SharedBank):
         run = self.restored(self.folder)
         tasks = None if self.tasks is None else [*parse_tasks(self.tasks)]
         inference = {"search": self.search, "objective": self.objective, "images_per_pick": self.images_per_pick}
+        inference["eval_sample"] = self.eval_sample
         with naming_flags():
             measured = evaluate(run, tasks, self.task, self.data, **inference)
         if not hosts.is_first():
