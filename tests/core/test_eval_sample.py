@@ -45,10 +45,12 @@ def test_a_sample_is_the_mean_over_its_picks(run_folder):
             jax.random.fold_in(evaluation.orders_key(run.experiment.seed), task), len(dataset.test.labels)
         )
         images, labels = benchmark.samples(dataset.test, described, order, train=False)
-        own = run.net.apply(run.weights_for(task), run.stats_for(task), images, train=False)[0].argmax(-1) == labels
+        answers_right = (
+            run.net.apply(run.weights_for(task), run.stats_for(task), images, train=False)[0].argmax(-1) == labels
+        )
         picks = np.asarray(ss.infer(run.model, images, run.inference())) == task
-        batches = own[:30].reshape(3, BATCH).mean(1) * picks[:30:BATCH]
-        alone = np.asarray(own[:12]) * picks[:12]
+        batches = answers_right[:30].reshape(3, BATCH).mean(1) * picks[:30:BATCH]
+        alone = np.asarray(answers_right[:12]) * picks[:12]
         np.testing.assert_allclose(found.accuracy[task], batches.mean(), atol=1e-6)
         np.testing.assert_allclose(found.accuracy_per_image[task], alone.mean(), atol=1e-6)
         np.testing.assert_allclose(found.picked[task], picks[:30:BATCH].mean(), atol=1e-6)
@@ -75,8 +77,8 @@ def test_a_sample_does_not_depend_on_the_parts_of_an_evaluation(run_folder):
     described = parts.benchmark.tasks(dataset, run.experiment.seed, range(TASKS))
     test = evaluation.HeldOut(parts.benchmark, dataset.test, described, np.arange(TASKS), run.experiment.seed)
     whole = evaluation.evaluate(run.model, test, parts.protocol)
-    rest = evaluation.concatenate(evaluation.evaluate_in_parts(run.model, test, parts.protocol, first=1))
-    jax.tree.map(lambda part, all_: np.testing.assert_array_equal(part, all_[1:]), rest, whole)
+    later = evaluation.concatenate(evaluation.evaluate_in_parts(run.model, test, parts.protocol, first=1))
+    jax.tree.map(lambda part, all_: np.testing.assert_array_equal(part, all_[1:]), later, whole)
     recorded = run.record.evaluations[-1]
     for name in ("inferred", "inferred_error", "inferred_per_image_error", "sampled"):
         np.testing.assert_array_equal(getattr(recorded, name), getattr(whole, name))
