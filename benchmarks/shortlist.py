@@ -1,4 +1,4 @@
-"""How often the search `shortlist` picks the task that `one_shot` picks, on the tasks of a run.
+"""Agreement of the search `shortlist` with `one_shot`, on the tasks of a run.
 
 Command: python experiments/GNu/MNISTRotate/supsup.py --data data --steps 100 --eval-at 36 --eval-sample 0.001
          python benchmarks/shortlist.py runs/GNu/MNISTRotate/supsup/seed=1 --data data --shortlist 4
