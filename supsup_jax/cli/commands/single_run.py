@@ -156,7 +156,9 @@ class Predict(SharedBank):
                 raise UserError(f"--{given} {getattr(self, given)}: requires --memory-map")
             return self.restored(self.folder)
         if self.shares():
-            raise UserError("--memory-map: cannot be combined with --shard-bank or several hosts; leave one of them out")
+            raise UserError(
+                "--memory-map: cannot be combined with --shard-bank or several hosts; leave one of them out"
+            )
         memory = None if self.memory is None else parse_bytes("--memory", self.memory)
         with naming_flags():
             return restore(self.folder, memory_map=self.bank.expanduser() if self.bank else True, memory=memory)
