@@ -42,7 +42,7 @@ def append(path: Path, text: str) -> None:
     """Append text to a file.
 
     Raises:
-        OSError: if the text cannot be written. The file is unchanged.
+        OSError: if the text cannot be written. The error names the file, which is unchanged.
     """
     before = path.stat().st_size if path.exists() else 0
     try:
@@ -50,7 +50,7 @@ def append(path: Path, text: str) -> None:
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             os.truncate(path, before)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,11 +1,14 @@
 import csv
+import errno
 import json
+import os
 
 import pytest
 import yaml
 
 from helpers.runs import evaluation
 from supsup_jax.runs import records, results, shared_table
+from supsup_jax.system import atomic
 
 
 def task(number):
@@ -90,6 +93,18 @@ def test_settings_contain_what_is_needed_to_run_again(tmp_path):
     assert {"jax", "flax", "orbax-checkpoint"} <= settings["versions"].keys()
     assert {"devices", "git_commit", "command", "python"} <= settings.keys()
     assert results.read_settings(tmp_path / "nowhere") == {}
+
+
+def test_an_error_while_appending_names_the_file_and_leaves_it(tmp_path, monkeypatch):
+    (path := tmp_path / "metrics.jsonl").write_text("a")
+
+    def refuse(descriptor):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", refuse)  # as some network file systems do
+    with pytest.raises(OSError, match=r"Invalid argument: '.*metrics\.jsonl'"):
+        atomic.append(path, "b")
+    assert path.read_text() == "a"
 
 
 def test_events_contain_the_measurements(tmp_path):
