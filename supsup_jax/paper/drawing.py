@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from supsup_jax.errors import UserError, reason
+from supsup_jax.errors import reason
 from supsup_jax.system import extras
 
 
@@ -18,14 +18,7 @@ def default_style() -> Iterator[None]:
     Raises:
         UserError: if Matplotlib is not installed, or cannot be imported.
     """
-    try:
-        matplotlib = extras.require("plots", "drawing a picture")
-    except UserError:
-        raise
-    except Exception as error:  # a wrong matplotlibrc or MPLBACKEND also raises
-        raise UserError(
-            f"Matplotlib cannot be imported; repair its installation, matplotlibrc or MPLBACKEND ({reason(error)})"
-        ) from None
+    matplotlib = extras.require("plots", "drawing a picture")
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         yield

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import yaml
 
-from supsup_jax.errors import UserError
+from supsup_jax.errors import UserError, warn
 from supsup_jax.runs import formats
 from supsup_jax.runs.records import (
     CHECKS,
@@ -313,8 +313,20 @@ class EventWriter:
         self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(tag, value)))
 
 
+def _can_write_events() -> bool:
+    """Return whether tensorboardX can be imported; print a warning if it is installed, but its import fails."""
+    if not extras.is_installed("tensorboard"):
+        return False  # the user was told at the start
+    try:
+        extras.require("tensorboard", "writing TensorBoard events")
+    except UserError as error:
+        warn(f"no TensorBoard events are written: {error}")
+        return False
+    return True
+
+
 class Tables:
-    """Tables, metrics and events of a run that a script started; without events if tensorboardX is not installed.
+    """Tables, metrics and events of a run that a script started; without events if tensorboardX cannot be imported.
 
     Args:
         folder: folder of the run.
@@ -322,7 +334,7 @@ class Tables:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._has_events = extras.is_installed("tensorboard")
+        self._has_events = _can_write_events()
         self._events: EventWriter | None = None
 
     def close(self) -> None:

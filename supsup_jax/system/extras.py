@@ -17,6 +17,9 @@ _MODULES = {
     "torch": ("torch",),
 }
 
+_SETTINGS = {"plots": ", matplotlibrc or MPLBACKEND"}
+"""Settings of the user that can make the import of an extra fail."""
+
 _OPTIONAL_OUTPUTS = {"plots": "pictures", "tensorboard": "TensorBoard events"}
 
 
@@ -33,14 +36,19 @@ def require(extra: str, purpose: str) -> Any:
         purpose: what requires it; the subject of the error message.
 
     Raises:
-        UserError: if a module cannot be imported. The message names the extra.
+        UserError: if a module is missing or its import fails. The message names the extra or the module.
     """
+    needed = " and ".join(_MODULES[extra])
     try:
         modules = [importlib.import_module(module) for module in _MODULES[extra]]
     except ImportError as error:
-        needed = " and ".join(_MODULES[extra])
         raise UserError(
             f"{purpose} requires {needed} ({reason(error)}); install with: pip install 'supsup_jax[{extra}]'"
+        ) from error
+    except Exception as error:  # of any type: modules with compiled parts, such as protobuf, check their versions
+        raise UserError(
+            f"{purpose} requires {needed}, which cannot be imported; repair its installation"
+            f"{_SETTINGS.get(extra, '')} ({reason(error)})"
         ) from error
     return modules[0]
 

@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from helpers.data import assert_one_line
+from helpers.runs import evaluation
 from supsup_jax import UserError, data
 from supsup_jax.__main__ import main
+from supsup_jax.runs import results
+from supsup_jax.runs.records import Record
 from supsup_jax.system import extras
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
@@ -22,6 +25,41 @@ def test_a_missing_module_is_reported_in_one_line_with_its_extra(extra, monkeypa
             with pytest.raises(UserError) as error:
                 extras.require(extra, "it")
             assert_one_line(error, "it requires ", module, f"install with: pip install 'supsup_jax[{extra}]'")
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """Return a function that makes the import of an installed module fail with an error of several lines."""
+
+    def make(module):
+        (tmp_path / module).mkdir()
+        (tmp_path / module / "__init__.py").write_text("raise TypeError('Descriptors cannot be\\ncreated directly.')")
+        monkeypatch.syspath_prepend(tmp_path)
+        for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+            monkeypatch.delitem(sys.modules, name)
+
+    return make
+
+
+@pytest.mark.parametrize(("extra", "module"), [("plots", "matplotlib"), ("tensorboard", "tensorboardX")])
+def test_a_module_whose_import_fails_is_reported_in_one_line(extra, module, broken):
+    broken(module)
+    assert extras.is_installed(extra)
+    with pytest.raises(UserError) as error:
+        extras.require(extra, "it")
+    assert_one_line(
+        error, f"it requires {module}, which cannot be imported; repair its", "(Descriptors cannot be created"
+    )
+    assert ("MPLBACKEND" in str(error.value)) == (extra == "plots")
+
+
+def test_a_run_continues_without_events_if_their_import_fails(broken, tmp_path, capsys):
+    broken("tensorboardX")
+    tables = results.Tables(tmp_path)
+    tables.write(record := Record([], [evaluation(2)]), record, is_new=True)
+    assert (tmp_path / "metrics.csv").exists() and not list(tmp_path.glob("events*"))
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: no TensorBoard events are written: ") and warning.count("\n") == 1
 
 
 def test_the_extra_all_includes_every_extra_of_the_library():

@@ -62,7 +62,7 @@ def test_without_matplotlib_the_error_says_how_to_install_it(monkeypatch):
 
 def test_a_matplotlib_that_cannot_be_imported_raises_one_line(monkeypatch):
     monkeypatch.setattr(extras.importlib, "import_module", lambda name: 1 / 0)
-    with pytest.raises(UserError, match="Matplotlib cannot be imported; repair"):
+    with pytest.raises(UserError, match=r"matplotlib, which cannot be imported; repair its installation, matplotlibrc"):
         figures.draw_paper([])
 
 
