@@ -275,6 +275,11 @@ def _request(
         raise UserError(
             "several hosts can share only a single run; give one seed, one --sparsity, and no --gpu-sets or --cluster"
         )
+    if hosts.is_distributed(options.coordinator) and not each[0].shares_batches:
+        raise UserError(
+            "only experiments with --dataset imagenet can run on several hosts; for others, distribute runs over hosts "
+            "with --seeds and --cluster slurm"
+        )
     return Request(each, options, cluster, tuple(name for name in swept if name != "er_scale"))
 
 

@@ -136,18 +136,14 @@ def _join_hosts(experiment: Experiment, options: Options) -> None:
     """Join the other hosts of the run, if there are several hosts.
 
     Raises:
-        UserError: if they cannot be reached, or this experiment cannot run on several hosts.
+        UserError: if they cannot be reached, or differ.
     """
     place = None
     if options.coordinator is not None and options.hosts is not None and options.host is not None:
         place = hosts.Place(options.coordinator, options.hosts, options.host)
     facts = {flag_of(name): value for name, value in composition.plain(experiment).items()}
     facts |= {f"the version of {name}": version for name, version in versions.installed().items()}
-    if hosts.join(place, facts | numerics.rounding(), options.host_timeout) and not experiment.shares_batches:
-        raise UserError(
-            "only experiments with --dataset imagenet can run on several hosts; for others, distribute runs over hosts "
-            "with --seeds and --cluster slurm"
-        )
+    hosts.join(place, facts | numerics.rounding(), options.host_timeout)
 
 
 def _check(experiment: Experiment, dataset: data.Dataset, is_new: bool = True) -> None:

@@ -170,9 +170,9 @@ def _gather(address: Address, hosts: int, facts: Facts, deadline: float) -> Meet
     server = _listening(address)
     connected: dict[int, tuple[Connection, dict[str, Any]]] = {}
     missing = [*range(1, hosts)]
-    to_stderr(
-        f"waiting for {_hosts(missing)} at {address}, {deadline - time.monotonic():.0f} s at most (--host-timeout)"
-    )
+    if missing:
+        seconds = deadline - time.monotonic()
+        to_stderr(f"waiting for {_hosts(missing)} at {address}, {seconds:.0f} s at most (--host-timeout)")
     problem = None
     with contextlib.closing(server):
         while missing and time.monotonic() < deadline:

@@ -252,6 +252,14 @@ def test_written_settings_have_absolute_paths(tmp_path, parse, monkeypatch):
     assert settings["experiment"]["er_scale"] == 16
 
 
+def test_several_hosts_are_refused_before_they_wait_for_each_other(parse, monkeypatch):
+    with pytest.raises(UserError, match="only experiments with --dataset imagenet can run on several hosts"):
+        parse("--coordinator", "node1:1234", "--hosts", 2, "--host", 0)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(UserError, match="with --seeds and --cluster slurm"):
+        parse()
+
+
 def test_flag_eval_at_beyond_the_last_task_gives_a_warning(parse, capsys):
     parse("--eval-at", 3, 10, 12)
     assert capsys.readouterr().err.startswith("warning: --eval-at 10 12 is greater than --num-tasks 9 and is ignored")

@@ -72,6 +72,11 @@ def test_a_single_host_names_the_missing_host_and_ends(capfd, host, waits, words
     assert capfd.readouterr().err.startswith(waits)
 
 
+def test_a_run_on_one_host_waits_for_no_other(capfd):
+    assert met(free_address(), (1, 0, {}))[0].connections == {}
+    assert "waiting" not in capfd.readouterr().err
+
+
 def test_differences_are_reported_with_their_host_on_all_hosts():
     facts = {"--seed": 1, "the version of jax": "0.10", "--learning-rate": 0.1}
     other = facts | {"--seed": 2, "the version of jax": "0.11"}
