@@ -128,6 +128,9 @@ def _without_ipython_arguments(argv: list[str]) -> list[str]:
     if shell is not None and not hasattr(sys.modules["__main__"], "__file__") and argv[1:] == started:
         return []  # these are still the arguments that IPython was started with
     if argv and _KERNEL.search(argv[0]):
+        counts = (count for count in range(len(argv) - 1, 0, -1) if sys.orig_argv[-count:] == argv[1 : count + 1])
+        if of_kernel := next(counts, 0):  # Kaggle and VS Code start kernels with further arguments
+            return argv[1 + of_kernel :]
         if argv[1:2] == ["-f"]:
             return argv[3:]
         return [word for word in argv[1:] if not word.startswith(("--f=", "-f="))]

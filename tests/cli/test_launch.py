@@ -285,6 +285,15 @@ def test_arguments_of_a_notebook_kernel_are_removed(monkeypatch, given, expected
     assert sys.argv == given
 
 
+@pytest.mark.parametrize("added", [[], ["--steps", "5"]])
+def test_all_arguments_that_a_kernel_was_started_with_are_removed(monkeypatch, added):
+    started = ["-f", "/run/kernel-1.json", "--HistoryManager.hist_file=:memory:"]
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "ipykernel_launcher", *started])
+    monkeypatch.setattr(sys, "argv", ["/lib/ipykernel_launcher.py", *started, *added])
+    with options.arguments_of_user():
+        assert sys.argv[1:] == added
+
+
 def test_in_ipython_only_arguments_set_by_the_user_are_kept(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=object))
     monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))
