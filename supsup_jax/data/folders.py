@@ -17,7 +17,10 @@ ENDINGS = (".jpeg", ".jpg", ".png")
 
 _OF_SYSTEMS = (
     "@eadir",
+    "@recycle",
+    "@tmp",
     "#recycle",
+    "#snapshot",
     "__macosx",
     "__pycache__",
     "$recycle.bin",

@@ -53,7 +53,7 @@ def test_an_invalid_folder_of_images_is_named(flowers):
 def test_files_of_operating_systems_are_skipped(flowers):
     root = flowers / "flowers"
     for place in (root / "train", root / "val"):
-        for name in ("__MACOSX", "@eaDir"):
+        for name in ("__MACOSX", "@eaDir", "@Recycle", "@tmp", "#snapshot"):
             (place / name).mkdir()
         for name in (".DS_Store", "._0.png", "Thumbs.db"):
             (place / "rose" / name).write_bytes(b"left by a system")
