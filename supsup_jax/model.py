@@ -157,8 +157,12 @@ class Model:
 
     @numerics.with_fixed_flags
     def adapter(self, task: SupportsIndex | Int[Array, ""]) -> Adapter:
-        """Return the adapter of one task, such as its mask."""
-        return (self.shards or self.method).unpack(self.bank, _number(task))
+        """Return the adapter of one task, such as its mask.
+
+        Raises:
+            IndexError: if there is no such task. Numbers in arrays, which may be traced, are not checked.
+        """
+        return (self.shards or self.method).unpack(self.bank, self._number(task))
 
     @numerics.with_fixed_flags
     def effective_weights(self, task: SupportsIndex | Int[Array, ""]) -> Weights:
@@ -167,12 +171,21 @@ class Model:
 
     def task_stats(self, task: SupportsIndex | Int[Array, ""]) -> Stats:
         """Return the batch-norm statistics of one task."""
-        number = _number(task)
+        number = self._number(task)
         return jax.tree.map(lambda leaf: leaf[number], self.stats)
 
     def mean_stats(self) -> Stats:
         """Return the mean of all tasks' batch-norm statistics, for superpositions of masks."""
         return jax.tree.map(lambda leaf: leaf[: self.num_tasks].mean(0), self.stats)
+
+    def _number(self, task: Any) -> Any:
+        """Return the number of a task; a bank has unused entries beyond the last task."""
+        if isinstance(task, jax.Array | np.ndarray):
+            return task
+        number = integer("task", task)
+        if not 0 <= number < self.num_tasks:
+            raise IndexError(f"task {number} is not among the {self.num_tasks} tasks of this model")
+        return number
 
 
 @jax.jit
@@ -181,8 +194,3 @@ def _sharded_counts(model: Model) -> PyTree[Int[Array, "..."]]:
     assert model.shards is not None
     counted = model.shards.count(model.weights, model.bank, jnp.ones((1, model.num_tasks), bool))
     return jax.tree.map(lambda leaf: leaf[0].astype(jnp.int32), counted)
-
-
-def _number(task: Any) -> Any:
-    """Return the number of a task, which may be traced."""
-    return task if isinstance(task, jax.Array | np.ndarray) else integer("task", task)

@@ -44,6 +44,10 @@ def test_adapter_and_effective_weights_belong_to_the_task():
         effective = methods.SupSup().effective_weights(model.weights, adapter)
         jax.tree.map(np.testing.assert_array_equal, model.effective_weights(task), effective)
         jax.tree.map(np.testing.assert_array_equal, model.task_stats(task), task_of(learned.stats, task))
+    for task in (-1, 3):  # the bank has 8 entries
+        for of_task in (model.adapter, model.effective_weights, model.task_stats):
+            with pytest.raises(IndexError, match=f"task {task} is not among the 3 tasks of this model"):
+                of_task(task)
 
 
 def test_a_method_without_a_growing_bank_remembers_tasks():
