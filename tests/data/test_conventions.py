@@ -50,6 +50,48 @@ def test_user_sources_may_return_floats_to_1_or_to_255(form):
     np.testing.assert_allclose(benchmark.normalise(loaded.train.images), (X / 255 - 0.5) / 0.25, atol=1e-5)
 
 
+@dataclass(frozen=True)
+class Returns(data.Source):
+    """Source of a user, which returns the given object."""
+
+    name = "returns"
+    given: object = None
+
+    def load(self, folder):
+        return self.given
+
+
+def returned(train=(X, Y), test=(X, Y), mean=(0.5,), std=(0.25,)):
+    return data.Permuted(Returns(data.Dataset(train, test, mean, std)))
+
+
+def test_user_sources_may_return_pairs_and_grey_images():
+    family = returned((X[..., 0].tolist(), Y), (X[..., 0], Y), 0.5, [0.25])
+    loaded = family.load(".")
+    assert_holds(loaded.train, X, Y)
+    assert_holds(loaded.test, X, Y)
+    assert family.bind(loaded).image_shape == (4, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        (data.Permuted(Returns(((X, Y), (X, Y)))), ("Returns: data set", "has type tuple; give a data.Dataset")),
+        (returned((X, Y, Y)), ("Returns: train must be a pair (images, labels)",)),
+        (returned((X.reshape(12, 16), Y)), ("Permuted: train images have shape (12, 16); give (samples, height,",)),
+        (returned((X, Y), (X[:, :2], Y)), ("images have shape (4, 4, 1), test images (2, 4, 1); give both one shape",)),
+        (returned((X.astype(object), Y)), ("Permuted: train images are object; give uint8",)),
+        (returned((X, Y), (np.where(X > 9, np.nan, X), Y)), ("test images contain NaN or infinity",)),
+        (returned((FLOATS * 255, Y), (FLOATS, Y)), ("Permuted: test images are floats from 0 to 1",)),
+        (returned(mean=None), ("Permuted: mean None: has type NoneType; give a sequence",)),
+        (returned(mean=(0.5, 0.5)), ("mean is (0.5, 0.5); give a number for each of 1 channels",)),
+        (returned(std=(0.0,)), ("Permuted: std is (0.0,); give a number above 0",)),
+    ],
+)
+def test_data_that_a_user_source_must_not_return_are_named(family, words):
+    refused(lambda: family.bind(family.load(".")), *words)
+
+
 @pytest.mark.parametrize(
     "family", [data.Split(UserSource()), data.Permuted(UserSource()), data.Rotated(UserSource(), 4)]
 )
