@@ -19,16 +19,17 @@ from typing import Any, ClassVar, SupportsIndex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from supsup_jax.arguments import array, convert, integer, wrong_type
 from supsup_jax.checks import check_count
 from supsup_jax.errors import ArgumentError
+from supsup_jax.inference import outer
 from supsup_jax.inference.objectives import Objective, entropy, maximum
 from supsup_jax.inference.search import Search
 from supsup_jax.methods import Method
 from supsup_jax.model import Model
-from supsup_jax.networks import Weights
+from supsup_jax.networks import Stats, Weights
 from supsup_jax.system import backend, numerics
 
 
@@ -108,7 +109,8 @@ def gradient_among(
     def derivatives(groups: Array) -> Array:
         return _derivatives(model, groups, equal, objective)
 
-    return in_chunks(derivatives, model.weights, grouped(images, images_per_pick))
+    groups = grouped(images, images_per_pick)
+    return in_chunks(derivatives, outer.arrays_of_pick(model, *groups.shape[:2]), groups)
 
 
 def counts_of(model: Model) -> Weights:
@@ -325,10 +327,13 @@ def _derivatives(
     objective: Objective,
 ) -> Float[Array, "picks tasks"]:
     """Return ∂L/∂α for each group, with the mean objective L at the one superposition, or at each group's."""
-    return project(model, gradients_at(model, groups, superposed, objective))
+    if model.shards is not None or not outer.are_faster(model, *groups.shape[:2]):
+        return project(model, gradients_at(model, groups, superposed, objective))
+    factors = _at_each(model, groups, superposed, partial(outer.factors_at, model.net, objective=objective))
+    return project(model, outer.combined(model.weights, factors))
 
 
-def project(model: Model, gradients: Weights) -> Float[Array, "picks tasks"]:
+def project(model: Model, gradients: PyTree[Any]) -> Float[Array, "picks tasks"]:
     """Return the inner products of gradients with every task's factor; see `Method.project`."""
     if model.shards is not None:
         return model.shards.project(model.bank, gradients)
@@ -342,22 +347,37 @@ def gradients_at(
     objective: Objective,
 ) -> Weights:
     """Return ∂L/∂W̃ ⊙ W for each group, which the method's `project` turns into ∂L/∂α; see `_derivatives`."""
-    stats = model.mean_stats()
 
-    def gradient(mask: Weights, images: Array) -> Weights:
+    def gradient(effective: Weights, stats: Stats, images: Array) -> Weights:
         def loss(effective: Weights) -> Array:
             logits, _ = model.net.apply(effective, stats, images, train=False)
             return objective(logits).mean()
 
-        # The faster, rounded products of accelerators would blur the small differences between derivatives.
+        return jax.tree.map(jnp.multiply, jax.grad(loss)(effective), model.weights)
+
+    return _at_each(model, groups, superposed, gradient)
+
+
+def _at_each(
+    model: Model,
+    groups: Float[Array, "picks images height width channels"],
+    superposed: Weights,
+    function: Callable[[Weights, Stats, Array], Any],
+) -> Any:
+    """Return the results of a function of effective weights, statistics and images for each group; see `_derivatives`.
+
+    The faster, rounded products of accelerators would blur the small differences between derivatives.
+    """
+    stats = model.mean_stats()
+
+    def at_group(mask: Weights, images: Array) -> Any:
         with jax.default_matmul_precision("highest"):
-            at = jax.grad(loss)(jax.tree.map(jnp.multiply, model.weights, mask))
-        return jax.tree.map(jnp.multiply, at, model.weights)
+            return function(jax.tree.map(jnp.multiply, model.weights, mask), stats, images)
 
     shared = len(jax.tree.leaves(superposed)[0]) == 1 < len(groups)
     if shared:
         superposed = jax.tree.map(lambda mask: mask[0], superposed)
-    return jax.vmap(gradient, in_axes=(None if shared else 0, 0))(superposed, groups)
+    return jax.vmap(at_group, in_axes=(None if shared else 0, 0))(superposed, groups)
 
 
 def memory(weights: Weights, picks: int) -> int:
@@ -372,8 +392,8 @@ def grouped(images: Array, images_per_pick: int) -> Array:
     return images.reshape(-1, images_per_pick, *images.shape[1:])
 
 
-def in_chunks(function: Callable[..., Array], weights: Weights, *batches: Array) -> Array:
-    """Apply a function of batches to as many rows at a time as the memory for their gradients allows."""
-    at_once = max(1, backend.gradient_bytes() // backend.num_bytes(weights))
+def in_chunks(function: Callable[..., Array], row: PyTree[Any], *batches: Array) -> Array:
+    """Apply a function of batches to as many rows at a time as the memory for arrays like `row` allows."""
+    at_once = max(1, backend.gradient_bytes() // backend.num_bytes(row))
     parts = math.ceil(len(batches[0]) / at_once)
     return backend.scan_chunks(lambda _, *chunk: (None, function(*chunk)), None, parts, *batches)[1]

@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from supsup_jax import bank as bits
-from supsup_jax import masks
+from supsup_jax import bank_outer, masks
 from supsup_jax.bank_counts import count_all
 from supsup_jax.errors import UserError
 from supsup_jax.methods.base import Adapter, Bank, Carry, Method, Params
@@ -60,7 +60,9 @@ class MaskMethod(Method):
         return bits.count(bank, chosen)
 
     def project(self, bank: Bank, gradients: PyTree[Array], num_tasks: int) -> Float[Array, "batch tasks"]:
-        """Return the inner products with every mask: `bank.project`."""
+        """Return the inner products with every mask: `bank.project`; gradients may be those of `bank_outer`."""
+        if bank_outer.are_outer(gradients):
+            return bank_outer.project(bank, gradients, num_tasks)
         return bits.project(bank, gradients, num_tasks)
 
     def narrow(self, bank: Bank, num_tasks: int) -> Bank:

@@ -65,6 +65,11 @@ class _DenseNetwork(SizedNetwork):
         """Module of dense layers."""
         return self.layers((*self.layer_sizes, self.features))
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether the module has no gains; see `Network`."""
+        return type(self.module) is MLP
+
 
 @dataclass(frozen=True)
 class LeNet(_DenseNetwork):

@@ -100,6 +100,11 @@ class Network(Part):
         return self if shape == self.input_shape else dataclasses.replace(this, input_shape=shape)
 
     @property
+    def is_dense(self) -> bool:
+        """Whether all weights are kernels of Flax's dense layers, each of them called once, with a batch of vectors."""
+        return False
+
+    @property
     def num_outputs(self) -> int:
         """Number of outputs, including superfluous neurons."""
         module: Any = self.module

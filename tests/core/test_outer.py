@@ -1,0 +1,97 @@
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import pytest
+
+from helpers.tiers import thorough_but
+from helpers.toys import model_of, random_masks
+from supsup_jax import bank as banks
+from supsup_jax import bank_outer, inference, methods, networks
+from supsup_jax.inference import outer
+
+TASKS, IMAGES = 11, 9  # for at most 8 gradients, sums are used
+
+
+@dataclass(frozen=True)
+class Doubled(methods.SupSup):
+    """Products that only arrays can have."""
+
+    def project(self, bank, gradients, num_tasks):
+        return super().project(bank, jax.tree.map(lambda leaf: 2 * leaf, gradients), num_tasks)
+
+
+def searched(method=None):
+    """Return a model of a dense network, and images that are the same in some pixels."""
+    net = networks.LeNet(features=7, width=0.05, input_shape=(5, 5, 1))
+    weights, stats = net.init(jax.random.key(0))
+    model = model_of(net, weights, banks.pack(random_masks(weights, TASKS)), TASKS, stats, method)
+    images = jax.random.normal(jax.random.key(2), (IMAGES, 5, 5, 1))
+    return model, images.at[:, 1:3].set(-0.4)
+
+
+@pytest.fixture
+def projected(monkeypatch):
+    """Return a list that grows by the number of gradients of each product without arrays of gradients."""
+    batches, project = [], bank_outer.project
+
+    def counted(bank, gradients, num_tasks):
+        batches.append(len(gradients["dense0"]["kernel"].inputs))
+        return project(bank, gradients, num_tasks)
+
+    monkeypatch.setattr(bank_outer, "project", counted)
+    jax.clear_caches()  # so that the product is traced
+    return batches
+
+
+@pytest.mark.parametrize("same", thorough_but([2], [0, 2, 5]))
+def test_products_with_outer_products_are_those_with_their_arrays(same):
+    rng = np.random.default_rng(0)
+    inputs, slopes, weights = (rng.standard_normal(shape, np.float32) for shape in [(9, 5), (9, 3), (5, 3)])
+    inputs[:, :same] = inputs[0, :same]
+    bank = banks.pack({"kernel": rng.integers(0, 2, (TASKS, 5, 3))})
+    arrays = {"kernel": inputs[:, :, None] * slopes[:, None] * weights}
+    expected = banks.project(bank, arrays, TASKS)
+    factors = bank_outer.Outer(*jax.device_put((inputs, slopes, weights)))
+    actual = bank_outer.project(bank, {"kernel": factors}, TASKS)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "objective", thorough_but([inference.entropy], [inference.entropy, inference.superfluous(real=2)])
+)
+def test_many_images_have_the_derivatives_of_each_image(objective, projected):
+    model, images = searched()
+    alphas = jax.random.uniform(jax.random.key(3), (IMAGES, TASKS))
+    together = inference.alpha_gradient(model, images, alphas, objective)
+    assert len(projected) == 1
+    alone = [inference.alpha_gradient(model, images[i : i + 1], alphas[i], objective)[0] for i in range(IMAGES)]
+    assert len(projected) == 1  # sums for single images
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("search", thorough_but([inference.OneShot()], [inference.OneShot(), inference.Binary()]))
+def test_many_images_have_the_picks_of_each_image(search, projected):
+    model, images = searched()
+    together = search(model, images)
+    assert projected
+    np.testing.assert_array_equal(together, [search(model, image[None])[0] for image in images])
+
+
+def test_methods_with_a_different_product_get_arrays_of_gradients(projected):
+    (model, images), (other, _) = searched(), searched(Doubled())
+    everything = np.ones(TASKS, bool)
+    doubled = inference.gradient_among(other, everything, images)
+    assert not projected
+    np.testing.assert_allclose(doubled, 2 * inference.gradient_among(model, everything, images), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("net", "is_dense"),
+    [(networks.LeNet(features=7), True), (networks.FC1024(features=7), True), (networks.BNNet(features=7), False)],
+)
+def test_only_networks_without_gains_are_dense(net, is_dense):
+    model = model_of(net, {}, {}, TASKS, {})
+    assert outer.are_faster(model, IMAGES, 1) == is_dense
+    assert not outer.are_faster(model, IMAGES, 2)
+    assert not outer.are_faster(model, 1, 1)
