@@ -22,6 +22,7 @@ from supsup_jax import inference
 from supsup_jax.classification import correct, is_right
 from supsup_jax.data import Benchmark, HeldOut
 from supsup_jax.inference import Search
+from supsup_jax.inference.padded import padded, pick_among
 from supsup_jax.inference.recovery import Recovery
 from supsup_jax.methods import Method
 from supsup_jax.metrics import standard_error
@@ -123,7 +124,7 @@ class _Measured(NamedTuple):
 def evaluate(
     model: Model, test: HeldOut, protocol: Protocol, *, entries: Int[np.ndarray, " tasks"] | None = None
 ) -> Evaluation:
-    """Evaluate tasks, inferring them among the tasks of the model; compiled once for each number of tasks.
+    """Evaluate tasks, inferring them among the tasks of the model; compiled once for each number of many tasks.
 
     Args:
         model: the tasks among which to infer.
@@ -165,17 +166,18 @@ def evaluate_in_parts(
     model = dataclasses.replace(model, stats=stats, bank={} if separate else bank)
     memory, convolutions = inference.memory(model.weights, picks_per_task), has_convolutions(model.weights)
     if isinstance(protocol.infer, Search) and protocol.infer.uses_counts:
-        model = model.with_counts()
+        model = padded(model.with_counts(), protocol.infer)
     model = _sharded_if_large(model)
     settings = {"bytes_per_task": memory, "convolutions": convolutions, "is_sharded": model.shards is not None}
     run = _over_tasks(model.method, benchmark, protocol, **settings)
-    samples = test.samples, orders_key(test.seed)
+    samples = np.int32(num_tasks), test.samples, orders_key(test.seed)
     shared = (model, *model.shards.replicate(samples)) if model.shards else devices.replicate((model, *samples))
     capacity = devices.tasks_at_once(memory, convolutions)
+    places = min(capacity, count) if model.num_tasks == num_tasks else capacity
     for part in devices.parts(first, count, capacity, is_fixed=jax.process_count() > 1):
         adapters = jax.tree.map(lambda leaf, part=part: np.asarray(leaf)[entries[part]], bank) if separate else {}
         numbered = jax.tree.map(lambda leaf, part=part: leaf[part], tasks)
-        measured = run(shared, (entries[part], adapters, *numbered), min(capacity, count))
+        measured = run(shared, (entries[part], adapters, *numbered), places)
         yield _summary(measured, entries[part], num_tasks, protocol)
 
 
@@ -216,7 +218,7 @@ def _over_tasks(
     separate = _has_separate_adapters(protocol, method)
 
     def one_task(shared: Any, described: Any) -> _Measured:
-        model, test, orders = shared
+        model, num_tasks, test, orders = shared
         entry, adapter, number, task = described
 
         def as_entry(entry: Array) -> tuple[Weights, Stats]:
@@ -233,7 +235,7 @@ def _over_tasks(
 
         def infer(rows: Array, images_per_pick: int, search: Search = search) -> Array:
             images, _ = benchmark.samples(test, task, rows, train=False)
-            return search(model, images, images_per_pick)
+            return pick_among(search, model, num_tasks, images, images_per_pick)
 
         # If the last batch is shorter than a pick needs, its first images are repeated.
         lengths = jnp.clip(size - starts, 1, batch)[:, None]

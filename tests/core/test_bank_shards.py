@@ -125,7 +125,7 @@ def test_each_device_holds_its_tasks_and_the_masks_are_the_same():
     for task in (0, 31, 32, TASKS - 1):
         jax.tree.map(np.testing.assert_array_equal, sharded.adapter(task), whole.adapter(task))
     jax.tree.map(np.testing.assert_array_equal, sharded.with_counts().counts, whole.with_counts().counts)
-    with pytest.raises(IndexError, match="task 61 is not in this bank of 61 tasks"):
+    with pytest.raises(IndexError, match="task 61 is not among the 61 tasks of this model"):
         sharded.adapter(TASKS)
 
 

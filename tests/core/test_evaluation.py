@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import supsup_jax as ss
+from helpers.numbers import counted_compilations
 from helpers.tiers import thorough_but
 from helpers.toys import model_of
 from helpers.training import BENCHMARK, CONV, DATASET, DENSE, learn
@@ -263,3 +264,32 @@ def test_a_model_is_evaluated_on_the_test_images_of_a_benchmark():
     expected = evaluate(DENSE, learned, 2)
     np.testing.assert_array_equal(measured.given, expected.given)
     np.testing.assert_array_equal(measured.inferred, expected.inferred)
+
+
+def test_evaluations_of_different_numbers_of_few_tasks_share_a_program(monkeypatch):
+    first(5)  # trains, which compiles a program too
+    with counted_compilations() as counts:
+        measured = [evaluate(DENSE, first(count), count, images_per_task=9) for count in (2, 3, 5)]
+    assert counts["jit(mapped)"] == 1
+    monkeypatch.setattr(inference.padded, "_CAPACITY", 0)
+    for count, found in zip((2, 3, 5), measured, strict=True):
+        exact = evaluate(DENSE, first(count), count, images_per_task=9)
+        jax.tree.map(np.testing.assert_array_equal, found, exact)
+        assert found.confusion is not None
+        assert found.confusion.shape == (count, count)
+
+
+def test_tasks_that_only_fill_the_bank_are_not_picked():
+    def certainty(logits):
+        return -inference.entropy(logits)
+
+    learned = first(3)
+    weights, _ = DENSE.init(training.weights_key(1))
+    model = model_of(DENSE, weights, methods.SupSup().pack(learned.adapter), 3)
+    images = jax.random.normal(jax.random.key(0), (12, *DENSE.input_shape))
+    search = inference.OneShot(certainty)
+    assert (search.scores(model, images).min(1) > 0).any()  # other tasks have a score of 0
+    full = inference.padded.padded(model.with_counts(), search)
+    assert full.num_tasks > 3
+    picks = inference.padded.pick_among(search, full, jnp.int32(3), images, 1)
+    np.testing.assert_array_equal(picks, search(model, images))
