@@ -29,9 +29,9 @@ def written(run: Any, num_tasks: int, folder: Path, simulated: Callable[..., np.
     """
     import jax
 
-    from supsup_jax.bank_files import BankFiles
-    from supsup_jax.bank_segments import BankFileError
-    from supsup_jax.bank_writer import BankWriter
+    from supsup_jax.bank.files import BankFiles
+    from supsup_jax.bank.segments import BankFileError
+    from supsup_jax.bank.writer import BankWriter
 
     learned = run.model.with_counts()
     known = learned.num_tasks // 8
@@ -92,7 +92,7 @@ def measure(run: Any, shown: np.ndarray, folder: Path, objective: Any, arguments
         arguments: the arguments of the command line.
     """
     import supsup_jax as ss
-    from supsup_jax.bank_files import BankFiles
+    from supsup_jax.bank.files import BankFiles
     from supsup_jax.inference import on_disk
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key, PyTree
 
 from supsup_jax.arguments import convert, integer, wrong_type
-from supsup_jax.bank_shards import Shards
+from supsup_jax.bank.shards import Shards
 from supsup_jax.errors import UserError
 from supsup_jax.methods import Adapter, Bank, Method
 from supsup_jax.networks import Network, Stats, Weights

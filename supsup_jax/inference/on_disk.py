@@ -1,4 +1,4 @@
-"""Searches over a bank on disk, which hold a bounded part of it in memory; see `supsup_jax.bank_files`.
+"""Searches over a bank on disk, which hold a bounded part of it in memory; see `supsup_jax.bank.files`.
 
 The gradient needs only the base weights and the counts of the bank. The host then reads rows in blocks, and the masks
 of the tasks on a shortlist; compiled functions add up their products. `Shortlist` follows the same rule as in memory.
@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from supsup_jax import bank as banks
-from supsup_jax.bank_files import BankFiles
-from supsup_jax.bank_segments import AHEAD, read_ahead
+from supsup_jax.bank import bits as banks
+from supsup_jax.bank.files import BankFiles
+from supsup_jax.bank.segments import AHEAD, read_ahead
 from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.inference.search import Search
 from supsup_jax.inference.searches import OneShot, counts_of, gradients_at, grouped

@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from supsup_jax.arguments import array, convert, integer, wrong_type
 from supsup_jax.checks import check_count
 from supsup_jax.errors import ArgumentError
-from supsup_jax.inference import outer
+from supsup_jax.inference import dense
 from supsup_jax.inference.objectives import Objective, entropy, maximum
 from supsup_jax.inference.search import Search
 from supsup_jax.methods import Method
@@ -110,7 +110,7 @@ def gradient_among(
         return _derivatives(model, groups, equal, objective)
 
     groups = grouped(images, images_per_pick)
-    return in_chunks(derivatives, outer.arrays_of_pick(model, *groups.shape[:2]), groups)
+    return in_chunks(derivatives, dense.arrays_of_pick(model, *groups.shape[:2]), groups)
 
 
 def counts_of(model: Model) -> Weights:
@@ -327,10 +327,10 @@ def _derivatives(
     objective: Objective,
 ) -> Float[Array, "picks tasks"]:
     """Return ∂L/∂α for each group, with the mean objective L at the one superposition, or at each group's."""
-    if model.shards is not None or not outer.are_faster(model, *groups.shape[:2]):
+    if model.shards is not None or not dense.are_faster(model, *groups.shape[:2]):
         return project(model, gradients_at(model, groups, superposed, objective))
-    factors = _at_each(model, groups, superposed, partial(outer.factors_at, model.net, objective=objective))
-    return project(model, outer.combined(model.weights, factors))
+    factors = _at_each(model, groups, superposed, partial(dense.factors_at, model.net, objective=objective))
+    return project(model, dense.combined(model.weights, factors))
 
 
 def project(model: Model, gradients: PyTree[Any]) -> Float[Array, "picks tasks"]:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from supsup_jax import bank_parts
+from supsup_jax.bank import parts
 from supsup_jax.checks import check_count, check_number
 from supsup_jax.errors import ArgumentError
 from supsup_jax.inference.searches import OneShot, counts_of, gradients_at, grouped, in_chunks, narrow, project
@@ -265,7 +265,7 @@ def _search(model: Model, kept: list[Array], columns: list[Array], search: Short
         columns: for each leaf the gradients, `(picks, rows)`.
         search: the search.
     """
-    products = model.shards or bank_parts
+    products = model.shards or parts
     banked = [leaf.reshape(-1, leaf.shape[-1]) for leaf in jax.tree.leaves(model.bank)]
     picks, num_rows = len(columns[0]), sum(map(len, banked))
     rows = rows_of(kept, columns)

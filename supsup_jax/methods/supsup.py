@@ -11,8 +11,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from supsup_jax import bank as bits
-from supsup_jax import bank_outer, masks
-from supsup_jax.bank_counts import count_all
+from supsup_jax import masks
+from supsup_jax.bank import outer
+from supsup_jax.bank.counts import count_all
 from supsup_jax.errors import UserError
 from supsup_jax.methods.base import Adapter, Bank, Carry, Method, Params
 from supsup_jax.networks import Weights, draw, pytorch_default
@@ -60,9 +61,9 @@ class MaskMethod(Method):
         return bits.count(bank, chosen)
 
     def project(self, bank: Bank, gradients: PyTree[Array], num_tasks: int) -> Float[Array, "batch tasks"]:
-        """Return the inner products with every mask: `bank.project`; gradients may be those of `bank_outer`."""
-        if bank_outer.are_outer(gradients):
-            return bank_outer.project(bank, gradients, num_tasks)
+        """Return the inner products with every mask: `bank.project`; gradients may be those of `outer`."""
+        if outer.are_outer(gradients):
+            return outer.project(bank, gradients, num_tasks)
         return bits.project(bank, gradients, num_tasks)
 
     def narrow(self, bank: Bank, num_tasks: int) -> Bank:

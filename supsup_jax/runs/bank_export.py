@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PyTree, UInt8
 
 from supsup_jax import bank as banks
-from supsup_jax.bank_writer import BankWriter
+from supsup_jax.bank.writer import BankWriter
 from supsup_jax.errors import UserError
 from supsup_jax.inference.on_disk import MEMORY
 from supsup_jax.registry import name_of
@@ -40,7 +40,7 @@ def check(run: Run) -> None:
 
 
 def write_bank(run: Run, folder: Path, memory: int = MEMORY) -> None:
-    """Write the masks of a run as a bank on disk; see `bank_files`.
+    """Write the masks of a run as a bank on disk; see `supsup_jax.bank.files`.
 
     Args:
         run: a run that was read without its tasks.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from supsup_jax.bank_files import BankFiles
+from supsup_jax.bank.files import BankFiles
 from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.inference import Search, on_disk
 from supsup_jax.model import Model

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, SupportsIndex, overload
 
 from supsup_jax import arguments, registry
-from supsup_jax.bank_files import BankFiles
+from supsup_jax.bank.files import BankFiles
 from supsup_jax.data import Inputs, load_digits
 from supsup_jax.data.arrays import NORMALISATION
 from supsup_jax.errors import ArgumentError, UserError

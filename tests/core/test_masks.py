@@ -11,7 +11,7 @@ from helpers.tiers import thorough_but
 from helpers.toys import kernel_path, node, random_masks
 from supsup_jax import bank as banks
 from supsup_jax import masks, networks
-from supsup_jax.bank_counts import count_all
+from supsup_jax.bank.counts import count_all
 from supsup_jax.system import backend
 
 WEIGHTS = {

@@ -14,10 +14,10 @@ from helpers.searched import FEW, IMAGES, OBJECTIVES, TASKS, learned, unlearned
 from helpers.tiers import thorough_but
 from helpers.toys import batch_norm_net, model_of, random_masks
 from supsup_jax import bank as banks
-from supsup_jax import bank_segments
-from supsup_jax.bank_files import BankFiles
-from supsup_jax.bank_segments import BankFileError, Layout, read_ahead
-from supsup_jax.bank_writer import BankWriter, transposed
+from supsup_jax.bank import segments
+from supsup_jax.bank.files import BankFiles
+from supsup_jax.bank.segments import BankFileError, Layout, read_ahead
+from supsup_jax.bank.writer import BankWriter, transposed
 from supsup_jax.inference import on_disk, shortlist
 
 WITHIN = 2**22
@@ -39,7 +39,7 @@ def files(model, tmp_path):
     thorough_but([("H", False)], [("H", False), ("H", True), ("G", True)]),
 )
 def test_searches_on_disk_pick_the_same_tasks(objective, one_task, tmp_path, monkeypatch):
-    monkeypatch.setattr(bank_segments, "_GAP", 0)
+    monkeypatch.setattr(segments, "_GAP", 0)
     fitting = learned(OBJECTIVES[objective])
     files = write_bank(tmp_path, fitting)
     short = dataclasses.replace(FEW, objective=OBJECTIVES[objective], one_task=one_task, shortlist=6)
@@ -62,7 +62,7 @@ def test_unclear_picks_read_the_whole_bank_on_disk(tmp_path):
 
 
 def test_more_rows_are_read_on_disk_as_in_memory(model, files, monkeypatch):
-    monkeypatch.setattr(bank_segments, "_GAP", 0)
+    monkeypatch.setattr(segments, "_GAP", 0)
     search = dataclasses.replace(FEW, share=1 / 32, margin=15.0, shortlist=6)
     shares = shortlist.shortlisted(model, IMAGES, search).share
     assert (shares > 2 / 32).any() and (shares < 1).any()
@@ -104,8 +104,8 @@ def test_picks_of_several_images_on_disk(model, files):
 
 @pytest.mark.parametrize("by_weights", thorough_but([16], [16, None]))
 def test_a_bank_on_disk_holds_the_masks_counts_and_statistics(by_weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(bank_segments, "SEGMENT", 40)
-    monkeypatch.setattr(bank_segments, "_READ", 24)
+    monkeypatch.setattr(segments, "SEGMENT", 40)
+    monkeypatch.setattr(segments, "_READ", 24)
     net = batch_norm_net()
     weights, stats = net.init(jax.random.key(0))
     masks = random_masks(weights, 13)
@@ -127,8 +127,8 @@ def test_a_bank_on_disk_holds_the_masks_counts_and_statistics(by_weights, tmp_pa
 
 
 def test_bits_are_transposed(monkeypatch):
-    monkeypatch.setattr("supsup_jax.bank_writer._WEIGHTS", 16)
-    monkeypatch.setattr("supsup_jax.bank_writer._BYTES", 2)
+    monkeypatch.setattr("supsup_jax.bank.writer._WEIGHTS", 16)
+    monkeypatch.setattr("supsup_jax.bank.writer._BYTES", 2)
     bits = np.random.default_rng(0).integers(0, 2, (43, 24), np.uint8)  # weights × tasks
     masks = transposed(np.packbits(bits, axis=1, bitorder="little"))
     np.testing.assert_array_equal(np.unpackbits(masks, axis=1, count=43, bitorder="little"), bits.T)
@@ -243,7 +243,7 @@ def test_other_searches_of_banks_on_disk_are_refused(search, model, files):
 @pytest.mark.thorough
 def test_a_killed_writer_leaves_nothing_to_read(model, tmp_path):
     program = (
-        "import os, signal, sys, numpy as np; from pathlib import Path; from supsup_jax.bank_writer import BankWriter\n"
+        "import os, signal, sys, numpy as np; from pathlib import Path; from supsup_jax.bank.writer import BankWriter\n"
         "writer = BankWriter(Path(sys.argv[1]), {'a': np.zeros((4, 4))}, 16, 'killed').__enter__()\n"
         "writer.write(np.zeros((16, 1), np.uint8)); os.kill(os.getpid(), signal.SIGKILL)"
     )

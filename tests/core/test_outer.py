@@ -7,8 +7,9 @@ import pytest
 from helpers.tiers import thorough_but
 from helpers.toys import model_of, random_masks
 from supsup_jax import bank as banks
-from supsup_jax import bank_outer, inference, methods, networks
-from supsup_jax.inference import outer
+from supsup_jax import inference, methods, networks
+from supsup_jax.bank import outer
+from supsup_jax.inference import dense
 
 TASKS, IMAGES = 11, 9  # for at most 8 gradients, sums are used
 
@@ -33,13 +34,13 @@ def searched(method=None):
 @pytest.fixture
 def projected(monkeypatch):
     """Return a list that grows by the number of gradients of each product without arrays of gradients."""
-    batches, project = [], bank_outer.project
+    batches, project = [], outer.project
 
     def counted(bank, gradients, num_tasks):
         batches.append(len(gradients["dense0"]["kernel"].inputs))
         return project(bank, gradients, num_tasks)
 
-    monkeypatch.setattr(bank_outer, "project", counted)
+    monkeypatch.setattr(outer, "project", counted)
     jax.clear_caches()  # so that the product is traced
     return batches
 
@@ -52,8 +53,8 @@ def test_products_with_outer_products_are_those_with_their_arrays(same):
     bank = banks.pack({"kernel": rng.integers(0, 2, (TASKS, 5, 3))})
     arrays = {"kernel": inputs[:, :, None] * slopes[:, None] * weights}
     expected = banks.project(bank, arrays, TASKS)
-    factors = bank_outer.Outer(*jax.device_put((inputs, slopes, weights)))
-    actual = bank_outer.project(bank, {"kernel": factors}, TASKS)
+    factors = outer.Outer(*jax.device_put((inputs, slopes, weights)))
+    actual = outer.project(bank, {"kernel": factors}, TASKS)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -92,6 +93,6 @@ def test_methods_with_a_different_product_get_arrays_of_gradients(projected):
 )
 def test_only_networks_without_gains_are_dense(net, is_dense):
     model = model_of(net, {}, {}, TASKS, {})
-    assert outer.are_faster(model, IMAGES, 1) == is_dense
-    assert not outer.are_faster(model, IMAGES, 2)
-    assert not outer.are_faster(model, 1, 1)
+    assert dense.are_faster(model, IMAGES, 1) == is_dense
+    assert not dense.are_faster(model, IMAGES, 2)
+    assert not dense.are_faster(model, 1, 1)

@@ -12,7 +12,8 @@ from helpers.searched import FEW, IMAGES, OBJECTIVES, TASKS, learned, unlearned
 from helpers.tiers import thorough_but
 from helpers.toys import small_dataset
 from supsup_jax import bank as banks
-from supsup_jax import bank_parts, evaluation
+from supsup_jax import evaluation
+from supsup_jax.bank import parts
 from supsup_jax.inference import shortlist
 from supsup_jax.runs.train import run_experiment
 from supsup_jax.system import backend
@@ -26,11 +27,11 @@ def test_products_with_parts_of_a_bank(batch, accelerator, monkeypatch):
     masks = rng.integers(0, 2, (13, 500)).astype(np.float32)
     rows, columns = banks.pack(masks), jnp.asarray(rng.normal(size=(batch, 500)), jnp.float32)
     chosen, tasks = rng.random(500) < 0.3, np.array([12, 3, 3])
-    sums = bank_parts.project_chosen(rows, jnp.asarray(chosen), columns)
+    sums = parts.project_chosen(rows, jnp.asarray(chosen), columns)
     found = sums.swapaxes(1, 2).reshape(batch, -1)[:, :13]
     np.testing.assert_allclose(found, columns[:, chosen] @ masks.T[chosen], rtol=1e-4, atol=1e-4)
-    assert not np.asarray(bank_parts.project_chosen(rows, jnp.zeros(500, bool), columns)).any()
-    exact = bank_parts.project_to(rows, jnp.asarray(tasks), columns)
+    assert not np.asarray(parts.project_chosen(rows, jnp.zeros(500, bool), columns)).any()
+    exact = parts.project_to(rows, jnp.asarray(tasks), columns)
     np.testing.assert_allclose(exact, columns @ masks.T[:, tasks], rtol=1e-4, atol=1e-4)
 
 

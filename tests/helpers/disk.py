@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from supsup_jax.bank_files import BankFiles
-from supsup_jax.bank_writer import BankWriter
+from supsup_jax.bank.files import BankFiles
+from supsup_jax.bank.writer import BankWriter
 from supsup_jax.inference import on_disk
 from supsup_jax.model import Model
 

@@ -12,8 +12,8 @@ from helpers.runs import EXPERIMENT, OTHERS
 from helpers.tiers import thorough_but
 from helpers.toys import random_masks, small_dataset
 from supsup_jax import bank as banks
-from supsup_jax.bank_files import BankFiles
-from supsup_jax.bank_segments import BankFileError
+from supsup_jax.bank.files import BankFiles
+from supsup_jax.bank.segments import BankFileError
 from supsup_jax.runs import bank_export
 from supsup_jax.runs.chunks import Chunk
 from supsup_jax.runs.opening import export_bank

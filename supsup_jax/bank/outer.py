@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from supsup_jax import bank as banks
+from supsup_jax.bank import bits as banks
 
 
 class Outer(NamedTuple):

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, PyTree, UInt8
 
-from supsup_jax.bank_segments import THREADS, BankFileError, Layout, Matrix
+from supsup_jax.bank.segments import THREADS, BankFileError, Layout, Matrix
 from supsup_jax.errors import UserError
 
 FORMAT = 1

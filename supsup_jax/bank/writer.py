@@ -1,4 +1,4 @@
-"""Writing of banks of masks to disk, in parts that fit in memory; see `bank_files` for the format."""
+"""Writing of banks of masks to disk, in parts that fit in memory; see `files` for the format."""
 
 import contextlib
 import json
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree, UInt8
 
-from supsup_jax.bank_files import COUNTS, FILE, FORMAT, MEANS, SEGMENTS, checksum, described, matrices
-from supsup_jax.bank_segments import Layout
+from supsup_jax.bank.files import COUNTS, FILE, FORMAT, MEANS, SEGMENTS, checksum, described, matrices
+from supsup_jax.bank.segments import Layout
 from supsup_jax.errors import UserError
 from supsup_jax.system import atomic
 

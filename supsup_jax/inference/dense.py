@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PyTree
 
-from supsup_jax import bank as banks
-from supsup_jax.bank_outer import Outer
+from supsup_jax.bank import bits as banks
+from supsup_jax.bank.outer import Outer
 from supsup_jax.inference.objectives import Objective
 from supsup_jax.methods.supsup import MaskMethod
 from supsup_jax.model import Model

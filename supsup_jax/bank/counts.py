@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree, UInt8
 
-from supsup_jax import bank as banks
+from supsup_jax.bank import bits as banks
 from supsup_jax.system import backend
 
 

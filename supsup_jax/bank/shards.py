@@ -8,7 +8,7 @@ results move between devices, one number for each task or each weight; the bank 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,33 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt8
 
-from supsup_jax import bank_parts
-from supsup_jax.bank import Bank
-from supsup_jax.methods import Adapter, Method
-from supsup_jax.networks import Weights
+from supsup_jax.bank import parts
+from supsup_jax.bank.bits import Bank
 
 _AXIS = "shards"
+
+Masks = PyTree[Array | np.ndarray]
+"""A pytree with the structure of the weights."""
+
+
+class Method(Protocol):
+    """The products of a method with its bank; see `supsup_jax.methods.Method`."""
+
+    def unpack(self, bank: Bank, task: int | Int[Array, ""]) -> Masks:
+        """Return the mask of one task."""
+        ...
+
+    def count(self, weights: Masks, bank: Bank, chosen: Bool[Array, "batch tasks"]) -> Masks:
+        """Return the sums of the chosen tasks' masks."""
+        ...
+
+    def superpose(self, weights: Masks, bank: Bank, alphas: Float[Array, "batch tasks"]) -> Masks:
+        """Return the superpositions of all masks."""
+        ...
+
+    def project(self, bank: Bank, gradients: Masks, num_tasks: int) -> Float[Array, "batch {num_tasks}"]:
+        """Return the inner products of gradients with every mask."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +109,7 @@ class Shards:
 
         return jax.tree.map(copied, tree)
 
-    def unpack(self, bank: Bank, task: int | Int[Array | np.ndarray, ""]) -> Adapter:
+    def unpack(self, bank: Bank, task: int | Int[Array | np.ndarray, ""]) -> Masks:
         """Return the mask of one task, which its device sends to the others.
 
         Args:
@@ -104,7 +125,7 @@ class Shards:
         return self._unpack(bank, jnp.asarray(task, jnp.int32))
 
     @partial(jax.jit, static_argnums=0)  # outside of compiled programs, `shard_map` would compile each operation
-    def _unpack(self, bank: Bank, task: Int[Array, ""]) -> Adapter:
+    def _unpack(self, bank: Bank, task: Int[Array, ""]) -> Masks:
         def on_device(bank: Bank, task: Array) -> PyTree[Array]:
             number, is_here = self._numbers_here(task)
             mask = self.method.unpack(bank, number)
@@ -113,26 +134,26 @@ class Shards:
         mask = self._map(on_device, (_specs(bank), P()))(bank, task)
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), mask)
 
-    def count(self, weights: Weights, bank: Bank, chosen: Bool[Array, "batch tasks"]) -> Weights:
+    def count(self, weights: Masks, bank: Bank, chosen: Bool[Array, "batch tasks"]) -> Masks:
         """Return the sums of the chosen tasks' factors; see `Method.count`. For masks they are exact."""
 
-        def on_device(weights: Weights, bank: Bank, chosen: Array) -> Weights:
+        def on_device(weights: Masks, bank: Bank, chosen: Array) -> Masks:
             return jax.lax.psum(self.method.count(weights, bank, chosen), _AXIS)
 
         return self._map(on_device, (P(), _specs(bank), P(None, _AXIS)))(weights, bank, self._padded(chosen))
 
-    def superpose(self, weights: Weights, bank: Bank, alphas: Float[Array, "batch tasks"]) -> Weights:
+    def superpose(self, weights: Masks, bank: Bank, alphas: Float[Array, "batch tasks"]) -> Masks:
         """Return the factors of superpositions of all tasks; see `Method.superpose`."""
 
-        def on_device(weights: Weights, bank: Bank, alphas: Array) -> Weights:
+        def on_device(weights: Masks, bank: Bank, alphas: Array) -> Masks:
             return jax.lax.psum(self.method.superpose(weights, bank, alphas), _AXIS)
 
         return self._map(on_device, (P(), _specs(bank), P(None, _AXIS)))(weights, bank, self._padded(alphas))
 
-    def project(self, bank: Bank, gradients: Weights) -> Float[Array, "batch tasks"]:
+    def project(self, bank: Bank, gradients: Masks) -> Float[Array, "batch tasks"]:
         """Return the inner products of gradients with the factor of every task; see `Method.project`."""
 
-        def on_device(bank: Bank, gradients: Weights) -> Array:
+        def on_device(bank: Bank, gradients: Masks) -> Array:
             products = self.method.project(bank, gradients, 8 * self.share)
             return jax.lax.all_gather(products, _AXIS, axis=1, tiled=True)
 
@@ -141,10 +162,10 @@ class Shards:
     def project_chosen(
         self, rows: UInt8[Array, "rows bytes"], chosen: Bool[Array, " rows"], columns: Float[Array, "batch rows"]
     ) -> Float[Array, "batch 8 bytes"]:
-        """Return the products of gradients with the chosen rows of a leaf; see `bank_parts.project_chosen`."""
+        """Return the products of gradients with the chosen rows of a leaf; see `parts.project_chosen`."""
 
         def on_device(rows: Array, chosen: Array, columns: Array) -> Array:
-            products = bank_parts.project_chosen(rows, chosen, columns)
+            products = parts.project_chosen(rows, chosen, columns)
             return jax.lax.all_gather(products, _AXIS, axis=2, tiled=True)
 
         return self._map(on_device, (_on_last(rows), P(), P()))(rows, chosen, columns)
@@ -152,11 +173,11 @@ class Shards:
     def project_to(
         self, rows: UInt8[Array, "rows bytes"], tasks: Int[Array, " tasks"], columns: Float[Array, "batch rows"]
     ) -> Float[Array, "batch tasks"]:
-        """Return the products of gradients with the masks of some tasks; see `bank_parts.project_to`."""
+        """Return the products of gradients with the masks of some tasks; see `parts.project_to`."""
 
         def on_device(rows: Array, tasks: Array, columns: Array) -> Array:
             numbers, is_here = self._numbers_here(tasks)
-            return jax.lax.psum(bank_parts.project_to(rows, numbers, columns) * is_here, _AXIS)
+            return jax.lax.psum(parts.project_to(rows, numbers, columns) * is_here, _AXIS)
 
         return self._map(on_device, (_on_last(rows), P(), P()))(rows, tasks, columns)
 

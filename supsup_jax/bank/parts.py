@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from supsup_jax import bank as banks
+from supsup_jax.bank import bits as banks
 from supsup_jax.system import backend
 
 
