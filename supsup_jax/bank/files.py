@@ -14,7 +14,6 @@ import math
 import re
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import jax
 import numpy as np
 from jaxtyping import Int, PyTree, UInt8
 
-from supsup_jax.bank.segments import THREADS, BankFileError, Layout, Matrix
+from supsup_jax.bank.segments import BankFileError, Layout, Matrix
 from supsup_jax.errors import UserError
 
 FORMAT = 1
@@ -69,8 +68,7 @@ class BankFiles:
             self._segments = folder / plain["segments"]
             self._sums: dict[str, int] = plain["crc32"]
             layouts = {name: Layout(name, *numbers) for name, numbers in plain["matrices"].items()}
-            threads = ThreadPoolExecutor(THREADS, "bank")
-            found = {name: self._matrix(layout, threads) for name, layout in layouts.items()}
+            found = {name: self._matrix(layout) for name, layout in layouts.items()}
             self.rows, self.masks, self._stats_rows = found["rows"], found["masks"], found.get("stats")
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, UserError):
@@ -78,8 +76,8 @@ class BankFiles:
             raise BankFileError(folder / FILE, "is damaged") from None
         self.counts: Int[np.ndarray, " weights"] = self._array(COUNTS, np.dtype("<i4"))
 
-    def _matrix(self, layout: Layout, threads: ThreadPoolExecutor) -> Matrix:
-        return Matrix(self._segments, layout, self._array(layout.checksums, np.dtype("<u4")), threads)
+    def _matrix(self, layout: Layout) -> Matrix:
+        return Matrix(self._segments, layout, self._array(layout.checksums, np.dtype("<u4")))
 
     def _array(self, name: str, kind: np.dtype) -> np.ndarray:
         """Return the contents of a small file."""

@@ -1,5 +1,6 @@
 """Matrices of bytes on disk: segments of contiguous rows, each row with a checksum that is checked when it is read."""
 
+import functools
 import math
 import zlib
 from collections import deque
@@ -31,6 +32,12 @@ AHEAD = 2
 
 # Number of parts that the reads of a block are divided into, for the threads.
 _PARTS = 64
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """Return the threads that read all banks of this process."""
+    return ThreadPoolExecutor(THREADS, "bank")
 
 
 class BankFileError(UserError):
@@ -88,15 +95,14 @@ class Matrix:
         folder: folder of the segments.
         layout: the layout.
         checksums: CRC-32 of each row.
-        threads: the threads that read.
 
     Attributes:
         layout: the layout.
         bytes_read: number of bytes read so far.
     """
 
-    def __init__(self, folder: Path, layout: Layout, checksums: np.ndarray, threads: ThreadPoolExecutor):
-        self._folder, self.layout, self._checksums, self._threads = folder, layout, checksums, threads
+    def __init__(self, folder: Path, layout: Layout, checksums: np.ndarray):
+        self._folder, self.layout, self._checksums = folder, layout, checksums
         self.bytes_read, self._counting = 0, Lock()
 
     def read(self, wanted: Int[np.ndarray, " rows"], out: UInt8[np.ndarray, "rows bytes"]) -> None:
@@ -112,7 +118,7 @@ class Matrix:
         reads = self._reads(wanted)
         size = max(1, -(-len(reads) // _PARTS))
         parts = [reads[first : first + size] for first in range(0, len(reads), size)]
-        read = self._threads.map if len(parts) > 1 else map
+        read = _threads().map if len(parts) > 1 else map
         num_bytes = sum(read(lambda part: self._read_part(part, wanted, out), parts))
         with self._counting:
             self.bytes_read += num_bytes

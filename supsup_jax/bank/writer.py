@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import zlib
 from pathlib import Path
@@ -89,7 +88,7 @@ class BankWriter:
         if needed > free:
             raise UserError(
                 f"{self._folder}: the bank takes {needed / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left; "
-                "give a folder on another disk"
+                "give a folder on a different disk as output"
             )
 
     def write(self, tile: UInt8[np.ndarray, "weights bytes"], weight: int = 0, byte: int = 0) -> None:
@@ -145,7 +144,7 @@ class BankWriter:
             means = [(total / self._num_tasks).astype(np.float32).reshape(-1) for total in self._sum_of_stats]
             sums[MEANS] = _save(self._place / MEANS, np.concatenate(means))
         for path in self._place.iterdir():
-            _sync(path)
+            atomic.sync(path)
         layouts = {each.name: (each.num_rows, each.num_bytes, each.per_segment) for each in self._layouts}
         plain = self._plain | {
             "stats": [(name, shape, kind.str) for name, shape, kind in self._stats],
@@ -154,7 +153,10 @@ class BankWriter:
             "crc32": sums,
         }
         plain = json.loads(json.dumps(plain))
+        atomic.sync(self._place)
         atomic.write(self._folder / FILE, json.dumps(plain | {"checksum": checksum(plain)}, indent=1))
+        for path in (self._folder / FILE, self._folder):  # before the existing bank is removed
+            atomic.sync(path)
         for name in _segments(self._folder) - {self._place.name}:
             shutil.rmtree(self._folder / name, ignore_errors=True)
 
@@ -240,11 +242,6 @@ def _save(path: Path, values: Int[np.ndarray, " values"] | np.ndarray) -> int:
     content = values.astype(values.dtype.newbyteorder("<")).tobytes()
     path.write_bytes(content)
     return zlib.crc32(content)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _segments(folder: Path) -> set[str]:

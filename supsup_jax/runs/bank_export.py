@@ -36,7 +36,7 @@ def check(run: Run) -> None:
     expected = [((*leaf.shape, 1), np.uint8) for leaf in jax.tree.leaves(run.weights)]
     if not run.method.has_masks or [(leaf.shape, leaf.dtype) for leaf in shapes] != expected:
         problem = "discovered tasks are stored as scores" if discovers else f"method {method} stores no masks as bits"
-        raise UserError(f"{run.folder} cannot have a bank on disk, since {problem}; restore it without memory_map")
+        raise UserError(f"{run.folder} cannot have a bank on disk, since {problem}; restore it without bank_on_disk")
 
 
 def write_bank(run: Run, folder: Path, memory: int = MEMORY) -> None:

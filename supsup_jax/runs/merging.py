@@ -26,6 +26,7 @@ import orbax.checkpoint as ocp
 
 from supsup_jax.runs.chunks import Chunk, Tasks
 from supsup_jax.runs.steps import digest_of_plain, named_arrays, read_arrays, read_record, save_with_record, unusable
+from supsup_jax.system import atomic
 
 FORMAT = 4
 """Version of the format of merged checkpoints. Earlier versions of the library reject it with one line."""
@@ -179,7 +180,7 @@ def _put_in_place(run: Path, first: int, last: int) -> None:
     """Replace the checkpoints of some saves by the merged checkpoint in the folder `merging`."""
     merging = run / FOLDER
     for path in [merging / str(first), *(merging / str(first)).rglob("*"), merging]:
-        _sync(path)
+        atomic.sync(path)
     (run / f"checkpoints/{first}").rename(merging / f"{first}-{last}.replaced")
     _finish(run, first, last)
 
@@ -206,21 +207,9 @@ def _finish(run: Path, first: int, last: int) -> None:
     merging, place = run / FOLDER, run / "checkpoints"
     if not (place / str(first)).exists():
         (merging / str(first)).rename(place / str(first))
-    _sync(place)
+    atomic.sync(place)
     # Removed by renaming, since an old checkpoint without some of its files would be a damaged one.
     for number in range(first + 1, last + 1):
         if (place / str(number)).exists():
             (place / str(number)).rename(merging / f"{number}.replaced")
     shutil.rmtree(merging, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Sync a file or a folder to disk; some file systems cannot sync folders."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if path.is_file():
-            raise
-    finally:
-        os.close(descriptor)

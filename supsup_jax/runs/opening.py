@@ -15,8 +15,8 @@ from supsup_jax.inference import on_disk
 from supsup_jax.runs import bank_export, composition, formats, merging, results
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.description import SHA256
+from supsup_jax.runs.disk_run import DiskRun
 from supsup_jax.runs.initial import stored
-from supsup_jax.runs.mapped import MappedRun
 from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import experiment_of, script_part_error
 from supsup_jax.system import hosts, numerics
@@ -28,7 +28,7 @@ def restore(
     run_dir: str | os.PathLike[str],
     step: SupportsIndex | None = None,
     *,
-    memory_map: Literal[False] = False,
+    bank_on_disk: Literal[False] = False,
     **parts: Any,
 ) -> Run: ...
 @overload
@@ -36,19 +36,19 @@ def restore(
     run_dir: str | os.PathLike[str],
     step: SupportsIndex | None = None,
     *,
-    memory_map: Literal[True] | str | os.PathLike[str],
+    bank_on_disk: Literal[True] | str | os.PathLike[str],
     memory: SupportsIndex | None = None,
     **parts: Any,
-) -> MappedRun: ...
+) -> DiskRun: ...
 @numerics.with_fixed_flags
 def restore(
     run_dir: str | os.PathLike[str],
     step: SupportsIndex | None = None,
     *,
-    memory_map: bool | str | os.PathLike[str] = False,
+    bank_on_disk: bool | str | os.PathLike[str] = False,
     memory: SupportsIndex | None = None,
     **parts: Any,
-) -> Run | MappedRun:
+) -> Run | DiskRun:
     """Restore a run from disk, on any machine, without its data set.
 
     Base weights are drawn from the run's seed, or read if tasks trained them or the user gave them.
@@ -56,42 +56,43 @@ def restore(
     Args:
         run_dir: folder of a run, for example runs/quickstart/seed=1.
         step: number of the last checkpoint to read, counted from 0; by default all are read.
-        memory_map: whether to leave the masks on disk, where `export_bank` has written them; or the folder of the bank.
-        memory: with `memory_map`: limit in bytes of what an inference holds; by default 1 GiB.
+        bank_on_disk: whether to leave the masks on disk, where `runs.opening.export_bank` has written them; or the
+            folder of the bank.
+        memory: with `bank_on_disk`: limit in bytes of what an inference holds; by default 1 GiB.
         parts: custom parts that have no registered name: `network=`, `method=`, `search=` and so on.
 
     Returns:
-        The run; with `memory_map`, one that infers and predicts, but does not learn.
+        The run; with `bank_on_disk`, one that infers and predicts, but does not learn.
 
     Raises:
-        UserError: if the folder does not contain a run, or the run is damaged or needs other parts; with `memory_map`,
-            if it has no bank on disk, or one of other tasks.
+        UserError: if the folder does not contain a run, or the run is damaged or needs other parts; with
+            `bank_on_disk`, if it has no bank on disk, or one of other tasks.
     """
     folder = arguments.path("run_dir", run_dir)
     last = None if step is None else arguments.integer("step", step)
-    if memory is not None and memory_map is False:
-        raise ArgumentError("memory", memory, "requires memory_map=True")
+    if memory is not None and bank_on_disk is False:
+        raise ArgumentError("memory", memory, "requires bank_on_disk=True")
     read = [folder, *(folder / name for name in ("checkpoints", merging.FOLDER, "state"))]
     # Another process may be training the run.
-    if memory_map is False:
+    if bank_on_disk is False:
         if hosts.count() > 1:  # the first host reads; hosts that tried again on their own would wait for each other
             return _restore(folder, last, parts)[0]
         return read_stable(lambda: _restore(folder, last, parts)[0], read)
-    place = folder / bank_export.FOLDER if memory_map is True else arguments.path("memory_map", memory_map)
+    place = folder / bank_export.FOLDER if bank_on_disk is True else arguments.path("bank_on_disk", bank_on_disk)
     limit = on_disk.MEMORY if memory is None else arguments.integer("memory", memory)
     run, source = read_stable(lambda: _restore(folder, last, parts, with_tasks=False), read)
     bank_export.check(run)
     bank = BankFiles(place)
     bank.check(run.weights, source)
     on_disk.sizes_within(limit, bank)
-    return MappedRun(run, bank, limit)
+    return DiskRun(run, bank, limit)
 
 
 @numerics.with_fixed_flags
 def export_bank(
     run_dir: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, memory: SupportsIndex | None = None
 ) -> Path:
-    """Write the masks of a run as a bank on disk, for `restore(..., memory_map=True)`, and return its folder.
+    """Write the masks of a run as a bank on disk, for `restore(..., bank_on_disk=True)`, and return its folder.
 
     The checkpoints are read one at a time. A bank in the folder is replaced when the new one is complete.
 

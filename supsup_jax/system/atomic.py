@@ -38,6 +38,22 @@ def write(path: Path, content: str | bytes | bytearray) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def sync(path: Path) -> None:
+    """Write a file or the entries of a folder through to the disk; some file systems cannot sync folders.
+
+    Raises:
+        OSError: if the file cannot be written through.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if path.is_file():
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def append(path: Path, text: str) -> None:
     """Append text to a file.
 

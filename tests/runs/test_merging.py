@@ -16,6 +16,7 @@ from helpers.toys import abandons_coroutines
 from supsup_jax import UserError, bank
 from supsup_jax.runs import checkpoints, merging
 from supsup_jax.runs.checkpoints import Checkpoints, Chunk
+from supsup_jax.system import atomic
 from supsup_jax.system.reading import read_stable
 
 RUN = {"experiment": {"seed": 1}, "inputs": {"image_shape": [2, 2, 1]}, "weights": {"dense": [0.5, 1.5]}}
@@ -176,7 +177,7 @@ def killed_after(monkeypatch, calls):
         return call
 
     monkeypatch.setattr(merging, "save_with_record", limited(merging.save_with_record))
-    monkeypatch.setattr(merging, "_sync", limited(merging._sync))
+    monkeypatch.setattr(atomic, "sync", limited(atomic.sync))
     monkeypatch.setattr(Path, "rename", limited(Path.rename))
     monkeypatch.setattr(merging.shutil, "rmtree", limited(shutil.rmtree))
     return past

@@ -21,8 +21,8 @@ from supsup_jax.data import pictures
 from supsup_jax.errors import UserError
 from supsup_jax.networks import save_weights
 from supsup_jax.runs import composition, records, results
+from supsup_jax.runs.disk_run import DiskRun
 from supsup_jax.runs.evaluate import evaluate
-from supsup_jax.runs.mapped import MappedRun
 from supsup_jax.runs.opening import export_bank, restore
 from supsup_jax.runs.run import Run
 from supsup_jax.system import atomic, extras, hosts
@@ -108,14 +108,14 @@ class Predict(SharedBank):
     """Fraction of images of the learned tasks that may be rejected, such as 0.05.
     Images that look less like these tasks get task and label -1. Requires the command calibrate."""
 
-    memory_map: bool = False
+    bank_on_disk: bool = False
     """Leave the masks on disk, where export-bank has written them, and read only the part that the search needs."""
 
     memory: Annotated[str | None, tyro.conf.arg(metavar="SIZE")] = None
-    """With --memory-map: limit of the memory that an inference takes, such as 500MB; by default 1GiB."""
+    """With --bank-on-disk: limit of the memory that an inference takes, such as 500MB; by default 1GiB."""
 
     bank: Path | None = None
-    """With --memory-map: folder that export-bank wrote; by default RUN/bank."""
+    """With --bank-on-disk: folder that export-bank wrote; by default RUN/bank."""
 
     resize: bool = False
     """Resize and centre-crop pictures to the network's input shape; runs on ImageNet always do."""
@@ -150,23 +150,23 @@ class Predict(SharedBank):
         plain |= {"probabilities": np.round(predicted.probabilities.astype(float), 6)}
         self.print_result(plain, lambda: print(self.output or text.rstrip()))
 
-    def _restored(self) -> Run | MappedRun:
-        if not self.memory_map:
+    def _restored(self) -> Run | DiskRun:
+        if not self.bank_on_disk:
             if given := next((name for name in ("memory", "bank") if getattr(self, name) is not None), None):
-                raise UserError(f"--{given} {getattr(self, given)}: requires --memory-map")
+                raise UserError(f"--{given} {getattr(self, given)}: requires --bank-on-disk")
             return self.restored(self.folder)
         if self.shares():
             raise UserError(
-                "--memory-map: cannot be combined with --shard-bank or several hosts; leave one of them out"
+                "--bank-on-disk: cannot be combined with --shard-bank or several hosts; leave one of them out"
             )
         memory = None if self.memory is None else parse_bytes("--memory", self.memory)
         with naming_flags():
-            return restore(self.folder, memory_map=self.bank.expanduser() if self.bank else True, memory=memory)
+            return restore(self.folder, bank_on_disk=self.bank.expanduser() if self.bank else True, memory=memory)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportBank(Command):
-    """Write the masks of a run in a form that predict --memory-map reads in part, for more tasks than fit in memory."""
+    """Write the masks of a run in a form that predict --bank-on-disk reads in part, for banks larger than memory."""
 
     folder: OneRun
     """Folder of the run, such as runs/quickstart/seed=1."""

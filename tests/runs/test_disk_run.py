@@ -27,7 +27,7 @@ SEARCH = ss.Shortlist(shortlist=3, share=1 / 4, margin=1.0)
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mapped") / "run"
+    folder = tmp_path_factory.mktemp("exported") / "run"
     folder.mkdir()
     run_experiment(adapter.changed(EXPERIMENT, num_tasks=9, steps=10, eval_at=(9,)), DATASET, folder)
     assert export_bank(folder) == folder / "bank"
@@ -42,19 +42,19 @@ def folder(exported, tmp_path):
 def test_a_mapped_run_predicts_as_a_run_in_memory(exported, monkeypatch):
     run = ss.restore(exported)
     monkeypatch.setattr("supsup_jax.runs.checkpoints.read_arrays", None)  # restoring reads no tasks
-    mapped = ss.restore(exported, memory_map=True, memory=2**24)
+    on_disk = ss.restore(exported, bank_on_disk=True, memory=2**24)
     for search in (SEARCH, "one_shot"):
         expected = run.infer_task(IMAGES, return_scores=True, search=search)
-        found = mapped.infer_task(IMAGES, return_scores=True, search=search)
+        found = on_disk.infer_task(IMAGES, return_scores=True, search=search)
         np.testing.assert_array_equal(found.tasks, expected.tasks)
         np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-3, atol=1e-5)
-        np.testing.assert_array_equal(mapped.infer_task(IMAGES, search=search), expected.tasks)
-        predicted = mapped.predict(IMAGES, search=search)
+        np.testing.assert_array_equal(on_disk.infer_task(IMAGES, search=search), expected.tasks)
+        predicted = on_disk.predict(IMAGES, search=search)
         np.testing.assert_allclose(predicted.logits, run.predict(IMAGES, search=search).logits, rtol=1e-5, atol=1e-5)
     for task in (0, 8):
-        jax.tree.map(np.testing.assert_array_equal, mapped.mask(task), run.mask(task))
-        jax.tree.map(np.testing.assert_array_equal, mapped.weights_for(task), run.weights_for(task))
-    assert mapped.num_tasks == 9
+        jax.tree.map(np.testing.assert_array_equal, on_disk.mask(task), run.mask(task))
+        jax.tree.map(np.testing.assert_array_equal, on_disk.weights_for(task), run.weights_for(task))
+    assert on_disk.num_tasks == 9
 
 
 @pytest.mark.thorough
@@ -64,53 +64,53 @@ def test_methods_that_train_weights_or_in_turn_are_mapped(method, tmp_path):
     changes |= {"weights_learning_rate": 1e-2} if method != "Transfer" else {}
     run_experiment(adapter.changed(EXPERIMENT, **changes), DATASET, tmp_path)
     export_bank(tmp_path)
-    run, mapped = ss.restore(tmp_path), ss.restore(tmp_path, memory_map=True)
+    run, on_disk = ss.restore(tmp_path), ss.restore(tmp_path, bank_on_disk=True)
     for task in range(3):
-        jax.tree.map(np.testing.assert_array_equal, mapped.weights_for(task), run.weights_for(task))
+        jax.tree.map(np.testing.assert_array_equal, on_disk.weights_for(task), run.weights_for(task))
 
 
 def test_what_needs_all_masks_is_refused(exported):
-    mapped = ss.restore(exported, memory_map=True, memory=2**24)
-    with pytest.raises(ss.UserError, match="does not learn; restore it without memory_map"):
-        mapped.learn(IMAGES, [0])
-    for use in (lambda: mapped.model, lambda: mapped.bank, lambda: mapped.export("program")):
-        with pytest.raises(ss.UserError, match="restore it without memory_map to use all of them"):
+    on_disk = ss.restore(exported, bank_on_disk=True, memory=2**24)
+    with pytest.raises(ss.UserError, match="does not learn; restore it without, learn"):
+        on_disk.learn(IMAGES, [0])
+    for use in (lambda: on_disk.model, lambda: on_disk.bank, lambda: on_disk.export("program")):
+        with pytest.raises(ss.UserError, match="restore it without bank_on_disk to use all of them"):
             use()
     with pytest.raises(ss.UserError, match="search binary needs all masks in memory"):
-        mapped.infer_task(IMAGES, search="binary")
+        on_disk.infer_task(IMAGES, search="binary")
     with pytest.raises(ss.UserError, match="there is no task 9"):
-        mapped.mask(9)
+        on_disk.mask(9)
     with pytest.raises(ss.UserError, match=r"memory 1000: must be at least \d+ bytes"):
-        ss.restore(exported, memory_map=True, memory=1000)
-    with pytest.raises(ss.UserError, match="memory 1000: requires memory_map=True"):
+        ss.restore(exported, bank_on_disk=True, memory=1000)
+    with pytest.raises(ss.UserError, match="memory 1000: requires bank_on_disk=True"):
         ss.restore(exported, memory=1000)
-    mapped.memory = 100
+    on_disk.memory = 100
     with pytest.raises(ss.UserError, match="scores of 6 images take; give at most 1 at a time"):
-        mapped.infer_task(IMAGES, return_scores=True)
+        on_disk.infer_task(IMAGES, return_scores=True)
 
 
 def test_calibrated_mapped_runs_reject_images(folder):
     images, tasks = np.repeat(DATASET.test.images, 9, axis=0)[:180], np.resize(np.arange(9), 180)
     run = ss.restore(folder)
     run.calibrate(images, tasks)
-    mapped = ss.restore(folder, memory_map=True)
-    np.testing.assert_array_equal(mapped.predict(images, reject=0.3).tasks, run.predict(images, reject=0.3).tasks)
+    on_disk = ss.restore(folder, bank_on_disk=True)
+    np.testing.assert_array_equal(on_disk.predict(images, reject=0.3).tasks, run.predict(images, reject=0.3).tasks)
 
 
 def test_the_bank_of_an_earlier_state_is_refused(folder, tmp_path):
     run = ss.restore(folder)
     moved = shutil.move(folder / "bank", tmp_path / "elsewhere")
     with pytest.raises(BankFileError, match=r"run/bank does not contain a bank; .*export-bank RUN"):
-        ss.restore(folder, memory_map=True)
-    assert ss.restore(folder, memory_map=moved).num_tasks == 9
+        ss.restore(folder, bank_on_disk=True)
+    assert ss.restore(folder, bank_on_disk=moved).num_tasks == 9
     labels = DATASET.train.labels
     run.learn(DATASET.train.images, labels, steps=2)
     with pytest.raises(BankFileError, match="holds 9 tasks of a different state of this run"):
-        ss.restore(folder, memory_map=moved)
+        ss.restore(folder, bank_on_disk=moved)
     export_bank(folder, moved, memory=2**12)
-    mapped = ss.restore(folder, memory_map=moved)
-    assert mapped.num_tasks == 10
-    jax.tree.map(np.testing.assert_array_equal, mapped.mask(9), run.mask(9))
+    on_disk = ss.restore(folder, bank_on_disk=moved)
+    assert on_disk.num_tasks == 10
+    jax.tree.map(np.testing.assert_array_equal, on_disk.mask(9), run.mask(9))
 
 
 @pytest.mark.parametrize("method", thorough_but(["BatchE"], ["BatchE", "PSP", "HopSupSup", "NNs"]))
@@ -144,15 +144,15 @@ def test_predictions_from_a_bank_on_disk_by_command(command, exported, tmp_path)
     expected = command("predict", exported, "images.npy", "--search", "shortlist")
     bank = command("export-bank", exported, "--output", tmp_path / "bank", "--memory", "10MB").strip()
     assert BankFiles(tmp_path / "bank").num_tasks == 9
-    options = ["--memory-map", "--memory", "100MB", "--bank", bank]
+    options = ["--bank-on-disk", "--memory", "100MB", "--bank", bank]
     assert command("predict", exported, "images.npy", "--search", "shortlist", *options) == expected
     assert json.loads(command("export-bank", exported, "--json"))["written"].endswith("bank")
     for arguments, words in (
-        (["--memory", "1GB"], "--memory 1GB: requires --memory-map"),
-        (["--memory-map", "--memory", "much"], "--memory much: must be a size, such as 500MB"),
-        (["--memory-map", "--memory", "1KB"], "--memory 1000: must be at least"),
-        (["--memory-map", "--bank", tmp_path], "does not contain a bank; write the bank again"),
-        (["--memory-map", "--search", "binary"], "search binary needs all masks in memory"),
+        (["--memory", "1GB"], "--memory 1GB: requires --bank-on-disk"),
+        (["--bank-on-disk", "--memory", "much"], "--memory much: must be a size, such as 500MB"),
+        (["--bank-on-disk", "--memory", "1KB"], "--memory 1000: must be at least"),
+        (["--bank-on-disk", "--bank", tmp_path], "does not contain a bank; write the bank again"),
+        (["--bank-on-disk", "--search", "binary"], "search binary needs all masks in memory"),
     ):
         printed = command("predict", exported, "images.npy", *arguments, status=2)
         assert words in printed and printed.count("\n") == 1

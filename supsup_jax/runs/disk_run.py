@@ -18,11 +18,11 @@ from supsup_jax.runs.run import Run
 from supsup_jax.system.progress import Progress
 
 
-class MappedRun(Predictor):
-    """A run whose masks stay on disk; `restore(folder, memory_map=True)` returns it.
+class DiskRun(Predictor):
+    """A run whose masks stay on disk; `restore(folder, bank_on_disk=True)` returns it.
 
     It infers tasks with the searches `shortlist`, which reads a part of the masks, and `one_shot`, which reads all of
-    them for a call. It does not learn. For images and methods, see `Run`.
+    them for each group of images that fits in `memory`. It does not learn. For images and methods, see `Run`.
 
     Args:
         run: the run, read without its tasks.
@@ -67,7 +67,7 @@ class MappedRun(Predictor):
         Raises:
             UserError: always.
         """
-        raise UserError("the masks of this run are on disk; restore it without memory_map to use all of them at once")
+        raise UserError("the masks of this run are on disk; restore it without bank_on_disk to use all of them at once")
 
     def model_for(self, search: Search) -> Model:
         """Not available; see `model`."""
@@ -80,8 +80,7 @@ class MappedRun(Predictor):
             UserError: always.
         """
         raise UserError(
-            "a run restored with memory_map does not learn; restore it without memory_map, learn, and export its bank "
-            "again"
+            "a run restored with bank_on_disk does not learn; restore it without, learn, and export its bank again"
         )
 
     def _model_with(self, task: int | Array) -> tuple[Model, int | Array]:
