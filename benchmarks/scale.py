@@ -143,7 +143,7 @@ def measure(arguments: argparse.Namespace, num_tasks: int) -> dict[str, Any]:
                 if number:
                     seconds[name].append(taken)
                     found[name].append(int(pick[0]))
-        shares = [float(shortlisted(model, group, few, per_pick).share[0]) for _, group in picks]
+        shares = [float(shortlisted(model, group, shortlist, per_pick).share[0]) for _, group in picks]
         for name in searches:
             count, exact = len(found[name]), found["one_shot"]
             reads = {"one_shot": 1.0, "shortlist": statistics.fmean(shares)}.get(name)
