@@ -16,7 +16,7 @@ import tyro
 
 from supsup_jax import registry
 from supsup_jax.cli.cluster import Cluster
-from supsup_jax.cli.options import MOST_RUNS, Options, parse_tasks, parser_errors_as_user_errors
+from supsup_jax.cli.options import Options, parse_parts, parser_errors_as_user_errors
 from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.runs import composition, formats
@@ -284,14 +284,11 @@ def _request(
 
 
 def _tasks_of(options: Options) -> Iterator[dict[str, int]]:
-    """Yield the settings of the run of each task with `--tasks`, or no settings without `--tasks`."""
+    """Yield the settings of each run of `--tasks`, or no settings without `--tasks`."""
     if options.tasks is None:
         yield {}
-        return
-    tasks = parse_tasks(options.tasks)
-    if len(tasks) > MOST_RUNS:
-        raise UserError(f"--tasks {options.tasks}: {len(tasks)} runs are too many; give at most {MOST_RUNS} tasks")
-    yield from ({"first_task": task, "num_tasks": 1} for task in tasks)
+    else:
+        yield from ({"first_task": part.start, "num_tasks": len(part)} for part in parse_parts(options.tasks))
 
 
 def _config() -> Path | None:

@@ -48,7 +48,7 @@ class Options:
     Results do not depend on it. An interrupted run stops after this number of tasks."""
 
     tasks: str | None = None
-    """Learn each of these tasks in a separate run, such as 0:100 for the first hundred.
+    """Learn each of these tasks in a separate run, such as 0:100 for the first hundred; 0:100:8 learns 8 in each run.
     `python -m supsup_jax collect` combines the runs."""
 
     coordinator: str | None = None
@@ -75,7 +75,7 @@ class Options:
         if self.gpu_sets is not None:
             sweep.parse_sets(self.gpu_sets)
         if self.tasks is not None:
-            parse_tasks(self.tasks)
+            parse_parts(self.tasks)
         check_hosts(self.coordinator, self.hosts, self.host, self.host_timeout)
 
 
@@ -164,3 +164,24 @@ def _one_line(box: str) -> str:
     words = re.sub(r" Perhaps you meant: (-[\w-]+).*", r"; did you mean \1?", words)
     words = words.replace(" Available subcommands: ", "; available subcommands: ")
     return f"{words} (--help lists all options)"
+
+
+def parse_parts(text: str) -> list[range]:
+    """Parse the value of `--tasks` of a script, FIRST:STOP or FIRST:STOP:SIZE.
+
+    Returns:
+        The tasks of each run: `SIZE` tasks, by default one, and fewer in the last run if they do not divide evenly.
+
+    Raises:
+        UserError: if these are not integers of at most 9 digits, the range is empty, or there are too many runs.
+    """
+    numbers = re.fullmatch(r"(\d{1,9}:\d{1,9}):(\d{1,9})", text)
+    if text.count(":") > 1 and (numbers is None or int(numbers[2]) == 0):
+        raise UserError(f"--tasks {text}: must be FIRST:STOP:SIZE with SIZE > 0, such as 0:100:8 for 8 tasks in a run")
+    tasks, size = (parse_tasks(numbers[1]), int(numbers[2])) if numbers else (parse_tasks(text), 1)
+    if (count := -(-len(tasks) // size)) > MOST_RUNS:
+        raise UserError(
+            f"--tasks {text}: {count} runs are too many; learn several tasks in each, such as --tasks {tasks.start}:"
+            f"{tasks.stop}:{-(-len(tasks) // MOST_RUNS)}"
+        )
+    return [tasks[first : first + size] for first in range(0, len(tasks), size)]

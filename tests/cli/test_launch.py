@@ -152,6 +152,12 @@ def test_each_task_of_the_option_tasks_is_a_run(parse, tmp_path):
     assert launch._RunFolders(parse(*arguments), False).new(each[1]).name == "seed=1~sparsity=1~task=3"
 
 
+def test_several_tasks_of_the_option_tasks_are_a_run(parse):
+    each = parse("--tasks", "2:9:3", "--scenario", "GG").experiments
+    assert [(run.first_task, run.num_tasks) for run in each] == [(2, 3), (5, 3), (8, 1)]
+    assert len(parse("--tasks", "0:1000000:10000", "--scenario", "GG").experiments) == 100
+
+
 def test_the_sparsity_of_a_file_replaces_the_sparsities_of_the_script(parse, config):
     def scales(*arguments, **sweep):
         return [adapter.settings_of(experiment).er_scale for experiment in parse(*arguments, **sweep).experiments]
@@ -186,6 +192,12 @@ def test_only_sweeps_over_sparsities_have_the_flag_sparsity(parse, capsys):
         (["--config"], "--config"),
         (["--tasks", "5"], "--tasks 5: must be FIRST:STOP"),
         (["--tasks", "5:5"], "--tasks 5:5: must be FIRST:STOP with FIRST < STOP"),
+        (["--tasks", "0:8:0"], "--tasks 0:8:0: must be FIRST:STOP:SIZE with SIZE > 0"),
+        (["--tasks", "8:0:2"], "--tasks 8:0: must be FIRST:STOP with FIRST < STOP"),
+        (
+            ["--tasks", "0:1000000"],
+            "1000000 runs are too many; learn several tasks in each, such as --tasks 0:1000000:10",
+        ),
         (["--tasks", "0:2"], "tasks of SupSup in scenario GNu need the earlier ones"),
         (["--coordinator", "localhost:1234"], "must be given together"),
         (["--coordinator", "localhost:1234", "--hosts", "2", "--host", "2"], "--host 2: must be from 0 to 1"),

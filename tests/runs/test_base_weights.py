@@ -170,6 +170,23 @@ def test_runs_of_single_tasks_are_collected_with_their_weights(file, tmp_path):
         assert_equal(collected.mask(task), run.mask(0))
 
 
+@pytest.mark.thorough
+def test_runs_of_several_tasks_are_collected_and_infer_among_all(tmp_path):
+    whole, runs = run_in(tmp_path / "whole", adapter.changed(SHORT, num_tasks=5)), []
+    for first, count in ((0, 2), (2, 2), (4, 1)):
+        part = adapter.changed(SHORT, scenario="GG", first_task=first, num_tasks=count)
+        folder = tmp_path / f"seed=1~task={first}"
+        folder.mkdir()
+        write_run(folder, part, DATASET, {"data": "none", "tasks_at_once": None})
+        runs.append(run_in(folder, part))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(SHORT.tasks), "load", lambda *_: DATASET)
+        collected = ss.restore(collect([run.folder for run in runs]))
+    assert collected.num_tasks == 5
+    assert_equal(arrays(collected), arrays(whole))
+    assert_equal(*(run.infer_task(DATASET.test.images[:20]) for run in (collected, whole)))
+
+
 def test_collecting_runs_over_different_weights_is_refused(file, tmp_path):
     experiment = adapter.changed(SHORT, scenario="GG", base_weights=str(file))
     folders = []
