@@ -165,7 +165,8 @@ class Experiment(Part):
             raise UserError(f"tasks on disk need a method with a single phase, unlike {type(method).__name__}")
         if self.first_task and (scenario.infers or method.in_turn(0) or self.in_turn):
             problem = f"tasks of {type(method).__name__} in scenario {type(scenario).__name__} need the earlier ones"
-            raise ArgumentError("first_task", self.first_task, f"{problem}; begin with task 0")
+            apart = "" if method.in_turn(0) or self.in_turn else ", or give scenario GG and infer tasks afterwards"
+            raise ArgumentError("first_task", self.first_task, f"{problem}; begin with task 0{apart}")
 
     @property
     def num_tasks(self) -> int:

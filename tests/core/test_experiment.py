@@ -47,8 +47,8 @@ def test_evaluations_end_with_the_last_task():
         ({"density": 1.5}, "density 1.5: must be a fraction"),
         ({"density": 0.5, "er_scale": 8.0}, "density 0.5: conflicts with er_scale"),
         ({"warmup_epochs": -1}, "warmup_epochs -1: must be from 0"),
-        ({"first_task": 1}, "begin with task 0"),
-        ({"first_task": 1, "scenario": "GG", "method": "BatchE"}, "begin with task 0"),
+        ({"first_task": 1}, "begin with task 0, or give scenario GG and infer tasks afterwards$"),
+        ({"first_task": 1, "scenario": "GG", "method": "BatchE"}, "begin with task 0$"),
     ],
 )
 def test_a_setting_out_of_range_is_named(setting, message):
