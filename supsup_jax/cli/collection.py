@@ -64,12 +64,7 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
     following = max(experiment.first_task + experiment.num_tasks for experiment, _, _ in runs.values())
     whole = composition.changed(first, num_tasks=following - first.first_task)
     dataset = first.tasks.load(data_folder or options["data"])
-    learned = [restore(folder) for folder in Progress("collecting", len(order), "runs").track(order)]
-    for folder, run in zip(order, learned, strict=True):
-        if run.num_tasks != run.experiment.num_tasks:
-            raise UserError(f"{folder} has {run.num_tasks} tasks, expected {run.experiment.num_tasks}; leave it out")
-        check_weights(learned[0].about, run.about, folder)
-
+    about = restore(order[0]).about
     parent, where = order[0].parent, options | {"data": data_folder or options["data"], "tasks": None}
     name = re.sub(r"~task=\d+(~try=\d+)?$", "", order[0].name)
     with tempfile.TemporaryDirectory(
@@ -78,10 +73,15 @@ def collect(folders: Sequence[Path], data_folder: Path | None = None) -> Path:
         unfinished = Path(temporary) / "run"
         unfinished.mkdir()
         write_run(unfinished, whole, dataset, where, command)
-        with Checkpoints(unfinished, learned[0].about | {"experiment": composition.plain(whole)}) as checkpoints:
-            for run in learned:
+        with Checkpoints(unfinished, about | {"experiment": composition.plain(whole)}) as checkpoints:
+            for folder in Progress("collecting", len(order), "runs").track(order):
+                run = restore(folder)  # one at a time, since all of them may not fit in memory
+                if run.num_tasks != run.experiment.num_tasks:
+                    problem = f"has {run.num_tasks} tasks, expected {run.experiment.num_tasks}"
+                    raise UserError(f"{folder} {problem}; leave it out")
+                check_weights(about, run.about, folder)
                 assert isinstance(run.tasks, LearnedTasks)
-                state = run.stored_weights() if run is learned[0] else None
+                state = run.stored_weights() if folder == order[0] else None
                 checkpoints.save(run.tasks.merge(), Record(tasks=run.record.tasks).to_json(), state or None)
                 checkpoints.merge(run.tasks)
         return unfinished.replace(results.new_folder(parent, f"{name}{_COLLECTED}"))

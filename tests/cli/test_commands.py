@@ -13,6 +13,7 @@ from PIL import Image
 import supsup_jax as ss
 from supsup_jax import data
 from supsup_jax.__main__ import main
+from supsup_jax.cli import collection, launch
 from supsup_jax.cli.commands import COMMANDS
 from supsup_jax.data import pictures
 
@@ -165,3 +166,14 @@ def test_a_wrong_argument_gives_one_line_and_writes_nothing(command, run, tmp_pa
     for word in words:
         assert word in error
     assert {path for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("flags", [[], ["--no-evaluate"]])
+def test_collected_runs_are_evaluated_unless_the_user_declines(flags, command, run, tmp_path, monkeypatch):
+    evaluated = []
+    monkeypatch.setattr(collection, "groups", lambda folders: [folders])
+    monkeypatch.setattr(collection, "collect", lambda runs, data: tmp_path / "collected")
+    monkeypatch.setattr(launch, "run", lambda folder, data: evaluated.append(folder))
+    printed = command("collect", run, *flags)
+    assert evaluated == ([] if flags else [tmp_path / "collected"])
+    assert printed.strip() == (str(tmp_path / "collected") if flags else "")

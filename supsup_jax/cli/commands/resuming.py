@@ -1,4 +1,4 @@
-"""Commands that resume runs, and that collect runs of single tasks into one."""
+"""Commands that resume runs, and that collect runs of some of the tasks into one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from supsup_jax.cli.commands.command import Command, OneRun, Runs, folders
 
 @dataclass(frozen=True, kw_only=True)
 class Collect(Command):
-    """Combine runs of single tasks (option --tasks of a script) into one run, and evaluate it over all tasks.
+    """Combine runs of some of the tasks (option --tasks of a script) into one run, and evaluate it over all tasks.
 
     The new run is written beside the first of the given runs, which are not changed.
     """
@@ -21,6 +21,9 @@ class Collect(Command):
     data: Path | None = None
     """Folder with data sets; by default the folder that the runs used."""
 
+    evaluate: bool = True
+    """Evaluate the new run, which takes all its masks into memory; `python -m supsup_jax run` does it later."""
+
     def run(self) -> None:
         """Write the combined runs, and evaluate them.
 
@@ -31,8 +34,10 @@ class Collect(Command):
         with self.messages_on_stderr():
             for runs in collection.groups(folders(self.runs, "collect")):
                 collected.append(collection.collect(runs, self.data))
-                launch.run(collected[-1], self.data)
-        self.print_result({"runs": [str(folder) for folder in collected]}, lambda: None)
+                if self.evaluate:
+                    launch.run(collected[-1], self.data)
+        names = [str(folder) for folder in collected]
+        self.print_result({"runs": names}, lambda: None if self.evaluate else print(*names, sep="\n"))
 
 
 @dataclass(frozen=True, kw_only=True)
