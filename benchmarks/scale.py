@@ -3,10 +3,15 @@
 Command: python experiments/GNu/MNISTPerm/LeNet-2500-tasks/supsup_h.py --data data --num-tasks 64 --eval-at 64
          python benchmarks/scale.py runs/GNu/MNISTPerm/LeNet-2500-tasks/supsup_h/seed=1 --data data
          python benchmarks/scale.py RUN --data data --on-disk banks --tasks 1000000 --shares 0.03125 0.125
+         python benchmarks/scale.py --draw scale.json scale-disk.json --output curve
 
 The first masks are those of the run. The others are simulated: each weight is kept by the same share of tasks as in the
 run, independently of the other weights. Images belong to tasks of the run, and are searched among all tasks. Searches
-take turns on every image, each number of tasks in a separate process. Writes OUTPUT.md and OUTPUT.json.
+take turns on every image, each number of tasks in a separate process. Writes OUTPUT.md, OUTPUT.json and, if matplotlib
+is installed, OUTPUT.png. With --draw, results of earlier calls are drawn together, and nothing is measured.
+
+The floor of a search is the time for the bytes of the bank that it reads, at the rate at which the same process sums a
+large array; on disk, at the rate at which the disk is read in order.
 
 With --on-disk the masks are written to a folder, where a later call finds them, and searched from there: with a cold
 page cache, from which the files are dropped before each pick, and with a warm one.
@@ -23,8 +28,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import compare
 import numpy as np
 import on_disk
+import scale_curve
 
 ROWS_AT_ONCE = 512
 
@@ -166,7 +173,11 @@ def measure(arguments: argparse.Namespace, num_tasks: int) -> dict[str, Any]:
             )
     jax.clear_caches()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"tasks": num_tasks, "learned": run.num_tasks, "bank": bank, "memory": peak, "rows": rows}
+    rate = compare.sum_rate()  # measured last, since its array takes memory
+    for row in rows:
+        row["floor"] = row["bank_read"] and row["bank_read"] / rate
+    sizes = {"bank": bank, "rate": rate, "memory": peak}
+    return {"tasks": num_tasks, "learned": run.num_tasks, **sizes, "rows": rows}
 
 
 def in_child(*arguments: str) -> dict[str, Any]:
@@ -177,24 +188,33 @@ def in_child(*arguments: str) -> dict[str, Any]:
 
 def markdown(results: list[dict[str, Any]]) -> str:
     """Return a table with a row for each number of tasks, images per pick and search."""
-    names = ["tasks", "images a pick", "search", "seconds a pick", "longest", "read of the bank", "task found"]
-    names += ["as the exact search", "fell back"]
+    names = ["tasks", "images a pick", "search", "seconds a pick", "longest", "read of the bank", "floor, seconds"]
+    names += ["task found", "as the exact search", "fell back"]
     lines = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
     for result in results:
         for row in result["rows"]:
             read = "" if row["bank_read"] is None else f"{row['bank_read'] / 2**20:,.0f} MB"
             back = "" if row["whole_bank"] is None else f"{100 * row['whole_bank']:.1f} %"
             cells = [f"{result['tasks']:,}", str(row["images"]), row["search"], f"{row['seconds']:.3g}"]
-            cells += [f"{row['longest']:.3g}", read, f"{100 * row['right']:.1f} %"]
+            floor = "" if row["floor"] is None else f"{row['floor']:.3g}"
+            cells += [f"{row['longest']:.3g}", read, floor, f"{100 * row['right']:.1f} %"]
             cells += [f"{100 * row['as_exact']:.1f} % of {row['picks']}", back]
             lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rates = compare.spread([result["rate"] / 1e9 for result in results], ".3g")
+    return "\n".join([*lines, f"\nFloor: the bytes read, at {rates} GB/s."])
+
+
+def draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Draw results, or print that matplotlib is missing."""
+    if not scale_curve.draw(results, path):
+        print(f"{path} is not drawn, because matplotlib is not installed: pip install 'supsup_jax[plots]'")
 
 
 def main() -> None:
     """Measure each number of tasks in a separate process, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder of a run of SupSup on permuted MNIST")
+    parser.add_argument("run", type=Path, nargs="?", help="the folder of a run of SupSup on permuted MNIST")
+    parser.add_argument("--draw", type=Path, nargs="+", help="draw these JSON files together instead")
     parser.add_argument("--data", type=Path, default=Path("data"), help="the folder with MNIST")
     parser.add_argument("--tasks", type=int, nargs="+", default=[2500, 10_000, 100_000], help="numbers of tasks")
     parser.add_argument("--objective", choices=("H", "G"), default="H", help="the objective")
@@ -213,6 +233,14 @@ def main() -> None:
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if (arguments.run is None) == (arguments.draw is None):
+        parser.error("give the folder of a run, or --draw and JSON files of earlier calls")
+    if arguments.draw:
+        draw(
+            [result for path in arguments.draw for result in json.loads(path.read_text())],
+            arguments.output.with_suffix(".png"),
+        )
+        return
     if arguments.child:
         print(json.dumps(measure(arguments, arguments.child)))
         return
@@ -227,6 +255,7 @@ def main() -> None:
         for result in results[-1:]:
             print(f"{result['tasks']:,} tasks: peak memory {result['memory'] / 2**20:,.0f} MB", flush=True)
     print(table(results))
+    draw(results, arguments.output.with_suffix(".png"))
 
 
 if __name__ == "__main__":
