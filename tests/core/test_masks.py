@@ -11,6 +11,7 @@ from helpers.tiers import thorough_but
 from helpers.toys import kernel_path, node, random_masks
 from supsup_jax import bank as banks
 from supsup_jax import masks, networks
+from supsup_jax.bank import bits
 from supsup_jax.bank.counts import count_all
 from supsup_jax.system import backend
 
@@ -281,7 +282,7 @@ def test_count_is_the_number_of_chosen_tasks_that_keep_a_weight(tasks, batch):
 def test_products_with_a_bank_equal_products_with_its_masks(tasks, batch, accelerator, slice_bytes, monkeypatch):
     monkeypatch.setattr(backend, "slice_bytes", lambda: slice_bytes)
     monkeypatch.setattr(backend, "is_accelerator", lambda: accelerator)
-    monkeypatch.setattr(banks, "_SUMS", slice_bytes)
+    monkeypatch.setattr(bits, "_SUMS", slice_bytes)
     everything = some_masks(tasks)
     bank = banks.pack(everything)
     alphas = jax.random.normal(jax.random.key(2), (batch, tasks))
