@@ -7,7 +7,7 @@ from typing import ClassVar
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from supsup_jax.networks.network import SizedNetwork
+from supsup_jax.networks.network import Network, SizedNetwork
 
 
 class MLP(nn.Module):
@@ -67,8 +67,8 @@ class _DenseNetwork(SizedNetwork):
 
     @property
     def is_dense(self) -> bool:
-        """Whether the module has no gains; see `Network`."""
-        return type(self.module) is MLP
+        """Whether the module has no gains, and no subclass runs it differently; see `Network`."""
+        return type(self.module) is MLP and type(self).apply is Network.apply
 
 
 @dataclass(frozen=True)

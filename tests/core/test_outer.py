@@ -22,6 +22,15 @@ class Doubled(methods.SupSup):
         return super().project(bank, jax.tree.map(lambda leaf: 2 * leaf, gradients), num_tasks)
 
 
+@dataclass(frozen=True)
+class Mirrored(networks.LeNet):
+    """Calls its layers twice."""
+
+    def apply(self, weights, stats, x, train):
+        logits, _ = super().apply(weights, stats, x[:, ::-1], train)
+        return logits + super().apply(weights, stats, x, train)[0], stats
+
+
 def searched(method=None):
     """Return a model of a dense network, and images that are the same in some pixels."""
     net = networks.LeNet(features=7, width=0.05, input_shape=(5, 5, 1))
@@ -89,9 +98,14 @@ def test_methods_with_a_different_product_get_arrays_of_gradients(projected):
 
 @pytest.mark.parametrize(
     ("net", "is_dense"),
-    [(networks.LeNet(features=7), True), (networks.FC1024(features=7), True), (networks.BNNet(features=7), False)],
+    [
+        (networks.LeNet(features=7), True),
+        (networks.FC1024(features=7), True),
+        (networks.BNNet(features=7), False),
+        (Mirrored(features=7), False),
+    ],
 )
-def test_only_networks_without_gains_are_dense(net, is_dense):
+def test_only_networks_of_dense_layers_called_once_are_dense(net, is_dense):
     model = model_of(net, {}, {}, TASKS, {})
     assert dense.are_faster(model, IMAGES, 1) == is_dense
     assert not dense.are_faster(model, IMAGES, 2)
