@@ -121,7 +121,8 @@ class Model:
         """Return the model with `counts`, so that a superposition of all masks does not read the bank."""
         if self.has_counts or not self.num_tasks:
             return self
-        counts = _sharded_counts(self) if self.shards else self.method.counts(self.bank, self.num_tasks)
+        counts_on_devices = self.shards is not None and self.method.superposes_masks
+        counts = _sharded_counts(self) if counts_on_devices else self.method.counts(self.bank, self.num_tasks)
         return dataclasses.replace(self, counts=counts, num_counted=0 if counts is None else self.num_tasks)
 
     @numerics.with_fixed_flags

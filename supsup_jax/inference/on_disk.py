@@ -31,6 +31,7 @@ from supsup_jax.inference.shortlist import (
     settled,
     targets_of,
 )
+from supsup_jax.methods import Method
 from supsup_jax.model import Model
 from supsup_jax.networks import Stats, Weights
 from supsup_jax.registry import name_of
@@ -92,16 +93,21 @@ def images_at_once(memory: int, image_shape: tuple[int, ...]) -> int:
     return max(1, memory // 64 // (4 * math.prod(image_shape)))
 
 
-def check(search: Search) -> None:
+def check(search: Search, method: Method) -> None:
     """Check that a search can read a bank on disk.
 
     Raises:
-        UserError: if it needs the bank in memory.
+        UserError: if it needs the bank in memory, or the method superposes other factors than masks.
     """
     if type(search) not in (OneShot, Shortlist):
         raise UserError(
             f"search {name_of('search', search)} needs all masks in memory; give shortlist, which reads a part of them "
             "from disk, or one_shot, which reads all"
+        )
+    if not method.superposes_masks:
+        raise UserError(
+            f"method {name_of('method', method)} superposes other factors than masks, which needs its bank in memory; "
+            "restore the run without memory_map, or give the task"
         )
 
 
@@ -149,7 +155,7 @@ def scores(
         UserError: if the search needs all masks in memory, the memory is too small, or the bank is damaged.
         ValueError: if the images do not divide into picks.
     """
-    check(search)
+    check(search, model.method)
     assert isinstance(search, OneShot)
     groups = grouped(jnp.asarray(images), images_per_pick)
     lists = search if isinstance(search, Shortlist) and bank.num_tasks > search.shortlist else None

@@ -66,8 +66,8 @@ class Shortlist(OneShot):
         check_count("checked_picks", self.checked_picks, lowest=0)
 
     def serves(self, method: Method) -> bool:
-        """Return whether the method has masks that superpose linearly."""
-        return method.has_masks and super().serves(method)
+        """Return whether the method superposes its masks, and not other factors."""
+        return method.superposes_masks and super().serves(method)
 
     def for_one_task(self) -> "Shortlist":
         """Return the search whose picks share the rows and the list."""

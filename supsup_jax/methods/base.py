@@ -269,6 +269,11 @@ class Method(Part, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not superpose tasks; override superpose and project")
 
+    @property
+    def superposes_masks(self) -> bool:
+        """Whether the factors Fᵢ are the masks, so that counts and rows of masks can replace `superpose`."""
+        return self.has_masks
+
     def count(
         self, weights: Weights, bank: Bank, chosen: Bool[Array, "batch tasks"]
     ) -> PyTree[Float[Array, "batch ..."]]:

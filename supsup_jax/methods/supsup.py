@@ -56,9 +56,14 @@ class MaskMethod(Method):
         """Return the superpositions of all masks: `bank.superpose`."""
         return bits.superpose(bank, alphas)
 
+    @property
+    def superposes_masks(self) -> bool:
+        """Whether no subclass overrides `superpose` or `project`, for factors that are not the masks."""
+        return type(self).superpose is MaskMethod.superpose and type(self).project is MaskMethod.project
+
     def count(self, weights: Weights, bank: Bank, chosen: Bool[Array, "batch tasks"]) -> PyTree[Array]:
-        """Count the chosen tasks that keep each weight, exactly: `bank.count`."""
-        return bits.count(bank, chosen)
+        """Count the chosen tasks that keep each weight, exactly: `bank.count`; or sum up the factors of a subclass."""
+        return bits.count(bank, chosen) if self.superposes_masks else super().count(weights, bank, chosen)
 
     def project(self, bank: Bank, gradients: PyTree[Array], num_tasks: int) -> Float[Array, "batch tasks"]:
         """Return the inner products with every mask: `bank.project`; gradients may be those of `outer`."""
@@ -71,9 +76,9 @@ class MaskMethod(Method):
         return bits.narrow(bank, num_tasks)
 
     def counts(self, bank: Bank, num_tasks: int) -> PyTree[Int[Array | np.ndarray, "..."]] | None:
-        """Return how many of the first tasks keep each weight; `None` if a subclass packs masks in a different form."""
+        """Return how many of the first tasks keep each weight; `None` if a subclass superposes or packs differently."""
         is_packed = all(leaf.dtype == np.uint8 for leaf in jax.tree.leaves(bank))
-        return count_all(bank, num_tasks) if is_packed else None
+        return count_all(bank, num_tasks) if is_packed and self.superposes_masks else None
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,11 @@ import pytest
 from flax import linen as nn
 
 from helpers import adapter
-from helpers.toys import model_of
+from helpers.disk import scores_on_disk, write_bank
+from helpers.tiers import thorough_but
+from helpers.toys import model_of, random_masks
 from supsup_jax import UserError, inference, methods, networks
+from supsup_jax import bank as banks
 
 TASKS = 5
 
@@ -135,3 +138,43 @@ def test_a_method_without_superposition_says_so():
     model = model_of(net, weights, stacked, 2, method=methods.UpperBound())
     with pytest.raises(NotImplementedError, match="UpperBound does not superpose tasks; override superpose"):
         inference.alpha_gradient(model, jnp.zeros((1, 5, 5, 1)), jnp.full(2, 0.5))
+
+
+@dataclass(frozen=True)
+class Dampened(methods.SupSup):
+    """Halves weights instead of removing them, and superposes these factors."""
+
+    def effective_weights(self, weights, adapter):
+        return jax.tree.map(lambda leaf, mask: leaf * (0.5 + 0.5 * mask), weights, adapter)
+
+    def superpose(self, weights, bank, alphas):
+        masks = super().superpose(weights, bank, alphas)
+        return jax.tree.map(lambda leaf: 0.5 * (alphas.sum(-1).reshape(-1, *[1] * (leaf.ndim - 1)) + leaf), masks)
+
+    def project(self, bank, gradients, num_tasks):
+        total = sum(leaf.reshape(len(leaf), -1).sum(-1) for leaf in jax.tree.leaves(gradients))
+        return 0.5 * (total[:, None] + super().project(bank, gradients, num_tasks))
+
+
+def dampened_model():
+    net = networks.LeNet(features=4, width=0.05, input_shape=(5, 5, 1))
+    weights, _ = net.init(jax.random.key(0))
+    return model_of(net, weights, banks.pack(random_masks(weights, TASKS)), TASKS, method=Dampened())
+
+
+@pytest.mark.parametrize("devices", thorough_but([0], [0, 2]))
+def test_subclasses_of_supsup_superpose_by_two_overrides(devices):
+    model, images = dampened_model(), jax.random.normal(jax.random.key(1), (2, 5, 5, 1))
+    expected = inference.alpha_gradient(model, images, jnp.full(TASKS, 1 / TASKS))
+    if devices:
+        model = model.sharded(jax.devices()[:devices])
+    for searched in (model, model.with_counts()):
+        np.testing.assert_allclose(inference.OneShot().scores(searched, images), expected, rtol=1e-4, atol=1e-6)
+    assert not inference.Shortlist().serves(model.method)
+
+
+def test_factors_other_than_masks_are_not_searched_on_disk(tmp_path):
+    model = dampened_model()
+    files = write_bank(tmp_path, model)
+    with pytest.raises(UserError, match="method Dampened superposes other factors than masks"):
+        scores_on_disk(model, files, jnp.zeros((1, 5, 5, 1)), inference.OneShot())
