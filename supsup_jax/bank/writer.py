@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -83,11 +84,11 @@ class BankWriter:
                     shutil.rmtree(self._place, ignore_errors=True)
 
     def _check_space(self) -> None:
-        needed = sum(layout.num_rows * layout.num_bytes for layout in self._layouts)
+        needed = sum(layout.num_rows * (layout.num_bytes + 4) for layout in self._layouts) + self._counts.nbytes
         free = shutil.disk_usage(self._folder).free
         if needed > free:
             raise UserError(
-                f"{self._folder}: the bank takes {needed / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB left; "
+                f"{self._folder}: the bank takes {needed / 1e6:,.1f} MB, and the disk has {free / 1e6:,.1f} MB left; "
                 "give a folder on a different disk as output"
             )
 
@@ -144,7 +145,8 @@ class BankWriter:
             means = [(total / self._num_tasks).astype(np.float32).reshape(-1) for total in self._sum_of_stats]
             sums[MEANS] = _save(self._place / MEANS, np.concatenate(means))
         for path in self._place.iterdir():
-            atomic.sync(path)
+            with _naming(path):
+                atomic.sync(path)
         layouts = {each.name: (each.num_rows, each.num_bytes, each.per_segment) for each in self._layouts}
         plain = self._plain | {
             "stats": [(name, shape, kind.str) for name, shape, kind in self._stats],
@@ -156,7 +158,8 @@ class BankWriter:
         atomic.sync(self._place)
         atomic.write(self._folder / FILE, json.dumps(plain | {"checksum": checksum(plain)}, indent=1))
         for path in (self._folder / FILE, self._folder):  # before the existing bank is removed
-            atomic.sync(path)
+            with _naming(path):
+                atomic.sync(path)
         for name in _segments(self._folder) - {self._place.name}:
             shutil.rmtree(self._folder / name, ignore_errors=True)
 
@@ -165,13 +168,14 @@ class _MatrixWriter:
     """Writes the rows of a matrix, each from its first byte to its last one."""
 
     def __init__(self, folder: Path, layout: Layout):
-        self.layout = layout
+        self.layout, self._folder = layout, folder
         self.checksums = np.zeros(layout.num_rows, np.uint32)
         self._written = np.zeros(layout.num_rows, np.int64)  # bytes of each row
         self._files: list[BinaryIO] = []
         for name, rows in layout.segments():
             self._files.append((folder / name).open("wb", buffering=0))
-            self._files[-1].truncate(rows * layout.num_bytes)
+            with _naming(folder / name):
+                self._files[-1].truncate(rows * layout.num_bytes)
 
     def close(self) -> None:
         """Close the files."""
@@ -194,12 +198,13 @@ class _MatrixWriter:
         self._written[rows] += width
         step = self.layout.per_segment if width == self.layout.num_bytes else 1
         start = row
-        while start < row + count:
-            segment, place = divmod(start, self.layout.per_segment)
-            stop = min(row + count, start - place % step + step)
-            self._files[segment].seek(place * self.layout.num_bytes + byte)
-            _write(self._files[segment], tile[start - row : stop - row])
-            start = stop
+        with _naming(self._folder / self.layout.name):
+            while start < row + count:
+                segment, place = divmod(start, self.layout.per_segment)
+                stop = min(row + count, start - place % step + step)
+                self._files[segment].seek(place * self.layout.num_bytes + byte)
+                _write(self._files[segment], tile[start - row : stop - row])
+                start = stop
 
     def check_complete(self) -> None:
         """Raise `ValueError` if a row is not complete."""
@@ -240,8 +245,18 @@ def _write(file: BinaryIO, rows: np.ndarray) -> None:
 def _save(path: Path, values: Int[np.ndarray, " values"] | np.ndarray) -> int:
     """Write an array to a file in little-endian order, and return its checksum."""
     content = values.astype(values.dtype.newbyteorder("<")).tobytes()
-    path.write_bytes(content)
+    with _naming(path):
+        path.write_bytes(content)
     return zlib.crc32(content)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name a file in errors of writing to it; those of a full disk name no file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _segments(folder: Path) -> set[str]:

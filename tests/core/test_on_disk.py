@@ -1,8 +1,10 @@
 import dataclasses
+import errno
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -209,6 +211,18 @@ def test_a_full_disk_is_noticed_before_writing(model, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 10}))
     with pytest.raises(ss.UserError, match="the disk has"):
         BankWriter(tmp_path, model.weights, TASKS, "a run").__enter__()
+
+
+@pytest.mark.parametrize("written", ["supsup_jax.bank_writer._write", "pathlib.Path.write_bytes"])
+def test_errors_of_a_full_disk_name_the_file(written, model, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(written, full)
+    with pytest.raises(OSError, match="No space") as error, BankWriter(tmp_path, model.weights, TASKS, "a") as writer:
+        writer.write(rows_of(model.bank))
+    assert Path(error.value.filename).parent == tmp_path / "segments-1"
+    assert not [*tmp_path.glob("segments-*")]
 
 
 class Large:
