@@ -90,6 +90,8 @@ def conv_general_dilated(
     if backend.is_accelerator() or not plain or isinstance(padding, str):
         return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings)
     padding = tuple((before, after) for before, after in padding)
+    if any(size + sum(ends) < part for size, ends, part in zip(lhs.shape[1:3], padding, rhs.shape, strict=False)):
+        return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings)  # no window fits: no outputs
     if tuple(window_strides) == (1, 1) and rhs.shape[:2] != (1, 1):
         return _unstrided(lhs, rhs, padding)
     return _as_product(lhs, rhs, window_strides, padding)

@@ -224,7 +224,7 @@ PADDINGS = [((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 0), (0, 1)), "SAME"]
 @pytest.mark.parametrize(
     ("window", "strides", "padding"),
     thorough_but(
-        [((3, 3), (2, 2), PADDINGS[1]), ((3, 1), (1, 2), PADDINGS[2]), ((1, 1), (2, 2), "SAME")],
+        [((3, 3), (1, 1), PADDINGS[2]), ((3, 3), (2, 2), PADDINGS[1]), ((1, 1), (2, 2), "SAME")],
         itertools.product(WINDOWS, STRIDES, PADDINGS),
     ),
 )
@@ -246,6 +246,20 @@ def test_convolutions_equal_xlas_on_every_backend(window, strides, padding, monk
         np.testing.assert_allclose(found, expected, atol=1e-4)
         for actual, derivative in zip(pullback(cotangent), backward(cotangent), strict=True):
             np.testing.assert_allclose(actual, derivative, atol=1e-4)
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2)])
+def test_windows_larger_than_padded_images_have_no_outputs(strides):
+    images, kernel = jnp.ones((2, 2, 3, 1)), jnp.ones((5, 3, 1, 4))
+    how = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+    def total(*operands):
+        outputs = layers.conv_general_dilated(*operands, strides, ((1, 0), (1, 1)), **how)
+        assert outputs.shape[:2] == (2, 0)
+        return outputs.sum()
+
+    for gradient in jax.grad(total, (0, 1))(images, kernel):
+        np.testing.assert_array_equal(gradient, 0)
 
 
 def test_grouped_convolutions_are_computed_by_xla():
