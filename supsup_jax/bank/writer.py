@@ -145,8 +145,7 @@ class BankWriter:
             means = [(total / self._num_tasks).astype(np.float32).reshape(-1) for total in self._sum_of_stats]
             sums[MEANS] = _save(self._place / MEANS, np.concatenate(means))
         for path in self._place.iterdir():
-            with _naming(path):
-                atomic.sync(path)
+            atomic.sync(path)
         layouts = {each.name: (each.num_rows, each.num_bytes, each.per_segment) for each in self._layouts}
         plain = self._plain | {
             "stats": [(name, shape, kind.str) for name, shape, kind in self._stats],
@@ -158,8 +157,7 @@ class BankWriter:
         atomic.sync(self._place)
         atomic.write(self._folder / FILE, json.dumps(plain | {"checksum": checksum(plain)}, indent=1))
         for path in (self._folder / FILE, self._folder):  # before the existing bank is removed
-            with _naming(path):
-                atomic.sync(path)
+            atomic.sync(path)
         for name in _segments(self._folder) - {self._place.name}:
             shutil.rmtree(self._folder / name, ignore_errors=True)
 

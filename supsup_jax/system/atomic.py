@@ -42,14 +42,14 @@ def sync(path: Path) -> None:
     """Write a file or the entries of a folder through to the disk; some file systems cannot sync folders.
 
     Raises:
-        OSError: if the file cannot be written through.
+        OSError: if the file cannot be written through. The error names it.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError:
+    except OSError as error:
         if path.is_file():
-            raise
+            raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
 
