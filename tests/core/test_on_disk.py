@@ -213,7 +213,7 @@ def test_a_full_disk_is_noticed_before_writing(model, tmp_path, monkeypatch):
         BankWriter(tmp_path, model.weights, TASKS, "a run").__enter__()
 
 
-@pytest.mark.parametrize("written", ["supsup_jax.bank_writer._write", "pathlib.Path.write_bytes"])
+@pytest.mark.parametrize("written", ["supsup_jax.bank.writer._write", "pathlib.Path.write_bytes"])
 def test_errors_of_a_full_disk_name_the_file(written, model, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
