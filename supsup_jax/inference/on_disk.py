@@ -107,7 +107,7 @@ def check(search: Search, method: Method) -> None:
     if not method.superposes_masks:
         raise UserError(
             f"method {name_of('method', method)} superposes other factors than masks, which needs its bank in memory; "
-            "restore the run without memory_map, or give the task"
+            "restore the run without bank_on_disk, or give the task"
         )
 
 
