@@ -62,7 +62,7 @@ def _project_layer(
     With the input xⱼ of an image and its slopes δₒ they are Σⱼ xⱼ Σₒ δₒ Wⱼₒ Mⱼₒ, a matrix product for each input.
     Inputs that are the same for all images, such as pixels that are black in all of them, share one matrix product.
     """
-    is_same = (inputs == inputs[0]).all(0)
+    is_same = (inputs == inputs[:1]).all(0)
     order = jnp.argsort(is_same)
     num_varying = (~is_same).sum()
 
