@@ -73,10 +73,9 @@ def conv_general_dilated(
 ) -> Float[Array, "batch out_height out_width outputs"]:
     """Compute `jax.lax.conv_general_dilated` in a form that is fast on the current backend, for `flax.linen.Conv`.
 
-    On a CPU, XLA's gradients of convolutions are slow, in loops more than ten times slower than convolutions. There the
-    gradient of a kernel is a product with a matrix of patches (one row for each position of the window), for as many
-    images at a time as fit into the cache. So is a convolution with strides, or with a window of 1 × 1, where the
-    images are the patches. This form has no forward-mode derivative.
+    XLA's convolution is slow on CPUs. There this function multiplies a matrix of patches (one row for each position of
+    the window) by the kernel, for as many images at a time as fit into the cache. This form has no forward-mode
+    derivative.
 
     Args:
         lhs: images.
@@ -92,7 +91,7 @@ def conv_general_dilated(
     padding = tuple((before, after) for before, after in padding)
     if any(size + sum(ends) < part for size, ends, part in zip(lhs.shape[1:3], padding, rhs.shape, strict=False)):
         return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **settings)  # no window fits: no outputs
-    if tuple(window_strides) == (1, 1) and rhs.shape[:2] != (1, 1):
+    if tuple(window_strides) == (1, 1):
         return _unstrided(lhs, rhs, padding)
     return _as_product(lhs, rhs, window_strides, padding)
 
@@ -109,16 +108,12 @@ def _as_product(images: Array, kernel: Array, strides: Sequence[int], padding: t
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _unstrided(images: Array, kernel: Array, padding: tuple[tuple[int, int], ...]) -> Array:
-    """Return the convolution with stride 1, whose gradients use XLA's convolution and patches of the cotangents.
+    """`_as_product` with stride 1, whose gradients use only patches of the cotangents.
 
     The gradient of the images is the convolution of the cotangents with the reversed kernel; that of the kernel is the
-    product of the images with the cotangents' patches.
+    product of the images with the cotangents' patches. Automatic differentiation would have to add overlapping patches.
     """
-    return _convolve(images, kernel, padding)
-
-
-def _convolve(images: Array, kernel: Array, padding: tuple[tuple[int, int], ...]) -> Array:
-    return jax.lax.conv_general_dilated(images, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return _as_product(images, kernel, (1, 1), padding)
 
 
 def _unstrided_forward(images: Array, kernel: Array, padding: Any) -> tuple[Array, tuple[Array, Array]]:
@@ -131,16 +126,16 @@ def _unstrided_backward(padding: Any, saved: tuple[Array, Array], cotangents: Ar
     opposite = tuple(
         (size - 1 - before, size - 1 - after) for size, (before, after) in zip((height, width), padding, strict=True)
     )
+    reversed_kernel = kernel[::-1, ::-1].swapaxes(2, 3).reshape(-1, inputs)
 
-    def add(total: Array, images: Array, cotangents: Array) -> tuple[Array, None]:
+    def add(total: Array, images: Array, cotangents: Array) -> tuple[Array, Array]:
         patches = _patches(cotangents, (height, width), (1, 1), opposite)
-        return total + jnp.tensordot(images, patches, ((0, 1, 2), (0, 1, 2))), None
+        return total + jnp.tensordot(images, patches, ((0, 1, 2), (0, 1, 2))), patches @ reversed_kernel
 
     parts = _num_chunks(cotangents, (height, width), (1, 1), opposite)
     zeros = jnp.zeros((inputs, height * width * outputs))
-    total, _ = backend.scan_chunks(add, zeros, parts, images, cotangents)
+    total, to_images = backend.scan_chunks(add, zeros, parts, images, cotangents)
     to_kernel = total.reshape(inputs, height, width, outputs)[:, ::-1, ::-1].transpose(1, 2, 0, 3)
-    to_images = _convolve(cotangents, kernel[::-1, ::-1].swapaxes(2, 3), opposite)
     return to_images, to_kernel.astype(kernel.dtype)
 
 

@@ -144,13 +144,15 @@ def num_bytes(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def scan_chunks(function: Callable[..., tuple[Any, Any]], carry: Any, chunks: int, *batches: Array) -> tuple[Any, Any]:
+def scan_chunks(
+    function: Callable[..., tuple[Any, Array]], carry: Any, chunks: int, *batches: Array
+) -> tuple[Any, Array]:
     """Call a function on chunks of batches, so that the intermediate arrays of one chunk fit in memory.
 
     Args:
-        function: called as `function(carry, *chunk)` with a chunk of each batch. It returns the next carry and arrays
-            with one row for each row of the chunk, or `None`. If the batches do not divide evenly, zeros are appended:
-            they must not change the carry, and their rows are dropped from the result.
+        function: called as `function(carry, *chunk)` with a chunk of each batch. It returns the next carry and an array
+            with one row for each row of the chunk. If the batches do not divide evenly, zeros are appended: they must
+            not change the carry, and their rows are dropped from the result.
         carry: the initial carry.
         chunks: the minimum number of nearly equal chunks, unless there are fewer rows.
         batches: arrays with the same number of rows.
@@ -167,4 +169,4 @@ def scan_chunks(function: Callable[..., tuple[Any, Any]], carry: Any, chunks: in
     padded = [jnp.pad(batch, ((0, added), *(batch.ndim - 1) * ((0, 0),))) for batch in batches]
     parts = [batch.reshape(chunks, size, *batch.shape[1:]) for batch in padded]
     carry, outcome = jax.lax.scan(lambda carry, parts: function(carry, *parts), carry, parts)
-    return carry, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:rows], outcome)
+    return carry, outcome.reshape(-1, *outcome.shape[2:])[:rows]
