@@ -27,6 +27,9 @@ _LONGEST_MESSAGE = 2**20
 # Seconds within which a connected process must send its host number.
 _HELLO_SECONDS = 2.0
 
+# Seconds after the time limit in which the first host's answer is awaited: it knows which hosts are missing.
+_ANSWER_SECONDS = 2.0
+
 # Without a reply, a connection closes after TCP_KEEPIDLE + TCP_KEEPINTVL * TCP_KEEPCNT seconds.
 _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
@@ -268,7 +271,7 @@ def _reach(
             connection = Connection(end)
             if end.getsockname() != end.getpeername():  # a port of this machine may connect to itself
                 connection.send(hello)
-                if answer := connection.receive(max(0.1, deadline - time.monotonic())):
+                if answer := connection.receive(_ANSWER_SECONDS + max(0.0, deadline - time.monotonic())):
                     return connection, answer
                 why = "it does not answer as a host of a run"
             connection.close()
