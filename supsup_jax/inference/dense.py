@@ -19,10 +19,11 @@ from supsup_jax.system import backend
 def are_faster(model: Model, picks: int, images_per_pick: int) -> bool:
     """Return whether gradients can be `Outer`, and searches are then faster than with arrays of gradients.
 
-    The matrix products are small: on an accelerator, launching them would take longer than computing them.
+    The matrix products are small: on an accelerator, launching them would take longer than computing them. Banks that
+    are divided among devices are multiplied by arrays.
     """
     serves = model.net.is_dense and type(model.method).project is MaskMethod.project and images_per_pick == 1
-    return serves and not backend.is_accelerator() and not banks.prefers_sums(picks)
+    return serves and model.shards is None and not backend.is_accelerator() and not banks.prefers_sums(picks)
 
 
 def arrays_of_pick(model: Model, picks: int, images_per_pick: int) -> PyTree[Any]:

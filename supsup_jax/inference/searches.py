@@ -327,7 +327,7 @@ def _derivatives(
     objective: Objective,
 ) -> Float[Array, "picks tasks"]:
     """Return ∂L/∂α for each group, with the mean objective L at the one superposition, or at each group's."""
-    if model.shards is not None or not dense.are_faster(model, *groups.shape[:2]):
+    if not dense.are_faster(model, *groups.shape[:2]):
         return project(model, gradients_at(model, groups, superposed, objective))
     factors = _at_each(model, groups, superposed, partial(dense.factors_at, model.net, objective=objective))
     return project(model, dense.combined(model.weights, factors))
