@@ -124,7 +124,9 @@ class _Measured(NamedTuple):
 def evaluate(
     model: Model, test: HeldOut, protocol: Protocol, *, entries: Int[np.ndarray, " tasks"] | None = None
 ) -> Evaluation:
-    """Evaluate tasks, inferring them among the tasks of the model; compiled once for each number of many tasks.
+    """Evaluate tasks, inferring them among the tasks of the model.
+
+    It is compiled once for all numbers of few tasks, and once for each larger number.
 
     Args:
         model: the tasks among which to infer.

@@ -27,7 +27,7 @@ from supsup_jax.runs.records import (
     compared_of,
     error_of_mean,
     metrics_of,
-    sample_of,
+    sample_in_words,
     total,
     total_of_paper,
 )
@@ -253,7 +253,7 @@ def show_results(run: Run, images_per_task: int) -> None:
         print(line)
     if last.picked_per_image:
         print(f"per image: the task is inferred for each of {images_per_task} test images per task")
-    if sample := sample_of(last):
+    if sample := sample_in_words(last.sampled):
         print(f"with the task inferred: {sample}, drawn by seed and task, ± standard error")
     compared = compared_of(run.record, results[-1].num_tasks)[kind]
     over = f", in the last row over the {compared} tasks evaluated before" if compared else ""

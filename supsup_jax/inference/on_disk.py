@@ -162,15 +162,17 @@ def scores(
     sizes = sizes_within(memory, bank, lists.shortlist if lists else 0)
     together = 1 if lists and not lists.one_task else sizes.picks
     for first in range(0, len(groups), together):
-        yield _found(model, bank, groups[first : first + together], search, sizes)
+        yield _found(model, bank, groups[first : first + together], search, lists, sizes)
 
 
 @numerics.with_fixed_flags
-def _found(model: Model, bank: BankFiles, groups: Array, search: OneShot, sizes: Sizes) -> Float[Array, "picks tasks"]:
-    """Return the scores of picks that are searched together."""
+def _found(
+    model: Model, bank: BankFiles, groups: Array, search: OneShot, lists: Shortlist | None, sizes: Sizes
+) -> Float[Array, "picks tasks"]:
+    """Return the scores of picks that are searched together: by a list, or else by all rows."""
     rows = _rows(model, groups, search)
-    if isinstance(search, Shortlist) and bank.num_tasks > search.shortlist:
-        return _shortlisted(bank, rows, search, sizes)
+    if lists:
+        return _shortlisted(bank, rows, lists, sizes)
     columns = np.concatenate(jax.device_get(rows.columns), axis=1)
     return _projected(bank, columns, np.arange(len(bank.counts)), sizes)
 

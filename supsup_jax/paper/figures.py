@@ -27,7 +27,7 @@ from supsup_jax.paper.published import (
     curves_of,
     measurement,
 )
-from supsup_jax.runs.records import Record, check_of, error_of_mean, sample_of
+from supsup_jax.runs.records import Record, check_of, error_of_mean, sample_in_words
 from supsup_jax.runs.tables import (
     ABLATION,
     Curve,
@@ -364,7 +364,7 @@ def _plot_accuracy(axes: Any, record: Record, with_learned: bool = False) -> Non
         if (errors := [getattr(result, f"{name}_error", None) for result in results]) and all(errors):
             bars = [100 * error_of_mean(error) for error in errors if error]
             axes.errorbar(learned, means, bars, fmt="none", ecolor=colour, capsize=3)
-    if results and (sample := sample_of(results[-1])):
+    if results and (sample := sample_in_words(results[-1].sampled)):
         axes.text(0.02, 0.02, f"task inferred: {sample}, ± standard error", fontsize="small", transform=axes.transAxes)
     if results and (check := check_of(results[-1])):
         caption = f"{check} checked picks differ from the exact search"

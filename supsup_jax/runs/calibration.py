@@ -150,7 +150,7 @@ def added(calibrations: Sequence[Calibration], new: Calibration) -> list[Calibra
 
 
 def read(folder: Path | None) -> list[Calibration]:
-    """Read the calibrations in a run's folder: an empty list if there is no file or folder.
+    """Read the calibrations in a run's folder. Without a file or a folder, the list is empty.
 
     Raises:
         UserError: if the file is damaged.

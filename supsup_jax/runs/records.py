@@ -291,11 +291,6 @@ def sample_in_words(sampled: Sequence[float] | np.ndarray | None) -> str | None:
     return None if sampled is None else f"sample of {100 * float(np.mean(sampled)):.3g} % of the test picks"
 
 
-def sample_of(result: EvaluationResult) -> str | None:
-    """Return which share of the test picks an evaluation made, in words; `None` if it made all of them."""
-    return sample_in_words(result.sampled)
-
-
 def account(model: Model, has_given_weights: bool = False) -> Account:
     """Return the bytes needed to classify images of all tasks of a model, by content.
 
