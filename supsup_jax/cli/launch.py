@@ -35,9 +35,7 @@ from supsup_jax.system import (
     hosts,
     interruption,
     locks,
-    numerics,
     platforms,
-    versions,
 )
 
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
@@ -138,12 +136,8 @@ def _join_hosts(experiment: Experiment, options: Options) -> None:
     Raises:
         UserError: if they cannot be reached, or differ.
     """
-    place = None
-    if options.coordinator is not None and options.hosts is not None and options.host is not None:
-        place = hosts.Place(options.coordinator, options.hosts, options.host)
     facts = {flag_of(name): value for name, value in composition.plain(experiment).items()}
-    facts |= {f"the version of {name}": version for name, version in versions.installed().items()}
-    hosts.join(place, facts | numerics.rounding(), options.host_timeout)
+    hosts.join_as(options.coordinator, options.hosts, options.host, facts, options.host_timeout)
 
 
 def _check(experiment: Experiment, dataset: data.Dataset, is_new: bool = True) -> None:

@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from jaxtyping import PyTree
 
 from supsup_jax.errors import UserError, reason
-from supsup_jax.system import interruption
+from supsup_jax.system import interruption, numerics, versions
 from supsup_jax.system.meeting import Address, Facts, differences, meet
 from supsup_jax.system.watching import Relay, Watch
 
@@ -52,6 +52,23 @@ class Place(NamedTuple):
 def is_distributed(coordinator: str | None) -> bool:
     """Return whether a run has several processes: a coordinator is given, or SLURM started several."""
     return coordinator is not None or os.environ.get("SLURM_STEP_NUM_TASKS") not in (None, "", "1")
+
+
+def join_as(coordinator: str | None, count: int | None, host: int | None, facts: Facts, seconds: int) -> bool:
+    """Join the other processes of a command line, with equal versions of packages and equal rounding; see `join`.
+
+    Args:
+        coordinator: HOST:PORT of the first process; `None` to read this process's place from SLURM's variables.
+        count: number of processes.
+        host: index of this process.
+        facts: further values that must be equal in all processes.
+        seconds: how long to wait for the others.
+    """
+    place = None
+    if coordinator is not None and count is not None and host is not None:
+        place = Place(coordinator, count, host)
+    installed = {f"the version of {name}": version for name, version in versions.installed().items()}
+    return join(place, {**facts, **installed, **numerics.rounding()}, seconds)
 
 
 def join(place: Place | None, facts: Facts, seconds: int | None = None) -> bool:

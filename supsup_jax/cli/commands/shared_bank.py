@@ -7,7 +7,7 @@ from supsup_jax.cli.commands.command import Command
 from supsup_jax.cli.options import check_hosts
 from supsup_jax.runs.opening import restore
 from supsup_jax.runs.run import Run
-from supsup_jax.system import backend, devices, hosts, numerics, versions
+from supsup_jax.system import backend, devices, hosts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +42,9 @@ class SharedBank(Command):
                 cannot be reached.
         """
         check_hosts(self.coordinator, self.hosts, self.host, self.host_timeout)
-        place = None
-        if self.coordinator is not None and self.hosts is not None and self.host is not None:
-            place = hosts.Place(self.coordinator, self.hosts, self.host)
         if self.shares():
             devices.use_all_cores()
-            facts = {f"the version of {name}": version for name, version in versions.installed().items()}
-            hosts.join(place, facts | numerics.rounding(), self.host_timeout)
+            hosts.join_as(self.coordinator, self.hosts, self.host, {}, self.host_timeout)
         run = restore(folder)
         if self.shares():
             hosts.check_equal({"the number of tasks in the run": run.num_tasks})
