@@ -8,7 +8,7 @@ results move between devices, one number for each task or each weight; the bank 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ Masks = PyTree[Array | np.ndarray]
 """A pytree with the structure of the weights."""
 
 
+@runtime_checkable
 class Method(Protocol):
     """The products of a method with its bank; see `supsup_jax.methods.Method`."""
 

@@ -66,8 +66,8 @@ def factors_at(
     return structure.unflatten([(inputs[path][0], slopes[path][0]) for path in paths])
 
 
-def combined(weights: Weights, factors: PyTree[tuple[Array, Array]]) -> PyTree[Outer]:
-    """Return gradients of a batch of images, given the base weights and the factors with a leading batch axis."""
+def combined(weights: Weights, factors: PyTree[tuple[Array, Array]]) -> PyTree[Any]:
+    """Return gradients of a batch of images as a pytree of `Outer`, given the factors with a leading batch axis."""
     return jax.tree.map(lambda weight, pair: Outer(pair[0], pair[1], weight), weights, factors)
 
 
