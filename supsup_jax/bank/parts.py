@@ -5,11 +5,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from supsup_jax.bank import bits as banks
+from supsup_jax.bank import gradients
+from supsup_jax.bank.gradients import Columns
+from supsup_jax.bank.outer import Outer
 from supsup_jax.system import backend
 
 
 def project_chosen(
-    rows: UInt8[Array, "rows bytes"], chosen: Bool[Array, " rows"], columns: Float[Array, "batch rows"]
+    rows: UInt8[Array, "rows bytes"], chosen: Bool[Array, " rows"], columns: Columns
 ) -> Float[Array, "batch 8 bytes"]:
     """Return the products of gradients with the chosen rows of a leaf, summed over these rows.
 
@@ -23,7 +26,8 @@ def project_chosen(
     Returns:
         The sums, task i at bit `i % 8` and byte `i // 8`.
     """
-    batch, sums = len(columns), banks.prefers_sums(len(columns))
+    batch = gradients.num_picks(columns)
+    sums = banks.prefers_sums(batch)
     side_by_side = banks.sums_at_once(rows)
     size = 16 * side_by_side if sums else banks.slice_size(rows)
     number = chosen.sum()
@@ -32,7 +36,7 @@ def project_chosen(
     def add(index: Array, total: Array) -> Array:
         places = index * size + jnp.arange(size)
         read = jax.lax.dynamic_slice_in_dim(order, index * size, size)
-        values = jnp.where((places < number)[None], columns[:, read], 0)
+        values = jnp.where((places < number)[None], gradients.at(columns, read), 0)
         block = jnp.take(rows, read, axis=0)
         if not sums:
             return total + banks.product_with_bits(values, block).reshape(total.shape)
@@ -46,7 +50,7 @@ def project_chosen(
 
 
 def project_to(
-    rows: UInt8[Array, "rows bytes"], tasks: Int[Array, " tasks"], columns: Float[Array, "batch rows"]
+    rows: UInt8[Array, "rows bytes"], tasks: Int[Array, " tasks"], columns: Columns
 ) -> Float[Array, "batch tasks"]:
     """Return the products of gradients with the masks of some tasks, over all rows of a leaf.
 
@@ -57,10 +61,22 @@ def project_to(
     """
     byte, bit = tasks // 8, (tasks % 8).astype(jnp.uint8)[None]
 
+    def masks(rows: Array) -> Array:
+        return ((jnp.take(rows, byte, axis=1) >> bit) & 1).astype(jnp.float32)
+
+    zeros = jnp.zeros((gradients.num_picks(columns), len(tasks)), jnp.float32)
+    if isinstance(columns, Outer):
+        inputs, slopes, weights = columns
+        layer = rows.reshape(*weights.shape, -1)
+
+        def add_input(number: Array, total: Array) -> Array:
+            kept = masks(layer[number]) * weights[number][:, None]
+            return total + inputs[:, number, None] * jnp.matmul(slopes, kept, precision="highest")
+
+        return jax.lax.fori_loop(0, len(weights), add_input, zeros)
+
     def add(total: Array, rows: Array, columns: Array) -> Array:
-        bits = (jnp.take(rows, byte, axis=1) >> bit) & 1
-        return total + jnp.matmul(columns, bits.astype(jnp.float32), precision="highest")
+        return total + jnp.matmul(columns, masks(rows), precision="highest")
 
     size = max(1, backend.slice_bytes() // (8 * len(tasks)))
-    zeros = jnp.zeros((len(columns), len(tasks)), jnp.float32)
     return add(*banks.over_slices(add, zeros, rows, columns, size))

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, UInt8
 
 from supsup_jax.bank import parts
 from supsup_jax.bank.bits import Bank
+from supsup_jax.bank.gradients import Columns
 
 _AXIS = "shards"
 
@@ -161,22 +162,22 @@ class Shards:
         return self._map(on_device, (_specs(bank), P()))(bank, gradients)[:, : self.num_tasks]
 
     def project_chosen(
-        self, rows: UInt8[Array, "rows bytes"], chosen: Bool[Array, " rows"], columns: Float[Array, "batch rows"]
+        self, rows: UInt8[Array, "rows bytes"], chosen: Bool[Array, " rows"], columns: Columns
     ) -> Float[Array, "batch 8 bytes"]:
         """Return the products of gradients with the chosen rows of a leaf; see `parts.project_chosen`."""
 
-        def on_device(rows: Array, chosen: Array, columns: Array) -> Array:
+        def on_device(rows: Array, chosen: Array, columns: Columns) -> Array:
             products = parts.project_chosen(rows, chosen, columns)
             return jax.lax.all_gather(products, _AXIS, axis=2, tiled=True)
 
         return self._map(on_device, (_on_last(rows), P(), P()))(rows, chosen, columns)
 
     def project_to(
-        self, rows: UInt8[Array, "rows bytes"], tasks: Int[Array, " tasks"], columns: Float[Array, "batch rows"]
+        self, rows: UInt8[Array, "rows bytes"], tasks: Int[Array, " tasks"], columns: Columns
     ) -> Float[Array, "batch tasks"]:
         """Return the products of gradients with the masks of some tasks; see `parts.project_to`."""
 
-        def on_device(rows: Array, tasks: Array, columns: Array) -> Array:
+        def on_device(rows: Array, tasks: Array, columns: Columns) -> Array:
             numbers, is_here = self._numbers_here(tasks)
             return jax.lax.psum(parts.project_to(rows, numbers, columns) * is_here, _AXIS)
 

@@ -327,10 +327,20 @@ def _derivatives(
     objective: Objective,
 ) -> Float[Array, "picks tasks"]:
     """Return ∂L/∂α for each group, with the mean objective L at the one superposition, or at each group's."""
+    return project(model, fast_gradients_at(model, groups, superposed, objective))
+
+
+def fast_gradients_at(
+    model: Model,
+    groups: Float[Array, "picks images height width channels"],
+    superposed: Weights,
+    objective: Objective,
+) -> PyTree[Any]:
+    """Return ∂L/∂W̃ ⊙ W for each group as `Outer` where these are faster, and else as arrays; see `_derivatives`."""
     if not dense.are_faster(model, *groups.shape[:2]):
-        return project(model, gradients_at(model, groups, superposed, objective))
+        return gradients_at(model, groups, superposed, objective)
     factors = _at_each(model, groups, superposed, partial(dense.factors_at, model.net, objective=objective))
-    return project(model, dense.combined(model.weights, factors))
+    return dense.combined(model.weights, factors)
 
 
 def project(model: Model, gradients: PyTree[Any]) -> Float[Array, "picks tasks"]:

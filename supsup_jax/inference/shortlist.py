@@ -18,10 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from supsup_jax.bank import parts
+from supsup_jax.bank import gradients, parts
+from supsup_jax.bank.gradients import Columns
+from supsup_jax.bank.outer import Outer
 from supsup_jax.checks import check_count, check_number
 from supsup_jax.errors import ArgumentError
-from supsup_jax.inference.searches import OneShot, counts_of, gradients_at, grouped, in_chunks, narrow, project
+from supsup_jax.inference import dense
+from supsup_jax.inference.searches import OneShot, counts_of, fast_gradients_at, grouped, in_chunks, narrow, project
 from supsup_jax.inference.selection import smallest, threshold
 from supsup_jax.methods import Method
 from supsup_jax.model import Model
@@ -119,16 +122,19 @@ def shortlisted(
     kept = [leaf.reshape(-1) for leaf in jax.tree.leaves(share_kept)]
 
     def search_chunk(groups: Array) -> Array:
-        gradients = gradients_at(model, groups, share_kept, search.objective)
-        columns = [leaf.reshape(len(groups), -1) for leaf in jax.tree.leaves(gradients)]
+        columns = gradients.by_leaf(fast_gradients_at(model, groups, share_kept, search.objective))
         if search.one_task:
             found = _search(model, kept, columns, search)
         else:
-            separate = jax.lax.map(lambda pick: _search(model, kept, [leaf[None] for leaf in pick], search), columns)
+            separate = jax.lax.map(
+                lambda pick: _search(model, kept, [gradients.of_pick(leaf, pick) for leaf in columns], search),
+                jnp.arange(len(groups)),
+            )
             found = jax.tree.map(lambda leaf: leaf[:, 0], separate)
         return jnp.concatenate([found.scores, found.share[:, None]], axis=1)
 
-    found = in_chunks(search_chunk, model.weights, grouped(images, images_per_pick))
+    groups = grouped(images, images_per_pick)
+    found = in_chunks(search_chunk, dense.arrays_of_pick(model, *groups.shape[:2]), groups)
     return Shortlisted(found[:, :-1], found[:, -1])
 
 
@@ -156,7 +162,7 @@ class Rows(NamedTuple):
     """Importance of the rows of a bank for some picks, and the moments of what they add to a wrong task's score.
 
     Attributes:
-        columns: for each leaf the gradients, `(picks, rows)`.
+        columns: for each leaf the gradients of each pick.
         squares: their squares.
         kept: for each leaf the share of the tasks that keep each weight, `(rows,)`.
         variances: for each leaf the variance of the mask entries, `(rows,)`.
@@ -164,8 +170,8 @@ class Rows(NamedTuple):
         importance: for each leaf `(rows,)`: the share of the variance, summed over the picks.
     """
 
-    columns: list[Array]
-    squares: list[Array]
+    columns: list[Columns]
+    squares: list[Columns]
     kept: list[Array]
     variances: list[Array]
     of_all: Float[Array, " picks"]
@@ -188,18 +194,18 @@ class Listed(NamedTuple):
     share: Float[Array, " picks"]
 
 
-def rows_of(kept: list[Array], columns: list[Array]) -> Rows:
+def rows_of(kept: list[Array], columns: list[Columns]) -> Rows:
     """Return the importance of the rows of a bank.
 
     Args:
         kept: for each leaf the share of the tasks that keep each weight, `(rows,)`.
-        columns: for each leaf the gradients, `(picks, rows)`.
+        columns: for each leaf the gradients of each pick.
     """
     variances = [share * (1 - share) for share in kept]
-    squares = [leaf**2 for leaf in columns]
+    squares = [gradients.squares(leaf) for leaf in columns]
     of_all = _sums(squares, variances)
     scale = jnp.where(of_all > 0, 1 / jnp.where(of_all > 0, of_all, 1), 0)
-    importance = [(scale @ leaf) * variance for leaf, variance in zip(squares, variances, strict=True)]
+    importance = [gradients.summed(leaf, scale) * variance for leaf, variance in zip(squares, variances, strict=True)]
     return Rows(columns, squares, kept, variances, of_all, importance)
 
 
@@ -231,7 +237,10 @@ def listed(rows: Rows, measured: Float[Array, "picks tasks"], least: Float[Array
 
 
 def settled(
-    among: Listed, measured: Float[Array, "picks tasks"], exact: Float[Array, "picks listed"], margin: float
+    among: Listed,
+    measured: Float[Array, "picks tasks"],
+    exact: Float[Array, "picks listed"],
+    margin: float | Float[Array, ""],
 ) -> tuple[Float[Array, "picks tasks"], Bool[Array, " picks"]]:
     """Return the scores of all tasks, and whether no task outside the list comes within the margin of the best one.
 
@@ -256,18 +265,18 @@ def scores_of_sums(total: Float[Array, "picks 8 bytes"], num_tasks: int) -> Floa
     return total.swapaxes(1, 2).reshape(len(total), -1)[:, :num_tasks]
 
 
-def _search(model: Model, kept: list[Array], columns: list[Array], search: Shortlist) -> Shortlisted:
+def _search(model: Model, kept: list[Array], columns: list[Columns], search: Shortlist) -> Shortlisted:
     """Search with one set of rows and one list for all picks.
 
     Args:
         model: the masks.
         kept: for each leaf the share of the tasks that keep each weight, `(rows,)`.
-        columns: for each leaf the gradients, `(picks, rows)`.
+        columns: for each leaf the gradients of each pick.
         search: the search.
     """
     products = model.shards or parts
     banked = [leaf.reshape(-1, leaf.shape[-1]) for leaf in jax.tree.leaves(model.bank)]
-    picks, num_rows = len(columns[0]), sum(map(len, banked))
+    picks, num_rows = gradients.num_picks(columns[0]), sum(map(len, banked))
     rows = rows_of(kept, columns)
     targets = jnp.asarray(targets_of(search.share, num_rows), jnp.int32)
 
@@ -305,26 +314,30 @@ _SMALLEST = float(np.finfo(np.float32).tiny)
 _FEW = 16
 
 
-def _exact_where_unclear(model: Model, columns: list[Array], state: _State) -> Float[Array, "picks tasks"]:
+def _exact_where_unclear(model: Model, columns: list[Columns], state: _State) -> Float[Array, "picks tasks"]:
     """Return exact scores of the unclear picks, and the scores of the others."""
-    shapes = [leaf.shape[:-1] for leaf in jax.tree.leaves(model.bank)]
     structure = jax.tree.structure(model.bank)
 
-    def exact(columns: list[Array]) -> Array:
-        whole = [leaf.reshape(len(leaf), *shape) for leaf, shape in zip(columns, shapes, strict=True)]
+    def exact(columns: list[Columns]) -> Array:
+        shapes = [leaf.shape[:-1] for leaf in jax.tree.leaves(model.bank)]
+        whole = [
+            leaf if isinstance(leaf, Outer) else leaf.reshape(len(leaf), *shape)
+            for leaf, shape in zip(columns, shapes, strict=True)
+        ]
         return project(model, structure.unflatten(whole))
 
-    if len(state.scores) == 1:
-        return jax.lax.cond(state.is_clear[0], lambda: state.scores, lambda: exact(columns))
+    def exact_if_unclear(pick: Array) -> Array:
+        return jax.lax.cond(
+            state.is_clear[pick],
+            lambda: state.scores[pick],
+            lambda: exact([gradients.of_pick(leaf, pick) for leaf in columns])[0],
+        )
 
-    def exact_if_unclear(pick: tuple[Array, Array, list[Array]]) -> Array:
-        is_clear, scores, gradient = pick
-        return jax.lax.cond(is_clear, lambda: scores, lambda: exact([leaf[None] for leaf in gradient])[0])
-
+    picks = jnp.arange(len(state.scores))
+    if len(picks) == 1:
+        return exact_if_unclear(picks[0])[None]
     return jax.lax.cond(
-        is_settled(state.is_clear),
-        lambda: jax.lax.map(exact_if_unclear, (state.is_clear, state.scores, columns)),
-        lambda: exact(columns),
+        is_settled(state.is_clear), lambda: jax.lax.map(exact_if_unclear, picks), lambda: exact(columns)
     )
 
 
@@ -337,10 +350,10 @@ def targets_of(share: float, num_rows: int) -> list[int]:
     return targets
 
 
-def _sums(leaves: list[Float[Array, "picks _"]], factors: list[Float[Array, " _"]]) -> Float[Array, " picks"]:
+def _sums(leaves: list[Columns], factors: list[Float[Array, " _"]]) -> Float[Array, " picks"]:
     """Return the sum over all weights of the products with a factor for each weight."""
-    products = (jnp.matmul(leaf, factor, precision="highest") for leaf, factor in zip(leaves, factors, strict=True))
-    return sum(products, jnp.zeros(len(leaves[0]), jnp.float32))
+    products = [gradients.times(leaf, factor) for leaf, factor in zip(leaves, factors, strict=True)]
+    return sum(products[1:], products[0])
 
 
 def _best(scores: Float[Array, "picks tasks"], number: int) -> Int[Array, " {number}"]:

@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -8,7 +9,7 @@ from helpers.tiers import thorough_but
 from helpers.toys import model_of, random_masks
 from supsup_jax import bank as banks
 from supsup_jax import inference, methods, networks
-from supsup_jax.bank import outer
+from supsup_jax.bank import gradients, outer, parts
 from supsup_jax.inference import dense
 
 TASKS, IMAGES = 11, 9  # for at most 8 gradients, sums are used
@@ -60,11 +61,31 @@ def test_products_with_outer_products_are_those_with_their_arrays(same):
     inputs, slopes, weights = (rng.standard_normal(shape, np.float32) for shape in [(9, 5), (9, 3), (5, 3)])
     inputs[:, :same] = inputs[0, :same]
     bank = banks.pack({"kernel": rng.integers(0, 2, (TASKS, 5, 3))})
-    arrays = {"kernel": inputs[:, :, None] * slopes[:, None] * weights}
-    expected = banks.project(bank, arrays, TASKS)
     factors = outer.Outer(*jax.device_put((inputs, slopes, weights)))
+    arrays = {"kernel": factors.inputs[:, :, None] * factors.slopes[:, None] * weights}
+    expected = banks.project(bank, arrays, TASKS)
     actual = outer.project(bank, {"kernel": factors}, TASKS)
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_factors_serve_as_their_arrays_do():
+    rng = np.random.default_rng(0)
+    factors = outer.Outer(*(jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in [(9, 5), (9, 3), (5, 3)]))
+    array = (factors.inputs[:, :, None] * factors.slopes[:, None] * factors.weights).reshape(9, 15)
+    chosen, places, tasks = jnp.asarray(rng.random(15) < 0.5), np.array([14, 0, 7]), np.array([3, 10, 3])
+    rows = banks.pack(rng.integers(0, 2, (TASKS, 15)))
+    uses = {
+        "picks": gradients.num_picks,
+        "places": lambda columns: gradients.at(columns, places),
+        "one pick": lambda columns: gradients.of_pick(columns, 4),
+        "factors": lambda columns: gradients.times(columns, jnp.arange(15.0)),
+        "squares": lambda columns: gradients.times(gradients.squares(columns), jnp.arange(15.0)),
+        "sums": lambda columns: gradients.summed(columns, jnp.arange(9.0)),
+        "chosen rows": lambda columns: parts.project_chosen(rows, chosen, columns),
+        "chosen tasks": lambda columns: parts.project_to(rows, tasks, columns),
+    }
+    for name, use in uses.items():
+        np.testing.assert_allclose(use(factors), use(array), rtol=1e-4, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from helpers.toys import small_dataset
 from supsup_jax import bank as banks
 from supsup_jax import evaluation
 from supsup_jax.bank import parts
-from supsup_jax.inference import shortlist
+from supsup_jax.inference import dense, shortlist
 from supsup_jax.runs.train import run_experiment
 from supsup_jax.system import backend
 
@@ -66,6 +67,22 @@ def test_a_few_unclear_picks_are_read_one_by_one(monkeypatch):
     images = jnp.concatenate([IMAGES, IMAGES[:1] * 0.01 + 0.5])
     search = dataclasses.replace(FEW, one_task=True, shortlist=7, margin=2.0)
     np.testing.assert_array_equal(search(model, images), ss.OneShot()(model, images))
+
+
+@pytest.mark.parametrize(
+    ("margin", "one_task"), thorough_but([(6.0, True)], [(6.0, True), (6.0, False), (100.0, True), (100.0, False)])
+)
+def test_many_picks_need_no_arrays_of_gradients(margin, one_task, monkeypatch):
+    model = learned()
+    search = dataclasses.replace(FEW, margin=margin, one_task=one_task, shortlist=6)
+    images = jnp.concatenate([IMAGES, IMAGES * 0.9, IMAGES * 1.1])  # for at most 8, sums are used
+    assert dense.are_faster(model, len(images), 1)
+    factored = shortlist.shortlisted(model, images, search)
+    monkeypatch.setattr(dense, "are_faster", lambda *_: False)
+    jax.clear_caches()
+    arrays = shortlist.shortlisted(model, images, search)
+    np.testing.assert_allclose(factored.scores, arrays.scores, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(factored.share, arrays.share, atol=0.01)
 
 
 def test_scores_on_the_list_are_exact_and_the_others_larger():
