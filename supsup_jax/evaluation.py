@@ -166,15 +166,15 @@ def evaluate_in_parts(
     picks_per_task = batches + protocol.sampled(protocol.images_per_task)
     separate, bank = _has_separate_adapters(protocol, model.method), model.bank
     model = dataclasses.replace(model, stats=stats, bank={} if separate else bank)
-    memory, convolutions = inference.memory(model.weights, picks_per_task), has_convolutions(model.weights)
+    memory = inference.memory(model.weights, picks_per_task)
     if isinstance(protocol.infer, Search) and protocol.infer.uses_counts:
         model = padded(model.with_counts(), protocol.infer)
     model = _sharded_if_large(model)
-    settings = {"bytes_per_task": memory, "convolutions": convolutions, "is_sharded": model.shards is not None}
+    settings = {"bytes_per_task": memory, "is_sharded": model.shards is not None}
     run = _over_tasks(model.method, benchmark, protocol, **settings)
     samples = np.int32(num_tasks), test.samples, orders_key(test.seed)
     shared = (model, *model.shards.replicate(samples)) if model.shards else devices.replicate((model, *samples))
-    capacity = devices.tasks_at_once(memory, convolutions)
+    capacity = devices.tasks_at_once(memory, has_convolutions(model.weights))
     places = min(capacity, count) if model.num_tasks == num_tasks else capacity
     for part in devices.parts(first, count, capacity, is_fixed=jax.process_count() > 1):
         adapters = jax.tree.map(lambda leaf, part=part: np.asarray(leaf)[entries[part]], bank) if separate else {}
@@ -205,13 +205,7 @@ def _has_separate_adapters(protocol: Protocol, method: Method) -> bool:
 
 @cache
 def _over_tasks(
-    method: Method,
-    benchmark: Benchmark,
-    protocol: Protocol,
-    *,
-    bytes_per_task: int,
-    convolutions: bool,
-    is_sharded: bool,
+    method: Method, benchmark: Benchmark, protocol: Protocol, *, bytes_per_task: int, is_sharded: bool
 ) -> Callable[..., Any]:
     """Return the jitted function that evaluates tasks, the same one for equal arguments."""
     places, batch = benchmark.test_size, protocol.batch_size
@@ -268,7 +262,7 @@ def _over_tasks(
 
     if is_sharded:
         return devices.in_turn(one_task)
-    return devices.over_tasks(one_task, bytes_per_task, convolutions, to_host=True)
+    return devices.over_tasks(one_task, bytes_per_task, to_host=True)
 
 
 def _sharded_if_large(model: Model) -> Model:

@@ -66,5 +66,5 @@ def summed(columns: Columns, scale: Float[Array, " picks"]) -> Float[Array, " ro
     return (((inputs * scale[:, None]).T @ slopes) * weights).reshape(-1)
 
 
-def _product(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, precision="highest")
+def _product(rows: Array, factors: Array) -> Array:
+    return jnp.matmul(rows, factors, precision="highest")

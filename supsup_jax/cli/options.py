@@ -44,8 +44,9 @@ class Options:
     By default every GPU is a set; without GPUs, the runs use the CPU one after another."""
 
     tasks_at_once: int | None = None
-    """Tasks to learn between checkpoints; by default 8 or one per core on CPUs, up to 128 per GPU as memory allows.
-    Results do not depend on it. An interrupted run stops after this number of tasks."""
+    """Tasks to learn between checkpoints; by default 8 or one per core on CPUs, up to 128 per GPU as memory allows, or
+    one per device with convolutions. Results do not depend on it. An interrupted run stops after this number of tasks.
+    """
 
     tasks: str | None = None
     """Learn each of these tasks in a separate run, such as 0:100 for the first hundred; 0:100:8 learns 8 in each run.

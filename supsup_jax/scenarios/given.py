@@ -16,7 +16,6 @@ from jaxtyping import Array, Int, Key
 
 from supsup_jax import classification, evaluation
 from supsup_jax.methods import Phase
-from supsup_jax.networks import has_convolutions
 from supsup_jax.recovery_evaluation import evaluate_recovery
 from supsup_jax.scenarios.work import Measured, Parts, Results, Snapshot, Work, divergence
 from supsup_jax.system import backend, devices, interruption
@@ -44,7 +43,7 @@ def learn(work: Work) -> Iterator[Results]:
         if method.in_turn(first) or not work.side_by_side:
             learned = _in_turn(work, tasks, first, len(numbers))
         else:
-            train = _side_by_side(work.parts, work.batch_size, method.phases(first), has_convolutions(work.weights))
+            train = _side_by_side(work.parts, work.batch_size, method.phases(first))
             shared = work.weights, work.stats, work.train, work.test, work.carry()
             learned = jax.block_until_ready(train(shared, tasks, work.tasks_at_once))
         yield from finite_results(work, learned, first, time.perf_counter() - started)
@@ -139,22 +138,18 @@ def _keys(seed: int, numbers: Int[Array | np.ndarray, " tasks"]) -> Key[Array, "
 
 
 @cache
-def _side_by_side(
-    parts: Parts, batch_size: int, phases: tuple[Phase, ...], convolutions: bool
-) -> Callable[..., Learned]:
+def _side_by_side(parts: Parts, batch_size: int, phases: tuple[Phase, ...]) -> Callable[..., Learned]:
     """Return the function that learns a chunk of independent tasks, mapped by `devices.over_tasks`.
 
     Args:
         parts: parts of the experiment.
         batch_size: images per step.
         phases: phases of the training of a task.
-        convolutions: whether the network has convolutions.
     """
     learn = _learner(parts, phases, batch_size)
     # Independent tasks do not change the carry. On an accelerator, masks are packed before they are moved to the host.
     return devices.over_tasks(
         lambda shared, task: learn(shared, task)._replace(carry=None),
-        convolutions=convolutions,
         to_host=not backend.is_accelerator(),
     )
 

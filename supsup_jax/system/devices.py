@@ -49,8 +49,8 @@ def tasks_at_once(bytes_per_task: int, convolutions: bool = False) -> int:
     """Return the number of tasks to learn at a time, so that they fit in memory and every device has some.
 
     On a CPU, tasks run one after another on each device, so memory sets no limit, and small chunks are saved sooner:
-    8 tasks, which fill a byte of a bank, or one task per device. With convolutions, where a task takes long, there is
-    one task per device on every backend.
+    8 tasks, which fill a byte of a bank, or one task per device. With convolutions, where a task takes long, and `vmap`
+    over kernels makes slow grouped convolutions, there is one task per device on every backend.
 
     Args:
         bytes_per_task: the device memory that training one task takes.
@@ -101,19 +101,16 @@ def replicate(tree: PyTree[Any]) -> PyTree[Any]:
 def over_tasks(
     function: Callable[[Any, Any], Any],
     bytes_per_task: int | None = None,
-    convolutions: bool = False,
     *,
     to_host: bool = False,
 ) -> Callable[..., PyTree[Any]]:
     """Map a function of one task over many tasks, spread over all devices, in one jitted call.
 
-    On each device, tasks run one after another on a CPU and side by side, by `vmap`, on an accelerator. With
-    convolutions they run one after another there too, since `vmap` over kernels makes slow grouped convolutions.
+    On each device, tasks run one after another on a CPU and side by side, by `vmap`, on an accelerator.
 
     Args:
         function: called as `function(shared, task)`.
         bytes_per_task: if given, limits the tasks side by side on an accelerator to as many as fit in its memory.
-        convolutions: whether the network has convolutions.
         to_host: whether to move the results to the host, where dropping the padding compiles nothing.
 
     Returns:
@@ -123,10 +120,10 @@ def over_tasks(
     """
 
     def on_device(shared: Any, tasks: Any, count: Array) -> Any:
-        if convolutions or not backend.is_accelerator():
-            return _one_after_another(partial(function, shared), tasks, count[0])
         capacity = len(jax.tree.leaves(tasks)[0])
-        side_by_side = max(1, min(capacity, _fitting(bytes_per_task) if bytes_per_task else capacity))
+        side_by_side = min(capacity, _fitting(bytes_per_task) if bytes_per_task else capacity)
+        if side_by_side <= 1 or not backend.is_accelerator():
+            return _one_after_another(partial(function, shared), tasks, count[0])
         return jax.lax.map(partial(function, shared), tasks, batch_size=side_by_side)
 
     @jax.jit

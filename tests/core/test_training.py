@@ -69,6 +69,24 @@ def test_over_tasks_gives_results_in_order_for_any_number_of_tasks():
         np.testing.assert_array_equal(run(jnp.float32(1), tasks, capacity), 1 + 10 * np.arange(count))
 
 
+def test_an_accelerator_computes_several_tasks_of_a_device_side_by_side(monkeypatch):
+    monkeypatch.setattr(backend, "is_accelerator", lambda: True)
+    widths = []
+
+    @jax.custom_batching.custom_vmap
+    def doubled(task):
+        return 2 * task
+
+    @doubled.def_vmap
+    def _(width, _, task):
+        widths.append(width)
+        return 2 * task, True
+
+    run = devices.over_tasks(lambda _, task: doubled(task))
+    assert run({}, jnp.arange(2)).tolist() == [0, 2] and not widths  # one task per device
+    assert run({}, jnp.arange(6)).tolist() == [0, 2, 4, 6, 8, 10] and set(widths) == {3}
+
+
 @pytest.mark.thorough
 def test_tasks_learn_the_same_side_by_side_as_one_by_one(monkeypatch):
     alone = learn(range(3))
