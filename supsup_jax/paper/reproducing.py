@@ -44,6 +44,7 @@ class Request:
         wanted: numbers of the paper.
         seeds: seeds to run for each number; by default one run with any seed is enough.
         budget: time limit for all runs, in seconds.
+        earlier: folders of runs that were made before; their numbers are not missing.
     """
 
     runs: Path
@@ -51,6 +52,15 @@ class Request:
     wanted: Sequence[Number]
     seeds: Sequence[int] | None = None
     budget: float = math.inf
+    earlier: Sequence[Path] = ()
+
+    def found(self) -> list[Run]:
+        """Return all runs that exist.
+
+        Raises:
+            UserError: if files of a run are damaged.
+        """
+        return [run for folder in (self.runs, *self.earlier) for run in find_runs(folder)]
 
     @property
     def grace(self) -> float:
@@ -160,7 +170,7 @@ def reproduce(
     deadline = time.monotonic() + request.budget
     ends = math.inf if math.isinf(deadline) else deadline - request.grace
     planner = Planner(request)
-    runs = find_runs(request.runs)
+    runs = request.found()
     plan = planner.plan(runs, request.budget)
     say(show_plan(plan, request.budget))
     tried: dict[tuple[Any, ...], int] = {}
@@ -172,7 +182,7 @@ def reproduce(
             tried[job.key] = job.experiment.num_tasks
             say(f"{job.title}, {job.experiment.num_tasks:,} tasks, about {duration(job.seconds)}")
             status = run_script(job, request, ends, interrupted, output)
-            runs = find_runs(request.runs)
+            runs = request.found()
             write(runs)
             if interrupted.times:
                 raise interrupted.kind(farewell)

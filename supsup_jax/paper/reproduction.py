@@ -1,7 +1,5 @@
 """Markdown tables of the paper's numbers beside those of runs on disk, completely generated."""
 
-import os
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
@@ -10,6 +8,7 @@ from typing import Any, NamedTuple
 from supsup_jax.paper import published
 from supsup_jax.paper.agreement import agrees
 from supsup_jax.paper.differences import explain
+from supsup_jax.paper.keeping import portable_command
 from supsup_jax.paper.published import Identity, Point
 from supsup_jax.paper.scripts import expected_settings, other_settings
 from supsup_jax.runs.records import total
@@ -28,9 +27,6 @@ _HEADINGS = {
 
 _COLUMNS_OF_RUNS = "here, %", "agrees", "here, MB", "seeds", "time of a run", "machine", "commit", "command"
 _COLUMNS = "script", "tasks", "paper, %", "paper, MB", *_COLUMNS_OF_RUNS
-
-# Flags with folders of the machine, which the column "command" omits.
-_FOLDER_FLAGS = ("--data", "--log-dir")
 
 _PREFACE = """\
 # The paper's numbers, and numbers of runs of this package
@@ -232,17 +228,8 @@ def _commit(about: dict[str, Any]) -> str:
 
 
 def _command(about: dict[str, Any]) -> str:
-    """Return the command of a run, without the folders of data and results."""
-    words = [str(word) for word in about.get("command") or []]
-    kept = []
-    for position, word in enumerate(words):
-        before = words[position - 1] if position else ""
-        if word not in _FOLDER_FLAGS and before not in _FOLDER_FLAGS and word != "--resume":
-            kept.append(word)
-    if not kept:
-        return ""
-    script = re.sub(r".*(?=experiments/)", "", kept[0].replace(os.sep, "/"))
-    return f"`{' '.join(['python', script, '--data ~/data', *kept[1:]])}`"
+    words = portable_command(about)
+    return f"`{' '.join(['python', words[0], '--data ~/data', *words[1:]])}`" if words else ""
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -24,7 +24,8 @@ from supsup_jax.system.rows import read_rows
 ABLATION = "GNu/MNISTPerm/ablation"
 """Name of the experiment whose runs differ in network, outputs and objective."""
 
-_ACCURACIES, _STORAGE, _METRICS = "accuracy_matrix.csv", "storage.csv", "metrics.jsonl"
+_ACCURACIES, _STORAGE, _METRICS = TABLES = "accuracy_matrix.csv", "storage.csv", "metrics.jsonl"
+"""Files that are read besides `settings.yaml`."""
 
 # Maximum number of attempts to read tables that another process is changing.
 _MAX_READS = 20

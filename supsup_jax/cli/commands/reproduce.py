@@ -10,7 +10,7 @@ import tyro
 
 from supsup_jax.cli.commands.command import Command
 from supsup_jax.errors import UserError
-from supsup_jax.paper import drawing, figures, reproducing, reproduction, scripts
+from supsup_jax.paper import drawing, figures, keeping, reproducing, reproduction, scripts
 from supsup_jax.paper.planning import parse_budget, select
 from supsup_jax.runs import tables
 from supsup_jax.runs.tables import Run
@@ -35,13 +35,16 @@ class Reproduce(Command):
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")] = ()
     """Folders of runs, or folders that contain them, such as runs. Without any, every number is listed as not run.
-    With --run or --plan: one folder for all runs."""
+    With --run or --plan: the folder for new runs, then folders of earlier ones."""
 
     output: Path | None = None
     """Markdown file to write; by default the tables are printed, or written to REPRODUCE.md with --run."""
 
     make_runs: Annotated[bool, tyro.conf.arg(name="run"), tyro.conf.FlagCreatePairsOff] = False
     """Make the missing runs with the scripts in experiments."""
+
+    keep: Path | None = None
+    """Folder for copies of the runs' tables, without checkpoints. `reproduce` and `plot` read them like the runs."""
 
     plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print which runs --run would make and how long they would take; make none."""
@@ -70,13 +73,17 @@ class Reproduce(Command):
             SystemExit: with status 1 if a run failed.
             UserError: if an argument or the runs cannot be used.
         """
+        if self.keep and self.keep.expanduser().exists() and not self.keep.expanduser().is_dir():
+            raise UserError(f"--keep {self.keep} is not a folder; give a folder for the copies")
         if self.make_runs or self.plan:
             self._make_runs(self._request())
             return
         for name in _OPTIONS_FOR_MAKING_RUNS:
             if getattr(self, name) is not None:
                 raise UserError(f"--{name} requires --run or --plan")
-        text = reproduction.table(tables.read_runs([folder.expanduser() for folder in self.runs]))
+        runs = tables.read_runs([folder.expanduser() for folder in self.runs])
+        text = reproduction.table(runs)
+        self._keep(runs)
         if self.output:
             atomic.write(self.output.expanduser(), text)
         self.print_result({"markdown": text}, lambda: print(self.output or text.rstrip()))
@@ -87,17 +94,20 @@ class Reproduce(Command):
         Raises:
             UserError: if an argument cannot be used.
         """
-        if len(self.runs) != 1:
-            raise UserError("--run and --plan require one folder for the runs, such as: reproduce runs --run")
+        if not self.runs:
+            raise UserError("--run and --plan require a folder for the runs, such as: reproduce runs --run")
         if self.seeds is not None and not 1 <= self.seeds <= _MOST_SEEDS:
             raise UserError(f"--seeds {self.seeds}: must be from 1 to {_MOST_SEEDS}")
         data = (self.data or Path("~/data")).expanduser()
         if not data.is_dir():
             raise UserError(f"--data {data} is not a folder; give the folder with data sets")
-        runs = self.runs[0].expanduser()
+        runs, *earlier = (folder.expanduser() for folder in self.runs)
         for folder in (runs, self.figures):
             if folder and folder.expanduser().exists() and not folder.expanduser().is_dir():
                 raise UserError(f"{folder} is not a folder; give a folder for the runs or figures")
+        for folder in earlier:
+            if not folder.is_dir():
+                raise UserError(f"{folder} is not a folder; give folders of earlier runs after the one for new runs")
         if self.only == ():
             raise UserError("--only has no value; give scripts or folders of scripts, such as --only GNu/MNISTPerm")
         if self.make_runs and not self._output.parent.is_dir():
@@ -108,7 +118,7 @@ class Reproduce(Command):
             raise UserError(f"--output {self._output} is a folder; give a file, such as REPRODUCE.md")
         seeds = None if self.seeds is None else range(self.seeds)
         budget = math.inf if self.budget is None else parse_budget(self.budget)
-        return reproducing.Request(runs, data, select(self.only or ()), seeds, budget)
+        return reproducing.Request(runs, data, select(self.only or ()), seeds, budget, earlier)
 
     @property
     def _output(self) -> Path:
@@ -117,7 +127,7 @@ class Reproduce(Command):
 
     def _make_runs(self, request: reproducing.Request) -> None:
         if self.plan:
-            plan = reproducing.Planner(request).plan(tables.find_runs(request.runs), request.budget)
+            plan = reproducing.Planner(request).plan(request.found(), request.budget)
             plain = {
                 "runs": [
                     {"run": job.title, "tasks": job.experiment.num_tasks, "seconds": job.seconds} for job in plan.jobs
@@ -133,6 +143,7 @@ class Reproduce(Command):
         def write(runs: Sequence[Run]) -> None:
             evaluated = [run for run in runs if run.accuracies["given"]]
             atomic.write(output, reproduction.table(evaluated))
+            self._keep(evaluated)
             self._draw(evaluated, pictures)
 
         with self.messages_on_stderr():
@@ -142,6 +153,10 @@ class Reproduce(Command):
         self.print_result({"written": output, "failed": failed}, lambda: print(output))
         if failed:
             raise SystemExit(1)
+
+    def _keep(self, runs: Sequence[Run]) -> None:
+        if self.keep:
+            keeping.keep(runs, self.keep.expanduser())
 
     def _draw(self, runs: Sequence[Run], folder: Path) -> None:
         shown = [run for run in scripts.of_scripts(runs) if run.name in figures.SHOWN]
