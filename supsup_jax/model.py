@@ -145,7 +145,10 @@ class Model:
             raise UserError(f"{reason}, so there is no bank of masks to divide among devices; use the model as it is")
         if self.shards is not None:
             raise UserError("the model is sharded already; shard the model that it was made from")
-        devices = jax.devices() if devices is None else list(devices)
+        given = jax.devices() if devices is None else devices
+        devices = list(given) if isinstance(given, Sequence | np.ndarray) else [given]
+        if not all(isinstance(device, jax.Device) for device in devices):
+            raise wrong_type("devices", given, "a list of devices, such as jax.devices()")
         if not devices or len(set(devices)) < len(devices):
             raise UserError(
                 f"devices has {len(devices)} entries, {len(set(devices))} of them different; give each once"

@@ -156,6 +156,9 @@ def test_models_that_cannot_be_sharded_are_refused():
         ss.Model.init(NET, ss.methods.BatchE(), jax.random.key(0)).sharded()
     with pytest.raises(ss.UserError, match="devices has 2 entries, 1 of them different"):
         whole.sharded(jax.devices()[:1] * 2)
+    for wrong in (3, "cpu"):
+        with pytest.raises(ss.UserError, match="give a list of devices, such as"):
+            whole.sharded(wrong)
     with pytest.raises(ss.UserError, match="sharded already"):
         whole.sharded().sharded()
     with pytest.raises(ss.UserError, match="a sharded model cannot be extended"):
