@@ -22,7 +22,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from supsup_jax.arguments import array, convert, integer, wrong_type
-from supsup_jax.checks import check_count
 from supsup_jax.errors import ArgumentError
 from supsup_jax.inference import dense
 from supsup_jax.inference.objectives import Objective, entropy, maximum
@@ -70,7 +69,7 @@ def _alpha_gradient(
 
     def derivatives(groups: Array, alphas: Array) -> Array:
         superposed = (model.shards or model.method).superpose(model.weights, model.bank, alphas)
-        return _derivatives(model, groups, superposed, objective)
+        return derivatives_at(model, groups, superposed, objective)
 
     return in_chunks(derivatives, model.weights, groups, rows)
 
@@ -103,11 +102,11 @@ def gradient_among(
     """
     model = narrow(model)
     num_chosen = jnp.asarray(chosen).sum().astype(jnp.float32)
-    total = counts_of(model) if all_chosen else _count(model, jnp.asarray(chosen)[None])
+    total = counts_of(model) if all_chosen else count(model, jnp.asarray(chosen)[None])
     equal = jax.tree.map(lambda leaf: leaf / num_chosen, total)
 
     def derivatives(groups: Array) -> Array:
-        return _derivatives(model, groups, equal, objective)
+        return derivatives_at(model, groups, equal, objective)
 
     groups = grouped(images, images_per_pick)
     return in_chunks(derivatives, dense.arrays_of_pick(model, *groups.shape[:2]), groups)
@@ -116,60 +115,13 @@ def gradient_among(
 def counts_of(model: Model) -> Weights:
     """Return how many tasks keep each weight, from the model's counts or else its bank; leaves `(1, *weight.shape)`."""
     if not model.has_counts:
-        return _count(model, jnp.ones((1, model.num_tasks), bool))
+        return count(model, jnp.ones((1, model.num_tasks), bool))
     return jax.tree.map(lambda leaf: leaf[None].astype(jnp.float32), model.counts)
 
 
-def _count(model: Model, chosen: Bool[Array, "batch tasks"]) -> Weights:
+def count(model: Model, chosen: Bool[Array, "batch tasks"]) -> Weights:
     """Return the sum of the chosen tasks' factors: for masks, how many of them keep each weight."""
     return (model.shards or model.method).count(model.weights, model.bank, chosen)
-
-
-@numerics.with_fixed_flags
-@partial(jax.jit, static_argnames=("objective", "images_per_pick", "base"))
-def binary_path(
-    model: Model,
-    images: Float[Array, "batch height width channels"],
-    objective: Objective = entropy,
-    images_per_pick: int = 1,
-    base: int = 2,
-) -> Float[Array, "rounds picks tasks"]:
-    """Return the α of every round of the binary search: initially all 1/n, finally 1 for the pick.
-
-    Args:
-        model: tasks of a method that superposes.
-        images: normalised images.
-        objective: `entropy`, or `superfluous(real=...)`.
-        images_per_pick: number of consecutive images that share their task.
-        base: each round keeps the best 1/base of the tasks.
-
-    Raises:
-        ValueError: if the images do not divide into picks, or the base is less than 2.
-    """
-    check_count("base", base, lowest=2)
-    model = narrow(model)
-    sizes = [model.num_tasks]
-    while sizes[-1] > 1:
-        sizes.append(-(-sizes[-1] // base))
-
-    def search(groups: Array) -> Array:
-        def keep_best(alive: Bool[Array, "picks tasks"], size: Array) -> tuple[Array, Array]:
-            superposed = jax.tree.map(
-                lambda kept: kept / alive.sum(-1).astype(kept.dtype).reshape(-1, *[1] * (kept.ndim - 1)),
-                _count(model, alive),
-            )
-            gradient = _derivatives(model, groups, superposed, objective)
-            order = jnp.where(alive, gradient, jnp.inf).argsort(-1, stable=True)
-            rank = order.argsort(-1)
-            alive = rank < size
-            return alive, alive
-
-        everything = jnp.ones((len(groups), model.num_tasks), bool)
-        _, rounds = jax.lax.scan(keep_best, everything, jnp.asarray(sizes[1:], jnp.int32))
-        rounds = jnp.concatenate([everything[None], rounds]).astype(jnp.float32)
-        return (rounds / rounds.sum(-1, keepdims=True)).swapaxes(0, 1)
-
-    return in_chunks(search, model.weights, grouped(images, images_per_pick)).swapaxes(0, 1)
 
 
 @numerics.with_fixed_flags
@@ -224,33 +176,6 @@ class OneShot(Search):
         """Return the derivatives of the objective with respect to every α, at 1/n."""
         everything = np.ones(model.num_tasks, bool)
         return gradient_among(model, everything, images, self.objective, images_per_pick, all_chosen=True)
-
-
-@dataclass(frozen=True)
-class Binary(OneShot):
-    """About log₂ n rounds; each round keeps the better half of the tasks (Section 3.3).
-
-    `scores` returns the scores of the first round. Exactly ⌈n/2⌉ tasks remain after a round, or ⌈n/base⌉ with a
-    different base: the ones with the smallest derivatives, and among ties the lowest numbers.
-
-    Attributes:
-        base: each round keeps the best 1/base of the tasks; at least 2.
-    """
-
-    base: int = 2
-
-    picks_smallest: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count("base", self.base, lowest=2)
-
-    def __call__(
-        self, model: Model, images: Float[Array, "batch height width channels"], images_per_pick: int = 1
-    ) -> Int[Array, " picks"]:
-        """Return the task that remains after all rounds."""
-        path = binary_path(model, images, self.objective, images_per_pick, self.base)
-        return path[-1].argmax(-1).astype(jnp.int32)
 
 
 @dataclass(frozen=True)
@@ -320,7 +245,7 @@ def narrow(model: Model) -> Model:
     return dataclasses.replace(model, bank=model.method.narrow(model.bank, model.num_tasks))
 
 
-def _derivatives(
+def derivatives_at(
     model: Model,
     groups: Float[Array, "picks images height width channels"],
     superposed: Weights,
@@ -336,7 +261,7 @@ def fast_gradients_at(
     superposed: Weights,
     objective: Objective,
 ) -> PyTree[Any]:
-    """Return ∂L/∂W̃ ⊙ W for each group as `Outer` where these are faster, and else as arrays; see `_derivatives`."""
+    """Return ∂L/∂W̃ ⊙ W for each group as `Outer` where these are faster, and else as arrays; see `derivatives_at`."""
     if not dense.are_faster(model, *groups.shape[:2]):
         return gradients_at(model, groups, superposed, objective)
     factors = _at_each(model, groups, superposed, partial(dense.factors_at, model.net, objective=objective))
@@ -356,7 +281,7 @@ def gradients_at(
     superposed: Weights,
     objective: Objective,
 ) -> Weights:
-    """Return ∂L/∂W̃ ⊙ W for each group, which the method's `project` turns into ∂L/∂α; see `_derivatives`."""
+    """Return ∂L/∂W̃ ⊙ W for each group, which the method's `project` turns into ∂L/∂α; see `derivatives_at`."""
 
     def gradient(effective: Weights, stats: Stats, images: Array) -> Weights:
         def loss(effective: Weights) -> Array:
@@ -374,9 +299,10 @@ def _at_each(
     superposed: Weights,
     function: Callable[[Weights, Stats, Array], Any],
 ) -> Any:
-    """Return the results of a function of effective weights, statistics and images for each group; see `_derivatives`.
+    """Return the results of a function of effective weights, statistics and images for each group.
 
-    The faster, rounded products of accelerators would blur the small differences between derivatives.
+    For the superpositions, see `derivatives_at`. The faster, rounded products of accelerators would blur the small
+    differences between derivatives.
     """
     stats = model.mean_stats()
 

@@ -10,6 +10,8 @@ from helpers.tiers import thorough_but
 from helpers.toys import conv_net, model_of, random_masks
 from supsup_jax import bank as banks
 from supsup_jax import inference, masks, methods, networks
+from supsup_jax.bank import bits
+from supsup_jax.inference import binary
 from supsup_jax.system import backend
 
 SEARCHES = [inference.OneShot, inference.Binary]
@@ -156,6 +158,21 @@ def test_every_round_of_binary_keeps_the_best_share(tasks, base):
             best = alive[np.argsort(gradient[image][alive], kind="stable")][: len(kept)]
             assert set(kept) == set(best)
             np.testing.assert_allclose(after[image][kept], 1 / len(kept))
+
+
+@pytest.mark.parametrize(("base", "images_per_pick"), thorough_but([(2, 1)], [(2, 1), (2, 3), (3, 1)]))
+def test_binary_finds_the_same_in_a_bank_of_the_last_tasks(base, images_per_pick, monkeypatch):
+    net, weights, stats, everything, images = setting(40)
+    model = packed(net, weights, stats, everything, 40)
+    expected = inference.binary_path(model, images, images_per_pick=images_per_pick, base=base)
+    taken, take = [], bits.take
+    monkeypatch.setattr(bits, "take", lambda bank, tasks: taken.append(len(tasks)) or take(bank, tasks))
+    monkeypatch.setattr(binary, "_LARGE", 40)
+    monkeypatch.setattr(binary, "_FEWER", 4)
+    jax.clear_caches()
+    found = inference.binary_path(model, images, images_per_pick=images_per_pick, base=base)
+    assert taken == [10 if base == 2 else 5]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_ties_of_binary_go_to_the_lowest_numbers():

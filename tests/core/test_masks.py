@@ -234,6 +234,15 @@ def test_appending_one_task_sets_one_bit_column():
     assert_trees_equal(banks.append(bank, 9, last, 1), banks.pack(everything))
 
 
+def test_a_bank_of_some_tasks_has_their_masks_in_the_given_order():
+    rng = np.random.default_rng(0)
+    everything = {"kernel": rng.integers(0, 2, (37, 5, 3)), "bias": rng.integers(0, 2, (37, 4))}
+    tasks = np.array([36, 0, 5, 5, 8, 9, 17, 2, 30])
+    taken = bits.take(banks.pack(everything), jnp.asarray(tasks))
+    expected = banks.pack(jax.tree.map(lambda leaf: leaf[tasks], everything))
+    jax.tree.map(np.testing.assert_array_equal, banks.first(taken, len(tasks)), expected)
+
+
 def test_concatenate_refuses_more_tasks_than_the_bytes_hold():
     with pytest.raises(ValueError, match="does not hold 9 tasks"):
         banks.concatenate([banks.pack(some_masks(8))], [9])
