@@ -29,7 +29,7 @@ def project_chosen(
     batch = gradients.num_picks(columns)
     sums = banks.prefers_sums(batch)
     side_by_side = banks.sums_at_once(rows)
-    size = 16 * side_by_side if sums else banks.slice_size(rows)
+    size = 16 * side_by_side if sums else min(banks.slice_size(rows), max(1, backend.slice_bytes() // (4 * batch)))
     number = chosen.sum()
     order = jnp.pad(jnp.flatnonzero(chosen, size=len(chosen), fill_value=0), (0, -len(chosen) % size))
 

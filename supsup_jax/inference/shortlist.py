@@ -134,7 +134,9 @@ def shortlisted(
         return jnp.concatenate([found.scores, found.share[:, None]], axis=1)
 
     groups = grouped(images, images_per_pick)
-    found = in_chunks(search_chunk, dense.arrays_of_pick(model, *groups.shape[:2]), groups)
+    scores = jax.ShapeDtypeStruct((_COPIES * model.num_tasks,), jnp.float32)
+    row = scores if dense.are_faster(model, *groups.shape[:2]) else model.weights
+    found = in_chunks(search_chunk, row, groups)
     return Shortlisted(found[:, :-1], found[:, -1])
 
 
@@ -307,6 +309,9 @@ def _search(model: Model, kept: list[Array], columns: list[Columns], search: Sho
     scores = _exact_where_unclear(model, columns, state)
     return Shortlisted(scores, state.share + (~state.is_clear).astype(jnp.float32))
 
+
+# Arrays of scores that a search holds at a time.
+_COPIES = 6
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
