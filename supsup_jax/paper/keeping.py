@@ -3,44 +3,88 @@
 import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
 
 from supsup_jax.errors import UserError
-from supsup_jax.runs.results import write_text
-from supsup_jax.runs.tables import TABLES, Run
+from supsup_jax.runs import results
+from supsup_jax.runs.tables import TABLES, Run, find_runs
 from supsup_jax.system import atomic
 
-# Flags with folders of the machine.
-_FOLDER_FLAGS = ("--data", "--log-dir")
+_KEPT = (*TABLES, "recovery.csv")
+
+# Flags with folders and addresses of the machine.
+_FLAGS_OF_MACHINE = ("--data", "--log-dir", "--coordinator")
+
+
+def prepare(folder: Path) -> None:
+    """Create the folder for copies.
+
+    Raises:
+        UserError: if it cannot be written, or is the folder of a run.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--keep {folder} cannot be created ({error.strerror}); give another folder") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--keep {folder} cannot be written; give another folder")
+    if (folder / results.SETTINGS).exists():
+        raise UserError(f"--keep {folder} is the folder of a run; give a folder for the copies of all runs")
 
 
 def keep(runs: Iterable[Run], folder: Path) -> None:
     """Copy the tables of runs to `folder/NAME/seed=N`, where they can be read like the runs themselves.
 
-    Of several runs with the same name and folder, the newest is kept.
+    A copy with the same settings is replaced, unless it has evaluations that the run lacks. With other settings, a run
+    is copied to `seed=N~try=1` and so on.
 
     Args:
         runs: the runs; copies that are in the folder already stay as they are.
-        folder: the folder, which is created if it does not exist.
+        folder: the folder; see `prepare`.
 
     Raises:
         UserError: if the name of an experiment would lead to another folder.
     """
+    here = folder.resolve()
+    runs = [run for run in runs if not run.folder.resolve().is_relative_to(here)]
+    for run in runs:
+        name = PurePosixPath(run.name)
+        if name.is_absolute() or ".." in name.parts or "\0" in run.name:
+            raise UserError(
+                f"the run in {run.folder} has the name {run.name!r}, which leads out of {folder}; rename it"
+            )
     for run in sorted(runs, key=lambda run: run.age):
-        target = (folder / run.name / run.folder.name).resolve()
-        if not target.is_relative_to(folder.resolve()):
-            raise UserError(f"the run in {run.folder} has the name {run.name}, which leads out of {folder}; rename it")
-        if target == run.folder.resolve():
-            continue
-        target.mkdir(parents=True, exist_ok=True)
-        for table in TABLES:
-            if (run.folder / table).exists():
-                atomic.write(target / table, (run.folder / table).read_bytes())
-        settings = {name: value for name, value in run.about.items() if name != "options"}
-        write_text(target, yaml.safe_dump(settings | {"command": portable_command(run.about)}, sort_keys=False))
+        if (target := _target(run, folder)) is not None:
+            _copy(run, target)
+
+
+def _target(run: Run, folder: Path) -> Path | None:
+    """Return the folder for the copy of a run; `None` if a copy has more evaluations."""
+    parent, source = folder / run.name, run.folder.resolve()
+    name = source.name.partition("~try=")[0]
+    for existing in results.existing_folders(parent, name):
+        if existing.resolve() == source:  # a link to the run
+            return None
+        if results.read_settings(existing).get("experiment") == run.experiment:
+            measured = {count for copy in find_runs(existing) for count in copy.accuracies["given"]}
+            return existing if measured <= set(run.accuracies["given"]) else None
+    return results.new_folder(parent, name)
+
+
+def _copy(run: Run, target: Path) -> None:
+    for table in _KEPT:
+        source = run.folder / table
+        if source.exists():
+            atomic.write(target / table, source.read_bytes())
+            status = source.stat()
+            os.utime(target / table, ns=(status.st_atime_ns, status.st_mtime_ns))  # which tells newer runs from older
+        else:
+            (target / table).unlink(missing_ok=True)
+    settings = {name: value for name, value in run.about.items() if name != "options"}
+    results.write_text(target, yaml.safe_dump(settings | {"command": portable_command(run.about)}, sort_keys=False))
 
 
 def portable_command(about: Mapping[str, Any]) -> list[str]:
@@ -49,10 +93,23 @@ def portable_command(about: Mapping[str, Any]) -> list[str]:
     Args:
         about: contents of the run's `settings.yaml`.
     """
-    words = [str(word) for word in about.get("command") or []]
-    kept = [
-        word
-        for before, word in zip(["", *words], words, strict=False)
-        if word not in (*_FOLDER_FLAGS, "--resume") and before not in _FOLDER_FLAGS
-    ]
-    return [re.sub(r".*(?=experiments/)", "", word.replace(os.sep, "/")) for word in kept[:1]] + kept[1:]
+    kept: list[str] = []
+    belongs_to_machine = False
+    for word in map(str, about.get("command") or []):
+        flag, equals, _ = word.partition("=")
+        flag = flag.replace("_", "-")
+        if flag in _FLAGS_OF_MACHINE:
+            belongs_to_machine = not equals
+        elif belongs_to_machine:
+            belongs_to_machine = False
+        elif word != "--resume":
+            kept.append(_portable(word))
+    return kept
+
+
+def _portable(word: str) -> str:
+    """Return a script from its folder `experiments` on, and of other absolute paths the last part."""
+    if not (PureWindowsPath(word).is_absolute() or PurePosixPath(word).is_absolute()):
+        return word
+    parts = re.split(r"[\\/]", word)
+    return "/".join(parts[parts.index("experiments") :] if "experiments" in parts else parts[-1:])

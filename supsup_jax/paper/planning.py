@@ -253,7 +253,8 @@ def _job(
 ) -> Job | str:
     """Return the run that measures these numbers, or the reason why it cannot be made."""
     counts = tuple(sorted({number.tasks for number in lacking}))
-    earlier = max((run for run in runs if run.seed == experiment.seed), key=lambda run: run.timing.tasks, default=None)
+    resumable = (run for run in runs if run.seed == experiment.seed and (run.folder / "checkpoints").is_dir())
+    earlier = max(resumable, key=lambda run: run.timing.tasks, default=None)
     learned, evaluated = (earlier.timing.tasks, earlier.accuracies["given"]) if earlier else (0, ())
     job = Job(script, experiment, counts, learned, frozenset(evaluated), Rates(0, 0, 0))
     if not has_data(experiment.tasks.source.name):

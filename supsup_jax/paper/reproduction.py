@@ -218,7 +218,7 @@ def _machine(about: dict[str, Any]) -> str:
     kinds = about.get("devices") or []
     on_gpu = [kind for kind in dict.fromkeys(kinds) if kind != "cpu"]
     where = [f"{kinds.count(kind)} {kind}" for kind in on_gpu] or [f"CPU, {about.get('cores', len(kinds))} cores"]
-    version = about.get("versions", {}).get("jax")
+    version = (about.get("versions") or {}).get("jax")
     return ", ".join(where + ([f"JAX {version}"] if version else []))
 
 

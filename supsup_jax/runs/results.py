@@ -134,6 +134,9 @@ def _are_settings(plain: Any) -> bool:
     if not isinstance(plain, dict) or not isinstance(plain.get("experiment"), dict):
         return False
     options, packages, command = (plain.get(name) for name in ("options", "versions", "command"))
+    devices = plain.get("devices") or []
+    if not isinstance(devices, list) or not all(isinstance(device, str) for device in devices):
+        return False
     match options:
         case None | {"data": str(), "tasks_at_once": int() | None}:
             return isinstance(packages, dict | None) and isinstance(command, list | None)

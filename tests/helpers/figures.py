@@ -40,6 +40,7 @@ def write_run(root, name, seed, given, inferred=None, recovery=None, learned=(),
         evaluations[-1] = EvaluationResult(**vars(evaluations[-1]) | {"recovery": recovery})
     tasks = [TaskResult(task, "2020-12-06 12:00:00", 0.1, value, value, 0.5) for task, value in enumerate(learned)]
     results.write_files(folder, folder.name, Record(tasks, evaluations))
+    (folder / "checkpoints").mkdir()
     return folder
 
 

@@ -7,7 +7,7 @@ import pytest
 from helpers.figures import HOPSUPSUP, LENET, write_run
 from supsup_jax.paper import differences, published, scripts
 from supsup_jax.paper.reproduction import numbers
-from supsup_jax.runs import results, tables
+from supsup_jax.runs import results
 
 
 def rows(markdown):
@@ -57,23 +57,6 @@ def test_rows_have_numbers_of_paper_and_runs_and_the_command(command, runs):
     assert ours[11] == "python experiments/s.py --data ~/data --num-tasks 10"
     assert table["hopsupsup", "5", "95.00"][2] == "97.43"
     assert ["supsup_h", "50", "93.68", "", "not run"] in [row[:5] for row in rows(markdown)]
-
-
-def test_kept_tables_give_the_same_rows_and_name_no_folder_of_the_machine(command, runs):
-    markdown = command("reproduce", runs, "--keep", "kept")
-    assert command("reproduce", "kept") == markdown
-    assert command("reproduce", "kept", "--keep", "kept") == markdown
-    kept = [path for path in Path("kept").rglob("*") if path.is_file()]
-    assert {path.name for path in kept} == {*tables.TABLES, results.SETTINGS}
-    assert not any("/there" in path.read_text() or "/somewhere" in path.read_text() for path in kept)
-
-
-def test_a_name_that_leads_out_of_the_folder_is_refused(command, tmp_path):
-    (tmp_path / "runs/a/b").mkdir(parents=True)
-    write_run(tmp_path / "runs/a/b", "../../outside", 1, [0.7] * 3)
-    error = command("reproduce", tmp_path, "--keep", tmp_path / "kept/tables", status=2)
-    assert "../../outside, which leads out of" in error
-    assert not (tmp_path / "kept").exists()
 
 
 def test_both_bounds_come_from_one_run_and_none_from_version_01(command, runs):

@@ -73,8 +73,10 @@ class Reproduce(Command):
             SystemExit: with status 1 if a run failed.
             UserError: if an argument or the runs cannot be used.
         """
-        if self.keep and self.keep.expanduser().exists() and not self.keep.expanduser().is_dir():
-            raise UserError(f"--keep {self.keep} is not a folder; give a folder for the copies")
+        if self.keep and self.plan:
+            raise UserError("--keep cannot be combined with --plan, which makes no runs; leave one of them out")
+        if self.keep:
+            keeping.prepare(self.keep.expanduser())
         if self.make_runs or self.plan:
             self._make_runs(self._request())
             return
@@ -83,9 +85,9 @@ class Reproduce(Command):
                 raise UserError(f"--{name} requires --run or --plan")
         runs = tables.read_runs([folder.expanduser() for folder in self.runs])
         text = reproduction.table(runs)
-        self._keep(runs)
         if self.output:
             atomic.write(self.output.expanduser(), text)
+        self._keep(runs)
         self.print_result({"markdown": text}, lambda: print(self.output or text.rstrip()))
 
     def _request(self) -> reproducing.Request:
