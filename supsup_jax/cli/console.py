@@ -224,8 +224,8 @@ def show_results(run: Run, images_per_task: int) -> None:
             "inferred\nper image": lambda result: _percent(result.inferred_per_image, result.inferred_per_image_error),
             "correct\nper image": lambda result: _percent(result.picked_per_image),
         }
-    if any(check_of(result) for result in results):
-        columns["differ from\nexact search"] = lambda result: check_of(result) or ""
+    if any(check_of(result.checked, result.differing) for result in results):
+        columns["differ from\nexact search"] = lambda result: check_of(result.checked, result.differing) or ""
     kind = "inferred" if inferred else "given"
 
     def metric(name: str) -> Callable[[EvaluationResult], str]:
@@ -296,9 +296,14 @@ def show_storage(run: MeasuredRun) -> None:
     if SPARSE in account:
         table.add_row(f"{SPARSE}: two bytes per kept weight, as in the paper", f"{account[SPARSE]:,}")
         table.add_row("all, with sparse masks", f"{total_of_paper(account):,}")
+    _wide_console(100).print(table)
+
+
+def _wide_console(width: int) -> Console:
+    """Return a console of at least this width, so that tables are not truncated in log files."""
     console = Console()
-    console.width = max(console.width, 100)
-    console.print(table)
+    console.width = max(console.width, width)
+    return console
 
 
 def show_evaluation(folder: Path, task: str, measured: RunEvaluation) -> None:
@@ -320,9 +325,9 @@ def show_evaluation(folder: Path, task: str, measured: RunEvaluation) -> None:
         table.add_row(str(number), *cells(slice(row, row + 1)))
     table.add_section()
     table.add_row("mean", *cells(slice(None)))
-    console = Console()
-    console.width = max(console.width, 100)
-    console.print(table)
+    _wide_console(100).print(table)
+    if check := check_of(measured.checked, measured.differing):
+        print(f"{check} checked picks differ from the exact search")
 
 
 def show_run(plain: dict[str, Any]) -> None:
@@ -344,9 +349,7 @@ def show_run(plain: dict[str, Any]) -> None:
     table.add_row("bytes", "\n".join(f"{part}: {size:,}" for part, size in plain["bytes"].items()))
     if plain["versions"]:
         table.add_row("versions", ", ".join(f"{name} {version}" for name, version in plain["versions"].items()))
-    console = Console()
-    console.width = max(console.width, 100)
-    console.print(table)
+    _wide_console(100).print(table)
 
 
 def show_imagenet(rows: Sequence[ImageNetRow]) -> None:
@@ -372,9 +375,7 @@ def show_imagenet(rows: Sequence[ImageNetRow]) -> None:
             measured = [str(point.tasks), str(point.seeds), f"{point.accuracy:.2f}{deviation}", *sizes]
         known = (f"{paper[0]:.2f}", f"{paper[1]:,.2f}") if paper else ("", "")
         table.add_row(method, "" if scale is None else f"{scale:g}", *measured, *known)
-    console = Console()
-    console.width = max(console.width, 130)
-    console.print(table)
+    _wide_console(130).print(table)
 
 
 def _print_table(
@@ -385,9 +386,7 @@ def _print_table(
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
         table.add_row(*(cell(result) for cell in columns.values()))
-    console = Console()
-    console.width = max(console.width, 130)  # tables are not truncated in log files
-    console.print(table)
+    _wide_console(130).print(table)
 
 
 def _percent(values: Any, errors: Any = None) -> str:

@@ -366,7 +366,7 @@ def _plot_accuracy(axes: Any, record: Record, with_learned: bool = False) -> Non
             axes.errorbar(learned, means, bars, fmt="none", ecolor=colour, capsize=3)
     if results and (sample := sample_in_words(results[-1].sampled)):
         axes.text(0.02, 0.02, f"task inferred: {sample}, ± standard error", fontsize="small", transform=axes.transAxes)
-    if results and (check := check_of(results[-1])):
+    if results and (check := check_of(results[-1].checked, results[-1].differing)):
         caption = f"{check} checked picks differ from the exact search"
         axes.set_title(caption, fontsize="small", loc="left")
     low, high = axes.get_ylim()

@@ -54,6 +54,9 @@ class RunEvaluation:
         sampled: `(tasks,)`, fraction of the batches whose task was inferred; `None` if it was for all of them.
         accuracy_error: `(tasks,)`, standard error of `accuracy` if only a sample was evaluated.
         accuracy_per_image_error: `(tasks,)`, standard error of `accuracy_per_image` if only a sample was evaluated.
+        checked: `(tasks,)`, number of picks that were compared with those of the exact search, if the search is a
+            shortlist.
+        differing: `(tasks,)`, how many of these differ.
     """
 
     tasks: Int[np.ndarray, " tasks"]
@@ -65,6 +68,8 @@ class RunEvaluation:
     sampled: Float[np.ndarray, " tasks"] | None = None
     accuracy_error: Float[np.ndarray, " tasks"] | None = None
     accuracy_per_image_error: Float[np.ndarray, " tasks"] | None = None
+    checked: Int[np.ndarray, " tasks"] | None = None
+    differing: Int[np.ndarray, " tasks"] | None = None
 
     @property
     def sample(self) -> str | None:
@@ -81,6 +86,9 @@ class RunEvaluation:
         if self.accuracy_error is not None and self.accuracy_per_image_error is not None:
             columns["Accuracy Standard Error"] = _rounded(self.accuracy_error)
             columns["Accuracy Per Image Standard Error"] = _rounded(self.accuracy_per_image_error)
+        if self.checked is not None and self.differing is not None:
+            columns["Checked Picks"] = [f"{number:.0f}" for number in self.checked]
+            columns["Picks That Differ From Exact Search"] = [f"{number:.0f}" for number in self.differing]
         atomic.write(Path(path).expanduser(), results.csv_text([columns, *zip(*columns.values(), strict=True)]))
 
 
@@ -259,7 +267,7 @@ def _result(run: Run, chosen: np.ndarray, task: str, measured: Evaluation) -> Ru
         return RunEvaluation(chosen, accuracy, None, None, None, matrix)
     sampled = measured.sampled, measured.inferred_error, measured.inferred_per_image_error
     whole = measured.inferred_per_image, measured.picked, measured.confusion, matrix
-    return RunEvaluation(chosen, accuracy, *whole, *sampled)
+    return RunEvaluation(chosen, accuracy, *whole, *sampled, measured.checked, measured.differing)
 
 
 def load_dataset(run: Run, folder: str | os.PathLike[str] | None = None) -> Dataset:

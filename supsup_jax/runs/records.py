@@ -274,11 +274,16 @@ def masks_from_hex(masks: list[str], like: Adapter) -> Adapter:
     return structure.unflatten([part.astype(np.float32) for part in parts])
 
 
-def check_of(result: EvaluationResult) -> str | None:
-    """Return how many picks of an approximate search differ from the exact one, in words; `None` if it is exact."""
-    if result.checked is None or result.differing is None:
-        return None
-    return f"{sum(result.differing):,.0f} of {sum(result.checked):,.0f}"
+def check_of(
+    checked: Sequence[float] | np.ndarray | None, differing: Sequence[float] | np.ndarray | None
+) -> str | None:
+    """Return how many picks of an approximate search differ from the exact one, in words; `None` if it is exact.
+
+    Args:
+        checked: for each task, the number of picks that an exact search made as well.
+        differing: for each task, how many of these differ.
+    """
+    return None if checked is None or differing is None else f"{sum(differing):,.0f} of {sum(checked):,.0f}"
 
 
 def error_of_mean(errors: Sequence[float]) -> float:

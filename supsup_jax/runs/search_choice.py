@@ -1,6 +1,8 @@
 """The search with which a run infers tasks: that of its experiment, or another one that the user names."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any, get_type_hints
 
 from supsup_jax import arguments, registry
 from supsup_jax.errors import UserError
@@ -46,6 +48,24 @@ def search_for(
     if isinstance(chosen.objective, superfluous) and net.num_outputs == num_classes:
         raise UserError("objective superfluous requires a network with more outputs than classes; give entropy")
     return chosen
+
+
+def with_settings(search: Search, settings: Mapping[str, Any]) -> Search:
+    """Return a search with other values of some of its fields, such as `share` of `Shortlist`.
+
+    Raises:
+        UserError: if the search has no such field.
+        ArgumentError: if a value cannot be used.
+    """
+    derived, types = getattr(search, "derived", ()), get_type_hints(type(search))
+    possible = [field.name for field in dataclasses.fields(search) if field.name not in ("objective", *derived)]
+    for name in settings:
+        if name not in possible:
+            advice = f"give {' or '.join(possible)}" if possible else "it has no settings"
+            raise UserError(f"search {name_of('search', search)} has no setting {name}; {advice}")
+    return dataclasses.replace(
+        search, **{name: arguments.convert(name, settings[name], types[name]) for name in settings}
+    )
 
 
 def _search_of(search: Search | str, default: Search, method: Method) -> Search:

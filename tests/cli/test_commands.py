@@ -52,6 +52,19 @@ def test_evaluate_measures_given_and_inferred_tasks(command, run, tmp_path):
     assert plain["matrix"][-1] == [None, *plain["accuracy"]]
 
 
+def test_settings_of_a_search_are_those_of_the_object(command, run, tmp_path):
+    search = ["--search", "shortlist", "--search-settings", "shortlist=1", "share=0.5"]
+    printed = command("evaluate", run, "--task", "inferred", *search, "checked_picks=2", "--output", "out.csv")
+    assert "0 of 6 checked picks differ from the exact search" in printed
+    columns = "Checked Picks,Picks That Differ From Exact Search"
+    header, *rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert header.endswith(columns) and [row.rsplit(",", 2)[1:] for row in rows] == [["2", "0"]] * 3
+    np.save("images.npy", IMAGES)
+    expected = ss.restore(run).predict(IMAGES, search=ss.Shortlist(shortlist=1, share=0.5))
+    plain = json.loads(command("predict", run, "images.npy", *search, "--json"))
+    assert plain["tasks"] == expected.tasks.tolist()
+
+
 def test_predictions_of_arrays_and_pictures_are_equal(command, run, tmp_path):
     np.save("images.npy", IMAGES)
     (tmp_path / "pictures").mkdir()
@@ -144,6 +157,19 @@ def test_every_command_has_a_help_text(command, name, monkeypatch, capsys):
         (["evaluate", "RUN", "--tasks", "all"], ["--tasks all: must be FIRST:STOP"]),
         (["evaluate", "RUN", "--task", "guessed"], ["guessed", "given"]),
         (["evaluate", "RUN", "--search", "binary"], ["--search 'binary': applies to tasks that a search infers"]),
+        (
+            ["evaluate", "RUN", "--task", "inferred", "--search", "shortlist", "--search-settings", "share=2"],
+            ["--search-settings share=2: must be at most 1"],
+        ),
+        (
+            ["evaluate", "RUN", "--task", "inferred", "--search-settings", "share=0.5"],
+            ["search one_shot has no setting share; it has no settings"],
+        ),
+        (
+            ["evaluate", "RUN", "--task", "inferred", "--search", "binary", "--search-settings", "base=two"],
+            ["--search-settings base=two: has type str; give an integer"],
+        ),
+        (["evaluate", "RUN", "--search-settings", "share"], ["--search-settings share: must be name=value"]),
         (["evaluate", "RUN", "--task", "inferred", "--images-per-pick", 0], ["--images-per-pick 0: must be from 1"]),
         (["predict", "RUN", "deep.png"], ["deep.png cannot be read", "expected 8 bits per channel"]),
         (["import-torch", "RUN", "new", "--set", "network"], ["--set network: must be name=value"]),

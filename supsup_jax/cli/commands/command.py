@@ -14,6 +14,7 @@ import numpy as np
 import tyro
 
 from supsup_jax.errors import UserError
+from supsup_jax.system.yaml import parse_yaml
 
 Runs = Annotated[
     tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...", help_behavior_hint="(at least one)")
@@ -28,6 +29,28 @@ SearchName = Literal["one_shot", "binary", "shortlist", "exhaustive", "descent"]
 
 ObjectiveName = Literal["entropy", "superfluous", "maximum"] | None
 """Name of an objective; `None` for that of the run's experiment."""
+
+
+def parse_settings(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Parse `name=value` pairs; values are YAML.
+
+    Args:
+        flag: the flag that they were given to, for messages.
+        pairs: the pairs.
+
+    Raises:
+        UserError: if an argument is not such a pair.
+    """
+    settings = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"{flag} {pair}: must be name=value, such as network=LeNet")
+        try:
+            settings[name] = parse_yaml(value)
+        except ValueError:
+            raise UserError(f"{flag} {pair}: the value is not valid YAML; quote it, such as name='a text'") from None
+    return settings
 
 
 def folders(runs: tuple[Path, ...], command: str) -> list[Path]:

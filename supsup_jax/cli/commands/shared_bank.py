@@ -2,17 +2,32 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
-from supsup_jax.cli.commands.command import Command
+import tyro
+
+from supsup_jax.cli.commands.command import Command, ObjectiveName, SearchName, parse_settings
 from supsup_jax.cli.options import check_hosts
+from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.runs.opening import restore
+from supsup_jax.runs.predictor import Predictor
 from supsup_jax.runs.run import Run
+from supsup_jax.runs.search_choice import with_settings
 from supsup_jax.system import backend, devices, hosts
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedBank(Command):
     """Base class of commands that infer tasks."""
+
+    search: SearchName = None
+    """Search that infers the task; by default the search of the run's experiment."""
+
+    objective: ObjectiveName = None
+    """Function of the outputs that is minimised to infer the task; by default that of the run's experiment."""
+
+    search_settings: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = ()
+    """Settings of the search, such as --search shortlist --search-settings share=0.03125 shortlist=32."""
 
     shard_bank: bool = False
     """Divide the bank of masks among all GPUs, or among one CPU device per core; each scores its own tasks."""
@@ -29,6 +44,21 @@ class SharedBank(Command):
 
     host_timeout: int = 300
     """With several hosts: seconds to wait for the other hosts at the start."""
+
+    def inference(self, run: Predictor) -> dict[str, Any]:
+        """Return search and objective as arguments of `predict` and `evaluate`.
+
+        Raises:
+            UserError: if the run cannot be searched like this.
+        """
+        search: Any = self.search
+        if settings := parse_settings("--search-settings", self.search_settings):
+            try:
+                search = with_settings(run.inference(self.search, self.objective), settings)
+            except ArgumentError as error:
+                given = next(pair for pair in self.search_settings if pair.startswith(f"{error.argument}="))
+                raise UserError(f"--search-settings {given}: {error.problem}") from None
+        return {"search": search, "objective": self.objective}
 
     def shares(self) -> bool:
         """Return whether the options divide the bank."""

@@ -11,7 +11,7 @@ import tyro
 
 from supsup_jax.bank import first
 from supsup_jax.cli import advice
-from supsup_jax.cli.commands.command import Command, ObjectiveName, OneRun, SearchName
+from supsup_jax.cli.commands.command import Command, OneRun, parse_settings
 from supsup_jax.cli.commands.shared_bank import SharedBank
 from supsup_jax.cli.console import show_evaluation, show_run
 from supsup_jax.cli.flags import naming_flags
@@ -27,7 +27,6 @@ from supsup_jax.runs.opening import export_bank, restore
 from supsup_jax.runs.run import Run
 from supsup_jax.system import atomic, extras, hosts
 from supsup_jax.system.sizes import parse_bytes
-from supsup_jax.system.yaml import parse_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +38,6 @@ class Evaluate(SharedBank):
 
     task: Literal["given", "inferred"] = "given"
     """Whether the task of an image is given to the network or inferred from the image."""
-
-    search: SearchName = None
-    """Search that infers the task; by default the search of the run's experiment."""
-
-    objective: ObjectiveName = None
-    """Function of the outputs that is minimised to infer the task; by default that of the run's experiment."""
 
     images_per_pick: int | None = None
     """Number of images of a batch that its task is inferred from; by default that of the run's experiment."""
@@ -70,7 +63,7 @@ class Evaluate(SharedBank):
         """
         run = self.restored(self.folder)
         tasks = None if self.tasks is None else [*parse_tasks(self.tasks)]
-        inference = {"search": self.search, "objective": self.objective, "images_per_pick": self.images_per_pick}
+        inference = {**self.inference(run), "images_per_pick": self.images_per_pick}
         inference["eval_sample"] = self.eval_sample
         with naming_flags():
             measured = evaluate(run, tasks, self.task, self.data, **inference)
@@ -97,12 +90,6 @@ class Predict(SharedBank):
 
     task: int | None = None
     """Task of all images; by default the task of each image is inferred."""
-
-    search: SearchName = None
-    """Search that infers the task; by default the search of the run's experiment."""
-
-    objective: ObjectiveName = None
-    """Function of the outputs that is minimised to infer the task; by default that of the run's experiment."""
 
     reject: float | None = None
     """Fraction of images of the learned tasks that may be rejected, such as 0.05.
@@ -134,7 +121,7 @@ class Predict(SharedBank):
         side = getattr(run.experiment.tasks.source, "shorter_side", side)
         names, images = pictures.read(self.images.expanduser(), run.inputs, side)
         with naming_flags():
-            predicted = run.predict(images, self.task, self.search, self.objective, self.reject)
+            predicted = run.predict(images, self.task, reject=self.reject, **self.inference(run))
         if not hosts.is_first():
             return
         columns = {
@@ -271,7 +258,9 @@ class ImportTorch(Command):
         Raises:
             UserError: if the file cannot be used, or the folder contains a run already.
         """
-        folder = torch.import_torch(self.file.expanduser(), self.output.expanduser(), **_settings(self.set))
+        folder = torch.import_torch(
+            self.file.expanduser(), self.output.expanduser(), **parse_settings("--set", self.set)
+        )
         plain = summary(restore(folder))
         self.print_result(plain, lambda: show_run(plain))
 
@@ -295,24 +284,6 @@ class ExportTorch(Command):
         extras.require("torch", "export-torch")
         torch.export_torch(restore(self.folder), self.output.expanduser())
         self.print_result({"written": self.output}, lambda: print(self.output))
-
-
-def _settings(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Parse `name=value` pairs; values are YAML.
-
-    Raises:
-        UserError: if an argument is not such a pair.
-    """
-    settings = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"--set {pair}: must be name=value, such as network=LeNet")
-        try:
-            settings[name] = parse_yaml(value)
-        except ValueError:
-            raise UserError(f"--set {pair}: the value is not valid YAML; quote it, such as name='a text'") from None
-    return settings
 
 
 def summary(run: Run) -> dict[str, Any]:
