@@ -57,6 +57,9 @@ SMOKE_ENVIRONMENT = {
 }
 
 LOG_LINES = 15
+
+# Runs with at most this number of tasks, such as SplitCIFAR100's 20, are reported task by task.
+MOST_LISTED = 20
 """Number of lines at the end of a failed part's log that the report shows."""
 
 Report = tuple[dict[str, Any], list[str]]
@@ -187,7 +190,16 @@ def read_run(folder: Path) -> Report:
         f"{100 * accuracy:.2f} % (mean)."
     )
     table = evaluation_table(evaluations) if evaluations else ["\nNo evaluation was saved."]
-    return {**summary, "tasks": tasks, "evaluations": evaluations}, [sentence, *table]
+    each = task_table(tasks) if len(tasks) <= MOST_LISTED else []
+    return {**summary, "tasks": tasks, "evaluations": evaluations}, [sentence, *table, *each]
+
+
+def task_table(tasks: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a table with a row for each task."""
+    lines = ["\n| task | accuracy right after training, % | training, min |", "| --- | --- | --- |"]
+    for record in tasks:
+        lines.append(f"| {record['task']} | {100 * record['accuracy']:.2f} | {record['seconds'] / 60:.2f} |")
+    return lines
 
 
 def evaluation_table(evaluations: Sequence[dict[str, Any]]) -> list[str]:

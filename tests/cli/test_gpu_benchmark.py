@@ -76,6 +76,7 @@ def test_failed_part_is_reported_and_the_next_one_runs(gpu, tmp_path):
     assert parts["learns"]["outcome"] == "finished" and parts["learns"]["measured"]["tasks_learned"] == 1
     assert "what it said last" in text
     assert "Tasks learned: 1 of 2,500" in text and "| 1 | 2.0 | 1.0 |  | 87.50 |  |  |" in text
+    assert "| 0 | 90.00 | 0.03 |" in text
 
 
 def test_part_without_enough_time_is_left_out_and_named(gpu, tmp_path, monkeypatch):
