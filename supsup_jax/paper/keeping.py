@@ -48,8 +48,8 @@ def keep(runs: Iterable[Run], folder: Path) -> None:
     Raises:
         UserError: if the name of an experiment would lead to another folder.
     """
-    here = folder.resolve()
-    runs = [run for run in runs if not run.folder.resolve().is_relative_to(here)]
+    root = folder.resolve()
+    runs = [run for run in runs if not run.folder.resolve().is_relative_to(root)]
     for run in runs:
         name = PurePosixPath(run.name)
         if name.is_absolute() or ".." in name.parts or "\0" in run.name:

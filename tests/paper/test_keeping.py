@@ -20,7 +20,7 @@ def evaluated(folder):
     return dict(sorted(found.items()))
 
 
-def test_copies_give_the_same_rows_and_pictures_and_name_no_folder_of_the_machine(command, tmp_path):
+def test_copies_give_the_same_rows_and_name_no_folder_of_the_machine(command, tmp_path):
     runs = tmp_path / "runs"
     for seed in (0, 1):
         write_run(runs, BATCHE, seed, [0.88 + seed / 100] * 10)
