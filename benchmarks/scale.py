@@ -35,6 +35,9 @@ import scale_curve
 
 ROWS_AT_ONCE = 512
 
+MOST_AT_ONCE = 10_000
+"""The largest number of tasks among which 128 picks at once, all of one task, are searched."""
+
 PRECISION = 10
 """The number of binary digits to which the simulated shares equal those of the run."""
 
@@ -137,11 +140,17 @@ def measure(arguments: argparse.Namespace, num_tasks: int) -> dict[str, Any]:
         searches["binary"] = (model, ss.Binary(objective))
     rows = []
     shown = images_of(run, arguments.data, tested, 128)
-    for per_pick, repeat in ((1, arguments.images), (128, 1)):
-        groups = shown.reshape(tested, -1, per_pick, *shown.shape[2:])[:, :repeat]
+    for at_once, per_pick, repeat in ((1, 1, arguments.images), (1, 128, 1), (128, 1, 1)):
+        if at_once > 1:
+            if num_tasks > MOST_AT_ONCE:
+                continue
+            searches.pop("binary", None)
+            shortlist = shortlist.for_one_task()
+            searches["shortlist"] = model, shortlist
+        groups = shown.reshape(tested, -1, at_once * per_pick, *shown.shape[2:])[:, :repeat]
         picks = [(task, group) for task in range(tested) for group in groups[task]]
         seconds: dict[str, list[float]] = {name: [] for name in searches}
-        found: dict[str, list[int]] = {name: [] for name in searches}
+        found: dict[str, list[np.ndarray]] = {name: [] for name in searches}
         for number, (_, group) in enumerate([picks[0], *picks]):  # the first call compiles
             for name, (searched, search) in searches.items():
                 if name == "binary" and number > 2:
@@ -149,26 +158,24 @@ def measure(arguments: argparse.Namespace, num_tasks: int) -> dict[str, Any]:
                 taken, pick = timed(lambda: ss.infer(searched, group, search, per_pick))  # noqa: B023
                 if number:
                     seconds[name].append(taken)
-                    found[name].append(int(pick[0]))
-        shares = [float(shortlisted(model, group, shortlist, per_pick).share[0]) for _, group in picks]
+                    found[name].append(np.asarray(pick))
+        shares = np.concatenate([shortlisted(model, group, shortlist, per_pick).share for _, group in picks])
         for name in searches:
-            count, exact = len(found[name]), found["one_shot"]
-            reads = {"one_shot": 1.0, "shortlist": statistics.fmean(shares)}.get(name)
+            own, tasks = np.array(found[name]), np.array([[task] for task, _ in picks])
+            exact = np.array(found["one_shot"])[: len(own)]
+            reads = {"one_shot": 1.0, "shortlist": float(shares.mean())}.get(name)
             rows.append(
                 {
+                    "at_once": at_once,
                     "images": per_pick,
                     "search": name,
-                    "picks": count,
+                    "picks": own.size,
                     "seconds": statistics.median(seconds[name]),
                     "longest": max(seconds[name]),
                     "bank_read": reads and reads * bank,
-                    "right": statistics.fmean(
-                        pick == task for pick, (task, _) in zip(found[name], picks, strict=False)
-                    ),
-                    "as_exact": statistics.fmean(
-                        pick == other for pick, other in zip(found[name], exact, strict=False)
-                    ),
-                    "whole_bank": statistics.fmean(share > 1 for share in shares) if name == "shortlist" else None,
+                    "right": float((own == tasks[: len(own)]).mean()),
+                    "as_exact": float((own == exact).mean()),
+                    "whole_bank": float((shares > 1).mean()) if name == "shortlist" else None,
                 }
             )
     jax.clear_caches()
@@ -188,14 +195,24 @@ def in_child(*arguments: str) -> dict[str, Any]:
 
 def markdown(results: list[dict[str, Any]]) -> str:
     """Return a table with a row for each number of tasks, images per pick and search."""
-    names = ["tasks", "images a pick", "search", "seconds a pick", "longest", "read of the bank", "floor, seconds"]
+    names = [
+        "tasks",
+        "picks at once",
+        "images a pick",
+        "search",
+        "seconds",
+        "longest",
+        "read of the bank",
+        "floor, seconds",
+    ]
     names += ["task found", "as the exact search", "fell back"]
     lines = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
     for result in results:
         for row in result["rows"]:
             read = "" if row["bank_read"] is None else f"{row['bank_read'] / 2**20:,.0f} MB"
             back = "" if row["whole_bank"] is None else f"{100 * row['whole_bank']:.1f} %"
-            cells = [f"{result['tasks']:,}", str(row["images"]), row["search"], f"{row['seconds']:.3g}"]
+            cells = [f"{result['tasks']:,}", str(row.get("at_once", 1)), str(row["images"]), row["search"]]
+            cells.append(f"{row['seconds']:.3g}")
             floor = "" if row["floor"] is None else f"{row['floor']:.3g}"
             cells += [f"{row['longest']:.3g}", read, floor, f"{100 * row['right']:.1f} %"]
             cells += [f"{100 * row['as_exact']:.1f} % of {row['picks']}", back]

@@ -23,7 +23,7 @@ def points(results: list[dict[str, Any]]) -> Iterator[tuple[str, int, float, flo
         for row in result["rows"]:
             if "cache" in row:
                 name = f"shortlist on disk, share 1/{round(1 / row['share'])}{WARM if row['cache'] == 'warm' else COLD}"
-            elif row["images"] == 1 and row["search"] != NOT_DRAWN:
+            elif row["images"] == row.get("at_once", 1) == 1 and row["search"] != NOT_DRAWN:
                 name = f"{row['search']} in memory"
             else:
                 continue

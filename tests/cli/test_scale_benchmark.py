@@ -35,10 +35,12 @@ def test_searches_among_simulated_tasks_are_measured_and_drawn(program, tmp_path
     monkeypatch.setattr(sys, "argv", [str(argument) for argument in arguments])
     scale.main()
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])
-    rows = {(row["images"], row["search"]): row for row in measured["rows"]}
-    assert measured["tasks"] == 32 and rows[1, "one_shot"]["picks"] == 8
-    assert rows[1, "one_shot"]["floor"] == measured["bank"] / 1e9 > rows[1, "shortlist"]["floor"] > 0
-    assert f"{rows[1, 'one_shot']['floor']:.3g} | " in scale.markdown([measured])
+    rows = {(row["at_once"], row["images"], row["search"]): row for row in measured["rows"]}
+    one_shot, shortlist = rows[1, 1, "one_shot"], rows[1, 1, "shortlist"]
+    assert measured["tasks"] == 32 and one_shot["picks"] == rows[1, 128, "shortlist"]["picks"] == 8
+    assert rows[128, 1, "shortlist"]["picks"] == 8 * 128
+    assert one_shot["floor"] == measured["bank"] / 1e9 > shortlist["floor"] > 0
+    assert f"{one_shot['floor']:.3g} | " in scale.markdown([measured])
 
     names = [name for name, *_ in curve.points([measured, ON_DISK])]
     disk = [f"shortlist on disk, share 1/32, {cache} page cache" for cache in ("cold", "warm")]
