@@ -83,7 +83,7 @@ def _copy(run: Run, target: Path) -> None:
             os.utime(target / table, ns=(status.st_atime_ns, status.st_mtime_ns))  # which tells newer runs from older
         else:
             (target / table).unlink(missing_ok=True)
-    settings = {name: value for name, value in run.about.items() if name != "options"}
+    settings = {name: value for name, value in run.about.items() if name not in ("options", "platform")}
     results.write_text(target, yaml.safe_dump(settings | {"command": portable_command(run.about)}, sort_keys=False))
 
 
