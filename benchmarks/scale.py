@@ -63,7 +63,7 @@ def simulated(shares: np.ndarray, num_bytes: int, seed: int) -> np.ndarray:
 
 
 def model_among(run: Any, num_tasks: int) -> Any:
-    """Return the model of a run with simulated tasks after its own."""
+    """Return the model of a run with simulated tasks after its inferred."""
     import jax
 
     from supsup_jax.model import Model
@@ -161,20 +161,20 @@ def measure(arguments: argparse.Namespace, num_tasks: int) -> dict[str, Any]:
                     found[name].append(np.asarray(pick))
         shares = np.concatenate([shortlisted(model, group, shortlist, per_pick).share for _, group in picks])
         for name in searches:
-            own, tasks = np.array(found[name]), np.array([[task] for task, _ in picks])
-            exact = np.array(found["one_shot"])[: len(own)]
+            inferred, tasks = np.array(found[name]), np.array([[task] for task, _ in picks])
+            exact = np.array(found["one_shot"])[: len(inferred)]
             reads = {"one_shot": 1.0, "shortlist": float(shares.mean())}.get(name)
             rows.append(
                 {
                     "at_once": at_once,
                     "images": per_pick,
                     "search": name,
-                    "picks": own.size,
+                    "picks": inferred.size,
                     "seconds": statistics.median(seconds[name]),
                     "longest": max(seconds[name]),
                     "bank_read": reads and reads * bank,
-                    "right": float((own == tasks[: len(own)]).mean()),
-                    "as_exact": float((own == exact).mean()),
+                    "right": float((inferred == tasks[: len(inferred)]).mean()),
+                    "as_exact": float((inferred == exact).mean()),
                     "whole_bank": float((shares > 1).mean()) if name == "shortlist" else None,
                 }
             )
