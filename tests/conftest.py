@@ -7,11 +7,12 @@ implementation computed. Without them, tests that need them are skipped.
 """
 
 import contextlib
+import gc
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -44,6 +45,15 @@ def pytest_configure(config: pytest.Config) -> None:
     for option, value in options.items():
         jax.config.update(option, value)
         os.environ[option.upper()] = str(value)
+
+
+@pytest.fixture(autouse=True)
+def abandoned(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collect what a test abandons where its own filter of warnings applies, not in a later test."""
+    yield
+    filters = [name for mark in request.node.iter_markers("filterwarnings") for name in mark.args]
+    if any("PytestUnraisableExceptionWarning" in name for name in filters):
+        gc.collect()
 
 
 def _folder(variable: str, content: str) -> Path:
