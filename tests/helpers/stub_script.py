@@ -33,6 +33,7 @@ def main(experiment, accuracy):
     learned = int((folder / "learned").read_text()) if earlier else 0
     settings = adapter.plain(experiment) | {"seed": options.seed, "num_tasks": options.num_tasks}
     results.write_settings(folder, {"experiment": settings})
+    (folder / "checkpoints").mkdir(exist_ok=True)
     while learned < options.num_tasks and not ended:
         time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
         learned += 1
