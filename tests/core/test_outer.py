@@ -72,7 +72,7 @@ def test_factors_serve_as_their_arrays_do():
     rng = np.random.default_rng(0)
     factors = outer.Outer(*(jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in [(9, 5), (9, 3), (5, 3)]))
     array = (factors.inputs[:, :, None] * factors.slopes[:, None] * factors.weights).reshape(9, 15)
-    chosen, places, tasks = jnp.asarray(rng.random(15) < 0.5), np.array([14, 0, 7]), np.array([3, 10, 3])
+    chosen, places, tasks = jnp.asarray(rng.random(15) < 0.5), jnp.array([14, 0, 7]), jnp.array([3, 10, 3])
     rows = banks.pack(rng.integers(0, 2, (TASKS, 15)))
     uses = {
         "picks": gradients.num_picks,
