@@ -75,8 +75,6 @@ class Reproduce(Command):
         """
         if self.keep and self.plan:
             raise UserError("--keep cannot be combined with --plan, which makes no runs; leave one of them out")
-        if self.keep:
-            keeping.prepare(self.keep.expanduser())
         if self.make_runs or self.plan:
             self._make_runs(self._request())
             return
@@ -85,6 +83,7 @@ class Reproduce(Command):
                 raise UserError(f"--{name} requires --run or --plan")
         runs = tables.read_runs([folder.expanduser() for folder in self.runs])
         text = reproduction.table(runs)
+        self._prepare_copies()
         if self.output:
             atomic.write(self.output.expanduser(), text)
         self._keep(runs)
@@ -108,7 +107,7 @@ class Reproduce(Command):
             if folder and folder.expanduser().exists() and not folder.expanduser().is_dir():
                 raise UserError(f"{folder} is not a folder; give a folder for the runs or figures")
         for folder in earlier:
-            if not folder.is_dir():
+            if not folder.is_dir() and (self.keep is None or folder != self.keep.expanduser()):
                 raise UserError(f"{folder} is not a folder; give folders of earlier runs after the one for new runs")
         if self.only == ():
             raise UserError("--only has no value; give scripts or folders of scripts, such as --only GNu/MNISTPerm")
@@ -138,6 +137,7 @@ class Reproduce(Command):
             }
             self.print_result(plain, lambda: print(reproducing.show_plan(plan, request.budget)))
             return
+        self._prepare_copies()
         extras.warn_missing()
         output = self._output
         pictures = (self.figures or request.runs).expanduser()
@@ -155,6 +155,10 @@ class Reproduce(Command):
         self.print_result({"written": output, "failed": failed}, lambda: print(output))
         if failed:
             raise SystemExit(1)
+
+    def _prepare_copies(self) -> None:
+        if self.keep:
+            keeping.prepare(self.keep.expanduser())
 
     def _keep(self, runs: Sequence[Run]) -> None:
         if self.keep:
