@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from supsup_jax.bank.outer import Outer, is_outer
+from supsup_jax.bank.outer import Outer, leaves
 
 Columns = Float[Array, "picks _"] | Outer
 """One row for each pick; of `Outer`, the rows of the leaf are pairs of an input and an output, in this order."""
@@ -18,8 +18,7 @@ Columns = Float[Array, "picks _"] | Outer
 
 def by_leaf(gradients: PyTree[Any]) -> list[Columns]:
     """Return the gradients with respect to each leaf of a bank, given a pytree of arrays or of `Outer`."""
-    leaves = jax.tree.leaves(gradients, is_leaf=is_outer)
-    return [leaf if isinstance(leaf, Outer) else leaf.reshape(len(leaf), -1) for leaf in leaves]
+    return [leaf if isinstance(leaf, Outer) else leaf.reshape(len(leaf), -1) for leaf in leaves(gradients)]
 
 
 def num_picks(columns: Columns) -> int:

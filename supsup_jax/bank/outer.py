@@ -25,13 +25,12 @@ class Outer(NamedTuple):
 
 def are_outer(gradients: PyTree[Any]) -> bool:
     """Return whether the leaves of a pytree of gradients are `Outer`, rather than arrays."""
-    leaves = jax.tree.leaves(gradients, is_leaf=is_outer)
-    return all(map(is_outer, leaves))
+    return all(isinstance(leaf, Outer) for leaf in leaves(gradients))
 
 
-def is_outer(leaf: Any) -> bool:
-    """Return whether a leaf of gradients is an `Outer`."""
-    return isinstance(leaf, Outer)
+def leaves(gradients: PyTree[Any]) -> list[Any]:
+    """Return the leaves of a pytree of gradients: arrays, or `Outer` as a whole."""
+    return jax.tree.leaves(gradients, is_leaf=lambda leaf: isinstance(leaf, Outer))
 
 
 def project(bank: banks.Bank, gradients: PyTree[Any], num_tasks: int) -> Float[Array, "batch {num_tasks}"]:
@@ -46,8 +45,8 @@ def project(bank: banks.Bank, gradients: PyTree[Any], num_tasks: int) -> Float[A
         ValueError: if the bank cannot hold `num_tasks` tasks.
     """
     bank = banks.narrow(bank, num_tasks)
-    outer = jax.tree.leaves(gradients, is_leaf=is_outer)
-    layers = [_project_layer(rows, *factors) for rows, factors in zip(jax.tree.leaves(bank), outer, strict=True)]
+    pairs = zip(jax.tree.leaves(bank), leaves(gradients), strict=True)
+    layers = [_project_layer(rows, *factors) for rows, factors in pairs]
     planes = sum(layers[1:], layers[0]).reshape(len(layers[0]), 8, -1)
     return planes.swapaxes(1, 2).reshape(len(planes), -1)[:, :num_tasks]
 

@@ -65,7 +65,7 @@ def errors_in_one_line() -> Iterator[None]:
         hosts.wait_for_watch()  # if another host has died, the watch reports that
         detail = " ".join(str(error).split())[-100:]
         if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
-            hint = "make the run or its network smaller, or learn fewer tasks at a time with --tasks-at-once"
+            hint = "make the run or its network smaller, or learn fewer tasks at a time (--tasks-at-once of scripts)"
             raise _exit_with(f"there is not enough memory ({detail}); {hint}") from None
         if problem := platforms.problem():
             raise _exit_with(problem) from None

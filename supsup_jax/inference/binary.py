@@ -85,9 +85,15 @@ def binary_path(
             rounds = _rounds(model, groups, everything, sizes[1:], objective)
         else:
             rounds = _rounds(model, groups, everything, sizes[1 : in_full + 1], objective)
-            narrowed = jax.lax.map(
-                lambda pick: _rounds_among(model, pick[0], pick[1], sizes[in_full:], objective), (groups, rounds[-1])
-            )
+            remaining, *last = sizes[in_full:]
+
+            def last_rounds(pick: tuple[Array, Array]) -> Array:
+                group, alive = pick
+                tasks = jnp.flatnonzero(alive, size=remaining)
+                found = _rounds(_among(model, tasks), group[None], jnp.ones((1, remaining), bool), last, objective)
+                return jnp.zeros((len(last), model.num_tasks), bool).at[:, tasks].set(found[:, 0])
+
+            narrowed = jax.lax.map(last_rounds, (groups, rounds[-1]))
             rounds = jnp.concatenate([rounds, narrowed.swapaxes(0, 1)])
         rounds = jnp.concatenate([everything[None], rounds]).astype(jnp.float32)
         return (rounds / rounds.sum(-1, keepdims=True)).swapaxes(0, 1)
@@ -124,17 +130,8 @@ def _rounds(
     return jax.lax.scan(keep_best, alive, jnp.asarray(sizes, jnp.int32))[1]
 
 
-def _rounds_among(
-    model: Model,
-    group: Float[Array, "images height width channels"],
-    alive: Bool[Array, " tasks"],
-    sizes: Sequence[int],
-    objective: Objective,
-) -> Bool[Array, "rounds tasks"]:
-    """Return `_rounds` of one pick, in a bank of the tasks that remain; `sizes` begins with their number."""
-    tasks = jnp.flatnonzero(alive, size=sizes[0])
+def _among(model: Model, tasks: Int[Array, " chosen"]) -> Model:
+    """Return a model of some tasks; its superpositions run with the mean statistics of all tasks, as before."""
     stats = jax.tree.map(lambda leaf: leaf[None], model.mean_stats())
-    changes: dict[str, Any] = {"bank": banks.take(model.bank, tasks), "stats": stats, "num_tasks": sizes[0]}
-    fewer = dataclasses.replace(model, **changes, counts=None, num_counted=0)
-    rounds = _rounds(fewer, group[None], jnp.ones((1, sizes[0]), bool), sizes[1:], objective)
-    return jnp.zeros((len(sizes) - 1, model.num_tasks), bool).at[:, tasks].set(rounds[:, 0])
+    changes: dict[str, Any] = {"bank": banks.take(model.bank, tasks), "stats": stats, "num_tasks": len(tasks)}
+    return dataclasses.replace(model, **changes, counts=None, num_counted=0)

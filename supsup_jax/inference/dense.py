@@ -26,10 +26,10 @@ def are_faster(model: Model, picks: int, images_per_pick: int) -> bool:
     return serves and model.shards is None and not backend.is_accelerator() and not banks.prefers_sums(picks)
 
 
-def arrays_of_pick(model: Model, picks: int, images_per_pick: int) -> PyTree[Any]:
+def arrays_of_pick(model: Model, picks: int, images_per_pick: int, copies: int = 1) -> PyTree[Any]:
     """Return the shapes of the largest arrays of a pick at one superposition: its gradients, or else its scores."""
     if are_faster(model, picks, images_per_pick):
-        return jax.ShapeDtypeStruct((model.num_tasks,), jnp.float32)
+        return jax.ShapeDtypeStruct((copies * model.num_tasks,), jnp.float32)
     return model.weights
 
 

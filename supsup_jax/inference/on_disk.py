@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from supsup_jax.bank import bits as banks
+from supsup_jax.bank import gradients
 from supsup_jax.bank.files import BankFiles
 from supsup_jax.bank.segments import AHEAD, read_ahead
 from supsup_jax.errors import ArgumentError, UserError
@@ -181,8 +182,7 @@ def _found(
 def _rows(model: Model, groups: Array, search: OneShot) -> Rows:
     """Return the gradients of some picks, and the importance of each row."""
     share_kept = jax.tree.map(lambda leaf: leaf / model.num_tasks, counts_of(model))
-    gradients = gradients_at(model, groups, share_kept, search.objective)
-    columns = [leaf.reshape(len(groups), -1) for leaf in jax.tree.leaves(gradients)]
+    columns = gradients.by_leaf(gradients_at(model, groups, share_kept, search.objective))
     return rows_of([leaf.reshape(-1) for leaf in jax.tree.leaves(share_kept)], columns)
 
 

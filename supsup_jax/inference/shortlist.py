@@ -134,9 +134,7 @@ def shortlisted(
         return jnp.concatenate([found.scores, found.share[:, None]], axis=1)
 
     groups = grouped(images, images_per_pick)
-    scores = jax.ShapeDtypeStruct((_COPIES * model.num_tasks,), jnp.float32)
-    row = scores if dense.are_faster(model, *groups.shape[:2]) else model.weights
-    found = in_chunks(search_chunk, row, groups)
+    found = in_chunks(search_chunk, dense.arrays_of_pick(model, *groups.shape[:2], copies=_COPIES), groups)
     return Shortlisted(found[:, :-1], found[:, -1])
 
 

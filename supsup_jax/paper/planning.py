@@ -18,7 +18,7 @@ from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.paper.reproduction import Number, numbers
 from supsup_jax.paper.scripts import Script, other_settings
-from supsup_jax.runs import composition
+from supsup_jax.runs import composition, results
 from supsup_jax.runs.tables import Run
 from supsup_jax.system.durations import duration
 
@@ -253,7 +253,7 @@ def _job(
 ) -> Job | str:
     """Return the run that measures these numbers, or the reason why it cannot be made."""
     counts = tuple(sorted({number.tasks for number in lacking}))
-    resumable = (run for run in runs if run.seed == experiment.seed and (run.folder / "checkpoints").is_dir())
+    resumable = (run for run in runs if run.seed == experiment.seed and results.has_checkpoints(run.folder))
     earlier = max(resumable, key=lambda run: run.timing.tasks, default=None)
     learned, evaluated = (earlier.timing.tasks, earlier.accuracies["given"]) if earlier else (0, ())
     job = Job(script, experiment, counts, learned, frozenset(evaluated), Rates(0, 0, 0))

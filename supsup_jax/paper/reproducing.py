@@ -212,7 +212,7 @@ def _can_resume(job: Job, runs: Path) -> bool:
     _, scale, _ = job.key
     sparsity = "" if scale is None else f"~sparsity={scale:g}"
     folders = results.existing_folders(runs / job.experiment.name, f"seed={job.experiment.seed}{sparsity}")
-    known = filter(None, (results.read_settings(folder) for folder in folders if (folder / "checkpoints").is_dir()))
+    known = filter(None, map(results.read_settings, filter(results.has_checkpoints, folders)))
     return any(not composition.differences(job.experiment, settings["experiment"]) for settings in known)
 
 

@@ -119,7 +119,7 @@ def _restore(
     Raises:
         UserError: if the files cannot be read.
     """
-    if not hosts.broadcast((folder / "checkpoints").is_dir):
+    if not hosts.broadcast(lambda: results.has_checkpoints(folder)):
         if hosts.broadcast((folder / results.SETTINGS).is_file):
             raise _no_checkpoint(folder)
         raise UserError(

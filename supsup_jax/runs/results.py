@@ -79,6 +79,11 @@ def existing_folders(parent: Path, name: str) -> list[Path]:
     return [tries[attempt] for attempt in sorted(tries, reverse=True) if tries[attempt].is_dir()]
 
 
+def has_checkpoints(folder: Path) -> bool:
+    """Return whether a run can be resumed or restored; copies of its tables cannot."""
+    return (folder / "checkpoints").is_dir()
+
+
 def settings_text(settings: dict[str, Any], command: Sequence[str] | None = None) -> str:
     """Return the contents of `settings.yaml`: the experiment of a run, its command and its environment.
 

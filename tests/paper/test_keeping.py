@@ -58,7 +58,7 @@ def test_the_current_folder_is_kept_under_its_name(command, tmp_path, monkeypatc
     assert evaluated(tmp_path / "kept") == {f"{BATCHE}/seed=3": [2, 3]}
 
 
-@pytest.mark.parametrize("name", ["../../outside", "/tmp/outside"])
+@pytest.mark.parametrize("name", ["../../outside", "/outside"])
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
     write_run(tmp_path / "runs", BATCHE, 1, [0.7] * 3)
     (run,) = tables.find_runs(tmp_path / "runs")

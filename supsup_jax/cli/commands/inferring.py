@@ -1,4 +1,4 @@
-"""Options of commands that can divide a run's bank of masks among devices and hosts."""
+"""Options of commands that infer tasks: the search, and how the bank is divided among devices and hosts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from supsup_jax.system import backend, devices, hosts
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedBank(Command):
+class Inferring(Command):
     """Base class of commands that infer tasks."""
 
     search: SearchName = None

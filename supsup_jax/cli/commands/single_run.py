@@ -12,7 +12,7 @@ import tyro
 from supsup_jax.bank import first
 from supsup_jax.cli import advice
 from supsup_jax.cli.commands.command import Command, OneRun, parse_settings
-from supsup_jax.cli.commands.shared_bank import SharedBank
+from supsup_jax.cli.commands.inferring import Inferring
 from supsup_jax.cli.console import show_evaluation, show_run
 from supsup_jax.cli.flags import naming_flags
 from supsup_jax.cli.options import parse_tasks
@@ -30,7 +30,7 @@ from supsup_jax.system.sizes import parse_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(SharedBank):
+class Evaluate(Inferring):
     """Measure the test accuracy of a run's tasks."""
 
     folder: OneRun
@@ -78,7 +78,7 @@ class Evaluate(SharedBank):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict(SharedBank):
+class Predict(Inferring):
     """Predict the class of each image, and its task if none is given; print one CSV row per image."""
 
     folder: OneRun
