@@ -47,12 +47,14 @@ class Formulation:
         once: whether it is called only once; `prepare` then does everything that would make a second call faster.
         precision: precision of its products, one of `PRODUCTS`, which determines the floor; "" if it does not do all
             of the case's work and has no floor. JAX rounds to TensorFloat-32 on a GPU unless told otherwise.
+        flags: flags of XLA, which are set before its process starts.
     """
 
     prepare: Callable[[], Call]
     part: float = 1.0
     once: bool = False
     precision: str = "float32"
+    flags: str = ""
 
 
 @dataclass(frozen=True)
@@ -225,9 +227,14 @@ def sizes(smallest: bool = False) -> tuple[int, int]:
 
 
 class Child:
-    """A process of this program that measures, started with `--child` at the first request."""
+    """A process of this program that measures, started with `--child` at the first request.
 
-    def __init__(self) -> None:
+    Args:
+        flags: flags of XLA, besides those of the environment.
+    """
+
+    def __init__(self, flags: str = "") -> None:
+        self._flags = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"} if flags else {}
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, suite: str, number: int = 0, name: str = "", seconds: float = 0.0) -> dict[str, Any]:
@@ -244,7 +251,9 @@ class Child:
         """
         if self._process is None:
             command, pipe = [sys.executable, sys.argv[0], "--child"], subprocess.PIPE
-            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+            self._process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True, env=os.environ | self._flags
+            )
         assert self._process.stdin and self._process.stdout
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps([suite, number, name, seconds]), file=self._process.stdin, flush=True)
@@ -275,8 +284,8 @@ class Plan:
         longest: formulations with a floor above this number of seconds are skipped.
         seconds: seconds for repeated calls of a formulation.
         rates: the machine's peak rates, if they are known; otherwise each round measures them.
-        together: whether formulations of the same library share a process, which starts faster. Memory is then the
-            peak of all formulations up to this one.
+        together: whether formulations of the same library and flags share a process, which starts faster. Memory is
+            then the peak of all formulations up to this one.
         only: text that the names of the cases to measure contain.
     """
 
@@ -299,7 +308,8 @@ def compare(suite: str, cases: Sequence[Case], plan: Plan) -> Iterator[Row]:
     Yields:
         A row after each of its measurements.
     """
-    children = {is_pytorch: Child() for is_pytorch in (False, True)}
+    ours = Child()
+    children = {(False, ""): ours}
     for number, case in enumerate(cases):
         if plan.only not in case.name:
             continue
@@ -307,10 +317,11 @@ def compare(suite: str, cases: Sequence[Case], plan: Plan) -> Iterator[Row]:
         for _ in range(plan.rounds):
             rates, base = plan.rates, None
             if rates is None:
-                rates = children[False].ask("peak")
-                children[False].close()
+                rates = ours.ask("peak")
+                ours.close()
             for row in rows:
-                floor, child = case.floor(rates, row.name), children[row.name.startswith("PyTorch")]
+                floor, flags = case.floor(rates, row.name), case.formulations[row.name].flags
+                child = children.setdefault((row.name.startswith("PyTorch"), flags), Child(flags))
                 if floor > plan.longest:
                     row.missing = f"skipped: at least {floor:.0f} s"
                 if row.missing:

@@ -5,7 +5,6 @@ Each case is one layer, forward, or the gradient of its images, or that of its k
 """
 
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -88,19 +87,15 @@ FLAGS = {
 """Flags of XLA by the name of the formulation. A version of XLA without a flag ends with a message about it."""
 
 
-def of_jax(layer: Layer, part: str, flags: str | None) -> Callable[[], Callable[[], object]]:
-    """Return the preparation of convolutions by this package or, with flags, by XLA."""
+def of_jax(layer: Layer, part: str, by_xla: bool) -> Callable[[], Callable[[], object]]:
+    """Return the preparation of convolutions by this package or by XLA."""
 
     def prepare() -> Callable[[], object]:
-        if flags:
-            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
         import jax
 
         from supsup_jax.networks import layers
 
-        convolve: Callable[..., Any] = layers.conv_general_dilated
-        if flags is not None:
-            convolve = jax.lax.conv_general_dilated
+        convolve: Callable[..., Any] = jax.lax.conv_general_dilated if by_xla else layers.conv_general_dilated
 
         def forward(images: Any, kernel: Any) -> Any:
             numbers = ("NHWC", "HWIO", "NHWC")
@@ -146,8 +141,9 @@ def of_pytorch(layer: Layer, part: str) -> Callable[[], Callable[[], object]]:
 
 def case(layer: Layer, part: str) -> Case:
     """Return the case of a part of a layer."""
-    formulations = {"supsup_jax": Formulation(of_jax(layer, part, None))}
-    formulations |= {name: Formulation(of_jax(layer, part, flags)) for name, flags in FLAGS.items()}
+    formulations = {"supsup_jax": Formulation(of_jax(layer, part, by_xla=False))}
+    for name, flags in FLAGS.items():
+        formulations[name] = Formulation(of_jax(layer, part, by_xla=True), flags=flags)
     formulations |= {"PyTorch, channels last": Formulation(of_pytorch(layer, part))}
     return Case(f"{layer}, {part}", CALLS, "calls", formulations, CALLS * layer.operations)
 

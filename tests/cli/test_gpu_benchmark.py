@@ -209,16 +209,21 @@ for line in sys.stdin:
         sys.exit("the GPU is on fire")
     result = {{"error": "no memory"}} if name == "fails" else {{"seconds": 1.0, "first": 2.0, "memory": 3.0}}
     print("noise", flush=True)
-    print({compare.MARK!r} + json.dumps(result | {{"process": os.getpid()}}), flush=True)
+    about = {{"process": os.getpid(), "flags": os.environ["XLA_FLAGS"].count("--")}}
+    print({compare.MARK!r} + json.dumps(result | about), flush=True)
 """
     )
     monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setenv("XLA_FLAGS", "--a")
     formulations = {name: compare.Formulation(lambda: None) for name in ("dies", "works", "fails", "works too")}
+    formulations |= {name: compare.Formulation(lambda: None, flags="--b") for name in ("with a flag", "with it again")}
     case = compare.Case("case", 1, "steps", formulations)
     plan = compare.Plan(rounds=1, rates={"float32": 1.0, "bytes": 1.0}, together=True)
-    dies, works, fails, again = compare.compare("suite", [case], plan)
+    dies, works, fails, again, flagged, flagged_again = compare.compare("suite", [case], plan)
     assert dies.missing == "skipped: the GPU is on fire" and fails.missing == "skipped: no memory"
     assert works.seconds == again.seconds == [1.0] and works.notes == again.notes  # the same process
+    assert (works.notes["flags"], flagged.notes["flags"]) == (1, 2)
+    assert flagged.notes == flagged_again.notes
     assert "the GPU is on fire" in compare.markdown([dies, works])
 
 
