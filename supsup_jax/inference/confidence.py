@@ -20,9 +20,6 @@ from supsup_jax.errors import ArgumentError, UserError
 NUM_BINS = 15
 """Number of bins of a reliability curve, as usual since Guo et al. (2017)."""
 
-_STEPS = 200
-"""Bisection steps, more than enough to reach the resolution of float64."""
-
 
 class Reliability(NamedTuple):
     """Reliability curve: how often picks of a confidence are right. Bins have equal widths from 0 to 1.
@@ -145,16 +142,21 @@ def fit_temperature(scores: Float[np.ndarray, "picks tasks"] | Any, tasks: Int[n
     expected = (targets * logits).sum(1)
 
     def slope(log_inverse: float) -> float:
-        """Return the sign of the derivative of the cross-entropy, which is convex in the inverse temperature."""
+        """Return the derivative of the cross-entropy by the inverse temperature, in which it is convex."""
         scaled = np.exp(log_inverse) * logits
         shares = np.exp(scaled - logsumexp(scaled, axis=1, keepdims=True))
         return float(((shares * logits).sum(1) - expected).mean())
 
+    from scipy import optimize  # not at the top: it takes longer to import than everything else here
+
     low, high = np.log(1e-6), np.log(1e6)
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
-    return spread * float(np.exp(-(low + high) / 2))
+    if slope(low) >= 0:
+        best = low
+    elif slope(high) <= 0:
+        best = high
+    else:
+        best = optimize.root_scalar(slope, bracket=(low, high)).root
+    return spread * float(np.exp(-best))
 
 
 def auroc(known: Float[np.ndarray, " known"] | Any, unknown: Float[np.ndarray, " unknown"] | Any) -> float:
