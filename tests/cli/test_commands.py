@@ -123,6 +123,12 @@ def test_export_writes_a_program(command, run, tmp_path):
     np.testing.assert_array_equal(classes, ss.restore(run).predict(IMAGES, task=2).labels)
 
 
+def test_version_is_printed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["supsup-jax", "--version"])
+    main()
+    assert capsys.readouterr().out == f"supsup_jax {ss.__version__}\n"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_a_help_text(command, name, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
