@@ -40,7 +40,7 @@ def draw_ablation(runs: Sequence[Run], of_name: Mapping[str, Sequence[Run]]) -> 
     colours = _COLOURS | {count: _FURTHER_COLOURS[i % len(_FURTHER_COLOURS)] for i, count in enumerate(further)}
 
     figure = Figure(figsize=(1 + 5.2 * len(drawn), 5.6), layout="constrained", dpi=200)
-    figure.suptitle("MNISTPerm, SupSup with the task inferred: number of outputs s and objective (Figure 6)")
+    figure.suptitle("MNISTPerm, SupSup with the task inferred:\nnumber of outputs s and objective (Figure 6)")
     for axes, network in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         heading, folder = _PANELS[network]
         counts: set[int] = set()

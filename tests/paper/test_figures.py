@@ -191,3 +191,8 @@ def test_the_ablation_has_a_panel_for_each_network(tmp_path):
     assert len(lenet.containers) == 7, "the upper bound is in the range of the axis, the lower bound far below"
     assert lenet.containers[-1].lines[0].get_xdata().tolist() == [2, 5]
     assert len(picture.legends[0].get_texts()) == 7
+
+    narrow = figures.draw_paper([run for run in runs if run.name == ablation and run.variant[0] == "LeNet"])["figure6"]
+    narrow.draw_without_rendering()
+    title = narrow.texts[0].get_window_extent()
+    assert len(narrow.axes) == 1 and title.x0 >= 0 and title.x1 <= narrow.bbox.x1
