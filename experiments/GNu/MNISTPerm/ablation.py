@@ -8,9 +8,8 @@ Command:    python experiments/GNu/MNISTPerm/ablation.py --data ~/data
             Twelve runs, one after another; --num-tasks 25 --eval-at 5 10 25 makes them shorter, and
             --network LeNet --features 25 --objective entropy makes a single run.
 
-Expect:     not run here. LeNet with 100 outputs has the settings of LeNet-250-tasks/supsup_h.py and supsup_g.py, which
-            took 4 and 7 minutes on two CPU cores, shared with other work: 93.8 % after 10 tasks and 93.7 % after 250,
-            with either objective and seed 1.
+Expect:     LeNet with 25 tasks, 25 s a run on two CPU cores: 93.6 to 93.9 %. With 25 outputs, H picks the right
+            task for 99.7 % of the batches, G for all. FC was not run.
 """
 
 import supsup_jax as ss
