@@ -10,7 +10,8 @@ Command:    python experiments/GG/CIFAR100-10-tasks/piggyback.py --data ~/data
                 --batch-size 128 --epochs 100 --schedule cosine
             python -m supsup_jax export-weights runs/backbone/GG/CIFAR100-10-tasks/piggyback/seed=0 backbone.msgpack
 
-Expect:     not run in full: a day on two CPU cores (estimated). The authors' ResNet-50, trained on ImageNet, has top-1
+Expect:     64.0 % with --epochs 6 --schedule cosine over a backbone of 20 epochs, which has 80.3 %: 7 minutes for the
+            backbone and 2.7 for each task on one CPU core. The authors' ResNet-50, trained on ImageNet, has top-1
             errors of 18.23 % on CUBS and 10.19 % on Stanford Cars.
 """
 
