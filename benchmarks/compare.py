@@ -7,6 +7,7 @@ of the GPU's memory.
 
 import contextlib
 import functools
+import gc
 import json
 import os
 import resource
@@ -134,6 +135,14 @@ def measure(formulation: Formulation, seconds: float) -> dict[str, Any]:
         times.append(time.perf_counter() - started)
     notes = result if isinstance(result, dict) else {}
     return {"seconds": statistics.median(times) / formulation.part, "first": first, "memory": peak_memory(), **notes}
+
+
+def release() -> None:
+    """Return the memory of formulations that were measured to the GPU, which the other library's process shares."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def peak_memory() -> float:
@@ -309,7 +318,7 @@ def compare(suite: str, cases: Sequence[Case], plan: Plan) -> Iterator[Row]:
         A row after each of its measurements.
     """
     ours = Child()
-    children = {(False, ""): ours}
+    children = {(False, ""): ours}  # by whether it is PyTorch's, and its flags
     for number, case in enumerate(cases):
         if plan.only not in case.name:
             continue
@@ -320,10 +329,13 @@ def compare(suite: str, cases: Sequence[Case], plan: Plan) -> Iterator[Row]:
                 rates = ours.ask("peak")
                 ours.close()
             for row in rows:
-                floor, flags = case.floor(rates, row.name), case.formulations[row.name].flags
-                child = children.setdefault((row.name.startswith("PyTorch"), flags), Child(flags))
-                if floor > plan.longest:
-                    row.missing = f"skipped: at least {floor:.0f} s"
+                floor, formulation = case.floor(rates, row.name), case.formulations[row.name]
+                process = row.name.startswith("PyTorch"), formulation.flags
+                if process not in children:
+                    children[process] = Child(formulation.flags)
+                child, least = children[process], floor * formulation.part
+                if least > plan.longest:
+                    row.missing = f"skipped: at least {least:.0f} s"
                 if row.missing:
                     yield row
                     continue

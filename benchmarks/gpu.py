@@ -37,7 +37,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+import resnet
 import run
+import train
 
 from supsup_jax.runs import results
 from supsup_jax.system import atomic
@@ -57,10 +59,10 @@ SMOKE_ENVIRONMENT = {
 }
 
 LOG_LINES = 15
-
-# Runs with at most this number of tasks, such as SplitCIFAR100's 20, are reported task by task.
-MOST_LISTED = 20
 """Number of lines at the end of a failed part's log that the report shows."""
+
+MOST_LISTED = 20
+"""Runs with at most this number of tasks, such as SplitCIFAR100's 20, are reported task by task."""
 
 Report = tuple[dict[str, Any], list[str]]
 """Measurements as plain data and as lines of Markdown."""
@@ -76,6 +78,7 @@ class Part:
         smallest: its command line with --smoke.
         least: the minimum seconds for which it is worth starting, on a GPU.
         weight: its share of the remaining time, relative to the parts after it.
+        operations: the minimum number of floating-point operations to train one task of a script, for the floor.
     """
 
     program: str
@@ -83,6 +86,7 @@ class Part:
     smallest: tuple[str, ...]
     least: float
     weight: float = 1.0
+    operations: float = 0.0
 
     @property
     def is_script(self) -> bool:
@@ -113,6 +117,13 @@ ONE_TASK = ("--tasks-at-once", "1")
 DENSITY = ("--sparsity", "32")
 
 
+# The scripts train 1,000 updates a task on MNIST, and 250 epochs of 2,500 images on SplitCIFAR100: forward, and the
+# gradients of the weights and of the inputs.
+LENET_TASK = 1000 * train.work_of_step((784, 300, 100, 500))[0]
+FC_TASK = 1000 * train.work_of_step((784, 1024, 1024, 100))[0]
+CIFAR_TASK = 250 * 2500 * 6 * resnet.GEM_PRODUCTS
+
+
 def suite(name: str, *options: str, least: float, weight: float) -> Part:
     """Return a part that measures a suite of run.py; the options also select its smallest cases."""
     every = (name, *options, "--rounds", "1", "--rates", "RUNS/device/tables.json")
@@ -124,11 +135,11 @@ PARTS = {
     "device": Part("benchmarks/device.py", (), ("--smallest",), least=30, weight=1),
     "parity": Part("benchmarks/parity.py", (), ("--smallest",), least=60, weight=2),
     "lenet-rates": suite("side_by_side", least=45, weight=2),
-    "lenet-2500": Part(f"{MNIST_PERM}/LeNet-2500-tasks/supsup_h.py", (), PERMUTED_DIGITS, least=60, weight=4),
+    "lenet-2500": Part(f"{MNIST_PERM}/LeNet-2500-tasks/supsup_h.py", (), PERMUTED_DIGITS, 60, 4, LENET_TASK),
     "inference": suite("inference", "--together", least=45, weight=3),
-    "fc": Part(f"{MNIST_PERM}/FC-250-tasks/supsup_h.py", (), PERMUTED_DIGITS, least=60, weight=2),
-    "resnet-gem": suite("resnet", "--only", "GEMResNet18", least=60, weight=4),
-    "resnet-50": suite("resnet", "--only", "ResNet50", least=60, weight=4),
+    "fc": Part(f"{MNIST_PERM}/FC-250-tasks/supsup_h.py", (), PERMUTED_DIGITS, 60, 2, FC_TASK),
+    "resnet-gem": suite("resnet", "--together", "--only", "GEMResNet18", least=60, weight=4),
+    "resnet-50": suite("resnet", "--together", "--only", "ResNet50", least=60, weight=4),
     "resnet-kernels": Part(
         "benchmarks/kernels.py",
         ("resnet", "--rows", "RUNS/resnet-gem/tables.json", "RUNS/resnet-50/tables.json"),
@@ -137,15 +148,16 @@ PARTS = {
         weight=2,
     ),
     "cifar-supsup": Part(
-        f"{CIFAR}/rn18-supsup.py", (*DENSITY, *ONE_TASK), (*DENSITY, *ONE_TASK, *SPLIT_DIGITS), least=90, weight=6
+        f"{CIFAR}/rn18-supsup.py", (*DENSITY, *ONE_TASK), (*DENSITY, *ONE_TASK, *SPLIT_DIGITS), 90, 6, CIFAR_TASK
     ),
-    "cifar-heads": Part(f"{CIFAR}/rn18-separate-heads.py", ONE_TASK, (*ONE_TASK, *SPLIT_DIGITS), least=90, weight=3),
+    "cifar-heads": Part(f"{CIFAR}/rn18-separate-heads.py", ONE_TASK, (*ONE_TASK, *SPLIT_DIGITS), 90, 3, CIFAR_TASK),
     "nns": Part(
         "experiments/NNs/supsup.py",
         ("--eval-at", "10", "50", "100", "250", "500", "1000", "1500", "2000", "2500"),
         PERMUTED_DIGITS,
         least=60,
         weight=4,
+        operations=LENET_TASK,
     ),
 }
 
@@ -192,6 +204,24 @@ def read_run(folder: Path) -> Report:
     table = evaluation_table(evaluations) if evaluations else ["\nNo evaluation was saved."]
     each = task_table(tasks) if len(tasks) <= MOST_LISTED else []
     return {**summary, "tasks": tasks, "evaluations": evaluations}, [sentence, *table, *each]
+
+
+def floor_of(part: Part, measured: dict[str, Any], rates: Path) -> list[str]:
+    """Add the floor of a script's training to its measurements, and return it as lines of Markdown.
+
+    Args:
+        part: the part.
+        measured: its measurements.
+        rates: the JSON file of device.py.
+    """
+    if not part.operations or "tasks_learned" not in measured or not rates.exists():
+        return []
+    rate = json.loads(rates.read_text())["rates"]["tf32"]
+    measured["floor_seconds"] = part.operations * measured["tasks_learned"] / rate
+    return [
+        f"\nFloor of the training: {measured['floor_seconds']:.3g} s, its operations at {rate / 1e12:.3g} TFLOP/s, the "
+        "rate of products in TensorFloat-32."
+    ]
 
 
 def task_table(tasks: Sequence[dict[str, Any]]) -> list[str]:
@@ -318,6 +348,8 @@ def run_part(name: str, options: argparse.Namespace, seconds: float, received: l
     entry["command"] = shlex.join(["python", *command])
     try:
         entry["measured"], entry["markdown"] = (read_run if part.is_script else read_tables)(folder)
+        if not options.smoke:  # which has other settings
+            entry["markdown"] += floor_of(part, entry["measured"], options.runs / "device/tables.json")
     except Exception as error:  # of any type: the next part must start
         entry["outcome"] = f"failed: its results cannot be read ({error!r})"
     if entry["outcome"].startswith("failed"):

@@ -80,6 +80,7 @@ def answer() -> None:
                 result = compare.measure(cases(suite)[number].formulations[name], seconds)
         except Exception as error:  # of any type: the next formulation may work
             result = {"error": " ".join(str(error).split())[:300] or type(error).__name__}
+        compare.release()
         print(f"\n{compare.MARK}{json.dumps(result)}", flush=True)
 
 
@@ -120,6 +121,8 @@ def main() -> None:
     rates = None
     if arguments.rates and arguments.rates.exists():
         rates = json.loads(arguments.rates.read_text())["rates"]
+        if not compare.is_accelerated():
+            rates.pop("tf32", None)  # a CPU does not round to TensorFloat-32
     plan = compare.Plan(
         arguments.rounds, arguments.longest, arguments.seconds, rates, arguments.together, arguments.only
     )

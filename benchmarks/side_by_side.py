@@ -6,7 +6,7 @@ keeps what an update reads and writes, so that few tasks may be faster.
 
 import compare
 from compare import Case, Formulation
-from train import STEPS, ours, pytorch, work_of_step
+from train import SIZES, STEPS, ours, pytorch, work_of_step
 
 NETWORK = "LeNet"
 
@@ -24,7 +24,7 @@ def case(widths: tuple[int, ...], forms: dict[str, str], steps: int = STEPS[NETW
         prepare = pytorch(NETWORK, convolutions=False, tasks=1, form=form, steps=steps)
         precision = "float32" if form == "eager" else "tf32"
         formulations[f"PyTorch, 1 task, {name}"] = Formulation(prepare, 1 / most, precision=precision)
-    work, (operations, num_bytes) = most * steps, work_of_step(NETWORK)
+    work, (operations, num_bytes) = most * steps, work_of_step(SIZES[NETWORK])
     name = f"Training LeNet, tasks of {steps} steps side by side, seconds for {most:,} task{'s' * (most > 1)}"
     return Case(name, work, "steps", formulations, work * operations, work * num_bytes)
 

@@ -1,7 +1,7 @@
 """Training: LeNet 300-100 and FC 1024-1024 with 100 outputs, threshold masks, RMSprop, batches of 128."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from compare import Case, Formulation
@@ -201,12 +201,12 @@ def pytorch(
     return prepare
 
 
-def work_of_step(network: str) -> tuple[float, float]:
-    """Return the operations of an update, and the bytes that it reads and writes if no cache keeps any.
+def work_of_step(sizes: Sequence[int]) -> tuple[float, float]:
+    """Return the operations of an update of dense layers, and the bytes that it moves if no cache keeps any.
 
     These are the scores and their second moments, read and written, and the weights, read.
     """
-    products = [inputs * outputs for inputs, outputs in itertools.pairwise(SIZES[network])]
+    products = [inputs * outputs for inputs, outputs in itertools.pairwise(sizes)]
     # Forward, and the gradients of the weights, and of the inputs of all layers but the first.
     return 2.0 * BATCH * (3 * sum(products) - products[0]), 5.0 * 4 * sum(products)
 
@@ -215,7 +215,7 @@ def cases() -> list[Case]:
     """Return a case for each network."""
     all_cases = []
     for network, sizes in SIZES.items():
-        operations, _ = work_of_step(network)
+        operations, _ = work_of_step(sizes)
         work = TASKS * STEPS[network]
         formulations = {
             "supsup_jax, a device for each core": Formulation(ours(network, all_cores=True), precision="tf32"),

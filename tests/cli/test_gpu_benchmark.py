@@ -79,6 +79,15 @@ def test_failed_part_is_reported_and_the_next_one_runs(gpu, tmp_path):
     assert "| 0 | 90.00 | 0.03 |" in text
 
 
+def test_floor_of_a_script_is_that_of_the_tasks_it_learned(gpu, tmp_path):
+    part, measured = gpu.Part("experiments/learns.py", (), (), 0.0, operations=6e12), {"tasks_learned": 2}
+    assert gpu.floor_of(part, measured, tmp_path / "tables.json") == []
+    (tmp_path / "tables.json").write_text(json.dumps({"rates": {"float32": 1e12, "tf32": 4e12}}))
+    (line,) = gpu.floor_of(part, measured, tmp_path / "tables.json")
+    assert measured["floor_seconds"] == 3 and "3 s" in line and "4 TFLOP/s" in line
+    assert gpu.floor_of(gpu.Part("benchmarks/run.py", (), (), 0.0), measured, tmp_path / "tables.json") == []
+
+
 def test_part_without_enough_time_is_left_out_and_named(gpu, tmp_path, monkeypatch):
     monkeypatch.setitem(gpu.PARTS, "waits", gpu.Part("experiments/waits.py", (), (), least=61.0))
     assert call(gpu, tmp_path, "waits", "learns") == 0
@@ -182,6 +191,8 @@ def test_suites_have_their_rows_of_a_gpu(benchmark):
         rows = {f"supsup_jax, {precision}{masks}" for masks in ("", ", no masks")}
         rows |= {f"PyTorch, channels last{form}, {precision}" for form in ("", ", compiled")}
         assert rows <= set(gem.formulations) and rows <= set(large.formulations)
+        rows = {name for name in [*gem.formulations][:12] if name.startswith("PyTorch") and precision in name}
+        assert len(rows) == 2, "the time of the part may not suffice for more rows"
     assert "supsup_jax, 20 tasks by vmap" in gem.formulations and "256 images of 224" in large.name
     searches = benchmark("inference", accelerated=True).cases()
     assert len(searches) == 24 and all(len(case.formulations) == 2 for case in searches)
@@ -195,6 +206,17 @@ def test_floor_follows_the_precision_of_a_row(benchmark):
     rates = {"float32": 10.0, "tf32": 50.0, "bytes": 2.0}
     assert [case.floor(rates, name) for name in rows] == [10.0, 5.0, 0.0]  # the second one is bound by its bytes
     assert case.floor({"float32": 10.0, "bytes": 2.0}, "second") == 10.0
+
+
+def test_rows_are_skipped_by_the_floor_of_what_they_measure(benchmark, monkeypatch):
+    compare = benchmark("compare")
+    result = {"seconds": 1.0, "first": 2.0, "memory": 3.0}
+    monkeypatch.setattr(compare.Child, "ask", lambda *_: dict(result))
+    formulations = {"all": compare.Formulation(lambda: None), "a tenth": compare.Formulation(lambda: None, part=0.1)}
+    case = compare.Case("case", 1, "steps", formulations, operations=100.0)
+    plan = compare.Plan(rounds=1, longest=20.0, rates={"float32": 1.0, "bytes": 1.0})
+    whole, tenth = compare.compare("suite", [case], plan)
+    assert whole.missing == "skipped: at least 100 s" and tenth.seconds == [1.0]
 
 
 def test_failed_row_is_reported_and_the_next_one_is_measured(benchmark, tmp_path, monkeypatch):
@@ -231,6 +253,17 @@ def test_cuda_graph_without_a_gpu_is_an_error_of_its_row_only(benchmark):
     pytest.importorskip("torch")
     with pytest.raises(RuntimeError, match="requires a GPU"):
         benchmark("train").pytorch("LeNet", False, form="graph")()
+
+
+@pytest.mark.parametrize("by_xla", [False, True])
+@pytest.mark.parametrize("part", ["forward", "gradient of the images", "gradient of the kernel"])
+def test_convolutions_of_the_suite_run(benchmark, part, by_xla):
+    convolutions = benchmark("convolutions")
+    layer = convolutions.Layer("tiny", batch=2, size=4, inputs=3, outputs=5)
+    images, kernel, cotangents = layer.arrays()
+    like = {"forward": cotangents, "gradient of the images": images, "gradient of the kernel": kernel}[part]
+    assert convolutions.of_jax(layer, part, by_xla)()().shape == like.shape
+    assert part in convolutions.PARTS
 
 
 @pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"running": True}, {"side_by_side": 3}])

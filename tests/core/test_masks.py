@@ -98,6 +98,18 @@ def test_top_k_is_the_same_on_an_accelerator(monkeypatch):
             np.testing.assert_array_equal(mask[index], top_k_by_sorting(scores[name][index], kept))
 
 
+def test_top_k_has_no_loop_on_an_accelerator(monkeypatch):
+    """A loop of 31 passes for each layer would launch thousands of kernels in every update."""
+    scores = {str(layer): np.zeros((3, 3, 4, layer + 1), np.float32) for layer in range(20)}
+
+    def loops():
+        return jax.jit(lambda scores: masks.top_k(scores, 0.5)).lower(scores).as_text().count("stablehlo.while")
+
+    assert loops() >= 20
+    monkeypatch.setattr(backend, "is_accelerator", lambda: True)
+    assert loops() == 0
+
+
 def test_top_k_has_the_masks_and_gradients_of_the_original(golden):
     arrays = golden("supermask_topk.npz")
     images, weight, scores, cotangent = (
