@@ -5,8 +5,8 @@ Reproduces: nothing: the paper (Yadav and Bansal, 2022) has no permuted MNIST.
 Command:    python experiments/GG/MNISTPerm/exssnet.py --data ~/data
             --method SupSup trains masks only; --density 0.05 makes them sparser.
 
-Expect:     94.6 % (SupSup: 90.7 %), 91.6 % with density 0.05 (82.3 %) and 72.6 % with density 0.02 (50.7 %); about
-            35 s on one CPU core.
+Expect:     94.6 % (SupSup: 90.7 %), 91.6 % with density 0.05 (82.3 %) and 72.6 % with density 0.02 (50.7 %). Training
+            takes half a minute on one CPU core.
 """
 
 import supsup_jax as ss
