@@ -77,6 +77,8 @@ def test_advice_names_only_flags_that_the_run_supports():
         ({"scenario": scenarios.GG()}, ["--search exhaustive", several, "giving the task (--task given)"]),
     ):
         assert advice.remedies(run_of(**parts)) == expected
+    assert advice.remedies(run_of(), ss.Exhaustive(), 1) == [several, gg]
+    assert advice.remedies(run_of(), ss.Binary(), 8) == ["--search exhaustive", gg]
 
 
 def test_the_linked_section_of_the_documentation_exists():

@@ -72,9 +72,11 @@ class Evaluate(Inferring):
         if self.output:
             measured.to_csv(self.output)
         self.print_result(dataclasses.asdict(measured), lambda: show_evaluation(self.folder, self.task, measured))
-        line = advice.on_inference(run, measured.picked, measured.accuracy) if measured.picked is not None else None
-        if line and not self.json:
-            print(line)
+        if measured.picked is not None and not self.json:
+            search = run.inference(inference["search"], inference["objective"])
+            images = self.images_per_pick
+            if line := advice.on_inference(run, measured.picked, measured.accuracy, None, search, images):
+                print(line)
 
 
 @dataclass(frozen=True, kw_only=True)
