@@ -6,8 +6,9 @@ Command:    python experiments/GNu/SplitCIFAR100/supsup.py --data ~/data
             python -m supsup_jax evaluate RUN --task inferred --search exhaustive
             infers the tasks of the same run by another search; --images-per-pick 8 from eight images.
 
-Expect:     not run in full; a day or more on two CPU cores (estimated). If tasks are classes of one data set, one
-            gradient infers the tasks much less often than 100 % (docs/idea.md).
+Expect:     with --epochs 10, 38 minutes on one CPU core: 76.8 % with the task given. One gradient finds 5 % of the
+            tasks, which is chance; trying every task finds 19 % from one image, 41 % from 8 and 60 % from 128
+            (docs/idea.md). The 250 epochs were not run.
 """
 
 import supsup_jax as ss
