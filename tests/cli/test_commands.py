@@ -13,7 +13,7 @@ from PIL import Image
 import supsup_jax as ss
 from supsup_jax import data
 from supsup_jax.__main__ import main
-from supsup_jax.cli import collection, launch
+from supsup_jax.cli import advice, collection, launch
 from supsup_jax.cli.commands import COMMANDS
 from supsup_jax.data import pictures
 
@@ -50,6 +50,15 @@ def test_evaluate_measures_given_and_inferred_tasks(command, run, tmp_path):
     plain = json.loads(command("evaluate", run, "--tasks", "1:3", "--json"))
     assert plain["tasks"] == [1, 2]
     assert plain["matrix"][-1] == [None, *plain["accuracy"]]
+
+
+def test_advice_after_an_evaluation_is_about_its_search(command, run, monkeypatch):
+    used = []
+    monkeypatch.setattr(advice, "on_inference", lambda *arguments: used.extend(arguments[-2:]) or "some advice")
+    inferred = ["--task", "inferred", "--search", "exhaustive", "--images-per-pick", 8]
+    assert "some advice" in command("evaluate", run, *inferred)
+    assert isinstance(used[0], ss.Exhaustive) and used[1] == 8
+    assert "some advice" not in command("evaluate", run, *inferred, "--json")
 
 
 def test_settings_of_a_search_are_those_of_the_object(command, run, tmp_path):

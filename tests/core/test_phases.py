@@ -111,6 +111,32 @@ def test_a_penalty_is_part_of_the_loss():
     assert norms[1] < 0.5 * norms[0] and penalised.loss[0] > free.loss[0]
 
 
+@dataclass(frozen=True)
+class Moments(Offset):
+    """Adds the share of the phase's updates that were made to the loss, and keeps the weights of the end."""
+
+    counts: bool = True
+
+    def penalty(self, weights, params, moment):
+        return 100.0 * (moment.phase + moment.share) if self.counts else None
+
+    def finalize(self, params, weights):
+        return params | {"last": weights}
+
+
+def test_a_method_knows_how_much_of_a_phase_is_done():
+    _, without = learn(Moments(two=True, counts=False), optimizers.SGD(0.1), steps=6)
+    _, learned = learn(Moments(two=True), optimizers.SGD(0.1), steps=6)
+    # The means over the two updates of the first phase, and over the four of the second one.
+    np.testing.assert_allclose(learned.loss - without.loss, [100 * (0 + 1 / 4), 100 * (1 + 3 / 8)], rtol=1e-4)
+
+
+def test_finalize_sees_the_weights_at_the_end_of_the_task():
+    before, learned = learn(Moments(counts=False), optimizers.SGD(0.1))
+    jax.tree.map(np.testing.assert_array_equal, learned.adapter["last"], learned.weights)
+    assert any((old != new).any() for old, new in zip(*map(jax.tree.leaves, (before, learned.weights)), strict=True))
+
+
 def test_methods_without_hooks_train_in_one_phase():
     assert UpperBound().phases(3) == (Phase(False, True),)
     assert UpperBound().update_share({}, {}, 0) is None
