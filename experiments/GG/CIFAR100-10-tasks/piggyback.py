@@ -11,7 +11,7 @@ Command:    python experiments/GG/CIFAR100-10-tasks/piggyback.py --data ~/data
             python -m supsup_jax export-weights runs/backbone/GG/CIFAR100-10-tasks/piggyback/seed=0 backbone.msgpack
 
 Expect:     64.0 % with --epochs 6 --schedule cosine over a backbone of 20 epochs, which has 80.3 %: 7 minutes for the
-            backbone and 2.7 for each task on one CPU core. The authors' ResNet-50, trained on ImageNet, has top-1
+            backbone and 2 to 3 for each task on one CPU core. The authors' ResNet-50, trained on ImageNet, has top-1
             errors of 18.23 % on CUBS and 10.19 % on Stanford Cars.
 """
 

@@ -7,8 +7,8 @@ Reproduces: CIFAR-100 Split of the paper (Kang et al., ICML 2022) with capacity 
 
 Command:    python experiments/GG/CIFAR100-10-tasks/wsn.py --data ~/data
 
-Expect:     73.8 % with --epochs 10, 2.5 minutes per task on one CPU core; the 200 epochs were not run. The paper's
-            tables have the accuracy of the published code, in %.
+Expect:     73.8 % with --epochs 10, 2.5 minutes per task on one CPU core; the 50 epochs were not run. The paper
+            has 76.38 ± 0.34 %.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,8 @@ Reproduces: no figure of the paper. This benchmark is common in related work, wi
 
 Command:    python experiments/GG/cifar100superclasses/rn18-supsup.py --data ~/data
 
-Expect:     not run here; a day or more on two CPU cores (estimated). Chance is 20 %.
+Expect:     57.9 % with --epochs 5, 18 minutes on one CPU core; the 250 epochs, about 8 hours on two cores
+            (extrapolated), were not run. Chance is 20 %.
 """
 
 import supsup_jax as ss

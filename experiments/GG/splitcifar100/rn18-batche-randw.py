@@ -4,7 +4,7 @@ Reproduces: the BatchE (Rand W) point of Figure 2, right.
 
 Command:    python experiments/GG/splitcifar100/rn18-batche-randw.py --gpu-sets "0|1|2|3" --seeds 5
 
-Expect:     a day or more on two CPU cores (estimated; no full run was made). The paper shows this curve only in a
+Expect:     about 8 hours on two CPU cores (extrapolated; no full run was made). The paper shows this curve only in a
             figure, with 88 to 91 % for SupSup with large values of --sparsity.
 """
 

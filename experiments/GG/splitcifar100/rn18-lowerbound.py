@@ -5,7 +5,7 @@ Reproduces: the lower bound that the text gives for Figure 2, right. One network
 
 Command:    python experiments/GG/splitcifar100/rn18-lowerbound.py --gpu-sets "0|1|2|3" --seeds 5
 
-Expect:     a day or more on two CPU cores (estimated; no full run was made). The paper has 24.5 % after 20 tasks.
+Expect:     about 8 hours on two CPU cores (extrapolated; no full run was made). The paper has 24.5 % after 20 tasks.
 """
 
 import supsup_jax as ss

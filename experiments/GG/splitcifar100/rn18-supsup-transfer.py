@@ -4,7 +4,7 @@ Reproduces: the SupSup Transfer curve of Figure 2, right, a point for each --spa
 
 Command:    python experiments/GG/splitcifar100/rn18-supsup-transfer.py --gpu-sets "0|1|2|3" --seeds 5
 
-Expect:     a day or more for each run on two CPU cores (estimated; no full run was made). The paper shows this curve
+Expect:     about 8 hours for each run on two CPU cores (extrapolated; no full run was made). The paper shows this curve
             only in a figure, with 88 to 91 % for SupSup with large values of --sparsity.
 """
 

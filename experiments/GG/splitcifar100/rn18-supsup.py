@@ -4,7 +4,7 @@ Reproduces: the SupSup curve of Figure 2, right, a point for each --sparsity.
 
 Command:    python experiments/GG/splitcifar100/rn18-supsup.py --gpu-sets "0|1|2|3" --seeds 5
 
-Expect:     a day or more for each run on two CPU cores (estimated; no full run was made). Task 0 of seed 0 at
+Expect:     about 8 hours for each run on two CPU cores (extrapolated; no full run was made). Task 0 of seed 0 at
             --sparsity 32 after 20 epochs: 77.2 %. An independent rerun of the original has about 90 % over 20 tasks
             with large values of --sparsity.
 """
