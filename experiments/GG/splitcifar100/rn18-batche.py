@@ -7,8 +7,8 @@ Reproduces: BatchE as the text describes it for Figure 2, right: the first task 
 Command:    python experiments/GG/splitcifar100/rn18-batche.py --gpu-sets "0|1|2|3" --seeds 5
 
 Expect:     56.3 % with --epochs 5, 18 minutes on one CPU core; the 250 epochs, about 8 hours on two cores
-            (extrapolated), were not run. The paper shows it without numbers; its
-            figure has 88 to 91 % for SupSup with large values of --sparsity.
+            (extrapolated), were not run. The paper shows it without numbers; its figure has 88 to 91 % for SupSup with
+            large values of --sparsity.
 """
 
 import supsup_jax as ss
