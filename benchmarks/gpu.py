@@ -135,9 +135,11 @@ PARTS = {
     "device": Part("benchmarks/device.py", (), ("--smallest",), least=30, weight=1),
     "parity": Part("benchmarks/parity.py", (), ("--smallest",), least=60, weight=2),
     "lenet-rates": suite("side_by_side", least=45, weight=2),
-    "lenet-2500": Part(f"{MNIST_PERM}/LeNet-2500-tasks/supsup_h.py", (), PERMUTED_DIGITS, 60, 4, LENET_TASK),
+    "lenet-2500": Part(
+        f"{MNIST_PERM}/LeNet-2500-tasks/supsup_h.py", (), PERMUTED_DIGITS, least=60, weight=4, operations=LENET_TASK
+    ),
     "inference": suite("inference", "--together", least=45, weight=3),
-    "fc": Part(f"{MNIST_PERM}/FC-250-tasks/supsup_h.py", (), PERMUTED_DIGITS, 60, 2, FC_TASK),
+    "fc": Part(f"{MNIST_PERM}/FC-250-tasks/supsup_h.py", (), PERMUTED_DIGITS, least=60, weight=2, operations=FC_TASK),
     "resnet-gem": suite("resnet", "--together", "--only", "GEMResNet18", least=60, weight=4),
     "resnet-50": suite("resnet", "--together", "--only", "ResNet50", least=60, weight=4),
     "resnet-kernels": Part(
@@ -148,9 +150,21 @@ PARTS = {
         weight=2,
     ),
     "cifar-supsup": Part(
-        f"{CIFAR}/rn18-supsup.py", (*DENSITY, *ONE_TASK), (*DENSITY, *ONE_TASK, *SPLIT_DIGITS), 90, 6, CIFAR_TASK
+        f"{CIFAR}/rn18-supsup.py",
+        (*DENSITY, *ONE_TASK),
+        (*DENSITY, *ONE_TASK, *SPLIT_DIGITS),
+        least=90,
+        weight=6,
+        operations=CIFAR_TASK,
     ),
-    "cifar-heads": Part(f"{CIFAR}/rn18-separate-heads.py", ONE_TASK, (*ONE_TASK, *SPLIT_DIGITS), 90, 3, CIFAR_TASK),
+    "cifar-heads": Part(
+        f"{CIFAR}/rn18-separate-heads.py",
+        ONE_TASK,
+        (*ONE_TASK, *SPLIT_DIGITS),
+        least=90,
+        weight=3,
+        operations=CIFAR_TASK,
+    ),
     "nns": Part(
         "experiments/NNs/supsup.py",
         ("--eval-at", "10", "50", "100", "250", "500", "1000", "1500", "2000", "2500"),
