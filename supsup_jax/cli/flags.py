@@ -19,7 +19,7 @@ from supsup_jax.cli.cluster import Cluster
 from supsup_jax.cli.options import Options, parse_parts, parser_errors_as_user_errors
 from supsup_jax.errors import ArgumentError, UserError
 from supsup_jax.experiment import Experiment
-from supsup_jax.runs import composition, formats
+from supsup_jax.runs import composition, formats, reuse
 from supsup_jax.runs.composition import Group
 from supsup_jax.runs.settings import load_settings
 from supsup_jax.system import hosts
@@ -211,6 +211,8 @@ def _hidden(group: Group) -> set[str]:
     hidden, tasks_are_independent = set(), not experiment.scenario.infers and not experiment.in_turn
     if not tasks_are_independent:
         hidden |= {"first_task", "tasks"}
+    if not experiment.scenario.infers or not reuse.is_possible(experiment):
+        hidden.add("learned_in")
     if not experiment.method.trains_weights(0):
         hidden.add("weights_learning_rate")
     hidden |= {"tasks_at_once"} if experiment.shares_batches else {"coordinator", "hosts", "host", "host_timeout"}
@@ -275,6 +277,8 @@ def _request(
         raise UserError(
             "several hosts can share only a single run; give one seed, one --sparsity, and no --gpu-sets or --cluster"
         )
+    if len(each) > 1 and options.learned_in is not None:
+        raise UserError("--learned-in is for a single run; give one seed, and one value of each setting")
     if hosts.is_distributed(options.coordinator) and not each[0].shares_batches:
         raise UserError(
             "only experiments with --dataset imagenet can run on several hosts; for others, distribute runs over hosts "

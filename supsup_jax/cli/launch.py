@@ -1,12 +1,13 @@
 """Launch the runs of a command line: in this process, in several processes, or on a cluster."""
 
 import contextlib
+import functools
 import io
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def main(
             stack.enter_context(atomic.locked(folder))
             return str(folder)
 
-        return [_run(experiment, dataset, Path(hosts.broadcast(folder)), options.tasks_at_once, settings)]
+        return [_run(experiment, dataset, Path(hosts.broadcast(folder)), vars(options), settings)]
 
 
 def _prepare_devices(experiment: Experiment) -> None:
@@ -171,17 +172,17 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
     # The settings describe the machine, which may differ from the machine that made the folder.
     settings = text_of(experiment, dataset, options, command)
     with atomic.locked(folder):
-        _run(experiment, dataset, folder, options["tasks_at_once"], settings)
+        _run(experiment, dataset, folder, options, settings)
 
 
-def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_once: int | None, settings: str) -> Run:
+def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, options: Mapping[str, Any], settings: str) -> Run:
     """Run an experiment in a folder, draw its accuracy, and print the results.
 
     Args:
         experiment: the experiment.
         dataset: its data set.
         folder: the run's folder.
-        tasks_at_once: see `run_experiment`.
+        options: options of the command line, or of the run's `settings.yaml`.
         settings: text of the run's `settings.yaml`, written after its checkpoints are validated.
 
     Raises:
@@ -189,9 +190,11 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     """
     from supsup_jax.cli.console import Reporter, show_densities, show_results
 
+    tasks_at_once, learned_in = options["tasks_at_once"], options.get("learned_in")
+    learned_in = None if learned_in is None else Path(learned_in).expanduser()
     if not hosts.is_first():
         with interruption.graceful(lambda _: None, lambda: None):
-            return run_experiment(experiment, dataset, folder, tasks_at_once)
+            return run_experiment(experiment, dataset, folder, tasks_at_once, learned_in=learned_in)
     extras.warn_missing()
     if densities := experiment.densities(dataset):
         show_densities(densities)
@@ -200,9 +203,8 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, tasks_at_o
     farewell = f"resume {folder} from its last checkpoint with --resume, or: {how_to_resume(experiment, folder)}"
     try:
         with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):
-            run = run_experiment(
-                experiment, dataset, folder, tasks_at_once, reporter, lambda: results.write_text(folder, settings)
-            )
+            write = functools.partial(results.write_text, folder, settings)
+            run = run_experiment(experiment, dataset, folder, tasks_at_once, reporter, write, learned_in)
         _draw(experiment, folder, run.record)
         show_results(run, experiment.build(dataset).protocol.images_per_task)
     except KeyboardInterrupt as interrupt:

@@ -52,6 +52,10 @@ class Options:
     """Learn each of these tasks in a separate run, such as 0:100 for the first hundred; 0:100:8 learns 8 in each run.
     `python -m supsup_jax collect` combines the runs."""
 
+    learned_in: Path | None = None
+    """Folder of a run that learns the same tasks in the same way, and differs only in search, objective or images per
+    pick: a new run takes its learned tasks, and learns only the missing ones."""
+
     coordinator: str | None = None
     """For a run on several hosts: HOST:PORT of the first host. Run the same command on every host.
     Not required under SLURM with srun."""

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.paper.reproduction import Number, numbers
 from supsup_jax.paper.scripts import Script, other_settings
-from supsup_jax.runs import composition, results
+from supsup_jax.runs import composition, results, reuse
 from supsup_jax.runs.tables import Run
 from supsup_jax.system.durations import duration
 
@@ -103,6 +104,7 @@ class Job:
         learned: number of tasks that an earlier run has learned.
         evaluated: numbers of tasks after which the earlier run was evaluated.
         rates: durations of the parts of the run.
+        learned_in: folder of a different run that has learned these tasks in the same way, if there is no earlier run.
     """
 
     script: Path
@@ -111,6 +113,7 @@ class Job:
     learned: int
     evaluated: frozenset[int]
     rates: Rates
+    learned_in: Path | None = None
 
     @property
     def key(self) -> tuple[str, float | None, int]:
@@ -198,8 +201,9 @@ def missing(
         seeds: seeds to run for each number; by default one run with any seed is enough.
         has_data: returns whether a data set is on disk.
     """
+    existing = list(runs)
     of_name: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
+    for run in existing:
         of_name[run.name].append(run)
     groups: dict[tuple[str, float | None], list[Number]] = defaultdict(list)
     for number in wanted:
@@ -220,7 +224,9 @@ def missing(
                 left_out.append(f"{name} after {', '.join(map(str, beyond))} tasks: its script does not evaluate there")
             if not within:
                 continue
-            job = _job(script.path, dataclasses.replace(experiment, seed=chosen), within, of_seed, rates_of, has_data)
+            of_chosen = dataclasses.replace(experiment, seed=chosen)
+            others = partial(_learning_the_same, existing, of_chosen)
+            job = _job(script.path, of_chosen, within, of_seed, others, rates_of, has_data)
             if isinstance(job, Job):
                 jobs.append(job)
             else:
@@ -236,6 +242,20 @@ def _by_seed(runs: Sequence[Run], default: int, seeds: Sequence[int] | None) -> 
     return {seed: [run for run in runs if run.seed == seed] for seed in seeds}
 
 
+def _learning_the_same(runs: Iterable[Run], experiment: Experiment) -> list[Run]:
+    """Return the runs of other experiments that learn the tasks of an experiment in the same way."""
+    if not reuse.is_possible(experiment):
+        return []
+    name, settings = experiment.name, composition.settings_of(experiment)
+    return [
+        run
+        for run in runs
+        if run.name != name
+        and all(run.experiment.get(each) == settings[each] for each in ("seed", "network", "method", "benchmark"))
+        and not reuse.differences(experiment, run.experiment)
+    ]
+
+
 def _reaches(number: Number, experiment: Experiment) -> bool:
     """Return whether a complete run of an experiment measures a number."""
     if number.identity == "learned":
@@ -248,18 +268,36 @@ def _job(
     experiment: Experiment,
     lacking: Collection[Number],
     runs: Sequence[Run],
+    others: Callable[[], Sequence[Run]],
     rates_of: Callable[[Experiment], Rates],
     has_data: Callable[[str], bool],
 ) -> Job | str:
-    """Return the run that measures these numbers, or the reason why it cannot be made."""
+    """Return the run that measures these numbers, or the reason why it cannot be made.
+
+    Args:
+        script: path of the script.
+        experiment: its experiment with the run's seed.
+        lacking: the numbers.
+        runs: runs of the experiment.
+        others: returns runs of other experiments that learn the same tasks.
+        rates_of: see `missing`.
+        has_data: see `missing`.
+    """
     counts = tuple(sorted({number.tasks for number in lacking}))
-    resumable = (run for run in runs if run.seed == experiment.seed and results.has_checkpoints(run.folder))
-    earlier = max(resumable, key=lambda run: run.timing.tasks, default=None)
-    learned, evaluated = (earlier.timing.tasks, earlier.accuracies["given"]) if earlier else (0, ())
-    job = Job(script, experiment, counts, learned, frozenset(evaluated), Rates(0, 0, 0))
+    job = Job(script, experiment, counts, 0, frozenset(), Rates(0, 0, 0))
+    if earlier := _longest(run for run in runs if run.seed == experiment.seed):
+        job = dataclasses.replace(job, learned=earlier.timing.tasks, evaluated=frozenset(earlier.accuracies["given"]))
+    elif other := _longest(others()):
+        job = dataclasses.replace(job, learned=other.timing.tasks, learned_in=other.folder)
     if not has_data(experiment.tasks.source.name):
         return f"{job.title}: the data set {experiment.tasks.source.name} is not in the data folder"
     return dataclasses.replace(job, rates=rates_of(experiment)).shortened(counts[-1])
+
+
+def _longest(runs: Iterable[Run]) -> Run | None:
+    """Return the run with most tasks among the runs that have checkpoints."""
+    with_checkpoints = (run for run in runs if results.has_checkpoints(run.folder))
+    return max(with_checkpoints, key=lambda run: run.timing.tasks, default=None)
 
 
 def fit(plan: Plan, budget: float = math.inf) -> Plan:

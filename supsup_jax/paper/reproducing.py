@@ -136,7 +136,8 @@ def show_plan(plan: Plan, budget: float) -> str:
     total = f", about {duration(plan.seconds)}" if plan.jobs else ""
     lines = [f"{len(plan.jobs)} runs to make{total}{within}"]
     for job in plan.jobs:
-        resumed = f", {job.learned} of them learned" if job.learned else ""
+        learned = min(job.learned, job.experiment.num_tasks)
+        resumed = f", {learned} of them learned" if learned else ""
         tasks = f"{job.experiment.num_tasks:,} tasks{resumed}"
         lines.append(f"  {job.title}: {tasks}, about {duration(job.seconds)}")
     if plan.left_out:
@@ -204,6 +205,8 @@ def command_of(job: Job, request: Request) -> list[str]:
     _, scale, _ = job.key
     if scale is not None:
         words += ["--sparsity", f"{scale:g}"]
+    if job.learned_in is not None:
+        words += ["--learned-in", str(job.learned_in)]
     return [*words, "--resume"] if _can_resume(job, request.runs) else words
 
 

@@ -10,7 +10,7 @@ import functools
 import operator
 import types
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -211,8 +211,8 @@ def objects_of(part: Any, kind: str = "experiment") -> dict[str, Any]:
     return found
 
 
-def differences(experiment: Experiment, recorded: Mapping[str, Any]) -> list[str]:
-    """Return the settings in which an experiment differs from a recorded one, except for the length of the run.
+def differences(experiment: Experiment, recorded: Mapping[str, Any], ignored: Collection[str] = LONGER) -> list[str]:
+    """Return the settings in which an experiment differs from a recorded one, by default except for its length.
 
     Settings that the run did not record have their defaults, because the run may be older than the setting.
     """
@@ -220,7 +220,7 @@ def differences(experiment: Experiment, recorded: Mapping[str, Any]) -> list[str
     return [
         f"{name}: {_plain(before[name])} before, {_plain(now[name])} now"
         for name in now
-        if name in before and name not in LONGER and _plain(now[name]) != _plain(before[name])
+        if name in before and name not in ignored and _plain(now[name]) != _plain(before[name])
     ]
 
 

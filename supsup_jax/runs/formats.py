@@ -82,7 +82,7 @@ _RENAMED: dict[Any, str] = {"PermutedMNIST": "Permuted", "RotatedMNIST": "Rotate
 
 OPTIONS = (
     "cluster", "config", "coordinator", "cpus", "data", "gpu_sets", "gpus", "help", "host", "host_timeout", "hosts",
-    "log_dir", "memory", "partition", "resume", "seeds", "sparsity", "tasks", "tasks_at_once", "time",
+    "learned_in", "log_dir", "memory", "partition", "resume", "seeds", "sparsity", "tasks", "tasks_at_once", "time",
 )  # fmt: skip
 """Flags of scripts that are not settings of the experiment; settings never have these names."""
 

@@ -32,7 +32,7 @@ from supsup_jax.runs.pending import Pending
 from supsup_jax.runs.predictor import Predictor
 from supsup_jax.runs.python_run import experiment_for, work_for
 from supsup_jax.runs.records import EvaluationResult, Record, StreamResult
-from supsup_jax.runs.task_store import DiscoveredTasks, LearnedTasks, TaskStore
+from supsup_jax.runs.task_store import DiscoveredTasks, LearnedTasks, NewTasks, TaskStore
 from supsup_jax.scenarios import NNs
 from supsup_jax.scenarios.discovery import State
 from supsup_jax.scenarios.work import Results, StreamResults
@@ -184,20 +184,20 @@ class Run(Predictor):
             self._tables.close()
         self._checkpoints = self._tables = None
 
-    def add(self, results: Results | StreamResults, labels: list[Any] | None = None) -> None:
+    def add(self, results: Results | StreamResults | NewTasks, labels: list[Any] | None = None) -> None:
         """Add newly learned tasks: save a checkpoint, then update the model, the record and the tables.
 
         Args:
-            results: a result of `Scenario.learn`.
+            results: a result of `Scenario.learn`, or the tasks of another run; see `reuse`.
             labels: class labels of the task, if it is user-supplied.
 
         Raises:
             UserError: if the tasks cannot be saved; nothing is added then.
         """
         tasks = cast(TaskStore, self.tasks)
-        chunk, added, state = tasks.pack(results, self.experiment.first_task + self.num_recorded, labels)
-        if state or not self._steps:
-            state = self.stored_weights() | state
+        first = self.experiment.first_task + self.num_recorded
+        chunk, added, state = results if isinstance(results, NewTasks) else tasks.pack(results, first, labels)
+        state = (self.stored_weights() if state or not self._steps else {}) | state
         self._save(chunk, added, state)
         tasks.add_learned(results, chunk)
         self._replace(state)

@@ -152,7 +152,9 @@ def write_run(
 def _plain(experiment: Experiment, dataset: Dataset, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the experiment, its options and its densities as plain data."""
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    plain["data"] = os.path.abspath(os.path.expanduser(plain["data"]))
+    for name in ("data", "learned_in"):
+        if plain.get(name) is not None:
+            plain[name] = os.path.abspath(os.path.expanduser(plain[name]))
     densities = experiment.densities(dataset)
     return {"experiment": composition.plain(experiment), "options": plain, "densities": densities}
 

@@ -15,11 +15,12 @@ from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.metrics import discovery_metrics
 from supsup_jax.networks import has_convolutions
-from supsup_jax.runs import records
+from supsup_jax.runs import records, reuse
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.initial import start_in
 from supsup_jax.runs.records import EvaluationResult
 from supsup_jax.runs.run import Run
+from supsup_jax.runs.task_store import NewTasks
 from supsup_jax.scenarios.work import Listener, Parts, Report, Results, Snapshot, StreamResults, Work, silent
 from supsup_jax.system import atomic, backend, devices, hosts, interruption, numerics
 from supsup_jax.system.progress import Progress
@@ -36,6 +37,7 @@ def run_experiment(
     tasks_at_once: int | None = None,
     report: Listener = silent,
     accepted: Callable[[], None] = lambda: None,
+    learned_in: Path | None = None,
 ) -> Run:
     """Run an experiment in a folder, or resume it if the folder contains a part of the same run.
 
@@ -46,6 +48,7 @@ def run_experiment(
         tasks_at_once: see `train`.
         report: see `train`.
         accepted: see `train`.
+        learned_in: folder of a run whose tasks this run takes if it has none yet; see `runs.reuse`.
 
     Returns:
         The finished run.
@@ -57,7 +60,8 @@ def run_experiment(
     """
     with hosts.enter_on_first(atomic.locked(folder)):
         run = opened(experiment, dataset, folder)
-        train(run, dataset, tasks_at_once, report, accepted)
+        taken = reuse.learned_in(learned_in, run) if learned_in and not run.num_recorded else None
+        train(run, dataset, tasks_at_once, report, accepted, taken)
     return run
 
 
@@ -87,6 +91,7 @@ def train(
     tasks_at_once: int | None = None,
     report: Listener = silent,
     accepted: Callable[[], None] = lambda: None,
+    taken: NewTasks | None = None,
 ) -> None:
     """Learn the remaining tasks of a run, and evaluate them when its experiment says so.
 
@@ -96,6 +101,7 @@ def train(
         tasks_at_once: number of tasks to learn between two checkpoints; by default as many as fit in memory.
         report: called with reports of the progress.
         accepted: called on the first host after all checks, before the first task is learned.
+        taken: tasks that another run has learned, for a run without tasks.
 
     Raises:
         UserError: if a task diverges, or another process uses the folder.
@@ -106,6 +112,10 @@ def train(
         run.pending.check(run.experiment.first_task + run.num_recorded)
         run.open_tables()
         hosts.broadcast(accepted)
+        if taken is not None:
+            run.add(taken)
+            work = dataclasses.replace(work, num_learned=run.num_recorded)
+            work.report("these tasks were taken from another run", is_done=True)
         evaluate_if_due(run, work)
         stop_between_chunks(run)
         for results in run.experiment.scenario.learn(work):  # a generator: one chunk of tasks at a time

@@ -7,7 +7,7 @@ import pytest
 from helpers import adapter
 from helpers.figures import FC, HOPSUPSUP, LENET, LONG, write_run
 from supsup_jax import UserError
-from supsup_jax.paper import planning, scripts
+from supsup_jax.paper import planning, reproducing, scripts
 from supsup_jax.paper.planning import Job, Plan, Rates
 from supsup_jax.paper.scripts import Script
 from supsup_jax.runs import tables
@@ -110,6 +110,25 @@ def test_runs_with_other_settings_are_ignored(tmp_path):
     write_run(tmp_path, f"{LENET}/psp", 1, [0.9] * 50, evaluate_at=(10,), **settings)
     (job,) = missing(planning.select([f"{LENET}/psp"]), tables.find_runs(tmp_path)).jobs
     assert (job.counts, job.learned) == ((10, 50), 0)
+
+
+def test_tasks_that_another_experiment_has_learned_are_not_learned_again(tmp_path):
+    wanted = planning.select([f"{LENET}/supsup_g"])
+    for seed, settings in ((1, {}), (2, {"features": 11}), (3, {"objective": "entropy"})):
+        plain = settings_of(f"{LENET}/supsup_h", **settings)
+        write_run(tmp_path, f"{LENET}/supsup_h", seed, [0.9] * 2, learned=[0.9] * 30, **plain)
+    runs = tables.find_runs(tmp_path)
+    plan = missing(wanted, runs, seeds=range(1, 4))
+    found = {job.experiment.seed: (job.learned, job.learned_in) for job in plan.jobs}
+    folder = tmp_path / f"{LENET}/supsup_h"
+    assert found == {1: (30, folder / "seed=1"), 2: (0, None), 3: (30, folder / "seed=3")}
+    request = reproducing.Request(tmp_path / "runs", tmp_path, wanted)
+    words = {job.experiment.seed: reproducing.command_of(job, request) for job in plan.jobs}
+    assert words[1][-2:] == ["--learned-in", str(folder / "seed=1")]
+    assert "--learned-in" not in words[2]
+    write_run(tmp_path, f"{LENET}/supsup_g", 1, [0.9] * 2, learned=[0.9] * 5, **settings_of(f"{LENET}/supsup_g"))
+    (job,) = missing(wanted, tables.find_runs(tmp_path)).jobs
+    assert (job.learned, job.learned_in) == (5, None), "a run of the same experiment is resumed"
 
 
 def test_with_seeds_every_number_requires_a_run_with_each_seed(tmp_path):

@@ -1,0 +1,109 @@
+import shutil
+import sys
+
+import pytest
+
+from helpers import adapter
+from helpers.runs import DATASET, EXPERIMENT, OTHERS, measured
+from helpers.toys import HOPSUPSUP
+from supsup_jax import UserError
+from supsup_jax.cli import launch
+from supsup_jax.runs import reuse
+from supsup_jax.runs.opening import restore
+
+LEARNED = adapter.changed(EXPERIMENT, num_tasks=5, eval_at=(2, 4))
+OTHER_SEARCH = adapter.changed(
+    LEARNED, name="other", search="exhaustive", objective="superfluous", images_per_pick=2, eval_at=(3,)
+)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("learned")
+    adapter.run_experiment(LEARNED, DATASET, folder)
+    return folder
+
+
+def files(folder):
+    paths = (path for path in folder.rglob("*") if path.is_file() and "tfevents" not in path.name)
+    return {path: path.read_bytes() for path in paths if path.name != ".lock"}
+
+
+@pytest.mark.parametrize("num_tasks", [3, 5, 7])
+def test_a_run_takes_the_tasks_of_another_and_evaluates_like_its_own(learned, tmp_path, num_tasks):
+    experiment = adapter.changed(OTHER_SEARCH, num_tasks=num_tasks)
+    before, reports = files(learned), []
+    for name in ("taken", "whole"):
+        (tmp_path / name).mkdir()
+    taken = adapter.run_experiment(experiment, DATASET, tmp_path / "taken", None, reports.append, learned_in=learned)
+    whole = adapter.run_experiment(experiment, DATASET, tmp_path / "whole")
+    assert measured(taken.record) == measured(whole.record)
+    assert any("taken from another run" in report.message for report in reports)
+    assert sum("learning" in report.message for report in reports) == (num_tasks > 5)
+    assert measured(restore(tmp_path / "taken").record) == measured(whole.record)
+    assert files(learned) == before
+
+
+def test_a_run_that_has_tasks_keeps_them(learned, tmp_path):
+    short = adapter.changed(OTHER_SEARCH, num_tasks=2, eval_at=(2,))
+    adapter.run_experiment(short, DATASET, tmp_path)
+    before = files(tmp_path)
+    adapter.run_experiment(short, DATASET, tmp_path, learned_in=learned / "missing")
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("experiment", "words"),
+    [
+        (
+            adapter.changed(OTHER_SEARCH, seed=3),
+            "learns differently (seed: 1 before, 3 now); give a run that differs only in",
+        ),
+        (adapter.changed(OTHER_SEARCH, learning_rate=0.5), "learns differently (learning_rate: 0.01 before, 0.5 now)"),
+        (OTHERS["PSP"], "takes tasks that are learned independently, not those of PSP; leave it out"),
+        (OTHERS["NNs"], "takes tasks that are learned independently"),
+        (HOPSUPSUP, "takes tasks that are learned independently, not those of HopSupSup"),
+    ],
+)
+def test_tasks_that_would_be_learned_differently_are_rejected(learned, tmp_path, experiment, words):
+    with pytest.raises(UserError) as error:
+        adapter.run_experiment(experiment, DATASET, tmp_path, learned_in=learned)
+    assert words in str(error.value)
+    assert not files(tmp_path)
+
+
+def test_a_folder_without_learned_tasks_is_rejected(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError, match=r"--learned-in .*empty contains no learned tasks; give the folder of a run"):
+        adapter.run_experiment(OTHER_SEARCH, DATASET, tmp_path / "run", learned_in=tmp_path / "empty")
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_takes_them(tmp_path, monkeypatch, capfd):
+    script = adapter.experiment("script", "digits", num_tasks=2, steps=3, width=0.1, batch_size=32)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments)])
+        return launch.main(script, "A script.")
+
+    call()
+    with pytest.raises(SystemExit) as ended:
+        call("--objective", "superfluous", "--log-dir", "refused", "--learned-in", "runs/script")
+    error = capfd.readouterr().err
+    assert ended.value.code == 2 and error.count("\n") == 1 and "runs/script contains no learned tasks" in error
+    assert not any((tmp_path / "refused/script").iterdir())
+    arguments = ["--objective", "superfluous", "--log-dir", "new", "--learned-in", "runs/script/seed=1"]
+    (first,) = call(*arguments)
+    folder = tmp_path / "new/script/seed=1"
+    for path in folder.iterdir():
+        if path.name != "settings.yaml":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    monkeypatch.chdir(folder)
+    launch.run(folder)
+    assert capfd.readouterr().out.count("taken from another run") == 2
+    assert measured(restore(folder).record) == measured(first.record)
+
+
+def test_every_setting_of_a_search_may_differ():
+    recorded = adapter.plain(adapter.changed(LEARNED, search="binary", log_base=4))
+    assert reuse.differences(adapter.changed(OTHER_SEARCH, search="binary", log_base=2), recorded) == []
