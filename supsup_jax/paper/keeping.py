@@ -68,7 +68,7 @@ def _target(run: Run, folder: Path) -> Path | None:
     for existing in results.existing_folders(parent, name):
         if existing.resolve() == source:  # a link to the run
             return None
-        if results.read_settings(existing).get("experiment") == run.experiment:
+        if results.read_settings(existing).get("experiment") == _portable_settings(run.experiment):
             measured = {count for copy in find_runs(existing) for count in copy.accuracies["given"]}
             return existing if measured <= set(run.accuracies["given"]) else None
     return results.new_folder(parent, name)
@@ -84,7 +84,14 @@ def _copy(run: Run, target: Path) -> None:
         else:
             (target / table).unlink(missing_ok=True)
     settings = {name: value for name, value in run.about.items() if name not in ("options", "platform")}
-    results.write_text(target, yaml.safe_dump(settings | {"command": portable_command(run.about)}, sort_keys=False))
+    settings |= {"experiment": _portable_settings(run.experiment), "command": portable_command(run.about)}
+    results.write_text(target, yaml.safe_dump(settings, sort_keys=False))
+
+
+def _portable_settings(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run with the file of its base weights without its folder."""
+    path = experiment.get("base_weights")
+    return {**experiment, "base_weights": _portable(path)} if isinstance(path, str) else dict(experiment)
 
 
 def portable_command(about: Mapping[str, Any]) -> list[str]:

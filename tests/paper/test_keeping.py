@@ -25,6 +25,7 @@ def test_copies_give_the_same_rows_and_name_no_folder_of_the_machine(command, tm
     for seed in (0, 1):
         write_run(runs, BATCHE, seed, [0.88 + seed / 100] * 10)
     write_run(runs, HOPSUPSUP, 1, [0.99] * 5, [0.95] * 5, paths(5, 3), method="HopSupSup")
+    write_run(runs, "GG/CIFAR100-10-tasks/piggyback", 0, [0.7] * 9, base_weights="/there/trained.msgpack")
     command("reproduce", runs, "--keep", "kept")
     assert command("plot", "kept", "--output", "pictures") == command("plot", runs, "--output", "pictures")
     write_run(runs, BATCHE, 0, [0.7] * 10, features=77)
