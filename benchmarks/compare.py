@@ -6,7 +6,6 @@ of the GPU's memory.
 """
 
 import contextlib
-import functools
 import gc
 import json
 import os
@@ -19,20 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-COLUMNS = ("seconds", "times the first row's", "share of the floor", "first call, s", "peak memory")
-
-PRODUCTS = {
-    "float32": ("float32", "highest"),
-    "tf32": ("float32", "tensorfloat32"),
-    "bfloat16": ("bfloat16", "default"),
-}
-"""The type of the matrices and the precision of their product. A CPU does not round to TensorFloat-32, a GPU does."""
-
 MARK = "measured: "
 """Start of the lines with results in the output of a process that measures."""
-
-ACCELERATED = "SUPSUP_BENCHMARK_ACCELERATED"
-"""Environment variable that passes the result of `is_accelerated` to processes that measure."""
 
 Call = Callable[[], Any]
 """The call that is timed. If it returns a dictionary, it is recorded with the times."""
@@ -46,8 +33,8 @@ class Formulation:
         prepare: does the setup, which is not timed, and returns the call to time.
         part: the fraction of the case's work that one call does.
         once: whether it is called only once; `prepare` then does everything that would make a second call faster.
-        precision: precision of its products, one of `PRODUCTS`, which determines the floor; "" if it does not do all
-            of the case's work and has no floor. JAX rounds to TensorFloat-32 on a GPU unless told otherwise.
+        precision: precision of its products, one of `peaks.PRODUCTS`, which determines the floor; "" if it does not do
+            all of the case's work and has no floor. JAX rounds to TensorFloat-32 on a GPU unless told otherwise.
         flags: flags of XLA, which are set before its process starts.
     """
 
@@ -154,85 +141,6 @@ def peak_memory() -> float:
         return float((jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", float("nan")))
     most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return float(most * (1 if sys.platform == "darwin" else 1024))
-
-
-@functools.cache
-def is_accelerated() -> bool:
-    """Return whether JAX computes on a GPU or TPU on this machine.
-
-    A separate process finds it: JAX would take memory of the GPU, and PyTorch's processes do without JAX, since both
-    load libraries of CUDA.
-    """
-    if os.environ.get("JAX_PLATFORMS") == "cpu":
-        return False
-    if ACCELERATED not in os.environ:
-        code = "import jax; print(jax.default_backend() != 'cpu')"
-        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        os.environ[ACCELERATED] = (ended.stdout.splitlines() or ["False"])[-1]
-    return os.environ[ACCELERATED] == "True"
-
-
-def fastest(call: Call) -> float:
-    """Return the shortest time of five calls, in seconds, after one call to warm up."""
-    call()
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return min(times)
-
-
-def product_rate(size: int = 3000, dtype: str = "float32", precision: str = "highest") -> float:
-    """Return the operations per second of a product of two square matrices.
-
-    Args:
-        size: the number of rows and columns.
-        dtype: the type of the matrices.
-        precision: the precision of the product, as in `jax.numpy.matmul`.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    matrix = jnp.ones((size, size), dtype)
-    product = jax.jit(lambda a: jnp.matmul(a, a, precision=precision))
-    return 2 * size**3 / fastest(lambda: jax.block_until_ready(product(matrix)))
-
-
-def sum_rate(length: int = 10**8) -> float:
-    """Return the bytes per second that a sum of `length` float32 numbers reads."""
-    import jax
-    import jax.numpy as jnp
-
-    vector, total = jnp.ones(length), jax.jit(jnp.sum)
-    return 4 * length / fastest(lambda: jax.block_until_ready(total(vector)))
-
-
-def copy_rate(length: int = 10**8) -> float:
-    """Return the bytes per second that a copy of `length` float32 numbers reads and writes together."""
-    import jax
-    import jax.numpy as jnp
-
-    vector, copy = jnp.ones(length), jax.jit(lambda x: -x)
-    return 8 * length / fastest(lambda: jax.block_until_ready(copy(vector)))
-
-
-def peak(products: Sequence[str] = ("float32",), smallest: bool = False) -> dict[str, float]:
-    """Return this machine's peak rates per second: operations of matrix products, and bytes of a large sum.
-
-    Args:
-        products: precisions of the products, of `PRODUCTS`.
-        smallest: whether the arrays are small, to check that it runs.
-    """
-    size, length = sizes(smallest)
-    return {name: product_rate(size, *PRODUCTS[name]) for name in products} | {"bytes": sum_rate(length)}
-
-
-def sizes(smallest: bool = False) -> tuple[int, int]:
-    """Return the number of rows of the matrices, and the number of float32 numbers, that `peak` measures with."""
-    if smallest:
-        return 500, 10**6
-    return (8192, 5 * 10**8) if is_accelerated() else (3000, 10**8)
 
 
 class Child:
@@ -359,53 +267,3 @@ def compare(suite: str, cases: Sequence[Case], plan: Plan) -> Iterator[Row]:
                 yield row
     for child in children.values():
         child.close()
-
-
-def spread(values: Sequence[float], form: str) -> str:
-    """Return the median, with the minimum and the maximum if there are several values."""
-    middle = format(statistics.median(values), form)
-    return middle if len(values) == 1 else f"{middle} ({min(values):{form}} to {max(values):{form}})"
-
-
-def floors(case: Case, peaks: Sequence[dict[str, float]]) -> str:
-    """Return a sentence with the floor of a case for each precision of its formulations."""
-    rates = {name: statistics.median(peak[name] for peak in peaks) for name in peaks[0]}
-    names = {}  # by the rate of their precision
-    for name, formulation in case.formulations.items():
-        if formulation.precision:
-            names.setdefault(formulation.precision if formulation.precision in rates else "float32", name)
-    parts = []
-    for precision, name in names.items():
-        label = f" ({precision})" if len(names) > 1 else ""
-        parts.append(f"{case.floor(rates, name):.3g} s, at {rates[precision] / 1e9:.0f} GFLOP/s{label}")
-    return f"Floor: {'; '.join(parts)} and {rates['bytes'] / 1e9:.0f} GB/s."
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """Return a Markdown table of rows for each case."""
-    lines = []
-    for row in rows:
-        if not lines or row.case is not case:
-            case = row.case
-            names = ["", f"{case.unit}/s", *COLUMNS]
-            lines.append(f"\n### {case.name}\n")
-            if row.peaks and (case.operations or case.num_bytes):
-                lines.append(floors(case, row.peaks) + "\n")
-            lines += [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
-        if row.missing:
-            lines.append(f"| {row.name} | {row.missing} | | | | | |")
-            continue
-        middle = statistics.median(row.seconds)
-        share = f"{100 * statistics.median(row.shares):.0f} %" if any(row.shares) else ""
-        notes = "".join(f"; {key} {value:,.0f}" for key, value in row.notes.items())
-        cells = [
-            row.name,
-            f"{case.work / middle:,.2f}" if case.work / middle < 10 else f"{case.work / middle:,.0f}",
-            spread(row.seconds, ".3g") + notes,
-            spread(row.ratios, ".2f"),
-            share,
-            f"{statistics.median(row.first):.1f}",
-            f"{statistics.median(row.memory) / 2**20:,.0f} MB",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)

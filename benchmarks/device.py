@@ -11,7 +11,7 @@ import json
 import subprocess
 from pathlib import Path
 
-import compare
+import peaks
 import run
 
 
@@ -27,7 +27,7 @@ def measure(smallest: bool) -> dict:
     """Return devices, driver, versions, and rates per second."""
     import jax
 
-    size, length = compare.sizes(smallest)
+    size, length = peaks.sizes(smallest)
     return {
         "devices": [f"{device} ({device.device_kind})" for device in jax.devices()],
         "driver": nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader") or "none",
@@ -35,7 +35,7 @@ def measure(smallest: bool) -> dict:
         "machine": run.machine(),
         "size": size,
         "length": length,
-        "rates": compare.peak(tuple(compare.PRODUCTS), smallest) | {"copy": compare.copy_rate(length)},
+        "rates": peaks.peak(tuple(peaks.PRODUCTS), smallest) | {"copy": peaks.copy_rate(length)},
     }
 
 
@@ -44,7 +44,7 @@ def markdown(measured: dict) -> str:
     lines = [f"### {', '.join(measured['devices'])}\n", f"Driver: {measured['driver'].replace(chr(10), ', ')}.\n"]
     lines += ["|  | rate |", "| --- | --- |"]
     rates, size, gigabytes = measured["rates"], measured["size"], 4 * measured["length"] / 1e9
-    for name in compare.PRODUCTS:
+    for name in peaks.PRODUCTS:
         lines.append(f"| product of {size} × {size} matrices, {name} | {rates[name] / 1e12:.3g} TFLOP/s |")
     lines.append(f"| sum of {gigabytes:g} GB in float32 | {rates['bytes'] / 1e9:.4g} GB/s |")
     lines.append(f"| copy of {gigabytes:g} GB, read and written | {rates['copy'] / 1e9:.4g} GB/s |")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-import compare
+import peaks
 from compare import Case, Formulation
 
 NETWORKS = {"LeNet": (784, 300, 100, 500), "FC1024": (784, 1024, 1024, 100)}
@@ -83,7 +83,7 @@ def cases() -> list[Case]:
                 f"supsup_jax, {search}": Formulation(ours(network, masks, images, search), precision="tf32")
             }
             timed = min(images, 79 if passes == 1 else 4)
-            if compare.is_accelerated() or ((network, masks, search) == ("LeNet", 2500, "one_shot") and images < 1024):
+            if peaks.is_accelerated() or ((network, masks, search) == ("LeNet", 2500, "one_shot") and images < 1024):
                 name = f"PyTorch, float masks, {passes} gradient{'s' * (passes > 1)}"
                 formulations[name] = Formulation(pytorch(network, masks, timed, passes), timed / images)
             all_cases.append(

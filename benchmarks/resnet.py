@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import compare
 import numpy as np
+import peaks
 from compare import Case, Formulation
 
 
@@ -59,7 +59,7 @@ WIDTHS = (2, 4, 8, 20)
 
 def settings() -> dict[str, Setting]:
     """Return the settings by name, smaller on a CPU."""
-    large = (256, 224, 4) if compare.is_accelerated() else (8, 64, 1)
+    large = (256, 224, 4) if peaks.is_accelerated() else (8, 64, 1)
     return {
         "GEMResNet18": Setting("GEMResNet18", 5, 32.0, 128, 32, 4, GEM_PRODUCTS),
         "ResNet50": Setting("ResNet50", 10, 8.0, *large, 4.09e9 * (large[1] / 224) ** 2),
@@ -93,7 +93,7 @@ def ours(
 
     Args:
         name: the name of the setting.
-        precision: precision of the products, one of `compare.PRODUCTS`.
+        precision: precision of the products, one of `peaks.PRODUCTS`.
         masked: whether tasks train masks; otherwise all weights.
         side_by_side: number of tasks side by side, by `vmap`; with 0, `TASKS` tasks one after another.
         running: whether batch norm uses its running statistics, as in evaluation.
@@ -161,7 +161,7 @@ def _with_precision(precision: str, call: Callable[[], object]) -> Callable[[], 
     import jax
 
     def waiting() -> object:
-        with jax.default_matmul_precision(compare.PRODUCTS[precision][1]):
+        with jax.default_matmul_precision(peaks.PRODUCTS[precision][1]):
             return jax.block_until_ready(call())
 
     return waiting
@@ -267,7 +267,7 @@ def case(name: str, formulations: dict[str, Formulation]) -> Case:
 
 def formulations_of(name: str) -> dict[str, Formulation]:
     """Return the formulations of a setting, the most important first."""
-    accelerated = compare.is_accelerated()
+    accelerated = peaks.is_accelerated()
     precisions = ("tf32", "float32", "bfloat16") if accelerated else ("float32",)
 
     def rows(library: str, prepare: Callable[..., Any], suffix: str = "", **options: Any) -> dict[str, Formulation]:

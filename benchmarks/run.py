@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import compare
+import peaks
+import report
 
 SUITES = (
     "train", "side_by_side", "inference", "evaluation", "resnet", "convolutions", "start", "scaling", "checkpoints",
@@ -74,8 +76,8 @@ def answer() -> None:
         suite, number, name, seconds = json.loads(line)
         try:
             if suite == "peak":
-                products = compare.PRODUCTS if compare.is_accelerated() else ("float32",)
-                result = compare.peak(tuple(products))
+                products = peaks.PRODUCTS if peaks.is_accelerated() else ("float32",)
+                result = peaks.peak(tuple(products))
             else:
                 result = compare.measure(cases(suite)[number].formulations[name], seconds)
         except Exception as error:  # of any type: the next formulation may work
@@ -121,7 +123,7 @@ def main() -> None:
     rates = None
     if arguments.rates and arguments.rates.exists():
         rates = json.loads(arguments.rates.read_text())["rates"]
-        if not compare.is_accelerated():
+        if not peaks.is_accelerated():
             rates.pop("tf32", None)  # a CPU does not round to TensorFloat-32
     plan = compare.Plan(
         arguments.rounds, arguments.longest, arguments.seconds, rates, arguments.together, arguments.only
@@ -131,11 +133,11 @@ def main() -> None:
         for row in compare.compare(suite, cases(suite), plan):
             if all(row is not other for other in rows):
                 rows.append(row)
-            print(row.name, row.missing or compare.spread(row.seconds, ".3g"), flush=True)
+            print(row.name, row.missing or report.spread(row.seconds, ".3g"), flush=True)
             plain = {"machine": about, "rows": [row.to_json() for row in rows]}
             atomic.write(arguments.output.with_suffix(".json"), json.dumps(plain, indent=1) + "\n")
             lines = [f"- {name}: {value}" for name, value in about.items()]
-            text = "\n".join(["# Speed\n", *lines, compare.markdown(rows), ""])
+            text = "\n".join(["# Speed\n", *lines, report.markdown(rows), ""])
             atomic.write(arguments.output.with_suffix(".md"), text)
     if "scaling" in arguments.suites:
         importlib.import_module("scaling").draw(rows, arguments.output.with_suffix(".png"))

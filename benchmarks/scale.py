@@ -28,9 +28,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import compare
 import numpy as np
 import on_disk
+import peaks
+import report
 import scale_curve
 
 ROWS_AT_ONCE = 512
@@ -180,7 +181,7 @@ def measure(arguments: argparse.Namespace, num_tasks: int) -> dict[str, Any]:
             )
     jax.clear_caches()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    rate = compare.sum_rate()  # measured last, since its array takes memory
+    rate = peaks.sum_rate()  # measured last, since its array takes memory
     for row in rows:
         row["floor"] = row["bank_read"] and row["bank_read"] / rate
     sizes = {"bank": bank, "rate": rate, "memory": peak}
@@ -217,7 +218,7 @@ def markdown(results: list[dict[str, Any]]) -> str:
             cells += [f"{row['longest']:.3g}", read, floor, f"{100 * row['right']:.1f} %"]
             cells += [f"{100 * row['as_exact']:.1f} % of {row['picks']}", back]
             lines.append(f"| {' | '.join(cells)} |")
-    rates = compare.spread([result["rate"] / 1e9 for result in results], ".3g")
+    rates = report.spread([result["rate"] / 1e9 for result in results], ".3g")
     return "\n".join([*lines, f"\nFloor: the bytes read, at {rates} GB/s."])
 
 

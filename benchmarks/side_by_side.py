@@ -4,7 +4,7 @@ On a CPU, the tasks of a device run one after another, so two numbers are measur
 keeps what an update reads and writes, so that few tasks may be faster.
 """
 
-import compare
+import peaks
 from compare import Case, Formulation
 from train import SIZES, STEPS, ours, pytorch, work_of_step
 
@@ -31,7 +31,7 @@ def case(widths: tuple[int, ...], forms: dict[str, str], steps: int = STEPS[NETW
 
 def cases() -> list[Case]:
     """Return the only case of this suite."""
-    if not compare.is_accelerated():
+    if not peaks.is_accelerated():
         return [case((1, 8), {"data in memory": "eager"})]
     forms = {"a CUDA graph of an update": "graph", "data in memory": "eager", "compiled": "compiled"}
     return [case((1, 8, 32, 128, 512), forms)]
