@@ -277,8 +277,8 @@ def _request(
         raise UserError(
             "several hosts can share only a single run; give one seed, one --sparsity, and no --gpu-sets or --cluster"
         )
-    if len(each) > 1 and options.learned_in is not None:
-        raise UserError("--learned-in is for a single run; give one seed, and one value of each setting")
+    if options.learned_in is not None and (len(each) > 1 or hosts.is_distributed(options.coordinator)):
+        raise UserError("--learned-in is for a single run on one host; give one seed, and one value of each setting")
     if hosts.is_distributed(options.coordinator) and not each[0].shares_batches:
         raise UserError(
             "only experiments with --dataset imagenet can run on several hosts; for others, distribute runs over hosts "

@@ -21,7 +21,7 @@ from supsup_jax.data.arrays import summary
 from supsup_jax.errors import UserError
 from supsup_jax.experiment import Experiment
 from supsup_jax.paper import drawing, figures
-from supsup_jax.runs import composition, initial, results
+from supsup_jax.runs import composition, initial, results, reuse
 from supsup_jax.runs.checkpoints import Checkpoints
 from supsup_jax.runs.records import Record
 from supsup_jax.runs.run import Run
@@ -339,6 +339,8 @@ class _RunFolders:
         """
         if composition.settings_of(experiment)["initializer"] == "stored":
             raise UserError("--initializer stored is only for imported runs; give another initializer")
+        if self._options.learned_in is not None:
+            reuse.check_folder(self._options.learned_in.expanduser())
         parent, name = self._place(experiment)
         log_dir = self._options.log_dir
         try:

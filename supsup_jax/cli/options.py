@@ -53,8 +53,8 @@ class Options:
     `python -m supsup_jax collect` combines the runs."""
 
     learned_in: Path | None = None
-    """Folder of a run that learns the same tasks in the same way, and differs only in search, objective or images per
-    pick: a new run takes its learned tasks, and learns only the missing ones."""
+    """Folder of a run that differs only in search, objective and evaluation: a new run takes its learned tasks, and
+    learns only the missing ones. A run that is resumed already has tasks, and takes none."""
 
     coordinator: str | None = None
     """For a run on several hosts: HOST:PORT of the first host. Run the same command on every host.

@@ -9,6 +9,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -140,6 +141,10 @@ class Job:
             self, experiment=composition.changed(self.experiment, num_tasks=tasks), counts=counts
         )
 
+    def alone(self) -> "Job":
+        """Return the job without tasks of a different run."""
+        return dataclasses.replace(self, learned_in=None, learned=0)
+
 
 class Plan(NamedTuple):
     """Runs to make, in order.
@@ -244,16 +249,12 @@ def _by_seed(runs: Sequence[Run], default: int, seeds: Sequence[int] | None) -> 
 
 def _learning_the_same(runs: Iterable[Run], experiment: Experiment) -> list[Run]:
     """Return the runs of other experiments that learn the tasks of an experiment in the same way."""
-    if not reuse.is_possible(experiment):
-        return []
-    name, settings = experiment.name, composition.settings_of(experiment)
-    return [
-        run
-        for run in runs
-        if run.name != name
-        and all(run.experiment.get(each) == settings[each] for each in ("seed", "network", "method", "benchmark"))
-        and not reuse.differences(experiment, run.experiment)
-    ]
+    same = []
+    for run in runs if reuse.is_possible(experiment) else ():
+        with suppress(UserError):  # a part of the run is unknown
+            if run.name != experiment.name and not reuse.differences(experiment, run.experiment):
+                same.append(run)
+    return same
 
 
 def _reaches(number: Number, experiment: Experiment) -> bool:

@@ -138,7 +138,8 @@ def show_plan(plan: Plan, budget: float) -> str:
     for job in plan.jobs:
         learned = min(job.learned, job.experiment.num_tasks)
         resumed = f", {learned} of them learned" if learned else ""
-        tasks = f"{job.experiment.num_tasks:,} tasks{resumed}"
+        where = f" in {job.learned_in}" if job.learned_in else ""
+        tasks = f"{job.experiment.num_tasks:,} tasks{resumed}{where}"
         lines.append(f"  {job.title}: {tasks}, about {duration(job.seconds)}")
     if plan.left_out:
         lines += ["left out or shortened:", *(f"  {line}" for line in plan.left_out)]
@@ -183,6 +184,9 @@ def reproduce(
             tried[job.key] = job.experiment.num_tasks
             say(f"{job.title}, {job.experiment.num_tasks:,} tasks, about {duration(job.seconds)}")
             status = run_script(job, request, ends, interrupted, output)
+            if status and job.learned_in and not interrupted.times and time.monotonic() < ends:
+                say(f"{job.title} failed with tasks of {job.learned_in}; it learns all tasks")
+                status = run_script(job.alone(), request, ends, interrupted, output)
             runs = request.found()
             write(runs)
             if interrupted.times:

@@ -188,7 +188,7 @@ class Run(Predictor):
         """Add newly learned tasks: save a checkpoint, then update the model, the record and the tables.
 
         Args:
-            results: a result of `Scenario.learn`, or the tasks of another run; see `reuse`.
+            results: a result of `Scenario.learn`, or the tasks of a different run; see `reuse`.
             labels: class labels of the task, if it is user-supplied.
 
         Raises:

@@ -101,7 +101,7 @@ def train(
         tasks_at_once: number of tasks to learn between two checkpoints; by default as many as fit in memory.
         report: called with reports of the progress.
         accepted: called on the first host after all checks, before the first task is learned.
-        taken: tasks that another run has learned, for a run without tasks.
+        taken: tasks that a different run has learned, for a run without tasks.
 
     Raises:
         UserError: if a task diverges, or another process uses the folder.
@@ -115,7 +115,7 @@ def train(
         if taken is not None:
             run.add(taken)
             work = dataclasses.replace(work, num_learned=run.num_recorded)
-            work.report("these tasks were taken from another run", is_done=True)
+            work.report(f"took {run.num_recorded} tasks from a different run", is_done=True)
         evaluate_if_due(run, work)
         stop_between_chunks(run)
         for results in run.experiment.scenario.learn(work):  # a generator: one chunk of tasks at a time

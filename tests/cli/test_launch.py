@@ -190,7 +190,7 @@ def test_only_sweeps_over_sparsities_have_the_flag_sparsity(parse, capsys):
         (["--sparsity", "2", "2.0"], "--sparsity: 2 is repeated"),
         (["--gpu-sets", "0", "--cluster", "local"], "give one of them"),
         (["--config"], "--config"),
-        (["--learned-in", "runs/a/seed=1"], "--learned-in is for a single run; give one seed"),
+        (["--learned-in", "runs/a/seed=1"], "--learned-in is for a single run on one host; give one seed"),
         (["--tasks", "5"], "--tasks 5: must be FIRST:STOP"),
         (["--tasks", "5:5"], "--tasks 5:5: must be FIRST:STOP with FIRST < STOP"),
         (["--tasks", "0:8:0"], "--tasks 0:8:0: must be FIRST:STOP:SIZE with SIZE > 0"),

@@ -114,14 +114,14 @@ def test_runs_with_other_settings_are_ignored(tmp_path):
 
 def test_tasks_that_another_experiment_has_learned_are_not_learned_again(tmp_path):
     wanted = planning.select([f"{LENET}/supsup_g"])
-    for seed, settings in ((1, {}), (2, {"features": 11}), (3, {"objective": "entropy"})):
-        plain = settings_of(f"{LENET}/supsup_h", **settings)
+    for seed, settings in ((1, {}), (2, {"features": 11}), (3, {"search": "of a script"}), (4, {"optimizer": "own"})):
+        plain = settings_of(f"{LENET}/supsup_h") | settings
         write_run(tmp_path, f"{LENET}/supsup_h", seed, [0.9] * 2, learned=[0.9] * 30, **plain)
     runs = tables.find_runs(tmp_path)
-    plan = missing(wanted, runs, seeds=range(1, 4))
+    plan = missing(wanted, runs, seeds=range(1, 5))
     found = {job.experiment.seed: (job.learned, job.learned_in) for job in plan.jobs}
     folder = tmp_path / f"{LENET}/supsup_h"
-    assert found == {1: (30, folder / "seed=1"), 2: (0, None), 3: (30, folder / "seed=3")}
+    assert found == {1: (30, folder / "seed=1"), 2: (0, None), 3: (30, folder / "seed=3"), 4: (0, None)}
     request = reproducing.Request(tmp_path / "runs", tmp_path, wanted)
     words = {job.experiment.seed: reproducing.command_of(job, request) for job in plan.jobs}
     assert words[1][-2:] == ["--learned-in", str(folder / "seed=1")]

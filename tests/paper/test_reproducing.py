@@ -18,6 +18,7 @@ from supsup_jax.runs import tables
 from supsup_jax.system import interruption
 
 PSP, FC_PSP, BATCHE = f"{LENET}/psp", f"{FC}/psp", f"{LENET}/batche"
+H, G = f"{LENET}/supsup_h", f"{LENET}/supsup_g"
 
 SCRIPT = """
 from helpers import adapter
@@ -33,7 +34,7 @@ if __name__ == "__main__":
 """
 
 # Milliseconds per task. The batch size has the same value, so that `calibrated_rates` can be replaced.
-TIMES = {PSP: 100, BATCHE: 200, FC_PSP: 300}
+TIMES = {PSP: 100, BATCHE: 200, FC_PSP: 300, H: 150, G: 150}
 
 DRIVER = """
 import sys
@@ -137,6 +138,22 @@ def test_after_a_failed_run_the_others_are_made_and_the_status_is_1(command, fol
     monkeypatch.setenv("STUB_FAILS", "LeNet-250-tasks/psp")
     command("reproduce", "runs", "--run", "--data", "data", "--only", LENET, status=1)
     assert [line.split()[0] for line in calls(folder)] == [PSP, BATCHE]
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("failing", ["none", "with tasks of a different run"])
+def test_a_run_takes_the_tasks_of_its_pair_or_learns_them(command, folder, monkeypatch, failing):
+    monkeypatch.setenv("STUB_FAILS", failing)
+    for name in (H, G):
+        write_script(folder, name)
+    lines = command("reproduce", "runs", "--run", "--data", "data", "--only", H, G).splitlines()
+    taking = f"{G} --seed 1 --num-tasks 50 --learned-in runs/{H}/seed=1"
+    alone = [] if failing == "none" else [f"{G} --seed 1 --num-tasks 50"]
+    assert calls(folder) == [f"{H} --seed 1 --num-tasks 50", taking, *alone]
+    failed = f"{G}, seed 1 failed with tasks of runs/{H}/seed=1; it learns all tasks"
+    assert (failed in lines) == bool(alone) and lines[-1] == "REPRODUCE.md"
+    printed = command("reproduce", "runs", "--plan", "--data", "data", "--only", G, "--seeds", 2)
+    assert "1 runs to make" in printed and f"{G}, seed 0: 50 tasks, about" in printed
 
 
 @pytest.mark.usefixtures("in_this_process")

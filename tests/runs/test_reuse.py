@@ -1,6 +1,7 @@
 import shutil
 import sys
 
+import jax
 import pytest
 
 from helpers import adapter
@@ -8,6 +9,7 @@ from helpers.runs import DATASET, EXPERIMENT, OTHERS, measured
 from helpers.toys import HOPSUPSUP
 from supsup_jax import UserError
 from supsup_jax.cli import launch
+from supsup_jax.networks import save_weights
 from supsup_jax.runs import reuse
 from supsup_jax.runs.opening import restore
 
@@ -38,7 +40,7 @@ def test_a_run_takes_the_tasks_of_another_and_evaluates_like_its_own(learned, tm
     taken = adapter.run_experiment(experiment, DATASET, tmp_path / "taken", None, reports.append, learned_in=learned)
     whole = adapter.run_experiment(experiment, DATASET, tmp_path / "whole")
     assert measured(taken.record) == measured(whole.record)
-    assert any("taken from another run" in report.message for report in reports)
+    assert any("tasks from a different run" in report.message for report in reports)
     assert sum("learning" in report.message for report in reports) == (num_tasks > 5)
     assert measured(restore(tmp_path / "taken").record) == measured(whole.record)
     assert files(learned) == before
@@ -57,10 +59,14 @@ def test_a_run_that_has_tasks_keeps_them(learned, tmp_path):
     [
         (
             adapter.changed(OTHER_SEARCH, seed=3),
-            "learns differently (seed: 1 before, 3 now); give a run that differs only in",
+            "may have learned differently (seed: 1 before, 3 now); give a run that differs only in",
         ),
-        (adapter.changed(OTHER_SEARCH, learning_rate=0.5), "learns differently (learning_rate: 0.01 before, 0.5 now)"),
+        (adapter.changed(OTHER_SEARCH, learning_rate=0.5), "differently (learning_rate: 0.01 before, 0.5 now)"),
+        (adapter.changed(OTHER_SEARCH, optimizer="SGD", learning_rate=0.01), "optimizer: RMSprop before, SGD now"),
+        (adapter.changed(OTHER_SEARCH, density=0.5), "differently (density: None before, 0.5 now)"),
         (OTHERS["PSP"], "takes tasks that are learned independently, not those of PSP; leave it out"),
+        (OTHERS["BatchE"], "takes tasks that are learned independently, not those of BatchE; leave it out"),
+        (OTHERS["SeparateHeads"], "takes tasks that are learned independently, not those of SeparateHeads"),
         (OTHERS["NNs"], "takes tasks that are learned independently"),
         (HOPSUPSUP, "takes tasks that are learned independently, not those of HopSupSup"),
     ],
@@ -74,8 +80,25 @@ def test_tasks_that_would_be_learned_differently_are_rejected(learned, tmp_path,
 
 def test_a_folder_without_learned_tasks_is_rejected(tmp_path):
     (tmp_path / "run").mkdir()
-    with pytest.raises(UserError, match=r"--learned-in .*empty contains no learned tasks; give the folder of a run"):
+    with pytest.raises(UserError, match=r"--learned-in .*empty does not contain a run's checkpoints; give the folder"):
         adapter.run_experiment(OTHER_SEARCH, DATASET, tmp_path / "run", learned_in=tmp_path / "empty")
+    (tmp_path / "new/checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"--learned-in .*new has not learned any task yet; leave it out"):
+        adapter.run_experiment(OTHER_SEARCH, DATASET, tmp_path / "run", learned_in=tmp_path / "new")
+
+
+def test_a_run_with_given_weights_takes_tasks_over_the_same_weights(tmp_path):
+    path = tmp_path / "weights.msgpack"
+    weights, _ = LEARNED.network.for_images(DATASET.image_shape).init(jax.random.key(9))
+    save_weights(path, weights)
+    given = [adapter.changed(each, base_weights=str(path), num_tasks=2) for each in (LEARNED, OTHER_SEARCH)]
+    for name in ("learned", "taken", "whole"):
+        (tmp_path / name).mkdir()
+    adapter.run_experiment(given[0], DATASET, tmp_path / "learned")
+    taken = adapter.run_experiment(given[1], DATASET, tmp_path / "taken", learned_in=tmp_path / "learned")
+    whole = adapter.run_experiment(given[1], DATASET, tmp_path / "whole")
+    path.unlink()
+    assert measured(restore(tmp_path / "taken").record) == measured(taken.record) == measured(whole.record)
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_takes_them(tmp_path, monkeypatch, capfd):
@@ -90,8 +113,10 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_takes_them(tmp_path, 
     with pytest.raises(SystemExit) as ended:
         call("--objective", "superfluous", "--log-dir", "refused", "--learned-in", "runs/script")
     error = capfd.readouterr().err
-    assert ended.value.code == 2 and error.count("\n") == 1 and "runs/script contains no learned tasks" in error
-    assert not any((tmp_path / "refused/script").iterdir())
+    assert (
+        ended.value.code == 2 and error.count("\n") == 1 and "runs/script does not contain a run's checkpoints" in error
+    )
+    assert not (tmp_path / "refused").exists()
     arguments = ["--objective", "superfluous", "--log-dir", "new", "--learned-in", "runs/script/seed=1"]
     (first,) = call(*arguments)
     folder = tmp_path / "new/script/seed=1"
@@ -100,10 +125,13 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_takes_them(tmp_path, 
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     monkeypatch.chdir(folder)
     launch.run(folder)
-    assert capfd.readouterr().out.count("taken from another run") == 2
+    assert capfd.readouterr().out.count("tasks from a different run") == 2
     assert measured(restore(folder).record) == measured(first.record)
 
 
-def test_every_setting_of_a_search_may_differ():
+def test_every_part_and_setting_of_a_search_may_differ():
     recorded = adapter.plain(adapter.changed(LEARNED, search="binary", log_base=4))
     assert reuse.differences(adapter.changed(OTHER_SEARCH, search="binary", log_base=2), recorded) == []
+    assert reuse.differences(OTHER_SEARCH, recorded | {"search": "of a script", "objective": "own", "rate": 3}) == []
+    with pytest.raises(UserError, match="there is no optimizer of a script"):
+        reuse.differences(OTHER_SEARCH, recorded | {"optimizer": "of a script"})
