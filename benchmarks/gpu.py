@@ -120,7 +120,7 @@ DENSITY = ("--sparsity", "32")
 # The scripts train 1,000 updates a task on MNIST, and 250 epochs of 2,500 images on SplitCIFAR100: forward, and the
 # gradients of the weights and of the inputs.
 LENET_TASK = 1000 * train.work_of_step((784, 300, 100, 500))[0]
-FC_TASK = 1000 * train.work_of_step((784, 1024, 1024, 100))[0]
+FC_TASK = 1000 * train.work_of_step((784, 1024, 1024, 500))[0]
 CIFAR_TASK = 250 * 2500 * 6 * resnet.GEM_PRODUCTS
 
 

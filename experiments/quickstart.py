@@ -6,7 +6,7 @@ Reproduces: the idea of Figure 3 of the paper, small. Each task permutes the pix
 
 Command:    python experiments/quickstart.py   (or supsup-jax quickstart, without the repository)
 
-Expect:     11 seconds on two cores, and 9 seconds the next time, because compiled programs are cached. After 25 tasks:
+Expect:     11 seconds on two cores, and 7 seconds the next time, because compiled programs are cached. After 25 tasks:
             97.5 % with the task given, and with the task inferred from four images of each batch. If the task is
             inferred from every image alone: 96.7 %, with 99.2 % of the inferences correct.
 """

@@ -22,8 +22,8 @@ class BatchE(Method):
     A layer computes s ⊙ W(t ⊙ x). The first task trains the base weights together with its vectors; afterwards the base
     weights are fixed. Only kernels are scaled.
 
-    Tasks are superposed as W ⊙ Σᵢ αᵢ tᵢ sᵢᵀ, and biases as the sum of all α times the bias (Figure 6, right, of the
-    paper's version 1 on arXiv). So all tasks' derivatives ∂L/∂αᵢ = tᵢᵀ (∂L/∂W̃ ⊙ W) sᵢ follow from one gradient.
+    Tasks are superposed as W ⊙ Σᵢ αᵢ tᵢ sᵢᵀ, and biases as the sum of all α times the bias (Figure 5, right).
+    So all tasks' derivatives ∂L/∂αᵢ = tᵢᵀ (∂L/∂W̃ ⊙ W) sᵢ follow from one gradient.
 
     Attributes:
         random_weights: whether base weights stay random, without training ("Rand W" in the paper).

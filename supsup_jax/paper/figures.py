@@ -58,7 +58,7 @@ _FIGURES = {
     ),
     "figure5": (
         "MNISTRotate, 36 tasks (Figure 5)",
-        {"FC 1024-1024": [f"{MNISTROTATE}/{method}" for method in _METHODS]},
+        {"FC 1024-1024": [f"{MNISTROTATE}/{method}" for method in (*_METHODS, "batche_one_shot")]},
     ),
 }
 # Largest number of tasks with a linear axis; beyond, it is logarithmic.

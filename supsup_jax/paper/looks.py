@@ -36,6 +36,7 @@ LOOKS: dict[str, Look] = {
     "supsup_g": Look("SupSup (GNu, G)", SKY, "s", "--"),
     NNS: Look("SupSup (NNs, H)", PURPLE, "D", "-."),
     "batche": Look("BatchE (GG)", GREEN, "v", "-."),
+    "batche_one_shot": Look("BatchE (GNu, one gradient)", PURPLE, "D", (0, (1, 2)), forgets=True),
     "psp": Look("PSP (GG)", ORANGE, "P", ":", forgets=True),
     "lower_bound": Look("lower bound (GG)", GREY, "X", (0, (3, 1, 1, 1, 1, 1)), forgets=True),
     "rn18-supsup": Look("SupSup", BLUE, "o", "-"),

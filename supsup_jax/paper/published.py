@@ -116,12 +116,12 @@ def measurement(curve: str) -> Measurement:
     """Return the experiment and the kind of accuracy that a curve of the paper shows.
 
     The upper and the lower bound on MNIST are measured in the same runs, of the experiment `bounds`. SupSup infers the
-    task, except in scenario GG; the other methods are given the task.
+    task, except in scenario GG, and BatchE in `batche_one_shot`; the other methods are given the task.
     """
     folder, _, script = curve.rpartition("/")
     if script in ("upper_bound", "lower_bound"):
         return Measurement(f"{folder}/bounds", "learned" if script == "upper_bound" else "given")
-    infers = script in ("supsup", "supsup_h", "supsup_g", "hopsupsup", "ablation")
+    infers = script in ("supsup", "supsup_h", "supsup_g", "batche_one_shot", "hopsupsup", "ablation")
     return Measurement(curve, "inferred" if infers else "given")
 
 

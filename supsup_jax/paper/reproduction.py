@@ -34,12 +34,12 @@ _PREFACE = """\
 Accuracy is the mean over the tasks learned. For SupSup, the task is inferred once per batch if the script infers it;
 otherwise it is given. The upper bound is the mean of each task's accuracy right after it was learned. The lower bound,
 from the same runs, is the mean accuracy after the last task was learned. ± is the standard deviation over seeds. The
-paper's numbers are printed in the paper or read off a figure; ≈ is extrapolated from the slope of a curve, < is an
-upper limit.
+paper's numbers are read off its figures, except where a number is marked as printed; ≈ is extrapolated from the slope
+of a curve, < is an upper limit.
 
 *agrees*: the difference is at most two standard errors plus the precision of the paper's number (0.05 points if read
-off a figure); with one seed and no error bar, at most 0.1 points. Runs with settings other than their script's are not
-compared; their rows list these settings.
+off a figure, 1 point if extrapolated); with one seed and no error bar, at most 0.1 points or this precision. Runs with
+settings other than their script's are not compared; their rows list these settings.
 
 MB is the memory for all that is stored of the tasks, with masks as bits; the paper counts sparse masks. The time
 includes training and all evaluations up to the number of tasks. Written by
@@ -151,7 +151,7 @@ class _Section:
     def _add_row(self, number: Number, flags: str, runs: Sequence[Run]) -> None:
         sparsity = f"--sparsity {number.er_scale:g}" if number.er_scale else ""
         script = " ".join(f"`{part}`" for part in (number.curve.rpartition("/")[2], sparsity, flags) if part)
-        start = [script, f"{number.tasks:,}", "" if number.point is None else str(number.point), number.megabytes]
+        start = [script, f"{number.tasks:,}", _of_paper(number.point), number.megabytes]
         if not runs:
             self.rows.append([*start, "not run", *[""] * (len(_COLUMNS_OF_RUNS) - 1)])
             return
@@ -182,6 +182,13 @@ def _without_paper(curve: str, runs: Sequence[Run], of_paper: Sequence[Number]) 
     known = {(number.er_scale, number.tasks) for number in of_paper}
     last = {(run.er_scale, max(run.accuracies["given"])) for run in runs if run.accuracies["given"]}
     return [Number(curve, scale, tasks, None) for scale, tasks in sorted(last - known, key=str)]
+
+
+def _of_paper(point: Point | None) -> str:
+    """Format a number of the paper."""
+    if point is None:
+        return ""
+    return f"{point}, printed" if point.source in ("text", "table") else str(point)
 
 
 def _flags(settings: Mapping[str, Any]) -> str:

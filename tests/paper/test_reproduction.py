@@ -34,8 +34,8 @@ def test_without_runs_every_number_of_the_paper_is_not_run(command, tmp_path):
     assert command("reproduce", "--output", "table.md") == "table.md\n"
     table = [row[:5] for row in rows((tmp_path / "table.md").read_text())]
     assert [row[4] for row in table] == ["not run"] * len(numbers())
-    assert ["rn50-supsup --sparsity 16", "100", "89.58", "195.18", "not run"] in table
-    assert ["rn18-lowerbound", "20", "24.50", "", "not run"] in table
+    assert ["rn50-supsup --sparsity 16", "100", "89.58, printed", "195.18", "not run"] in table
+    assert ["rn18-lowerbound", "20", "24.50, printed", "", "not run"] in table
     assert ["supsup", "2,500", "92.54 ± 0.42", "", "not run"] in table
     assert ["psp", "50", "≈ 83.5", "", "not run"] in table
     assert ["psp", "150", "< 88", "", "not run"] in table
@@ -55,7 +55,7 @@ def test_rows_have_numbers_of_paper_and_runs_and_the_command(command, runs):
     assert ours[7:10] == ["2: 0, 1", "3 s", machine]
     assert ours[10].split()[0] == (about["git_commit"] or "")[:10]
     assert ours[11] == "python experiments/s.py --data ~/data --num-tasks 10"
-    assert table["hopsupsup", "5", "95.00"][2] == "97.43"
+    assert table["hopsupsup", "5", "95.00"][2] == "97.43, printed"
     assert ["supsup_h", "50", "93.68", "", "not run"] in [row[:5] for row in rows(markdown)]
 
 

@@ -1,7 +1,7 @@
 """MNISTRotate, 36 tasks 10 degrees apart, FC 1024-1024 with 500 outputs: BatchE with the task inferred by one gradient.
 
-Reproduces: BatchE (GNu) of Figure 5, right (Figure 6 of version 1 on arXiv): the coefficients are those of the rank-one
-            matrices, and one gradient gives the derivatives of all tasks.
+Reproduces: BatchE (GNu) of Figure 5, right: the coefficients are those of the rank-one matrices, and one gradient gives
+            the derivatives of all tasks.
 
 Command:    python experiments/GNu/MNISTRotate/batche_one_shot.py --data ~/data
 

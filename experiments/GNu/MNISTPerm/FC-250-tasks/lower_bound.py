@@ -1,7 +1,8 @@
 """MNISTPerm, 250 tasks, FC 1024-1024 with 10 outputs: the lower bound.
 
-Reproduces: the lower bound of Figure 3, right: the accuracy of all tasks at the end (the column "task given"). One
-            network is trained on all tasks in turn, with a new head for each task.
+Reproduces: the bound that Figure 4 draws, for the network of Figure 3, right, whose axis starts above it: the accuracy
+            of all tasks at the end (the column "task given"). One network is trained on all tasks in turn, with a new
+            head for each task.
 
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/lower_bound.py --data ~/data
             upper_bound.py shares this run: the script that is called first creates it, the other one shows it.

@@ -1,14 +1,14 @@
 """MNISTPerm, 250 tasks, LeNet 300-100 with 10 outputs: the lower bound.
 
-Reproduces: the lower bound of Figure 3, left: the accuracy of all tasks at the end (the column "task given"). One
-            network is trained on all tasks in turn, with a new head for each task.
+Reproduces: the bound that Figure 4 draws, for the network of Figure 3, left, whose axis starts above it: the accuracy
+            of all tasks at the end (the column "task given"). One network is trained on all tasks in turn, with a new
+            head for each task.
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-250-tasks/lower_bound.py --data ~/data
             upper_bound.py shares this run: the script that is called first creates it, the other one shows it.
 
 Expect:     5 minutes on two CPU cores, shared with other work. Task given: 70.3 % ± 3.0 after 10 tasks over five seeds;
-            42.4 % after 50 and 21.6 % after 250 with seed 1. The vertical axis of Figure 3 starts above this curve;
-            Figure 4 shows it (paper: 72.2 % ± 1.4 after 10 tasks).
+            42.4 % after 50 and 21.6 % after 250 with seed 1. Paper, Figure 4: 72.2 % ± 1.4 after 10 tasks.
 
 Option:     --method LowerBound has one head for all tasks.
 """
