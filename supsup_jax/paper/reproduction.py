@@ -224,7 +224,8 @@ def _measured(tasks: int, values: Sequence[float], runs: Sequence[Run], verdict:
 def _machine(about: dict[str, Any]) -> str:
     kinds = about.get("devices") or []
     on_gpu = [kind for kind in dict.fromkeys(kinds) if kind != "cpu"]
-    where = [f"{kinds.count(kind)} {kind}" for kind in on_gpu] or [f"CPU, {about.get('cores', len(kinds))} cores"]
+    cores = about.get("cores", len(kinds))
+    where = [f"{kinds.count(kind)} {kind}" for kind in on_gpu] or [f"CPU, {cores} core{'' if cores == 1 else 's'}"]
     version = (about.get("versions") or {}).get("jax")
     return ", ".join(where + ([f"JAX {version}"] if version else []))
 

@@ -46,7 +46,7 @@ def test_without_runs_every_number_of_the_paper_is_not_run(command, tmp_path):
 def test_rows_have_numbers_of_paper_and_runs_and_the_command(command, runs):
     markdown = json.loads(command("reproduce", runs, "--json"))["markdown"]
     about = results.read_settings(runs / LENET / "supsup_h/seed=1")
-    machine = f"CPU, {about['cores']} cores, JAX {about['versions']['jax']}"
+    machine = f"CPU, {about['cores']} core{'' if about['cores'] == 1 else 's'}, JAX {about['versions']['jax']}"
     table = {(row[0], row[1], row[4]): row for row in rows(markdown)}
     ours = table["supsup_h", "10", "91.00 ± 1.41"]
     # One second of training, and two evaluations of one second each.
