@@ -190,8 +190,9 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, options: M
     """
     from supsup_jax.cli.console import Reporter, show_densities, show_results
 
-    tasks_at_once, learned_in = options["tasks_at_once"], options.get("learned_in")
-    learned_in = None if learned_in is None else Path(learned_in).expanduser()
+    tasks_at_once, learned_in = options["tasks_at_once"], options.get("learned_in") and Path(options["learned_in"])
+    if learned_in and not results.has_checkpoints(learned_in := learned_in.expanduser()):
+        learned_in = None  # in a sweep, the other run may start at the same time
     if not hosts.is_first():
         with interruption.graceful(lambda _: None, lambda: None):
             return run_experiment(experiment, dataset, folder, tasks_at_once, learned_in=learned_in)
@@ -257,7 +258,6 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
     dataset = experiments[0].tasks.load(options.data)
     for experiment in experiments:
         _check(experiment, dataset)
-    texts = [text_of(experiment, dataset, vars(options)) for experiment in experiments]
     earlier = [places.earlier(experiment) for experiment in experiments]
     replaced: dict[Path, str] = {}  # text of the settings of earlier runs
     with contextlib.ExitStack() as stack:
@@ -271,9 +271,11 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
         pairs = list(zip(experiments, earlier, strict=True))
         places.warn_if_new([experiment for experiment, folder in pairs if folder is None])
         folders = [folder or places.new(experiment) for experiment, folder in pairs]
-        for folder, text in zip(folders, texts, strict=True):
+        sources = reuse.learned_alike(experiments)
+        for experiment, folder, source in zip(experiments, folders, sources, strict=True):
             if folder not in earlier or folder in replaced:
-                results.write_text(folder, text)
+                taken = {} if source is None else {"learned_in": folders[source]}
+                results.write_text(folder, text_of(experiment, dataset, vars(options) | taken))
     extras.warn_missing()
     members = [sweep.Member(folder, each.evaluations) for each, folder in zip(experiments, folders, strict=True)]
 

@@ -1,6 +1,6 @@
 """Tasks that a different run has learned, for a new run that would learn them in the same way."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,16 @@ def is_possible(experiment: Experiment) -> bool:
     return method.bank_grows and not depends
 
 
+def learned_alike(experiments: Sequence[Experiment]) -> list[int | None]:
+    """Return for each experiment the index of the first earlier one that learns the same tasks; `None` without one."""
+    found: list[int | None] = []
+    for number, experiment in enumerate(experiments):
+        earlier = range(number) if is_possible(experiment) else range(0)
+        same = (index for index in earlier if not differences(experiment, composition.plain(experiments[index])))
+        found.append(next(same, None))
+    return found
+
+
 def check_folder(folder: Path) -> None:
     """Check that a folder contains the checkpoints of a run, before a new run takes its tasks.
 
@@ -79,16 +89,17 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def learned_in(folder: Path, run: Run) -> NewTasks:
+def learned_in(folder: Path, run: Run) -> NewTasks | None:
     """Return the tasks of a different run that this run, which has no tasks yet, would learn in the same way.
+
+    Returns `None` if the other run has not learned any task yet.
 
     Args:
         folder: folder of the other run. If it has more tasks than the experiment of this run, the first ones are taken.
         run: this run.
 
     Raises:
-        UserError: if the tasks are not learned independently, or the other run has no tasks, cannot be read, or may
-            learn differently.
+        UserError: if the tasks are not learned independently, or the other run cannot be read or may learn differently.
     """
     if not is_possible(run.experiment):
         method = composition.settings_of(run.experiment)["method"]
@@ -96,6 +107,8 @@ def learned_in(folder: Path, run: Run) -> NewTasks:
     check_folder(folder)
     read = [folder, *(folder / name for name in ("checkpoints", merging.FOLDER, "state"))]
     other = read_stable(partial(_read, folder, run), read)  # another process may be training it
+    if not other or not other.num_tasks:
+        return None
     assert isinstance(other.tasks, LearnedTasks)
     count = min(other.num_tasks, run.experiment.num_tasks)
     everything = other.tasks.merge()
@@ -103,16 +116,16 @@ def learned_in(folder: Path, run: Run) -> NewTasks:
     return NewTasks(chunk, Record(tasks=other.record.tasks[:count]), {})
 
 
-def _read(folder: Path, run: Run) -> Run:
-    """Read the other run as a run of this run's experiment.
+def _read(folder: Path, run: Run) -> Run | None:
+    """Read the other run as a run of this run's experiment; `None` if it has no checkpoint yet.
 
     Raises:
-        UserError: if it has no tasks, cannot be read, or may learn differently.
+        UserError: if it cannot be read, or may learn differently.
     """
     with Checkpoints(folder) as checkpoints:
         records = checkpoints.records()
-        if not any(save["new_tasks"] for save in records):
-            raise UserError(f"--learned-in {folder} has not learned any task yet; leave it out")
+        if not records:
+            return None
         if differing := differences(run.experiment, records[0]["experiment"]):
             raise UserError(
                 f"--learned-in {folder} may have learned differently ({'; '.join(differing)}); give a run that differs "

@@ -12,6 +12,7 @@ from supsup_jax.cli import launch
 from supsup_jax.networks import save_weights
 from supsup_jax.runs import reuse
 from supsup_jax.runs.opening import restore
+from supsup_jax.runs.settings import read_run
 
 LEARNED = adapter.changed(EXPERIMENT, num_tasks=5, eval_at=(2, 4))
 OTHER_SEARCH = adapter.changed(
@@ -78,13 +79,13 @@ def test_tasks_that_would_be_learned_differently_are_rejected(learned, tmp_path,
     assert not files(tmp_path)
 
 
-def test_a_folder_without_learned_tasks_is_rejected(tmp_path):
+def test_a_folder_must_have_a_run_which_may_have_no_tasks_yet(tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(UserError, match=r"--learned-in .*empty does not contain a run's checkpoints; give the folder"):
         adapter.run_experiment(OTHER_SEARCH, DATASET, tmp_path / "run", learned_in=tmp_path / "empty")
     (tmp_path / "new/checkpoints").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"--learned-in .*new has not learned any task yet; leave it out"):
-        adapter.run_experiment(OTHER_SEARCH, DATASET, tmp_path / "run", learned_in=tmp_path / "new")
+    run = adapter.run_experiment(OTHER_SEARCH, DATASET, tmp_path / "run", learned_in=tmp_path / "new")
+    assert run.num_tasks == OTHER_SEARCH.num_tasks
 
 
 def test_a_run_with_given_weights_takes_tasks_over_the_same_weights(tmp_path):
@@ -135,3 +136,36 @@ def test_every_part_and_setting_of_a_search_may_differ():
     assert reuse.differences(OTHER_SEARCH, recorded | {"search": "of a script", "objective": "own", "rate": 3}) == []
     with pytest.raises(UserError, match="there is no optimizer of a script"):
         reuse.differences(OTHER_SEARCH, recorded | {"optimizer": "of a script"})
+
+
+def test_in_a_sweep_each_pair_of_runs_learns_its_tasks_once(tmp_path, monkeypatch):
+    swept = [
+        adapter.changed(LEARNED, features=features, objective=objective, seed=seed)
+        for features in (8, 9)
+        for objective in ("entropy", "superfluous")
+        for seed in (1, 2)
+    ]
+    assert reuse.learned_alike(swept) == [None, None, 0, 1, None, None, 4, 5]
+    assert reuse.learned_alike([OTHERS["PSP"], OTHERS["PSP"]]) == [None, None]
+    monkeypatch.setattr(
+        sys, "argv", ["script.py", "--log-dir", str(tmp_path), "--objective", "entropy", "superfluous", "--seeds", "2"]
+    )
+    monkeypatch.setattr(launch.sweep, "run", lambda *_: None)  # starts no process
+    script = adapter.experiment("script", "digits", num_tasks=2, steps=3, width=0.1, batch_size=32)
+    launch.main(script, "A script.", objective=("entropy",))
+    folders = {folder.name: folder for folder in (tmp_path / "script").iterdir()}
+    taken = {name: read_run(folder)[1]["learned_in"] for name, folder in folders.items()}
+    assert taken == {
+        f"seed={seed}~objective={objective}": None
+        if objective == "entropy"
+        else str(folders[f"seed={seed}~objective=entropy"])
+        for seed in (0, 1)
+        for objective in ("entropy", "superfluous")
+    }
+    first, second = (folders[f"seed=1~objective={name}"] for name in ("entropy", "superfluous"))
+    launch.run(second)  # learns all tasks, since the other run has none
+    shutil.rmtree(second / "checkpoints")
+    whole = (second / "metrics.csv").read_text()
+    launch.run(first)
+    launch.run(second)
+    assert (second / "metrics.csv").read_text() == whole

@@ -5,8 +5,8 @@ Reproduces: Figure 6: 25, 100 and 200 outputs, the objectives H (entropy) and G 
             without numbers.
 
 Command:    python experiments/GNu/MNISTPerm/ablation.py --data ~/data
-            Twelve runs, one after another; --num-tasks 25 --eval-at 5 10 25 makes them shorter, and
-            --network LeNet --features 25 --objective entropy makes a single run.
+            Twelve runs, one after another; the runs with G take the masks of the runs with H. --num-tasks 25 --eval-at
+            5 10 25 makes them shorter, and --network LeNet --features 25 --objective entropy makes a single run.
 
 Expect:     LeNet with 25 tasks, 25 s a run on two CPU cores: 93.6 to 93.9 %. With 25 outputs, H picks the right
             task for 99.7 % of the batches, G for all. FC was not run.
