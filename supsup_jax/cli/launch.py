@@ -18,7 +18,7 @@ from supsup_jax.cli.flags import Request, flag_of, naming_flags, parse
 from supsup_jax.cli.options import Options, arguments_of_user
 from supsup_jax.cli.program import PACKAGE, how_to_resume, program_of
 from supsup_jax.data.arrays import summary
-from supsup_jax.errors import UserError
+from supsup_jax.errors import UserError, warn
 from supsup_jax.experiment import Experiment
 from supsup_jax.paper import drawing, figures
 from supsup_jax.runs import composition, initial, results, reuse
@@ -28,16 +28,7 @@ from supsup_jax.runs.run import Run
 from supsup_jax.runs.settings import read_run, text_of
 from supsup_jax.runs.steps import DamagedError
 from supsup_jax.runs.train import opened, run_experiment
-from supsup_jax.system import (
-    atomic,
-    backend,
-    devices,
-    extras,
-    hosts,
-    interruption,
-    locks,
-    platforms,
-)
+from supsup_jax.system import atomic, backend, devices, extras, hosts, interruption, locks, platforms
 
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|[Oo]ut of memory")
 """XLA's message if an array does not fit into memory."""
@@ -172,7 +163,11 @@ def run(folder: Path, data_folder: Path | None = None) -> None:
     # The settings describe the machine, which may differ from the machine that made the folder.
     settings = text_of(experiment, dataset, options, command)
     with atomic.locked(folder):
-        _run(experiment, dataset, folder, options, settings)
+        try:
+            _run(experiment, dataset, folder, options, settings)
+        except reuse.NotReusableError as error:  # such as in a sweep whose first run has failed
+            warn(f"{error}; all tasks are learned here")
+            _run(experiment, dataset, folder, options | {"learned_in": None}, settings)
 
 
 def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, options: Mapping[str, Any], settings: str) -> Run:
@@ -190,9 +185,8 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, options: M
     """
     from supsup_jax.cli.console import Reporter, show_densities, show_results
 
-    tasks_at_once, learned_in = options["tasks_at_once"], options.get("learned_in") and Path(options["learned_in"])
-    if learned_in and not results.has_checkpoints(learned_in := learned_in.expanduser()):
-        learned_in = None  # in a sweep, the other run may start at the same time
+    tasks_at_once, source = options["tasks_at_once"], options.get("learned_in")
+    learned_in = None if source is None else Path(source).expanduser()
     if not hosts.is_first():
         with interruption.graceful(lambda _: None, lambda: None):
             return run_experiment(experiment, dataset, folder, tasks_at_once, learned_in=learned_in)
@@ -301,8 +295,10 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
             with table:
                 jobs.watch(table)
         else:
+            # Runs that take the tasks of others come last.
+            ordered = sorted(members, key=lambda member: sources[members.index(member)] is not None)
             with table:
-                sweep.run(members, sets, table, table.announce, lambda folder: sweep.command_of(folder, *program))
+                sweep.run(ordered, sets, table, table.announce, lambda folder: sweep.command_of(folder, *program))
     except KeyboardInterrupt as interrupt:
         raise type(interrupt)(farewell) from None
     finally:

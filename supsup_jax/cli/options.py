@@ -53,8 +53,8 @@ class Options:
     `python -m supsup_jax collect` combines the runs."""
 
     learned_in: Path | None = None
-    """Folder of a run that differs only in search, objective and evaluation: a new run takes its learned tasks, and
-    learns only the missing ones. A run that is resumed already has tasks, and takes none."""
+    """Folder of a run that differs only in search, objective, --images-per-pick, --images-per-task, --eval-sample,
+    --eval-at or --num-tasks: a new run takes its learned tasks, and learns only the missing ones."""
 
     coordinator: str | None = None
     """For a run on several hosts: HOST:PORT of the first host. Run the same command on every host.

@@ -15,8 +15,8 @@ from supsup_jax.system import atomic
 
 _KEPT = (*TABLES, "recovery.csv")
 
-# Flags with folders and addresses of the machine.
-_FLAGS_OF_MACHINE = ("--data", "--log-dir", "--coordinator")
+# Flags with folders and addresses of the machine; results do not depend on them.
+_FLAGS_OF_MACHINE = ("--data", "--learned-in", "--log-dir", "--coordinator")
 
 
 def prepare(folder: Path) -> None:

@@ -85,7 +85,8 @@ class Planner:
             runs: existing runs.
             budget: remaining seconds.
         """
-        local = [run for run in runs if _machine(run.about) == self._machine]
+        trained = (run for run in runs if not (run.about.get("options") or {}).get("learned_in"))
+        local = [run for run in trained if _machine(run.about) == self._machine]
 
         def rates_of(experiment: Experiment) -> Rates:
             kind = planning.kind(experiment)
@@ -184,8 +185,9 @@ def reproduce(
             tried[job.key] = job.experiment.num_tasks
             say(f"{job.title}, {job.experiment.num_tasks:,} tasks, about {duration(job.seconds)}")
             status = run_script(job, request, ends, interrupted, output)
-            if status and job.learned_in and not interrupted.times and time.monotonic() < ends:
-                say(f"{job.title} failed with tasks of {job.learned_in}; it learns all tasks")
+            has_started = _can_resume(job, request.runs)
+            if status and job.learned_in and not (has_started or interrupted.times) and time.monotonic() < ends:
+                say(f"{job.title} failed with tasks of {job.learned_in}; starting again without them")
                 status = run_script(job.alone(), request, ends, interrupted, output)
             runs = request.found()
             write(runs)

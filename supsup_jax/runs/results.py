@@ -144,6 +144,8 @@ def _are_settings(plain: Any) -> bool:
         return False
     match options:
         case None | {"data": str(), "tasks_at_once": int() | None}:
+            if not isinstance((options or {}).get("learned_in"), str | None):
+                return False
             return isinstance(packages, dict | None) and isinstance(command, list | None)
     return False
 

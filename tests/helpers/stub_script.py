@@ -35,7 +35,8 @@ def main(experiment, accuracy):
     folder = earlier[0] if earlier else results.new_folder(parent, f"seed={options.seed}")
     learned = int((folder / "learned").read_text()) if earlier else 0
     settings = adapter.plain(experiment) | {"seed": options.seed, "num_tasks": options.num_tasks}
-    results.write_settings(folder, {"experiment": settings})
+    taken = {} if options.learned_in is None else {"learned_in": str(options.learned_in)}
+    results.write_settings(folder, {"experiment": settings, "options": {"data": "", "tasks_at_once": None} | taken})
     (folder / "checkpoints").mkdir(exist_ok=True)
     while learned < options.num_tasks and not ended:
         time.sleep(float(os.environ.get("STUB_SECONDS", "0")))

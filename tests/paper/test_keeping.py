@@ -88,7 +88,7 @@ def test_copies_that_cannot_be_made_give_one_line(command, tmp_path, arguments, 
 @pytest.mark.parametrize(
     ("command", "portable"),
     [
-        ("/home/me/s.py --data /d --learned-in runs/GG/b/seed=1", "s.py --learned-in runs/GG/b/seed=1"),
+        ("/home/me/s.py --data /d --learned-in /home/me/runs/GG/b/seed=1 --seed 1", "s.py --seed 1"),
         ("/home/me/repo/experiments/GG/s.py --seed 2 --resume", "experiments/GG/s.py --seed 2"),
         ("C:\\Users\\me\\repo\\experiments\\s.py", "experiments/s.py"),
         ("experiments/s.py --data=/d --log_dir /home/r --config /home/c.yaml", "experiments/s.py --config c.yaml"),

@@ -150,7 +150,7 @@ def test_a_run_takes_the_tasks_of_its_pair_or_learns_them(command, folder, monke
     taking = f"{G} --seed 1 --num-tasks 50 --learned-in runs/{H}/seed=1"
     alone = [] if failing == "none" else [f"{G} --seed 1 --num-tasks 50"]
     assert calls(folder) == [f"{H} --seed 1 --num-tasks 50", taking, *alone]
-    failed = f"{G}, seed 1 failed with tasks of runs/{H}/seed=1; it learns all tasks"
+    failed = f"{G}, seed 1 failed with tasks of runs/{H}/seed=1; starting again without them"
     assert (failed in lines) == bool(alone) and lines[-1] == "REPRODUCE.md"
     printed = command("reproduce", "runs", "--plan", "--data", "data", "--only", G, "--seeds", 2)
     assert "1 runs to make" in printed and f"{G}, seed 0: 50 tasks, about" in printed

@@ -340,7 +340,14 @@ def test_an_error_names_a_yaml_file_without_valid_settings(tmp_path, kind, monke
 
 
 @pytest.mark.parametrize(
-    "change", [{"options": []}, {"options": {"data": 5, "tasks_at_once": None}}, {"experiment": [1]}, {"command": "x"}]
+    "change",
+    [
+        {"options": []},
+        {"options": {"data": 5, "tasks_at_once": None}},
+        {"options": {"data": ".", "tasks_at_once": None, "learned_in": 5}},
+        {"experiment": [1]},
+        {"command": "x"},
+    ],
 )
 def test_malformed_settings_of_a_run_are_rejected(tmp_path, change):
     good = {"experiment": {"name": "x"}, "options": {"data": "data", "tasks_at_once": None}, "command": ["a.py"]}

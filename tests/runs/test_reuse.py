@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 import sys
 
@@ -9,10 +10,12 @@ from helpers.runs import DATASET, EXPERIMENT, OTHERS, measured
 from helpers.toys import HOPSUPSUP
 from supsup_jax import UserError
 from supsup_jax.cli import launch
+from supsup_jax.methods import SupSup
 from supsup_jax.networks import save_weights
 from supsup_jax.runs import reuse
 from supsup_jax.runs.opening import restore
 from supsup_jax.runs.settings import read_run
+from supsup_jax.scenarios import GNu
 
 LEARNED = adapter.changed(EXPERIMENT, num_tasks=5, eval_at=(2, 4))
 OTHER_SEARCH = adapter.changed(
@@ -65,11 +68,11 @@ def test_a_run_that_has_tasks_keeps_them(learned, tmp_path):
         (adapter.changed(OTHER_SEARCH, learning_rate=0.5), "differently (learning_rate: 0.01 before, 0.5 now)"),
         (adapter.changed(OTHER_SEARCH, optimizer="SGD", learning_rate=0.01), "optimizer: RMSprop before, SGD now"),
         (adapter.changed(OTHER_SEARCH, density=0.5), "differently (density: None before, 0.5 now)"),
-        (OTHERS["PSP"], "takes tasks that are learned independently, not those of PSP; leave it out"),
-        (OTHERS["BatchE"], "takes tasks that are learned independently, not those of BatchE; leave it out"),
-        (OTHERS["SeparateHeads"], "takes tasks that are learned independently, not those of SeparateHeads"),
-        (OTHERS["NNs"], "takes tasks that are learned independently"),
-        (HOPSUPSUP, "takes tasks that are learned independently, not those of HopSupSup"),
+        (OTHERS["PSP"], "is for tasks that are learned independently, unlike those of PSP"),
+        (OTHERS["BatchE"], "is for tasks that are learned independently, unlike those of BatchE"),
+        (OTHERS["SeparateHeads"], "unlike those of SeparateHeads"),
+        (OTHERS["NNs"], "unlike those of scenario NNs"),
+        (HOPSUPSUP, "unlike those of HopSupSup"),
     ],
 )
 def test_tasks_that_would_be_learned_differently_are_rejected(learned, tmp_path, experiment, words):
@@ -130,15 +133,39 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_takes_them(tmp_path, 
     assert measured(restore(folder).record) == measured(first.record)
 
 
-def test_every_part_and_setting_of_a_search_may_differ():
+def test_only_settings_of_inference_and_evaluation_may_differ():
     recorded = adapter.plain(adapter.changed(LEARNED, search="binary", log_base=4))
     assert reuse.differences(adapter.changed(OTHER_SEARCH, search="binary", log_base=2), recorded) == []
-    assert reuse.differences(OTHER_SEARCH, recorded | {"search": "of a script", "objective": "own", "rate": 3}) == []
-    with pytest.raises(UserError, match="there is no optimizer of a script"):
-        reuse.differences(OTHER_SEARCH, recorded | {"optimizer": "of a script"})
+    assert reuse.differences(OTHER_SEARCH, recorded | {"optimizer": "of a script"})
+    masked = dataclasses.replace(LEARNED, method=SupSup(mask=lambda scores: scores > 0))
+    assert reuse.differences(masked, recorded) and reuse.differences(LEARNED, adapter.plain(masked))
+    old = {name: value for name, value in recorded.items() if name not in ("density", "schedule")}
+    assert reuse.differences(LEARNED, old) == []
+    assert reuse.differences(adapter.changed(LEARNED, density=0.5), old) == ["density: None before, 0.5 now"]
 
 
-def test_in_a_sweep_each_pair_of_runs_learns_its_tasks_once(tmp_path, monkeypatch):
+def test_a_different_data_set_is_rejected(learned, tmp_path):
+    brighter = DATASET._replace(mean=(0.9,))
+    with pytest.raises(UserError, match=r"may have learned differently \(the data set\)"):
+        adapter.run_experiment(OTHER_SEARCH, brighter, tmp_path, learned_in=learned)
+
+
+class OfItsOwn(GNu):
+    """A scenario that learns in its own way, which may depend on the search."""
+
+    def learn(self, work):
+        return super().learn(work)
+
+
+def test_custom_training_is_not_shared():
+    custom = [dataclasses.replace(each, scenario=OfItsOwn(each.scenario.search)) for each in (LEARNED, OTHER_SEARCH)]
+    assert reuse.learned_alike([LEARNED, OTHER_SEARCH]) == [None, 0]
+    assert reuse.learned_alike(custom) == [None, None]
+    masks = [dataclasses.replace(LEARNED, method=SupSup(mask=lambda scores, c=c: scores > c)) for c in (0, 1)]
+    assert reuse.learned_alike(masks) == [None, None], "two functions have the same name"
+
+
+def test_in_a_sweep_each_pair_of_runs_learns_its_tasks_once(tmp_path, monkeypatch, capfd):
     swept = [
         adapter.changed(LEARNED, features=features, objective=objective, seed=seed)
         for features in (8, 9)
@@ -168,4 +195,10 @@ def test_in_a_sweep_each_pair_of_runs_learns_its_tasks_once(tmp_path, monkeypatc
     whole = (second / "metrics.csv").read_text()
     launch.run(first)
     launch.run(second)
+    assert (second / "metrics.csv").read_text() == whole
+    damaged = next((first / "checkpoints").rglob("metadata"))
+    damaged.write_bytes(b"")
+    shutil.rmtree(second / "checkpoints")
+    launch.run(second)
+    assert "all tasks are learned here" in capfd.readouterr().err
     assert (second / "metrics.csv").read_text() == whole
