@@ -5,8 +5,9 @@ Reproduces: BatchE (GNu) of Figure 5, right: the coefficients are those of the r
 
 Command:    python experiments/GNu/MNISTRotate/batche_one_shot.py --data ~/data
 
-Expect:     not run in full. On ten tasks of MNISTPerm with LeNet and 500 outputs, one gradient infers the task of 30 %
-            of the batches from one image (chance: 10 %). The paper shows this curve only in a figure.
+Expect:     10 minutes on one CPU core. Task given: 92.4 % after 10 tasks, 92.1 % after 36. One gradient picks task 0,
+            whose training also learned the weights, for all batches: 9.7 % after 10 tasks, 2.7 % after 36. The paper
+            shows this curve only in a figure.
 """
 
 import supsup_jax as ss

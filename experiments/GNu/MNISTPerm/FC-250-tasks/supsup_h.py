@@ -4,9 +4,9 @@ Reproduces: the SupSup (GNu) H curve of Figure 3, right.
 
 Command:    python experiments/GNu/MNISTPerm/FC-250-tasks/supsup_h.py --data ~/data
 
-Expect:     10 tasks take 4 minutes on two CPU cores, shared with other work, and 50 take 24; all 250 tasks were not
-            run. Task inferred: 96.29 % after 10 tasks (paper: 96.28 %), 96.06 % after 50 (96.17 %) and 95.84 % after
-            100 (96.05 %). Paper after 250 tasks: 95.67 %.
+Expect:     70 minutes on one CPU core, 12 of them for evaluations. Task inferred: 96.29 % after 10 tasks (paper: 96.28
+            %), 95.84 % after 100 (96.05 %) and 95.66 % after 250 (95.67 %). The right task is inferred for 99.4 % of
+            the batches; with the task given: 96.27 %.
 """
 
 import supsup_jax as ss
