@@ -8,8 +8,8 @@ Command:    python experiments/GNu/MNISTPerm/ablation.py --data ~/data
             Twelve runs, one after another; the runs with G take the masks of the runs with H. --num-tasks 25 --eval-at
             5 10 25 makes them shorter, and --network LeNet --features 25 --objective entropy makes a single run.
 
-Expect:     LeNet with 25 tasks, 25 s a run on two CPU cores: 93.6 to 93.9 %. With 25 outputs, H picks the right
-            task for 99.7 % of the batches, G for all. FC was not run.
+Expect:     with 25 tasks, 25 s a run of LeNet on two CPU cores, 4 to 6 minutes a run of FC on one. LeNet: 93.6 to 93.9
+            %. FC: 74.8, 94.2 and 96.0 % with H and 25, 100 and 200 outputs, 95.2, 96.0 and 96.3 % with G.
 """
 
 import supsup_jax as ss
