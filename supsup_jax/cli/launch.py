@@ -199,7 +199,7 @@ def _run(experiment: Experiment, dataset: data.Dataset, folder: Path, options: M
     try:
         with Reporter(folder.name, farewell) as reporter, interruption.graceful(reporter.announce, reporter.give_up):
             write = functools.partial(results.write_text, folder, settings)
-            run = run_experiment(experiment, dataset, folder, tasks_at_once, reporter, write, learned_in)
+            run = run_experiment(experiment, dataset, folder, tasks_at_once, reporter, write, learned_in=learned_in)
         _draw(experiment, folder, run.record)
         show_results(run, experiment.build(dataset).protocol.images_per_task)
     except KeyboardInterrupt as interrupt:

@@ -231,7 +231,7 @@ def missing(
                 continue
             of_chosen = dataclasses.replace(experiment, seed=chosen)
             others = partial(_learning_the_same, existing, of_chosen)
-            job = _job(script.path, of_chosen, within, of_seed, others, rates_of, has_data)
+            job = _job(script.path, of_chosen, within, of_seed, others, rates_of=rates_of, has_data=has_data)
             if isinstance(job, Job):
                 jobs.append(job)
             else:
@@ -270,6 +270,7 @@ def _job(
     lacking: Collection[Number],
     runs: Sequence[Run],
     others: Callable[[], Sequence[Run]],
+    *,
     rates_of: Callable[[Experiment], Rates],
     has_data: Callable[[str], bool],
 ) -> Job | str:

@@ -37,6 +37,7 @@ def run_experiment(
     tasks_at_once: int | None = None,
     report: Listener = silent,
     accepted: Callable[[], None] = lambda: None,
+    *,
     learned_in: Path | None = None,
 ) -> Run:
     """Run an experiment in a folder, or resume it if the folder contains a part of the same run.
