@@ -4,8 +4,9 @@ Reproduces: the SupSup (GNu) G curve of Figure 4.
 
 Command:    python experiments/GNu/MNISTPerm/LeNet-2500-tasks/supsup_g.py --data ~/data
 
-Expect:     1.5 hours on two CPU cores, estimated: 31 minutes of training, the rest for evaluations. Task inferred:
-            93.6 % after 10 tasks (paper: 93.5 %).
+Expect:     as long as supsup_h.py, 1 hour 47 minutes on two CPU cores; with --learned-in and its run, the evaluations
+            of 1,000 tasks take 12 minutes on one core. Task inferred: 93.56 % after 10 tasks, 93.45 % after 500 and
+            1,000 (paper: 93.5 %).
 """
 
 import supsup_jax as ss
