@@ -228,7 +228,9 @@ def test_a_run_locks_its_folder_from_its_settings_to_its_figures(script, tmp_pat
 
     tries = []
     script(tmp_path)
-    monkeypatch.setattr(launch, "run_experiment", lambda *arguments: check_locked() or run_experiment(*arguments))
+    monkeypatch.setattr(
+        launch, "run_experiment", lambda *given, **named: check_locked() or run_experiment(*given, **named)
+    )
     monkeypatch.setattr(launch.figures, "draw_accuracy", check_locked)
     script(tmp_path, "--resume")
     (folder,) = tmp_path.glob("script/*/")
