@@ -28,7 +28,7 @@ def program(monkeypatch):
 def test_searches_among_simulated_tasks_are_measured_and_drawn(program, tmp_path, monkeypatch, capsys):
     scale, curve = program("scale"), program("scale_curve")
     run_experiment(adapter.changed(EXPERIMENT, num_tasks=8, steps=2, eval_at=(8,)), small_dataset(), tmp_path)
-    monkeypatch.setattr(program("compare"), "sum_rate", lambda: 1e9)
+    monkeypatch.setattr(program("peaks"), "sum_rate", lambda: 1e9)
     images = np.random.default_rng(0).random((8, 128, 4, 4, 1), np.float32)
     monkeypatch.setattr(scale, "images_of", lambda run, folder, tasks, count: images[:tasks, :count])
     arguments = ["scale", tmp_path, "--tested", 8, "--images", 1, "--shortlist", 2, "--child", 32]
