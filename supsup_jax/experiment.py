@@ -163,9 +163,9 @@ class Experiment(Part):
             raise UserError(f"tasks on disk need scenario GG, and a different method than {type(method).__name__}")
         if self.shares_batches and any(len(method.phases(task)) > 1 for task in range(self.num_tasks)):
             raise UserError(f"tasks on disk need a method with a single phase, unlike {type(method).__name__}")
-        if self.first_task and (scenario.infers or method.in_turn(0) or self.in_turn):
+        if self.first_task and (scenario.infers or self.has_dependent_tasks):
             problem = f"tasks of {type(method).__name__} in scenario {type(scenario).__name__} need the earlier ones"
-            apart = "" if method.in_turn(0) or self.in_turn else ", or give scenario GG and infer tasks afterwards"
+            apart = "" if self.has_dependent_tasks else ", or give scenario GG and infer tasks afterwards"
             raise ArgumentError("first_task", self.first_task, f"{problem}; begin with task 0{apart}")
 
     @property
@@ -187,6 +187,11 @@ class Experiment(Part):
     def in_turn(self) -> bool:
         """Whether every task needs the carry of the task before it."""
         return self.scenario.discovers or self.method.in_turn(1)
+
+    @property
+    def has_dependent_tasks(self) -> bool:
+        """Whether a task depends on earlier ones, by a carry or by base weights that the first task trains."""
+        return self.in_turn or self.method.in_turn(0)
 
     def build(self, dataset: Dataset) -> Parts:
         """Bind the parts to a data set.

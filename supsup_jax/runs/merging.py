@@ -44,6 +44,11 @@ LARGEST = 2**27
 _FIRST = re.compile(r"(\d+)-(\d+)\.replaced")
 
 
+def places(run: Path) -> list[Path]:
+    """Return the folders that a reader of a run's tasks reads, which change while another process saves or merges."""
+    return [run, *(run / name for name in ("checkpoints", FOLDER, "state"))]
+
+
 def merge(
     managers: Callable[[str], ocp.CheckpointManager],
     run: Path,

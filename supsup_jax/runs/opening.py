@@ -72,7 +72,7 @@ def restore(
     last = None if step is None else arguments.integer("step", step)
     if memory is not None and bank_on_disk is False:
         raise ArgumentError("memory", memory, "requires bank_on_disk=True")
-    read = [folder, *(folder / name for name in ("checkpoints", merging.FOLDER, "state"))]
+    read = merging.places(folder)
     # Another process may be training the run.
     if bank_on_disk is False:
         if hosts.count() > 1:  # the first host reads; hosts that tried again on their own would wait for each other

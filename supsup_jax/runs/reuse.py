@@ -65,7 +65,7 @@ def _without_inference(plain: Mapping[str, Any], objects: Mapping[str, Any]) -> 
 def is_possible(experiment: Experiment) -> bool:
     """Return whether the tasks of an experiment are learned independently of each other, and stored one by one."""
     method, scenario = experiment.method, experiment.scenario
-    depends = experiment.in_turn or method.in_turn(0) or method.trains_weights(0)
+    depends = experiment.has_dependent_tasks or method.trains_weights(0)
     return method.bank_grows and not depends and type(scenario).learn in (Scenario.learn, GG.learn)
 
 
@@ -114,9 +114,8 @@ def learned_in(folder: Path, run: Run) -> NewTasks | None:
         whose = f"scenario {settings['scenario']}" if run.experiment.scenario.discovers else settings["method"]
         raise NotReusableError(f"--learned-in is for tasks that are learned independently, unlike those of {whose}")
     check_folder(folder)
-    read = [folder, *(folder / name for name in ("checkpoints", merging.FOLDER, "state"))]
     try:
-        other = read_stable(partial(_read, folder, run), read)  # another process may be training it
+        other = read_stable(partial(_read, folder, run), merging.places(folder))  # another process may be training it
     except NotReusableError:
         raise
     except UserError as error:
