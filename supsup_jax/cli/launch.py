@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import operator
 import os
 import re
 import shutil
@@ -295,8 +296,8 @@ def _sweep(experiments: Sequence[Experiment], options: Options, cluster: Cluster
             with table:
                 jobs.watch(table)
         else:
-            # Runs that take the tasks of others come last.
-            ordered = sorted(members, key=lambda member: sources[members.index(member)] is not None)
+            takes = [source is not None for source in sources]
+            ordered = [member for _, member in sorted(zip(takes, members, strict=True), key=operator.itemgetter(0))]
             with table:
                 sweep.run(ordered, sets, table, table.announce, lambda folder: sweep.command_of(folder, *program))
     except KeyboardInterrupt as interrupt:

@@ -9,9 +9,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -230,8 +228,7 @@ def missing(
             if not within:
                 continue
             of_chosen = dataclasses.replace(experiment, seed=chosen)
-            others = partial(_learning_the_same, existing, of_chosen)
-            job = _job(script.path, of_chosen, within, of_seed, others, rates_of=rates_of, has_data=has_data)
+            job = _job(script.path, of_chosen, within, of_seed, existing, rates_of=rates_of, has_data=has_data)
             if isinstance(job, Job):
                 jobs.append(job)
             else:
@@ -249,12 +246,10 @@ def _by_seed(runs: Sequence[Run], default: int, seeds: Sequence[int] | None) -> 
 
 def _learning_the_same(runs: Iterable[Run], experiment: Experiment) -> list[Run]:
     """Return the runs of other experiments that learn the tasks of an experiment in the same way."""
-    same = []
-    for run in runs if reuse.is_possible(experiment) else ():
-        with suppress(UserError):  # a part of the run is unknown
-            if run.name != experiment.name and not reuse.differences(experiment, run.experiment):
-                same.append(run)
-    return same
+    if not reuse.is_possible(experiment):
+        return []
+    others = (run for run in runs if run.name != experiment.name and run.seed == experiment.seed)
+    return [run for run in others if not reuse.differences(experiment, run.experiment)]
 
 
 def _reaches(number: Number, experiment: Experiment) -> bool:
@@ -269,7 +264,7 @@ def _job(
     experiment: Experiment,
     lacking: Collection[Number],
     runs: Sequence[Run],
-    others: Callable[[], Sequence[Run]],
+    existing: Sequence[Run],
     *,
     rates_of: Callable[[Experiment], Rates],
     has_data: Callable[[str], bool],
@@ -280,8 +275,8 @@ def _job(
         script: path of the script.
         experiment: its experiment with the run's seed.
         lacking: the numbers.
-        runs: runs of the experiment.
-        others: returns runs of other experiments that learn the same tasks.
+        runs: runs of the experiment with the script's settings.
+        existing: all runs.
         rates_of: see `missing`.
         has_data: see `missing`.
     """
@@ -289,7 +284,7 @@ def _job(
     job = Job(script, experiment, counts, 0, frozenset(), Rates(0, 0, 0))
     if earlier := _longest(run for run in runs if run.seed == experiment.seed):
         job = dataclasses.replace(job, learned=earlier.timing.tasks, evaluated=frozenset(earlier.accuracies["given"]))
-    elif other := _longest(others()):
+    elif other := _longest(_learning_the_same(existing, experiment)):
         job = dataclasses.replace(job, learned=other.timing.tasks, learned_in=other.folder)
     if not has_data(experiment.tasks.source.name):
         return f"{job.title}: the data set {experiment.tasks.source.name} is not in the data folder"

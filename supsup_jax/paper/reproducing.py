@@ -185,8 +185,8 @@ def reproduce(
             tried[job.key] = job.experiment.num_tasks
             say(f"{job.title}, {job.experiment.num_tasks:,} tasks, about {duration(job.seconds)}")
             status = run_script(job, request, ends, interrupted, output)
-            has_started = _can_resume(job, request.runs)
-            if status and job.learned_in and not (has_started or interrupted.times) and time.monotonic() < ends:
+            in_time = not interrupted.times and time.monotonic() < ends
+            if status and job.learned_in and in_time and not _can_resume(job, request.runs):
                 say(f"{job.title} failed with tasks of {job.learned_in}; starting again without them")
                 status = run_script(job.alone(), request, ends, interrupted, output)
             runs = request.found()

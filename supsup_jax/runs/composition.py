@@ -155,7 +155,7 @@ def settings_of(part: Any, kind: str = "experiment") -> dict[str, Any]:
 
 def plain(part: Any, kind: str = "experiment") -> dict[str, Any]:
     """Return the settings of an experiment or another part as plain data for JSON and YAML."""
-    return {name: plain_value(value) for name, value in settings_of(part, kind).items()}
+    return {name: _plain(value) for name, value in settings_of(part, kind).items()}
 
 
 def changed(experiment: Experiment, **settings: Any) -> Experiment:
@@ -174,7 +174,7 @@ def normalised(recorded: Mapping[str, Any]) -> dict[str, Any]:
         values = layout(recorded).values
     except UserError:
         values = dict(recorded)
-    return {name: plain_value(value) for name, value in values.items()}
+    return {name: _plain(value) for name, value in values.items()}
 
 
 def settings_of_tasks(recorded: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,11 +191,11 @@ def settings_of_tasks(recorded: Mapping[str, Any]) -> dict[str, Any]:
         except UserError:
             continue
         if kind == "tasks":
-            return {name: plain_value(value) for name, value in found.items()}
+            return {name: _plain(value) for name, value in found.items()}
         others |= found.keys()
     others |= {name for name, (kind, _) in OF_KIND.items() if kind not in ("tasks", "source")} | set(FLAT.values())
     others |= {key_of(kind) for kind in (*KINDS, "mask") if kind not in ("tasks", "source")}
-    return {name: plain_value(value) for name, value in values.items() if name not in others}
+    return {name: _plain(value) for name, value in values.items() if name not in others}
 
 
 def objects_of(part: Any, kind: str = "experiment") -> dict[str, Any]:
@@ -218,9 +218,9 @@ def differences(experiment: Experiment, recorded: Mapping[str, Any]) -> list[str
     """
     now, before = settings_of(experiment), layout(recorded, objects_of(experiment) | {"experiment": None}).values
     return [
-        f"{name}: {plain_value(before[name])} before, {plain_value(now[name])} now"
+        f"{name}: {_plain(before[name])} before, {_plain(now[name])} now"
         for name in now
-        if name in before and name not in LONGER and plain_value(now[name]) != plain_value(before[name])
+        if name in before and name not in LONGER and _plain(now[name]) != _plain(before[name])
     ]
 
 
@@ -388,7 +388,7 @@ def _mask(er_scale: float | None, density: float | None) -> Any:
     return masks.TopK(density)
 
 
-def plain_value(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """Return the value of a setting in the form for JSON and YAML."""
     if isinstance(value, Path):
         return str(value)

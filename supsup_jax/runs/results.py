@@ -144,9 +144,9 @@ def _are_settings(plain: Any) -> bool:
         return False
     match options:
         case None | {"data": str(), "tasks_at_once": int() | None}:
-            if not isinstance((options or {}).get("learned_in"), str | None):
-                return False
-            return isinstance(packages, dict | None) and isinstance(command, list | None)
+            learned_in = (options or {}).get("learned_in")
+            kinds = ((packages, dict | None), (command, list | None), (learned_in, str | None))
+            return all(isinstance(value, kind) for value, kind in kinds)
     return False
 
 
